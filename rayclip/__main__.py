@@ -1,0 +1,3 @@
+from rayclip.cli import main
+
+main()

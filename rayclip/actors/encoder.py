@@ -1,0 +1,77 @@
+"""The encoder actor: a CLIP on one device, fed by decoding tasks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayclip.actors.batcher import Batcher, BatchStats
+from rayclip.clip_model import ClipModel, ModelSpec, load_spec
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """What an encoder is made from.
+
+    Attributes:
+        spec: the model.
+        device: ``cpu`` or ``cuda``; None takes what there is.
+        batch_size: frames per forward pass; None lets the device decide.
+        threads: CPU threads of a forward pass; None leaves them to torch.
+    """
+
+    spec: ModelSpec
+    device: str | None
+    batch_size: int | None
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """An encoder that is up.
+
+    Attributes:
+        node_id: Ray's name of its node.
+        device: where the model is, e.g. ``cuda:0``.
+        batch_size: frames per forward pass.
+    """
+
+    node_id: str
+    device: str
+    batch_size: int
+
+
+def load_encoder_model(settings: EncoderSettings) -> ClipModel:
+    """Load the model with the threads that were granted."""
+    import torch
+
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    return load_spec(settings.spec, settings.device, settings.batch_size)
+
+
+class Encoder:
+    """One model on one device. Its methods run on threads; the batcher alone touches the model."""
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        self._batcher = Batcher(lambda: load_encoder_model(settings))
+
+    def ready(self) -> EncoderInfo:
+        """Wait for the model; raises what went wrong while it was loaded."""
+        import ray
+
+        model = self._batcher.ready.result()
+        assert isinstance(model, ClipModel)
+        node_id = ray.get_runtime_context().get_node_id()
+        return EncoderInfo(node_id, model.device, model.batch_size)
+
+    def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 ``[n, n_px, n_px, 3]`` to float32 ``[n, D]``, in batches shared with others."""
+        return self._batcher.submit(frames).result()
+
+    def stats(self) -> tuple[int, BatchStats]:
+        """The process id, which tells one life of the actor from the next, and its work."""
+        return os.getpid(), self._batcher.stats

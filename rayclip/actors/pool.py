@@ -1,0 +1,267 @@
+"""The control actor, which starts encoders and counts attempts, and a task's way to both.
+
+No frame passes through the control actor, and it knows nothing that the output folder does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import random
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from rayclip.actors.batcher import BatchStats
+from rayclip.actors.encoder import Encoder, EncoderInfo, EncoderSettings
+from rayclip.actors.resources import EncoderResources
+from rayclip.errors import RunStopped
+from rayclip.results import VideoResult
+
+ENCODE_CALLS_AT_ONCE = 256
+CONTROL_CALLS_AT_ONCE = 1000
+STATS_TIMEOUT_S = 1.0
+
+
+@dataclass(frozen=True)
+class EncoderAddress:
+    """An encoder that is up, and where."""
+
+    index: int
+    handle: Any
+    node_id: str
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is.
+
+    Attributes:
+        done: videos finished.
+        failed: videos given up.
+        encoders: what each encoder did, over all its lives.
+    """
+
+    done: int
+    failed: int
+    encoders: tuple[BatchStats, ...]
+
+
+class Pool:
+    """Starts the encoders of a run and remembers which videos were begun. Runs as an actor."""
+
+    def __init__(self, settings: EncoderSettings, resources: EncoderResources) -> None:
+        encoder = ray.remote(Encoder).options(
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            max_restarts=-1,
+            max_task_retries=-1,
+            max_concurrency=ENCODE_CALLS_AT_ONCE,
+            scheduling_strategy="SPREAD",
+        )
+        self._handles: list[Any] = [encoder.remote(settings) for _ in range(resources.encoders)]
+        self._starting = {
+            asyncio.ensure_future(self._ready(handle)): i for i, handle in enumerate(self._handles)
+        }
+        self._up: dict[int, EncoderInfo] = {}
+        self._reasons: list[str] = []
+        self._attempts: collections.Counter[str] = collections.Counter()
+        self._done = self._failed = 0
+        self._stats: dict[tuple[int, int], BatchStats] = {}
+
+    async def encoders(self) -> list[EncoderAddress]:
+        """Wait until an encoder is up, and give all that are.
+
+        Raises:
+            RunStopped: none can start.
+        """
+        self._collect_started()
+        while not self._up:
+            if not self._starting:
+                raise RunStopped(f"No encoder can start: {self._reasons[-1]}")
+            await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
+            self._collect_started()
+        return [EncoderAddress(i, self._handles[i], info.node_id) for i, info in self._up.items()]
+
+    async def begin(self, video: str) -> int:
+        """Count one more attempt at a video."""
+        self._attempts[video] += 1
+        return self._attempts[video]
+
+    async def end(self, result: VideoResult) -> None:
+        """Note that a video is finished, for better or worse."""
+        if self._attempts.pop(result.video, None) is None:
+            return
+        if result.failure is None:
+            self._done += 1
+        else:
+            self._failed += 1
+
+    async def state(self) -> RunState:
+        """How far the run is; encoders that do not answer in time count as last seen."""
+        self._collect_started()
+        asked = {
+            asyncio.ensure_future(_awaited(self._handles[i].stats.remote())): i for i in self._up
+        }
+        if asked:
+            answered, late = await asyncio.wait(asked, timeout=STATS_TIMEOUT_S)
+            for task in late:
+                task.cancel()
+            for task in answered:
+                if task.exception() is None:
+                    life, stats = task.result()
+                    self._stats[asked[task], life] = stats
+        work = [BatchStats() for _ in self._handles]
+        for (index, _), stats in self._stats.items():
+            work[index] += stats
+        return RunState(self._done, self._failed, tuple(work))
+
+    async def _ready(self, handle: Any) -> EncoderInfo:
+        info: EncoderInfo = await handle.ready.remote()
+        return info
+
+    def _collect_started(self) -> None:
+        for task in [task for task in self._starting if task.done()]:
+            index = self._starting.pop(task)
+            error = task.exception()
+            if error is None:
+                self._up[index] = task.result()
+            else:
+                self._reasons.append(reason_of(error))
+
+
+def start_pool(settings: EncoderSettings, resources: EncoderResources) -> Any:
+    """Start the control actor on this node, so that it lives and dies with the driver."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(Pool).options(
+        num_cpus=0, max_concurrency=CONTROL_CALLS_AT_ONCE, scheduling_strategy=here
+    )
+    return actor.remote(settings, resources)
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what really happened, without Ray's wrapping."""
+    if isinstance(error, RayTaskError):
+        cause = error.cause
+        while isinstance(cause, RayTaskError):
+            cause = cause.cause
+        error = cause or error
+    return f"{str(error).strip().partition(chr(10))[0] or type(error).__name__}"
+
+
+class RemoteAttempts:
+    """Attempts counted by the control actor, which outlives the task."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    def begin(self, video: str) -> int:
+        attempt: int = _ask_pool(self._pool.begin.remote(video))
+        return attempt
+
+    def end(self, result: VideoResult) -> None:
+        self._pool.end.remote(replace(result, extraction=None))
+
+
+class RemoteEncoders:
+    """The encoders of a run as one task sees them: each chunk goes to the one that has fewest of
+    this task's chunks, on the same node where that is a tie."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self._node_id = ray.get_runtime_context().get_node_id()
+        self._addresses: list[EncoderAddress] = []
+        self._sent: collections.Counter[int] = collections.Counter()
+        self._gone: set[int] = set()
+
+    def submit(self, frames: NDArray[np.uint8]) -> RemoteChunk:
+        return RemoteChunk(self, ray.put(frames))
+
+    def choose(self) -> EncoderAddress:
+        """The encoder for the next chunk; waits until there is one.
+
+        Raises:
+            RunStopped: none can start, or none is left.
+        """
+        if not self._addresses:
+            self._refresh()
+        return min(
+            self._addresses,
+            key=lambda a: (self._sent[a.index], a.node_id != self._node_id, random.random()),
+        )
+
+    def sent(self, address: EncoderAddress) -> None:
+        self._sent[address.index] += 1
+
+    def answered(self, address: EncoderAddress) -> None:
+        self._sent[address.index] -= 1
+
+    def lost(self, address: EncoderAddress) -> None:
+        """Never use this encoder again: Ray says that it will not come back."""
+        self._gone.add(address.index)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        addresses = _ask_pool(self._pool.encoders.remote())
+        self._addresses = [a for a in addresses if a.index not in self._gone]
+        if not self._addresses:
+            raise RunStopped("No encoder is left.")
+
+
+class RemoteChunk:
+    """A chunk that is with an encoder; it is sent again, from memory, if that one is lost."""
+
+    def __init__(self, encoders: RemoteEncoders, frames: ray.ObjectRef[Any]) -> None:
+        self._encoders = encoders
+        self._frames = frames
+        self._send()
+
+    def _send(self) -> None:
+        self._address = self._encoders.choose()
+        self._features = self._address.handle.encode.remote(self._frames)
+        self._encoders.sent(self._address)
+
+    def done(self) -> bool:
+        return bool(ray.wait([self._features], timeout=0)[0])
+
+    def result(self) -> NDArray[np.float32]:
+        """Wait for float32 ``[n, D]``.
+
+        Raises:
+            RayTaskError: the encoder could not encode these frames.
+            RunStopped: no encoder is left.
+        """
+        while True:
+            try:
+                # a copy, so that the shared memory is free at once
+                features = np.array(ray.get(self._features))
+            except RayTaskError:
+                raise
+            except RayActorError:
+                self._encoders.lost(self._address)
+            except RayError:  # the reply was lost with its node
+                pass
+            else:
+                return features
+            finally:
+                self._encoders.answered(self._address)
+            self._send()
+
+
+async def _awaited(reply: Any) -> tuple[int, BatchStats]:
+    answer: tuple[int, BatchStats] = await reply
+    return answer
+
+
+def _ask_pool(reply: Any) -> Any:
+    try:
+        return ray.get(reply)
+    except RayTaskError as error:
+        raise RunStopped(reason_of(error)) from None
+    except RayActorError as error:
+        raise RunStopped("The control actor of the run died.") from error

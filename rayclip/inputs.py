@@ -1,0 +1,63 @@
+"""The videos of a run, one at a time: arguments first, then a list file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+
+from rayclip.errors import UsageError
+from rayclip.settings import Settings
+
+PATH_COLUMN = "path"
+ROWS_AT_A_TIME = 65_536
+
+
+def iter_videos(settings: Settings) -> Iterator[str]:
+    """Every input of a run in order, read lazily; it can be called again for another pass.
+
+    Raises:
+        UsageError: the list cannot be read, or there is no list and no video.
+    """
+    if not settings.video_paths and settings.file_with_video_paths is None:
+        raise UsageError("No videos were given: name some, or a file_with_video_paths.")
+    yield from settings.video_paths
+    if settings.file_with_video_paths is not None:
+        yield from _listed(settings.file_with_video_paths, settings)
+
+
+def stem(video: str) -> str:
+    """A video's name without folders and suffix: ``a/b.c.mp4`` gives ``b.c``."""
+    path = unquote(urlsplit(video).path) if "://" in video else video
+    return PurePosixPath(path).stem
+
+
+def _listed(path: str, settings: Settings) -> Iterator[str]:
+    try:
+        if PurePosixPath(path).suffix == ".parquet":
+            yield from _parquet_rows(path, settings)
+        else:
+            with fsspec.open(path, "rt", encoding="utf-8-sig", **settings.storage_options) as lines:
+                for line in lines:
+                    if video := line.strip():
+                        yield video
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The list of videos {path} cannot be read: {error}.") from error
+
+
+def _parquet_rows(path: str, settings: Settings) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with fsspec.open(path, "rb", **settings.storage_options) as file:
+        try:
+            table = pq.ParquetFile(file)
+        except pa.ArrowInvalid as error:
+            raise UsageError(f"{path} is not a parquet table: {error}.") from error
+        if PATH_COLUMN not in table.schema_arrow.names:
+            columns = ", ".join(table.schema_arrow.names)
+            raise UsageError(f"{path} has no column {PATH_COLUMN!r}; its columns are: {columns}.")
+        for batch in table.iter_batches(ROWS_AT_A_TIME, columns=[PATH_COLUMN]):
+            yield from batch.column(0).to_pylist()

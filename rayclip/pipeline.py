@@ -1,0 +1,287 @@
+"""The whole machine on one page: list the videos, map them to features, sink the results."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rayclip.actors.batcher import Batcher, BatchStats
+from rayclip.actors.decoder import ExtractionJob, FirstAttempts, VideoExtractor
+from rayclip.clip_model import ModelSpec, default_batch_size, describe
+from rayclip.errors import RunStopped, UsageError
+from rayclip.failures import FailureLog
+from rayclip.inputs import iter_videos
+from rayclip.plan import Plan, plan_files
+from rayclip.progress import Counts, Progress, encoder_lines, summary_lines
+from rayclip.results import Summary, Tally, VideoResult, from_table, to_table
+from rayclip.run_record import run_record
+from rayclip.settings import Settings
+from rayclip.storage import OutputFolder, model_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from rayclip.actors.resources import EncoderResources
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Videos being turned into results.
+
+    Attributes:
+        description: devices, encoders and decoding tasks, for the first line of a run.
+        results: one for each video, as they are finished.
+        counts: how far it is; None where that cannot be told just now.
+        work: what each encoder did.
+    """
+
+    description: str
+    results: Iterator[VideoResult]
+    counts: Callable[[], Counts | None]
+    work: Callable[[], Sequence[BatchStats]]
+
+
+def run_extraction(
+    settings: Settings, on_result: Callable[[VideoResult], None] | None = None, show: bool = True
+) -> Summary:
+    """Extract the features of all videos that do not have them yet.
+
+    Args:
+        settings: what to do.
+        on_result: called with every result; in ``print`` mode in input order, with the arrays.
+        show: tell on standard error what is going on.
+
+    Raises:
+        UsageError: the settings do not fit one another, the inputs or the output folder.
+        RunStopped: the run ended early; what was finished is kept.
+    """
+    started = time.monotonic()
+    spec = describe(settings.model_name, settings.weights)
+    inputs = partial(iter_videos, settings)
+    if settings.saves:
+        url = model_folder(settings.output_path, settings.model_name)
+        folder = OutputFolder(url, spec.dim, settings.storage_options)
+        plan = plan_files(inputs, folder, run_record(settings, spec), settings.overwrite)
+    else:
+        folder = None
+        plan = Plan(list(inputs()), 0)
+    job = ExtractionJob(
+        n_px=spec.n_px,
+        extraction_fps=settings.extraction_fps,
+        folder=folder,
+        max_attempts=settings.max_attempts,
+        storage_options=dict(settings.storage_options),
+    )
+    tally = Tally(plan.skipped, folder.url if folder else None)
+    failures = FailureLog(folder) if folder else None
+    say = _say if show else _say_nothing
+    try:
+        if plan.videos:
+            with _machine(settings, spec, job, plan.videos, tally) as machine:
+                say(f"{machine.description}; {len(plan.videos)} videos to do")
+                with _progress(len(plan.videos), machine.counts, show):
+                    for result in machine.results:
+                        tally.add(result)
+                        if failures:
+                            failures.add(result)
+                        if on_result:
+                            on_result(result)
+                if settings.verbose:
+                    say("\n".join(encoder_lines(machine.work())))
+    finally:
+        if failures:
+            failures.write()
+        summary = tally.summary(time.monotonic() - started)
+        say("\n".join(summary_lines(summary)))
+    return summary
+
+
+def _machine(
+    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: list[str], tally: Tally
+) -> AbstractContextManager[Machine]:
+    if settings.address == "none":
+        return _in_process(settings, spec, job, videos, tally)
+    return _on_ray(settings, spec, job, videos)
+
+
+@contextmanager
+def _in_process(
+    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: list[str], tally: Tally
+) -> Iterator[Machine]:
+    """Decode on this thread and encode on another; the model is loaded meanwhile."""
+    from rayclip.actors.encoder import EncoderSettings, load_encoder_model
+
+    device = _device_here(settings.device)
+    threads = max(1, (os.cpu_count() or 1) - 1)  # the other core decodes
+    encoder = EncoderSettings(spec, device, settings.batch_size, threads)
+    batcher = Batcher(partial(load_encoder_model, encoder))
+    yield Machine(
+        f"{spec.model_name} on {device}, without Ray",
+        VideoExtractor(job, batcher, FirstAttempts()).run(videos),
+        lambda: Counts(tally.done, len(tally.failed), batcher.stats.frames),
+        lambda: [batcher.stats],
+    )
+
+
+@contextmanager
+def _on_ray(
+    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: list[str]
+) -> Iterator[Machine]:
+    """Videos are rows of Ray Data; their frames go straight from decoding tasks to encoders."""
+    from rayclip.ray_session import ray_session
+
+    with ray_session(settings.address, settings.device, settings.verbose) as private:
+        import ray
+
+        from rayclip.actors.encoder import EncoderSettings
+        from rayclip.actors.pool import start_pool
+
+        device, resources = _resources(settings, private)
+        batch_size = settings.batch_size or default_batch_size(device)
+        encoder = EncoderSettings(spec, device, batch_size, resources.threads)
+        pool = start_pool(encoder, resources)
+        tasks = resources.decoding_tasks(ray.cluster_resources().get("CPU", 1))
+        try:
+            yield Machine(
+                f"{spec.model_name} on {device}: {resources.encoders} encoders with batches of "
+                f"{batch_size}, {tasks} decoding tasks at once",
+                _dataset_results(settings, spec, job, videos, pool, resources, tasks),
+                lambda: _counts(pool),
+                lambda: ray.get(pool.state.remote()).encoders,
+            )
+        finally:
+            ray.kill(pool)  # its encoders are released with it
+
+
+def _dataset_results(
+    settings: Settings,
+    spec: ModelSpec,
+    job: ExtractionJob,
+    videos: list[str],
+    pool: Any,
+    resources: EncoderResources,
+    tasks: int,
+) -> Iterator[VideoResult]:
+    """list -> map, as one Ray Data pipeline of one row for each video."""
+    import pyarrow as pa
+    import ray.data
+
+    from rayclip.actors.resources import videos_per_task
+
+    # 1. The list: one row for each video.
+    dataset: ray.data.Dataset = ray.data.from_arrow(
+        pa.table({"video": pa.array(videos, pa.string())})
+    )
+
+    # 2. Groups: a block becomes a task, and whatever the list came in, the work is shared out.
+    rows = videos_per_task(len(videos), tasks)
+    dataset = dataset.repartition(target_num_rows_per_block=rows)
+
+    # 3. The step: one CPU decodes, and the frames leave by actor calls, never as blocks.
+    step: Any = extract_group
+    dataset = dataset.map_batches(
+        step,
+        fn_kwargs={"job": job, "pool": pool, "dim": spec.dim},
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=resources.decoding_cpus,
+    )
+
+    options = dataset.context
+    options.enable_progress_bars = False
+    options.execution_no_progress_timeout_s = -1  # a long video is one quiet task
+    options.execution_options.preserve_order = not settings.saves
+    try:
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from from_table(table)
+    except ray.exceptions.RayError as error:
+        raise RunStopped(f"The run stopped: {_root_cause(error)}") from error
+
+
+def extract_group(table: pa.Table, *, job: ExtractionJob, pool: Any, dim: int) -> pa.Table:
+    """The step of the pipeline, in a decoding task.
+
+    Input: rows with ``video``. Output: one row for each, in order, in ``result_schema(dim)``.
+    """
+    from rayclip.actors.pool import RemoteAttempts, RemoteEncoders
+
+    extractor = VideoExtractor(job, RemoteEncoders(pool), RemoteAttempts(pool))
+    return to_table(extractor.run(table.column("video").to_pylist()), dim)
+
+
+def _resources(settings: Settings, private: bool) -> tuple[str, EncoderResources]:
+    """The device of this run and what its encoders ask for.
+
+    Raises:
+        UsageError: this Ray does not have the device.
+    """
+    import ray
+
+    from rayclip.actors.resources import cpu_resources, gpu_resources
+
+    wanted = settings.device
+    if not private and wanted is not None and ":" in wanted:
+        raise UsageError(
+            f"device {wanted} names a GPU of one machine: on a cluster say cuda, and how many "
+            "encoders."
+        )
+    gpus = ray.cluster_resources().get("GPU", 0.0)
+    if gpus and wanted != "cpu":
+        return "cuda", gpu_resources(gpus, settings.encoders)
+    if wanted != "cpu" and not private:
+        raise UsageError("This Ray cluster has no GPUs: say --device cpu to encode on its CPUs.")
+    if wanted not in (None, "cpu"):
+        _say(f"device {wanted} was asked for, but there is no GPU here: using the CPU.")
+    alive = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    return "cpu", cpu_resources([cpus for cpus in alive if cpus], settings.encoders)
+
+
+def _device_here(wanted: str | None) -> str:
+    """The device of a run without Ray."""
+    if wanted == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return wanted or "cuda"
+    if wanted is not None:
+        _say(f"device {wanted} was asked for, but there is no GPU here: using the CPU.")
+    return "cpu"
+
+
+def _counts(pool: Any) -> Counts | None:
+    import ray
+
+    try:
+        state = ray.get(pool.state.remote(), timeout=5)
+    except ray.exceptions.RayError:  # it is starting, busy or gone; the results will tell
+        return None
+    return Counts(state.done, state.failed, sum(work.frames for work in state.encoders))
+
+
+def _root_cause(error: BaseException) -> str:
+    """The sentence at the bottom of Ray's wrapped exceptions."""
+    seen: BaseException | None = error
+    while seen is not None:
+        error, seen = seen, getattr(seen, "cause", None) or seen.__cause__
+    return str(error).strip().rpartition("\n")[2] or type(error).__name__
+
+
+def _progress(
+    total: int, counts: Callable[[], Counts | None], show: bool
+) -> AbstractContextManager[object]:
+    return Progress(total, counts) if show else nullcontext()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _say_nothing(text: str) -> None:
+    pass

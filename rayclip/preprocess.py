@@ -1,0 +1,49 @@
+"""OpenAI's image preprocessing up to normalisation, to the byte, without torch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+class ClipBox(NamedTuple):
+    """Where the model's square lies in the resized picture, in pixels."""
+
+    width: int
+    height: int
+    left: int
+    top: int
+
+
+def clip_box(width: int, height: int, n_px: int) -> ClipBox:
+    """The resized size and crop of torchvision's ``Resize(n_px)`` + ``CenterCrop(n_px)``."""
+    if width <= height:
+        new_width, new_height = n_px, int(n_px * height / width)
+    else:
+        new_width, new_height = int(n_px * width / height), n_px
+    # round() rounds halves to even, as torchvision's does
+    left, top = round((new_width - n_px) / 2.0), round((new_height - n_px) / 2.0)
+    return ClipBox(new_width, new_height, left, top)
+
+
+def resize_crop(rgb: NDArray[np.uint8], n_px: int) -> NDArray[np.uint8]:
+    """Resize the shorter side to ``n_px`` (PIL bicubic) and cut out the centre.
+
+    Args:
+        rgb: uint8 ``[height, width, 3]``.
+        n_px: the model's input resolution.
+
+    Returns:
+        uint8 ``[n_px, n_px, 3]``, the bytes of ``clip.load``'s own preprocess before it
+        normalises.
+    """
+    height, width = rgb.shape[:2]
+    box = clip_box(width, height, n_px)
+    image = Image.fromarray(rgb)
+    if image.size != (box.width, box.height):
+        image = image.resize((box.width, box.height), Image.Resampling.BICUBIC)
+    square = image.crop((box.left, box.top, box.left + n_px, box.top + n_px))
+    return np.asarray(square)

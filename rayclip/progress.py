@@ -1,0 +1,121 @@
+"""What a person sees while a run goes on, on standard error."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TextIO
+
+from rayclip.actors.batcher import BatchStats
+from rayclip.results import Summary
+
+TERMINAL_PERIOD_S = 0.5
+PLAIN_PERIOD_S = 10.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How far a run is: videos done and failed, frames encoded."""
+
+    done: int = 0
+    failed: int = 0
+    frames: int = 0
+
+
+class Progress:
+    """A live line on a terminal; plain lines every so often elsewhere."""
+
+    def __init__(
+        self, total: int, poll: Callable[[], Counts | None], stream: TextIO | None = None
+    ) -> None:
+        """Nothing is shown before the ``with`` block begins.
+
+        Args:
+            total: videos of the run.
+            poll: asks how far it is; None where that is not known just now.
+            stream: where to write; standard error by default.
+        """
+        self._total = total
+        self._poll = poll
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join(timeout=2 * TERMINAL_PERIOD_S)
+        if self._live:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def _run(self) -> None:
+        while not self._ended.wait(TERMINAL_PERIOD_S if self._live else PLAIN_PERIOD_S):
+            counts = self._poll()
+            if counts is None or self._ended.is_set():
+                continue
+            line = progress_line(counts, self._total, time.monotonic() - self._started)
+            self._stream.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
+            self._stream.flush()
+
+
+def progress_line(counts: Counts, total: int, seconds: float) -> str:
+    """``12/200 videos, 340 frames/s, 4:10 left, 1 failed``."""
+    finished = counts.done + counts.failed
+    parts = [f"{finished}/{total} videos", f"{counts.frames / max(seconds, 1e-9):.0f} frames/s"]
+    if 0 < finished < total:
+        parts.append(f"{duration(seconds / finished * (total - finished))} left")
+    if counts.failed:
+        parts.append(f"{counts.failed} failed")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """``0:07``, ``4:10`` or ``2:04:10``."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def encoder_lines(work: Sequence[BatchStats]) -> list[str]:
+    """What each encoder did; ``fill`` does not count padding."""
+    return [
+        f"encoder {number}: {stats.frames} frames in {stats.batches} batches, "
+        f"mean batch fill {stats.fill:.2f}, {stats.mixed} of them shared by several chunks, "
+        f"busy {stats.busy_s:.1f} s"
+        for number, stats in enumerate(work)
+    ]
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """What a run did, in words: the failures by reason come last."""
+    rate = summary.frames / summary.seconds if summary.seconds else 0.0
+    first = (
+        f"{summary.done} videos done, {summary.frames} frames in {summary.seconds:.1f} s "
+        f"({rate:.0f} frames/s)"
+    )
+    if summary.skipped:
+        first += f", {summary.skipped} were done before"
+    lines = [first + "."]
+    if summary.output_path is not None:
+        lines.append(f"Features: {summary.output_path}")
+    if summary.failed:
+        lines.append(f"{len(summary.failed)} failed:")
+        lines += [f"  {f.video}: {f.message} ({f.stage}: {f.code})" for f in summary.failed[:10]]
+        if len(summary.failed) > 10:
+            lines.append(f"  and {len(summary.failed) - 10} more")
+    return lines

@@ -1,0 +1,145 @@
+"""Which Ray a run uses: the connected one, a cluster, or a private one that is ours to end."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rayclip.errors import UsageError
+
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+@contextmanager
+def ray_session(address: str | None, device: str | None, verbose: bool) -> Iterator[bool]:
+    """Connect to Ray for the length of the block.
+
+    Args:
+        address: as in :class:`rayclip.settings.Settings`, but not ``none``.
+        device: ``cuda:N`` makes that GPU the only one that a private Ray sees.
+        verbose: let Ray's own messages through.
+
+    Yields:
+        Whether this Ray is private; only such a one is shut down at the end.
+
+    Raises:
+        UsageError: no Ray answers at the address, or a private one cannot be kept private.
+    """
+    connected = _is_connected()
+    address = address or (None if connected else os.environ.get("RAY_ADDRESS"))
+    if connected:
+        yield False
+    elif address is None:
+        with _private_ray(device, verbose):
+            yield True
+    else:
+        _connect(address, verbose)
+        import ray
+
+        try:
+            yield False
+        finally:
+            ray.shutdown()  # only this process's connection: the cluster is not ours
+
+
+def _is_connected() -> bool:
+    if "ray" not in sys.modules:
+        return False
+    import ray
+
+    return bool(ray.is_initialized())
+
+
+def _connect(address: str, verbose: bool) -> None:
+    if address.startswith("ray://"):
+        raise UsageError(
+            "RAY_ADDRESS is a ray:// address (Ray Client), which is not supported: use "
+            "`ray job submit -- rayclip extract --address auto ...`."
+        )
+    import ray
+
+    try:
+        with _our_signal_handlers():
+            ray.init(address=address, **_quiet_options(verbose))
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"No Ray cluster answers at {address}: {reason}") from error
+
+
+@contextmanager
+def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
+    """A Ray that only this machine and this user can reach, and that leaves nothing behind."""
+    if "ray" in sys.modules and os.environ.get(LOOPBACK_ONLY) != "0":
+        raise UsageError(
+            "ray was imported before rayclip could keep its private Ray off the network: "
+            f"call ray.init() yourself first, set {LOOPBACK_ONLY}=0 before ray is imported, "
+            "or use address='none'."
+        )
+    environment = {
+        LOOPBACK_ONLY: "0",  # listen on 127.0.0.1; read when ray is imported
+        "RAY_AUTH_MODE": "token",  # a token of our own, else Ray leaves one in ~/.ray
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    if device is not None and device.startswith("cuda:"):
+        environment["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
+    folder = tempfile.mkdtemp(prefix="rayclip-", dir="/tmp")  # socket paths must stay short
+    try:
+        with _environment(environment):
+            import ray
+
+            with _our_signal_handlers():
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    _temp_dir=folder,
+                    **_quiet_options(verbose),
+                )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _quiet_options(verbose: bool) -> dict[str, Any]:
+    if verbose:
+        return {}
+    return {"log_to_driver": False, "logging_level": "ERROR"}
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for the length of the block: a later ``ray start`` must not inherit them."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _our_signal_handlers() -> Iterator[None]:
+    """``ray.init`` puts its own handler on SIGTERM; put back what was there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

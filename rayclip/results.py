@@ -1,0 +1,172 @@
+"""What became of each video, in memory and as the Arrow rows that travel through Ray Data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rayclip.errors import Stage, VideoError
+from rayclip.storage import Extraction
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video that gave no features: a line of ``failures.jsonl``.
+
+    Attributes:
+        video: as it was given.
+        stage: where it failed: open, read, decode, encode or write.
+        code: a short stable word.
+        message: one sentence.
+        attempts: how often it was tried.
+    """
+
+    video: str
+    stage: Stage
+    code: str
+    message: str
+    attempts: int
+
+    @classmethod
+    def of(cls, video: str, error: VideoError, attempts: int) -> Failure:
+        return cls(video, error.stage, error.code, error.message, attempts)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """One video, finished.
+
+    Attributes:
+        video: as it was given.
+        frames: the number of features; 0 where it failed.
+        failure: why there are none.
+        extraction: the arrays, where they were not written to files.
+    """
+
+    video: str
+    frames: int
+    failure: Failure | None = None
+    extraction: Extraction | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        done: videos that now have features because of this run.
+        skipped: videos that had them before.
+        failed: the others, with their reasons.
+        frames: features made by this run.
+        seconds: wall time.
+        output_path: folder of the features; None where they were printed.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    failed: tuple[Failure, ...] = field(default=())
+    frames: int = 0
+    seconds: float = 0.0
+    output_path: str | None = None
+
+
+class Tally:
+    """Results, counted as they come."""
+
+    def __init__(self, skipped: int, output_path: str | None) -> None:
+        self._skipped = skipped
+        self._output_path = output_path
+        self._frames = 0
+        self.done = 0
+        self.failed: list[Failure] = []
+
+    def add(self, result: VideoResult) -> None:
+        if result.failure is not None:
+            self.failed.append(result.failure)
+        else:
+            self.done += 1
+            self._frames += result.frames
+
+    def summary(self, seconds: float) -> Summary:
+        return Summary(
+            self.done,
+            self._skipped,
+            tuple(self.failed),
+            self._frames,
+            seconds,
+            self._output_path,
+        )
+
+
+def result_schema(dim: int) -> pa.Schema:
+    """The row of one video; the arrays are null where it failed or where files were written."""
+    return pa.schema(
+        [
+            ("video", pa.string()),
+            ("clip", pa.list_(pa.list_(pa.float32(), dim))),
+            ("timestamps_ms", pa.list_(pa.float64())),
+            ("fps", pa.float64()),
+            ("frames", pa.int64()),
+            ("stage", pa.string()),
+            ("code", pa.string()),
+            ("error", pa.string()),
+            ("attempts", pa.int64()),
+        ]
+    )
+
+
+def to_table(results: Iterable[VideoResult], dim: int) -> pa.Table:
+    """One row for each result, in order, in :func:`result_schema`."""
+    results = list(results)
+    extractions = [result.extraction for result in results]
+    failures = [result.failure for result in results]
+    columns = [
+        pa.array([result.video for result in results], pa.string()),
+        _features_column(extractions, dim),
+        pa.array([e and e.timestamps_ms for e in extractions], pa.list_(pa.float64())),
+        pa.array([e and e.fps for e in extractions], pa.float64()),
+        pa.array([result.frames for result in results], pa.int64()),
+        pa.array([f and f.stage for f in failures], pa.string()),
+        pa.array([f and f.code for f in failures], pa.string()),
+        pa.array([f and f.message for f in failures], pa.string()),
+        pa.array([f and f.attempts for f in failures], pa.int64()),
+    ]
+    return pa.Table.from_arrays(columns, schema=result_schema(dim))
+
+
+def from_table(table: pa.Table) -> Iterator[VideoResult]:
+    """The results in a table of :func:`result_schema`."""
+    clip = table.column("clip").combine_chunks()
+    small = table.drop_columns(["clip"]).to_pylist()
+    for row, features in zip(small, clip, strict=True):
+        failure = extraction = None
+        if row["error"] is not None:
+            failure = Failure(
+                row["video"], row["stage"], row["code"], row["error"], row["attempts"]
+            )
+        elif features.is_valid:
+            rows = features.values
+            extraction = Extraction(
+                rows.flatten().to_numpy().reshape(len(rows), -1),
+                np.asarray(row["timestamps_ms"], np.float64),
+                row["fps"],
+            )
+        yield VideoResult(row["video"], row["frames"], failure, extraction)
+
+
+def _features_column(extractions: list[Extraction | None], dim: int) -> pa.Array:
+    """Lists of fixed-size lists, built from the arrays' own memory and not number by number."""
+    lengths = [len(e.clip) if e else 0 for e in extractions]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    arrays = [e.clip.reshape(-1) for e in extractions if e]
+    values = np.concatenate(arrays) if arrays else np.empty(0, np.float32)
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(values, pa.float32()), dim)
+    missing = pa.array([e is None for e in extractions])
+    return pa.ListArray.from_arrays(offsets, rows, mask=missing)

@@ -1,0 +1,103 @@
+"""What a run was asked to do: the same words for the command line and for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal, get_args
+
+from rayclip.errors import UsageError
+from rayclip.sampling import parse_fps
+
+OnExtraction = Literal["print", "save_numpy"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run needs to know, validated.
+
+    Attributes:
+        video_paths: videos as local paths or fsspec URLs.
+        file_with_video_paths: a list of videos: text with one per line, or a parquet table with a
+            column ``path``.
+        model_name: a name of ``clip.available_models()``, ``custom`` (see ``weights``) or ``demo``.
+        weights: the checkpoint of ``model_name="custom"``, as a path or fsspec URL.
+        batch_size: frames per forward pass; None lets the device decide.
+        extraction_fps: output frames per second; None gives every frame.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the GPUs, or the CPU where a run on
+            this machine finds none.
+        on_extraction: ``print`` or ``save_numpy``.
+        output_path: folder of the features, as a local path or fsspec URL.
+        address: which Ray to use: None (the connected one, else ``RAY_ADDRESS``, else a private
+            one), ``auto``, ``host:port``, or ``none`` for no Ray at all.
+        encoders: how many encoder actors; None takes one for each GPU, or one for about every
+            8 CPU cores.
+        overwrite: compute everything again.
+        max_attempts: how often a video may take its worker process down before it is given up.
+        storage_options: given to fsspec for every URL. Never written anywhere.
+        verbose: show Ray's own messages and the figures of the encoders.
+
+    Raises:
+        UsageError: a value is wrong; the sentence names it and the right ones.
+    """
+
+    video_paths: tuple[str, ...] = ()
+    file_with_video_paths: str | None = None
+    model_name: str = "ViT-B/32"
+    weights: str | None = None
+    batch_size: int | None = None
+    extraction_fps: Fraction | None = None
+    device: str | None = None
+    on_extraction: OnExtraction = "print"
+    output_path: str = "./output"
+    address: str | None = None
+    encoders: int | None = None
+    overwrite: bool = False
+    max_attempts: int = 3
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "encoders", "max_attempts"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}.")
+        if self.on_extraction not in get_args(OnExtraction):
+            choices = ", ".join(get_args(OnExtraction))
+            raise UsageError(f"on_extraction must be one of {choices}, not {self.on_extraction!r}.")
+        if self.device is not None:
+            kind, colon, number = self.device.partition(":")
+            if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not number.isdigit())):
+                raise UsageError(f"device must be cpu, cuda or cuda:N, not {self.device!r}.")
+        if self.weights is not None and self.model_name != "custom":
+            raise UsageError(
+                f"weights belong to model_name custom, but model_name is {self.model_name}."
+            )
+        if self.address is not None and self.address.startswith("ray://"):
+            raise UsageError(
+                "ray:// addresses (Ray Client) are not supported: run the command on the cluster "
+                "with `ray job submit -- rayclip extract --address auto ...`."
+            )
+
+    @property
+    def saves(self) -> bool:
+        """Whether features go to files."""
+        return self.on_extraction != "print"
+
+
+def extraction_fps_of(value: str | int | float | Fraction | None) -> Fraction | None:
+    """A user's frame rate as an exact fraction; None stays None.
+
+    Raises:
+        UsageError: it is no frame rate.
+    """
+    if value is None:
+        return None
+    try:
+        return parse_fps(value)
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(
+            f"extraction_fps must be a number above zero such as 5, 2.5 or 30000/1001, "
+            f"not {value!r}."
+        ) from None
