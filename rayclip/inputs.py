@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -32,6 +33,11 @@ def stem(video: str) -> str:
     """A video's name without folders and suffix: ``a/b.c.mp4`` gives ``b.c``."""
     path = unquote(urlsplit(video).path) if "://" in video else video
     return PurePosixPath(path).stem
+
+
+def absolute(video: str, folder: str) -> str:
+    """A URL as it is; a local path from the folder in which the command was given."""
+    return video if "://" in video else os.path.join(folder, video)
 
 
 def _listed(path: str, settings: Settings) -> Iterator[str]:

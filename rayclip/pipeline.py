@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -76,6 +77,7 @@ def run_extraction(
         extraction_fps=settings.extraction_fps,
         folder=folder,
         max_attempts=settings.max_attempts,
+        folder_of_inputs=os.getcwd(),
         storage_options=dict(settings.storage_options),
     )
     tally = Tally(plan.skipped, folder.url if folder else None)
@@ -193,6 +195,8 @@ def _dataset_results(
         num_cpus=resources.decoding_cpus,
     )
 
+    if not settings.verbose:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
     options = dataset.context
     options.enable_progress_bars = False
     options.execution_no_progress_timeout_s = -1  # a long video is one quiet task

@@ -59,7 +59,7 @@ SHAPES: tuple[str, ...] = tuple(_OUTLINES)
 _OVERSAMPLING = 4
 
 # Euclidean distance in 8-bit RGB below which a shape would be lost on its background.
-_CLEAR_DISTANCE = 110.0
+_CLEAR_DISTANCE = 140.0
 
 
 def label(colour: str, shape: str) -> str:
@@ -145,7 +145,7 @@ def _scene(
     rng: np.random.Generator, colour: str, shape: str, size: tuple[int, int], frames: int
 ) -> Iterator[Image.Image]:
     """`frames` RGB pictures of one shape that glides, and turns a little, over one background."""
-    radius = min(size) * rng.uniform(0.22, 0.38)
+    radius = min(size) * rng.uniform(0.25, 0.4)
     background = random_background(rng, colour)
     start, end = _random_centre(rng, size, radius), _random_centre(rng, size, radius)
     places = np.linspace(start, end, frames)

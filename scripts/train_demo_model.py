@@ -2,8 +2,8 @@
 
     python scripts/train_demo_model.py
 
-The weights that ship with the package come from exactly this command. A few minutes on one core;
-the same seed gives the same file on the same machine and torch.
+The weights that ship with the package come from exactly this command. Under ten minutes on one
+core; the same seed gives the same file on the same machine and torch.
 """
 
 import argparse
@@ -31,7 +31,8 @@ with warnings.catch_warnings():
 
 N_PX = 64
 CONTEXT_LENGTH = 16
-LEARNING_RATE = 1.5e-3
+# At 1.5e-3 the shapes are learned hundreds of steps later, those of some colours not at all.
+LEARNING_RATE = 8e-4
 PICTURES_PER_LABEL = 2
 TEMPLATES = ("a photo of {article} {label}", "a photo of {label}", "{article} {label}", "{label}")
 # Pictures for the closing test: never seen in training, whatever the training seed.
@@ -100,14 +101,16 @@ def draw_batch(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
                 captions.append(caption(str(rng.choice(TEMPLATES)), label))
     same_label = torch.eye(len(shapes.LABELS)).repeat_interleave(PICTURES_PER_LABEL, 0)
     shares = same_label @ same_label.T / PICTURES_PER_LABEL
-    return torch.stack(pictures), clip.tokenize(captions, context_length=CONTEXT_LENGTH), shares
+    # Convolutions on the CPU are a third faster in this memory format.
+    batch = torch.stack(pictures).to(memory_format=torch.channels_last)
+    return batch, clip.tokenize(captions, context_length=CONTEXT_LENGTH), shares
 
 
 def train(steps: int, seed: int) -> CLIP:
     """A model after `steps` batches of CLIP's symmetric contrastive loss."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    model = new_model()
+    model = new_model().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     started = time.monotonic()
@@ -132,7 +135,7 @@ def train(steps: int, seed: int) -> CLIP:
 def checkpoint(model: CLIP) -> dict[str, Tensor]:
     """The state dict in OpenAI's layout: float16, and zeros for tokens that no caption has."""
     state = {
-        name: tensor.half() if tensor.is_floating_point() else tensor.clone()
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in model.state_dict().items()
     }
     captions = [caption(template, label) for template in TEMPLATES for label in shapes.LABELS]
@@ -194,8 +197,9 @@ def report(counts: NDArray[np.int64]) -> float:
 
 
 def main() -> int:
+    """Train, save, test; the exit status is 1 if the model is not good enough to ship."""
     parser = argparse.ArgumentParser(description="Train the demo model that ships with rayclip.")
-    parser.add_argument("--steps", type=int, default=800, help="batches of 80 pictures (800)")
+    parser.add_argument("--steps", type=int, default=1000, help="batches of 80 pictures (1000)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and pictures (0)")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="the .pt file to write")
     arguments = parser.parse_args()

@@ -13,8 +13,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-LINGER_S = 0.1
-"""How long a batch that is not full waits for one more chunk."""
+LINGER_S = 0.5
+"""How long a batch that is not full waits for one more chunk: longer than a decoding task needs for
+64 frames, so that only the end of a run, where nothing more comes, pays for padding."""
 
 Frames = NDArray[np.uint8]
 Features = NDArray[np.float32]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.errors import RunStopped, VideoError
-from rayclip.inputs import stem
+from rayclip.inputs import absolute, stem
 from rayclip.preprocess import resize_crop
 from rayclip.results import Failure, VideoResult
 from rayclip.storage import Extraction, OutputFolder
@@ -76,6 +76,7 @@ class ExtractionJob:
         extraction_fps: output frames per second; None for every frame.
         folder: where features are committed; None hands the arrays on.
         max_attempts: how often a video may take its worker down.
+        folder_of_inputs: where relative paths begin: workers have working folders of their own.
         storage_options: given to fsspec for inputs.
     """
 
@@ -83,6 +84,7 @@ class ExtractionJob:
     extraction_fps: Fraction | None
     folder: OutputFolder | None
     max_attempts: int
+    folder_of_inputs: str
     storage_options: dict[str, Any] = field(repr=False)
 
 
@@ -196,7 +198,8 @@ class VideoExtractor:
         opened = _OpenVideo(video, attempt)
         squares: list[NDArray[np.uint8]] = []
         try:
-            with open_video(video, self._job.storage_options) as source:
+            place = absolute(video, self._job.folder_of_inputs)
+            with open_video(place, self._job.storage_options) as source:
                 opened.fps = source.fps
                 for shown in source.shown_frames(self._job.extraction_fps):
                     squares.append(resize_crop(upright_rgb(shown.frame), self._job.n_px))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rayclip.actors.batcher import Batcher, BatchStats
 from rayclip.clip_model import ClipModel, ModelSpec, load_spec
+from rayclip.errors import RunStopped
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,20 @@ class EncoderInfo:
 
 
 def load_encoder_model(settings: EncoderSettings) -> ClipModel:
-    """Load the model with the threads that were granted."""
+    """Load the model with the threads that were granted.
+
+    Raises:
+        RunStopped: it cannot be loaded.
+    """
     import torch
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    return load_spec(settings.spec, settings.device, settings.batch_size)
+    try:
+        return load_spec(settings.spec, settings.device, settings.batch_size)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RunStopped(f"No encoder can start: {reason}") from error
 
 
 class Encoder:

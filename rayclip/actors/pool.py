@@ -83,7 +83,7 @@ class Pool:
         self._collect_started()
         while not self._up:
             if not self._starting:
-                raise RunStopped(f"No encoder can start: {self._reasons[-1]}")
+                raise RunStopped(self._reasons[-1])
             await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
             self._collect_started()
         return [EncoderAddress(i, self._handles[i], info.node_id) for i, info in self._up.items()]

@@ -1,0 +1,116 @@
+"""The real command in a process of its own, and the processes that it starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from typer.testing import CliRunner
+
+from rayclip.cli import app
+
+DEADLINE_S = 120.0
+ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""For Rays that tests start, and for who connects to them: else Ray takes the address of the
+network for 127.0.0.1."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    status: int
+    stdout: str
+    stderr: str
+
+
+def call(*words: str | Path, env: Mapping[str, str] | None = None) -> Finished:
+    """Run the command in this process: heavy modules are imported only once."""
+    result = CliRunner().invoke(app, [*map(str, words)], env=env)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Finished(result.exit_code, result.stdout, result.stderr)
+
+
+def rayclip(*words: str | Path, env: Mapping[str, str] | None = None) -> Finished:
+    """Run ``rayclip`` to its end."""
+    with start_rayclip(*words, env=env) as command:
+        return finish(command)
+
+
+@contextmanager
+def start_rayclip(
+    *words: str | Path, env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Start ``rayclip`` in its own process group; whatever is left at the end is killed."""
+    command = subprocess.Popen(
+        [sys.executable, "-m", "rayclip", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {})},
+        start_new_session=True,
+    )
+    try:
+        yield command
+    finally:
+        for process in reversed(family(command)):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        command.communicate()
+
+
+def finish(command: subprocess.Popen[str]) -> Finished:
+    stdout, stderr = command.communicate(timeout=DEADLINE_S)
+    return Finished(command.returncode, stdout, stderr)
+
+
+def family(command: subprocess.Popen[str]) -> list[psutil.Process]:
+    """A running command and all processes below it."""
+    try:
+        process = psutil.Process(command.pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def workers(command: subprocess.Popen[str], name: str) -> list[psutil.Process]:
+    """The Ray processes of a command whose title begins with a name, e.g. ``ray::Encoder``."""
+    return [process for process in family(command) if title(process).startswith(name)]
+
+
+def title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def wait_until(
+    happened: Callable[[], object], what: str, command: subprocess.Popen[str] | None = None
+) -> None:
+    """Wait for a condition, and say what never came; a command that ends first is a failure."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not happened():
+        if command is not None and command.poll() is not None:
+            raise AssertionError(f"the command ended before {what}: {command.communicate()}")
+        if time.monotonic() > deadline:
+            raise AssertionError(f"never: {what}")
+        time.sleep(0.02)
+
+
+def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; zombies do not."""
+    running = []
+    for process in processes:
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE:
+                running.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return running

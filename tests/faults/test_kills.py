@@ -1,0 +1,117 @@
+"""Real processes are killed in the middle of a run, and nothing is lost."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import shapes
+from commands import alive, family, finish, rayclip, start_rayclip, wait_until, workers
+
+pytestmark = pytest.mark.ray
+
+COPIES = 12
+ENCODER = "ray::Encoder"
+DECODER = "ray::MapBatches"
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Twelve copies of one clip, each long enough to be caught at work."""
+    folder = tmp_path_factory.mktemp("clips")
+    first = folder / "clip_00.mp4"
+    shapes.write_video(first, [("red", "circle"), ("blue", "star")], seconds_per_scene=6.0)
+    copies = [folder / f"clip_{i:02}.mp4" for i in range(1, COPIES)]
+    for copy in copies:
+        shutil.copyfile(first, copy)
+    return [first, *copies]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The features of that clip from a run without Ray in which nothing happens."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    assert rayclip(*command(clips[:1], output), "--address", "none").status == 0
+    return features(clips[0], output).read_bytes()
+
+
+def command(clips: Sequence[Path], output: Path) -> list[str | Path]:
+    words: list[str | Path] = ["extract", *clips, "--model-name", "demo"]
+    return [*words, "--on-extraction", "save_numpy", "--output-path", output]
+
+
+def features(clip: Path, output: Path) -> Path:
+    return output / "clip" / "demo" / f"{clip.stem}_clip.npy"
+
+
+def finished(output: Path) -> int:
+    return len(list(output.glob("clip/demo/*_clip.npy")))
+
+
+def kill_one(running: subprocess.Popen[str], name: str) -> None:
+    wait_until(lambda: workers(running, name), f"a process {name}", running)
+    psutil.Process(workers(running, name)[0].pid).send_signal(signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "victims",
+    [(ENCODER,), (DECODER,), (ENCODER, DECODER)],
+    ids=["an encoder", "a decoding worker", "both"],
+)
+def test_all_videos_come_out_with_the_same_bits_after_a_kill(
+    victims: tuple[str, ...], clips: list[Path], undisturbed: bytes, tmp_path: Path
+) -> None:
+    with start_rayclip(*command(clips, tmp_path)) as running:
+        wait_until(lambda: finished(tmp_path) >= 3, "three videos", running)
+        for victim in victims:
+            kill_one(running, victim)
+        assert finished(tmp_path) < COPIES, "the kill came too late to prove anything"
+        ended = finish(running)
+    assert ended.status == 0, ended.stderr
+    for clip in clips:
+        assert features(clip, tmp_path).read_bytes() == undisturbed
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_an_interrupted_run_ends_in_order_and_can_be_continued(
+    number: int, status: int, clips: list[Path], undisturbed: bytes, tmp_path: Path
+) -> None:
+    with start_rayclip(*command(clips, tmp_path)) as running:
+        wait_until(lambda: finished(tmp_path) >= 2, "two videos", running)
+        processes = family(running)
+        running.send_signal(number)
+        ended = finish(running)
+    assert ended.status == status, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "videos done" in ended.stderr
+    wait_until(lambda: not alive(processes), "the end of every process of the run")
+    names = {path.name for path in tmp_path.glob("clip/demo/*")}
+    assert not [name for name in names if name.endswith(".tmp")]
+    done = [clip for clip in clips if features(clip, tmp_path).exists()]
+    assert 2 <= len(done) < COPIES
+    for clip in done:
+        assert features(clip, tmp_path).read_bytes() == undisturbed
+    again = rayclip(*command(clips, tmp_path))
+    assert again.status == 0, again.stderr
+    assert f"{len(done)} were done before" in again.stderr
+    assert np.load(features(clips[-1], tmp_path)).shape == (300, 64)
+
+
+def test_a_killed_driver_takes_its_ray_with_it(clips: list[Path], tmp_path: Path) -> None:
+    with start_rayclip(*command(clips, tmp_path)) as running:
+        wait_until(lambda: finished(tmp_path) >= 1, "one video", running)
+        processes = family(running)
+        running.kill()
+        finish(running)
+        wait_until(lambda: not alive(processes), "the end of every process of the run")
+    assert rayclip(*command(clips, tmp_path)).status == 0
+    assert finished(tmp_path) == COPIES

@@ -1,0 +1,238 @@
+"""The command as a user types it, without Ray."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapes
+import torch
+from commands import Finished, call
+
+from rayclip.clip_model import DEMO_WEIGHTS
+
+WITHOUT_RAY = ("--model-name", "demo", "--address", "none")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "shapes.mp4"
+    shapes.write_video(path, [("red", "circle"), ("blue", "star")], fps=10, seconds_per_scene=1)
+    return path
+
+
+def save(output: Path, *words: str | Path) -> Finished:
+    return call(
+        "extract", *words, *WITHOUT_RAY, "--on-extraction", "save_numpy", "--output-path", output
+    )
+
+
+def load(output: Path, name: str) -> np.ndarray:
+    return np.load(output / "clip" / "demo" / f"{name}.npy")
+
+
+def test_three_files_a_video_with_their_types(clip: Path, tmp_path: Path) -> None:
+    ended = save(tmp_path, clip)
+    assert ended.status == 0, ended.stderr
+    assert ended.stdout == ""
+    features, times, fps = (load(tmp_path, f"shapes_{k}") for k in ("clip", "timestamps_ms", "fps"))
+    assert (features.shape, features.dtype) == ((20, 64), np.float32)
+    assert (times.shape, times.dtype) == ((20,), np.float64)
+    assert times.tolist() == pytest.approx([100 * i for i in range(20)])
+    assert (fps.shape, fps.dtype, float(fps)) == ((), np.float64, 10.0)
+
+
+@pytest.mark.parametrize("option", ["--extraction-fps", "--extraction_fps"])
+def test_a_frame_rate_gives_ticks_at_that_rate(option: str, clip: Path, tmp_path: Path) -> None:
+    assert save(tmp_path, clip, option, "2.5").status == 0
+    assert load(tmp_path, "shapes_timestamps_ms").tolist() == [0.0, 400.0, 800.0, 1200.0, 1600.0]
+
+
+def test_print_writes_the_arrays_and_nothing_else_to_standard_output(clip: Path) -> None:
+    ended = call("extract", clip, *WITHOUT_RAY, "--extraction-fps", "5")
+    assert ended.status == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert lines[:2] == [str(clip), "clip"]
+    assert [line for line in lines if line in ("clip", "fps", "timestamps_ms")] == [
+        "clip",
+        "fps",
+        "timestamps_ms",
+    ]
+    assert "max: 10.00000000; mean: 10.00000000; min: 10.00000000" in lines
+    assert "videos done" in ended.stderr
+
+
+def test_the_same_command_again_decodes_nothing(clip: Path, tmp_path: Path) -> None:
+    save(tmp_path, clip)
+    before = (tmp_path / "clip/demo/shapes_clip.npy").stat().st_mtime_ns
+    again = save(tmp_path, clip)
+    assert again.status == 0
+    assert "1 were done before" in again.stderr
+    assert (tmp_path / "clip/demo/shapes_clip.npy").stat().st_mtime_ns == before
+
+
+def test_only_a_video_whose_features_are_gone_is_made_again(clip: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.mp4"
+    shutil.copyfile(clip, other)
+    output = tmp_path / "output"
+    save(output, clip, other)
+    kept = (output / "clip/demo/shapes_clip.npy").stat().st_mtime_ns
+    (output / "clip/demo/other_clip.npy").unlink()
+    again = save(output, clip, other)
+    assert "1 videos done" in again.stderr
+    assert "1 were done before" in again.stderr
+    assert load(output, "other_clip").tobytes() == load(output, "shapes_clip").tobytes()
+    assert (output / "clip/demo/shapes_clip.npy").stat().st_mtime_ns == kept
+
+
+def test_overwrite_makes_everything_again(clip: Path, tmp_path: Path) -> None:
+    save(tmp_path, clip)
+    again = save(tmp_path, clip, "--overwrite", "--extraction-fps", "5")
+    assert again.status == 0, again.stderr
+    assert load(tmp_path, "shapes_clip").shape == (10, 64)
+
+
+def test_other_settings_in_the_same_folder_are_refused_by_name(clip: Path, tmp_path: Path) -> None:
+    save(tmp_path, clip, "--extraction-fps", "5")
+    mixed = save(tmp_path, clip, "--extraction-fps", "2")
+    assert mixed.status == 2
+    assert "extraction_fps=5 (now 2)" in mixed.stderr
+    assert len(mixed.stderr.splitlines()) == 1
+
+
+def test_bad_videos_are_lines_in_failures_and_the_good_one_is_done(
+    clip: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video\n" * 100)
+    _write_audio_with_cover(tmp_path / "song.mp3")
+    listed = tmp_path / "videos.txt"
+    names = ["missing.mp4", "empty.mp4", "text.mp4", "song.mp3"]
+    listed.write_text("\n".join([*(str(tmp_path / name) for name in names), str(clip)]))
+    output = tmp_path / "output"
+    ended = save(output, "--file-with-video-paths", listed)
+    assert ended.status == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert load(output, "shapes_clip").shape == (20, 64)
+    lines = (output / "clip/demo/failures.jsonl").read_text().splitlines()
+    failures = {Path(line["video"]).name: line for line in map(json.loads, lines)}
+    assert {name: failures[name]["code"] for name in names} == {
+        "missing.mp4": "not_found",
+        "empty.mp4": "empty_file",
+        "text.mp4": "not_a_video",
+        "song.mp3": "no_video_stream",
+    }
+    assert {line["stage"] for line in failures.values()} == {"open"}
+
+
+def test_a_failure_that_is_mended_leaves_the_list(clip: Path, tmp_path: Path) -> None:
+    late, output = tmp_path / "late.mp4", tmp_path / "output"
+    assert save(output, late).status == 1
+    shutil.copyfile(clip, late)
+    assert save(output, late).status == 0
+    assert (output / "clip/demo/failures.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "No videos were given"),
+        (("a.mp4", "--model-name", "ViT-B/31"), "There is no model 'ViT-B/31'"),
+        (("a.mp4", "--extraction-fps", "0"), "extraction_fps must be a number above zero"),
+        (("a.mp4", "--extraction-fps", "often"), "extraction_fps must be a number above zero"),
+        (("a.mp4", "--on-extraction", "save_jpeg"), "on_extraction must be one of"),
+        (("a.mp4", "--device", "tpu"), "device must be cpu, cuda or cuda:N"),
+        (("a.mp4", "--batch-size", "0"), "batch_size must be at least 1"),
+        (("a.mp4", "--weights", "w.pt", "--model-name", "demo"), "weights belong to model_name"),
+        (("a.mp4", "--model-name", "custom", "--weights", "w.pt"), "do not exist"),
+        (("--file-with-video-paths", "no.txt"), "no.txt cannot be read"),
+        (("a.mp4", "--address", "ray://head:10001"), "ray job submit"),
+        (("a.mp4", "--storage-options", "secret"), "storage_options must be a JSON object"),
+        (("a/x.mp4", "b/x.mp4", "--on-extraction", "save_numpy"), "a/x.mp4 and b/x.mp4"),
+        (
+            ("a.mp4", "--on-extraction", "save_numpy", "--output-path", "nowhere://x"),
+            "nowhere://x/clip/demo cannot be used: Protocol not known",
+        ),
+    ],
+)
+def test_a_wrong_command_is_one_sentence_and_status_2(
+    words: tuple[str, ...], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = () if "--model-name" in words else ("--model-name", "demo")
+    address = () if "--address" in words else ("--address", "none")
+    ended = call("extract", *words, *model, *address)
+    assert ended.status == 2, ended.stderr
+    assert sentence in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_option_is_refused() -> None:
+    ended = call("extract", "a.mp4", "--fps", "3")
+    assert ended.status == 2
+    assert "Traceback" not in ended.stderr
+
+
+def test_help_and_version_come_without_heavy_imports() -> None:
+    code = (
+        "import sys; from rayclip.cli import app\n"
+        "try: app(sys.argv[1:])\n"
+        "except SystemExit: print([m for m in ('ray', 'torch', 'clip') if m in sys.modules])"
+    )
+    for words in (["extract", "--help"], ["--version"]):
+        shown = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+        )
+        assert shown.stdout.splitlines()[-1] == "[]", shown.stdout
+
+
+def test_weights_that_cannot_be_loaded_stop_the_run(clip: Path, tmp_path: Path) -> None:
+    tensors = torch.load(DEMO_WEIGHTS, weights_only=True)
+    del tensors["ln_final.bias"]
+    torch.save(tensors, tmp_path / "broken.pt")
+    words = ["--model-name", "custom", "--weights", tmp_path / "broken.pt", "--address", "none"]
+    ended = call("extract", clip, *words)
+    assert ended.status == 3
+    assert "No encoder can start" in ended.stderr
+    assert "ln_final.bias" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_secrets_in_storage_options_are_never_written(clip: Path, tmp_path: Path) -> None:
+    ended = save(tmp_path, clip, "--storage-options", '{"auto_mkdir": true}')
+    assert ended.status == 0, ended.stderr
+    assert "auto_mkdir" not in (tmp_path / "clip/demo/run.json").read_text()
+
+
+def test_a_missing_gpu_is_said_and_the_cpu_is_used(clip: Path, tmp_path: Path) -> None:
+    words = ["extract", clip, *WITHOUT_RAY, "--device", "cuda:0", "--extraction-fps", "1"]
+    ended = call(*words, env={"CUDA_VISIBLE_DEVICES": ""})
+    assert ended.status == 0, ended.stderr
+    assert "device cuda:0 was asked for, but there is no GPU here" in ended.stderr
+
+
+def _write_audio_with_cover(path: Path) -> None:
+    """An mp3 whose only picture is its cover."""
+    import av
+
+    silence = av.AudioFrame.from_ndarray(
+        np.zeros((1, 1152), np.float32), format="fltp", layout="mono"
+    )
+    silence.sample_rate = 44100
+    with av.open(str(path), "w", format="mp3") as container:
+        sound = container.add_stream("libmp3lame", rate=44100, layout="mono", format="fltp")
+        cover = container.add_stream("png")
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+        container.mux(cover.encode(picture))
+        for number in range(40):
+            silence.pts = number * 1152
+            container.mux(sound.encode(silence))
+        container.mux(sound.encode(None))

@@ -1,0 +1,138 @@
+"""Whole runs on real Rays: a private one, and a cluster that is not ours."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import shapes
+from commands import ON_LOOPBACK, alive, family, finish, rayclip, start_rayclip, wait_until, workers
+
+pytestmark = pytest.mark.ray
+
+DEMO = ("--model-name", "demo")
+LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "shapes.mp4"
+    shapes.write_video(path, [("red", "circle"), ("blue", "star")], seconds_per_scene=2.5)
+    return path
+
+
+def copies(clip: Path, folder: Path, count: int) -> list[Path]:
+    paths = [folder / f"{clip.stem}_{i:03}.mp4" for i in range(count)]
+    for path in paths:
+        shutil.copyfile(clip, path)
+    return paths
+
+
+def save_to(output: Path) -> list[str | Path]:
+    return [*DEMO, "--on-extraction", "save_numpy", "--output-path", output]
+
+
+def features(output: Path, video: Path) -> bytes:
+    return (output / "clip" / "demo" / f"{video.stem}_clip.npy").read_bytes()
+
+
+def outside_sockets(processes: list[psutil.Process]) -> list[str]:
+    """What listens where another machine could reach it."""
+    found = []
+    for process in processes:
+        try:
+            connections = process.net_connections("inet")
+        except psutil.Error:
+            continue
+        for connection in connections:
+            waits = connection.status == psutil.CONN_LISTEN or connection.type == socket.SOCK_DGRAM
+            if waits and connection.laddr and connection.laddr.ip not in LOOPBACK:
+                found.append(f"{process.name()} {connection.laddr}")
+    return found
+
+
+def test_a_private_ray_is_private_gives_the_bits_of_no_ray_and_fills_batches_across_videos(
+    clip: Path, tmp_path: Path
+) -> None:
+    home, output, alone = tmp_path / "home", tmp_path / "output", tmp_path / "alone"
+    home.mkdir()
+    (tmp_path / "videos").mkdir()
+    videos = copies(clip, tmp_path / "videos", 10)
+    words = ["extract", *videos, *save_to(output), "--encoders", "2", "--verbose"]
+    with start_rayclip(*words, env={"HOME": str(home)}) as running:
+        wait_until(lambda: list(output.glob("clip/demo/*_clip.npy")), "a first video", running)
+        processes = family(running)
+        assert workers(running, "ray::Encoder")
+        assert outside_sockets(processes) == []
+        ended = finish(running)
+    assert ended.status == 0, ended.stderr
+    assert not (home / ".ray").exists()
+    wait_until(lambda: not alive(processes), "the end of every process of the run")
+
+    figures = [line.split(", ") for line in ended.stderr.splitlines() if line.startswith("encoder")]
+    assert len(figures) == 2, ended.stderr
+    for _, fill, shared, _ in figures:
+        assert float(fill.removeprefix("mean batch fill ")) > 0.9
+        assert int(shared.split()[0]) > 0
+
+    assert rayclip("extract", clip, *save_to(alone), "--address", "none").status == 0
+    assert {features(output, video) for video in videos} == {features(alone, clip)}
+
+
+def test_print_gives_all_videos_in_input_order(clip: Path, tmp_path: Path) -> None:
+    videos = copies(clip, tmp_path, 5)
+    ended = rayclip("extract", *reversed(videos), *DEMO, "--extraction-fps", "1")
+    assert ended.status == 0, ended.stderr
+    printed = [line for line in ended.stdout.splitlines() if line.endswith(".mp4")]
+    assert printed == [str(video) for video in reversed(videos)]
+    assert ended.stdout.splitlines().count("timestamps_ms") == 5
+
+
+def test_a_table_in_one_block_is_decoded_by_several_tasks_of_a_cluster_that_stays_up(
+    clip: Path, cluster: str, tmp_path: Path
+) -> None:
+    short = tmp_path / "short.mp4"
+    shapes.write_video(short, [("green", "cross")], seconds_per_scene=0.4)
+    (tmp_path / "videos").mkdir()
+    videos = copies(short, tmp_path / "videos", 200)
+    table = pa.table({"path": list(map(str, videos)), "label": ["cross"] * 200})
+    pq.write_table(table, tmp_path / "videos.parquet", row_group_size=200)
+    words = ["extract", "--file-with-video-paths", tmp_path / "videos.parquet", "--device", "cpu"]
+    words += [*save_to(tmp_path / "output"), "--address", cluster]
+
+    def decoding() -> list[psutil.Process]:
+        titles = "ray::MapBatches(extract_group)"
+        return [p for p in psutil.process_iter() if " ".join(cmdline(p)).startswith(titles)]
+
+    with start_rayclip(*words, env=ON_LOOPBACK) as running:
+        wait_until(lambda: len(decoding()) > 1, "two decoding tasks at a time", running)
+        ended = finish(running)
+    assert ended.status == 0, ended.stderr
+    assert "200 videos done" in ended.stderr
+    with socket.create_connection(("127.0.0.1", int(cluster.rpartition(":")[2])), timeout=5):
+        pass
+
+
+def test_a_cluster_without_gpus_is_an_error_that_names_the_option(clip: Path, cluster: str) -> None:
+    ended = rayclip("extract", clip, *DEMO, env={**ON_LOOPBACK, "RAY_ADDRESS": cluster})
+    assert ended.status == 2
+    assert "--device cpu" in ended.stderr
+
+
+def test_a_gpu_of_one_machine_is_refused_on_a_cluster(clip: Path, cluster: str) -> None:
+    words = ["extract", clip, *DEMO, "--device", "cuda:3", "--address", cluster]
+    ended = rayclip(*words, env=ON_LOOPBACK)
+    assert ended.status == 2
+    assert "device cuda:3" in ended.stderr
+
+
+def cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
