@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from rayclip.actors.resources import EncoderResources
 
+DECODING_MEMORY = 512 * 2**20  # bytes that a decoding task asks of its node
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -193,6 +195,7 @@ def _dataset_results(
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=resources.decoding_cpus,
+        memory=DECODING_MEMORY,
     )
 
     if not settings.verbose:
@@ -215,8 +218,9 @@ def extract_group(table: pa.Table, *, job: ExtractionJob, pool: Any, dim: int) -
     """
     from rayclip.actors.pool import RemoteAttempts, RemoteEncoders
 
-    extractor = VideoExtractor(job, RemoteEncoders(pool), RemoteAttempts(pool))
-    return to_table(extractor.run(table.column("video").to_pylist()), dim)
+    with RemoteAttempts(pool) as attempts:
+        extractor = VideoExtractor(job, RemoteEncoders(pool), attempts)
+        return to_table(extractor.run(table.column("video").to_pylist()), dim)
 
 
 def _resources(settings: Settings, private: bool) -> tuple[str, EncoderResources]:

@@ -48,22 +48,29 @@ class Encoders(Protocol):
 
 
 class Attempts(Protocol):
-    """Who remembers, when a worker process dies, which videos it was busy with."""
+    """Who remembers, when a worker process dies, which videos of its group it was busy with."""
 
-    def begin(self, video: str) -> int:
-        """The number of this attempt, from 1."""
+    @property
+    def again(self) -> bool:
+        """Whether this group was begun before, by a process that died."""
         ...
 
-    def end(self, result: VideoResult) -> None: ...
+    def begin(self, position: int) -> int:
+        """Note that the video at this place of the group is begun; the number of its attempt."""
+        ...
+
+    def end(self, position: int, result: VideoResult) -> None: ...
 
 
 class FirstAttempts:
     """Attempts in the user's own process, which nothing survives to count."""
 
-    def begin(self, video: str) -> int:
+    again = False
+
+    def begin(self, position: int) -> int:
         return 1
 
-    def end(self, result: VideoResult) -> None:
+    def end(self, position: int, result: VideoResult) -> None:
         pass
 
 
@@ -113,6 +120,7 @@ class _OpenVideo:
     """A video whose frames are sent and whose features are not all back."""
 
     video: str
+    position: int
     attempt: int
     fps: float = float("nan")
     timestamps_ms: list[tuple[float, ...]] = field(default_factory=list)
@@ -165,24 +173,20 @@ class VideoExtractor:
         Raises:
             RunStopped: no encoder is left.
         """
-        for video in videos:
-            attempt = self._attempts.begin(video)
-            if attempt > 1:  # it may have killed a worker: no other video shares its fate
-                yield from self._finish(everything=True)
-            before = self._from_before(video, attempt)
+        alone = self._attempts.again  # one may be a killer: none shares another's fate
+        for position, video in enumerate(videos):
+            attempt = self._attempts.begin(position)
+            before = self._from_before(video, attempt) if alone else None
             if before is not None:
-                yield from self._finish(everything=True)
-                self._attempts.end(before)
+                self._attempts.end(position, before)
                 yield before
                 continue
-            self._open.append(self._decode(video, attempt))
-            yield from self._finish(everything=attempt > 1)
+            self._open.append(self._decode(video, position, attempt))
+            yield from self._finish(everything=alone)
         yield from self._finish(everything=True)
 
     def _from_before(self, video: str, attempt: int) -> VideoResult | None:
-        """What an earlier attempt, whose process died, leaves to report."""
-        if attempt == 1:
-            return None
+        """What an earlier process of this group, which died, leaves to report."""
         if self._job.folder is not None:
             frames = self._job.folder.committed_frames(stem(video))
             if frames is not None:
@@ -194,8 +198,8 @@ class VideoExtractor:
         )
         return VideoResult(video, 0, Failure.of(video, error, attempt - 1))
 
-    def _decode(self, video: str, attempt: int) -> _OpenVideo:
-        opened = _OpenVideo(video, attempt)
+    def _decode(self, video: str, position: int, attempt: int) -> _OpenVideo:
+        opened = _OpenVideo(video, position, attempt)
         squares: list[NDArray[np.uint8]] = []
         try:
             place = absolute(video, self._job.folder_of_inputs)
@@ -234,7 +238,7 @@ class VideoExtractor:
         while self._open and (everything or self._open[0].ready()):
             opened = self._open.popleft()
             result = self._result(opened)
-            self._attempts.end(result)
+            self._attempts.end(opened.position, result)
             yield result
 
     def _result(self, opened: _OpenVideo) -> VideoResult:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,14 @@ class RunState:
     encoders: tuple[BatchStats, ...]
 
 
+@dataclass
+class _Group:
+    """The videos of a task, by their places in it: attempts at each, and which are finished."""
+
+    attempts: collections.Counter[int] = field(default_factory=collections.Counter)
+    finished: set[int] = field(default_factory=set)
+
+
 class Pool:
     """Starts the encoders of a run and remembers which videos were begun. Runs as an actor."""
 
@@ -70,7 +78,8 @@ class Pool:
         }
         self._up: dict[int, EncoderInfo] = {}
         self._reasons: list[str] = []
-        self._attempts: collections.Counter[str] = collections.Counter()
+        self._groups: dict[str, _Group] = {}
+        self._ended: set[str] = set()
         self._done = self._failed = 0
         self._stats: dict[tuple[int, int], BatchStats] = {}
 
@@ -88,19 +97,32 @@ class Pool:
             self._collect_started()
         return [EncoderAddress(i, self._handles[i], info.node_id) for i, info in self._up.items()]
 
-    async def begin(self, video: str) -> int:
-        """Count one more attempt at a video."""
-        self._attempts[video] += 1
-        return self._attempts[video]
+    async def begin_group(self, group: str) -> bool:
+        """Note that a task begins; whether it ran before, so that its process must have died or
+        its output was lost."""
+        again = group in self._groups or group in self._ended
+        self._groups.setdefault(group, _Group())
+        return again
 
-    async def end(self, result: VideoResult) -> None:
+    async def begin(self, group: str, position: int) -> int:
+        """Count one more attempt at a video."""
+        attempts = self._groups[group].attempts
+        attempts[position] += 1
+        return attempts[position]
+
+    async def end(self, group: str, position: int, failed: bool) -> None:
         """Note that a video is finished, for better or worse."""
-        if self._attempts.pop(result.video, None) is None:
+        work = self._groups.get(group)
+        if work is None or position in work.finished or group in self._ended:
             return
-        if result.failure is None:
-            self._done += 1
-        else:
-            self._failed += 1
+        work.finished.add(position)
+        self._failed += failed
+        self._done += not failed
+
+    async def end_group(self, group: str) -> None:
+        """Forget the videos of a task, which is finished."""
+        self._groups.pop(group, None)
+        self._ended.add(group)
 
     async def state(self) -> RunState:
         """How far the run is; encoders that do not answer in time count as last seen."""
@@ -155,17 +177,27 @@ def reason_of(error: BaseException) -> str:
 
 
 class RemoteAttempts:
-    """Attempts counted by the control actor, which outlives the task."""
+    """Attempts counted by the control actor, which outlives the task. Use it in a ``with`` block
+    around the work on a group; Ray gives a task that it runs again the same id."""
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
+        self._group = ray.get_runtime_context().get_task_id()
+        self.again: bool = _ask_pool(pool.begin_group.remote(self._group))
 
-    def begin(self, video: str) -> int:
-        attempt: int = _ask_pool(self._pool.begin.remote(video))
+    def __enter__(self) -> RemoteAttempts:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._pool.end_group.remote(self._group)
+
+    def begin(self, position: int) -> int:
+        attempt: int = _ask_pool(self._pool.begin.remote(self._group, position))
         return attempt
 
-    def end(self, result: VideoResult) -> None:
-        self._pool.end.remote(replace(result, extraction=None))
+    def end(self, position: int, result: VideoResult) -> None:
+        self._pool.end.remote(self._group, position, result.failure is not None)
 
 
 class RemoteEncoders:

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import shapes
-from commands import alive, family, finish, rayclip, start_rayclip, wait_until, workers
+from commands import alive, family, finish, rayclip, start_rayclip, title, wait_until, workers
 
 pytestmark = pytest.mark.ray
 
@@ -79,6 +79,23 @@ def test_all_videos_come_out_with_the_same_bits_after_a_kill(
     assert "Traceback" not in ended.stderr
 
 
+def test_a_group_whose_worker_was_killed_keeps_what_it_had_committed(
+    clips: list[Path], tmp_path: Path
+) -> None:
+    videos = [tmp_path / f"video_{i:02}.mp4" for i in range(32)]  # groups of four
+    for video in videos:
+        shutil.copyfile(clips[0], video)
+    output = tmp_path / "output"
+    with start_rayclip(*command(videos, output), "--extraction-fps", "5") as running:
+        wait_until(lambda: finished(output) % 4 == 2, "half of a group", running)
+        kill_one(running, DECODER)
+        kept = {path: path.stat().st_mtime_ns for path in output.glob("clip/demo/*_clip.npy")}
+        ended = finish(running)
+    assert ended.status == 0, ended.stderr
+    assert finished(output) == len(videos)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
 )
@@ -106,12 +123,19 @@ def test_an_interrupted_run_ends_in_order_and_can_be_continued(
     assert np.load(features(clips[-1], tmp_path)).shape == (300, 64)
 
 
-def test_a_killed_driver_takes_its_ray_with_it(clips: list[Path], tmp_path: Path) -> None:
+def test_a_killed_driver_takes_its_encoders_and_decoders_with_it(
+    clips: list[Path], tmp_path: Path
+) -> None:
     with start_rayclip(*command(clips, tmp_path)) as running:
         wait_until(lambda: finished(tmp_path) >= 1, "one video", running)
         processes = family(running)
+        agents = [process for process in processes if title(process).endswith("Agent")]
         running.kill()
-        finish(running)
-        wait_until(lambda: not alive(processes), "the end of every process of the run")
+        try:
+            working = [process for process in processes if process not in agents]
+            wait_until(lambda: not alive(working), "the end of all that works for the run")
+        finally:  # Ray's agents need more than a minute to notice
+            for process in alive(agents):
+                process.kill()
     assert rayclip(*command(clips, tmp_path)).status == 0
     assert finished(tmp_path) == COPIES
