@@ -31,7 +31,13 @@ def iter_videos(settings: Settings) -> Iterator[str]:
 
 def stem(video: str) -> str:
     """A video's name without folders and suffix: ``a/b.c.mp4`` gives ``b.c``."""
-    path = unquote(urlsplit(video).path) if "://" in video else video
+    scheme, is_url, path = video.partition("://")
+    if not is_url:
+        path = video
+    elif scheme in ("http", "https"):
+        path = unquote(urlsplit(video).path)
+    else:
+        path = path.partition("::")[0]  # zip://member::archive
     return PurePosixPath(path).stem
 
 
@@ -49,7 +55,7 @@ def _listed(path: str, settings: Settings) -> Iterator[str]:
                 for line in lines:
                     if video := line.strip():
                         yield video
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise UsageError(f"The list of videos {path} cannot be read: {error}.") from error
 
 
@@ -66,4 +72,7 @@ def _parquet_rows(path: str, settings: Settings) -> Iterator[str]:
             columns = ", ".join(table.schema_arrow.names)
             raise UsageError(f"{path} has no column {PATH_COLUMN!r}; its columns are: {columns}.")
         for batch in table.iter_batches(ROWS_AT_A_TIME, columns=[PATH_COLUMN]):
-            yield from batch.column(0).to_pylist()
+            for video in batch.column(0).to_pylist():
+                if not isinstance(video, str):
+                    raise UsageError(f"{path} has {video!r} in column {PATH_COLUMN!r}: no path.")
+                yield video

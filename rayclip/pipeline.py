@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from rayclip.actors.batcher import Batcher, BatchStats
 from rayclip.actors.decoder import ExtractionJob, FirstAttempts, VideoExtractor
-from rayclip.clip_model import ModelSpec, default_batch_size, describe
+from rayclip.clip_model import default_batch_size
 from rayclip.errors import RunStopped, UsageError
 from rayclip.failures import FailureLog
 from rayclip.inputs import iter_videos
+from rayclip.models import ModelSpec, describe
 from rayclip.plan import Plan, plan_files
 from rayclip.progress import Counts, Progress, encoder_lines, summary_lines
-from rayclip.results import Summary, Tally, VideoResult, from_table, to_table
+from rayclip.results import Summary, Tally, VideoResult, from_table, to_table, video_column
 from rayclip.run_record import run_record
 from rayclip.settings import Settings
 from rayclip.storage import OutputFolder, model_folder
@@ -122,8 +123,7 @@ def _in_process(
     from rayclip.actors.encoder import EncoderSettings, load_encoder_model
 
     device = _device_here(settings.device)
-    threads = max(1, (os.cpu_count() or 1) - 1)  # the other core decodes
-    encoder = EncoderSettings(spec, device, settings.batch_size, threads)
+    encoder = EncoderSettings(spec, device, settings.batch_size, None)
     batcher = Batcher(partial(load_encoder_model, encoder))
     yield Machine(
         f"{spec.model_name} on {device}, without Ray",
@@ -179,9 +179,7 @@ def _dataset_results(
     from rayclip.actors.resources import videos_per_task
 
     # 1. The list: one row for each video.
-    dataset: ray.data.Dataset = ray.data.from_arrow(
-        pa.table({"video": pa.array(videos, pa.string())})
-    )
+    dataset: ray.data.Dataset = ray.data.from_arrow(pa.table({"video": video_column(videos)}))
 
     # 2. Groups: a block becomes a task, and whatever the list came in, the work is shared out.
     rows = videos_per_task(len(videos), tasks)
@@ -220,7 +218,8 @@ def extract_group(table: pa.Table, *, job: ExtractionJob, pool: Any, dim: int) -
 
     with RemoteAttempts(pool) as attempts:
         extractor = VideoExtractor(job, RemoteEncoders(pool), attempts)
-        return to_table(extractor.run(table.column("video").to_pylist()), dim)
+        videos = map(os.fsdecode, table.column("video").to_pylist())
+        return to_table(extractor.run(videos), dim)
 
 
 def _resources(settings: Settings, private: bool) -> tuple[str, EncoderResources]:

@@ -51,14 +51,14 @@ def plan_files(
     if overwrite:
         finished = [video for video in inputs() if done.frames_of(stem(video)) is not None]
         stems = dict.fromkeys(map(stem, finished))
-        if before is not None and differences(before, record) and len(stems) < len(done):
+        if differences(before, record) and len(stems) < len(done):
             raise UsageError(
                 f"{folder.url} holds {len(done) - len(stems)} other videos of other settings "
                 f"({', '.join(differences(before, record))}): choose another output_path."
             )
         folder.discard(stems)
         done = DoneVideos.none()
-    else:
+    elif len(done):
         refuse_to_mix(before, record, folder.url)
     videos, skipped = [], 0
     for video in _once(inputs(), repeated):

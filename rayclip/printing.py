@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TextIO
 
@@ -16,7 +17,7 @@ def print_result(result: VideoResult, stream: TextIO | None = None) -> None:
         return
     stream = stream or sys.stdout
     clip, timestamps_ms, fps = result.extraction
-    print(result.video, file=stream)
+    print(os.fsencode(result.video).decode(errors="replace"), file=stream)
     for key, value in (("clip", clip), ("fps", np.array(fps)), ("timestamps_ms", timestamps_ms)):
         print(key, value, sep="\n", file=stream)
         print(

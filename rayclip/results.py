@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -109,7 +110,7 @@ def result_schema(dim: int) -> pa.Schema:
     """The row of one video; the arrays are null where it failed or where files were written."""
     return pa.schema(
         [
-            ("video", pa.string()),
+            ("video", pa.binary()),  # file names need not be UTF-8
             ("clip", pa.list_(pa.list_(pa.float32(), dim))),
             ("timestamps_ms", pa.list_(pa.float64())),
             ("fps", pa.float64()),
@@ -122,13 +123,18 @@ def result_schema(dim: int) -> pa.Schema:
     )
 
 
+def video_column(videos: Iterable[str]) -> pa.Array:
+    """Names as bytes: those of files need not be UTF-8."""
+    return pa.array([os.fsencode(video) for video in videos], pa.binary())
+
+
 def to_table(results: Iterable[VideoResult], dim: int) -> pa.Table:
     """One row for each result, in order, in :func:`result_schema`."""
     results = list(results)
     extractions = [result.extraction for result in results]
     failures = [result.failure for result in results]
     columns = [
-        pa.array([result.video for result in results], pa.string()),
+        video_column(result.video for result in results),
         _features_column(extractions, dim),
         pa.array([e and e.timestamps_ms for e in extractions], pa.list_(pa.float64())),
         pa.array([e and e.fps for e in extractions], pa.float64()),
@@ -146,11 +152,10 @@ def from_table(table: pa.Table) -> Iterator[VideoResult]:
     clip = table.column("clip").combine_chunks()
     small = table.drop_columns(["clip"]).to_pylist()
     for row, features in zip(small, clip, strict=True):
+        video = os.fsdecode(row["video"])
         failure = extraction = None
         if row["error"] is not None:
-            failure = Failure(
-                row["video"], row["stage"], row["code"], row["error"], row["attempts"]
-            )
+            failure = Failure(video, row["stage"], row["code"], row["error"], row["attempts"])
         elif features.is_valid:
             rows = features.values
             extraction = Extraction(
@@ -158,7 +163,7 @@ def from_table(table: pa.Table) -> Iterator[VideoResult]:
                 np.asarray(row["timestamps_ms"], np.float64),
                 row["fps"],
             )
-        yield VideoResult(row["video"], row["frames"], failure, extraction)
+        yield VideoResult(video, row["frames"], failure, extraction)
 
 
 def _features_column(extractions: list[Extraction | None], dim: int) -> pa.Array:
@@ -168,5 +173,5 @@ def _features_column(extractions: list[Extraction | None], dim: int) -> pa.Array
     arrays = [e.clip.reshape(-1) for e in extractions if e]
     values = np.concatenate(arrays) if arrays else np.empty(0, np.float32)
     rows = pa.FixedSizeListArray.from_arrays(pa.array(values, pa.float32()), dim)
-    missing = pa.array([e is None for e in extractions])
+    missing = pa.array([e is None for e in extractions], pa.bool_())
     return pa.ListArray.from_arrays(offsets, rows, mask=missing)

@@ -6,8 +6,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from rayclip.clip_model import ModelSpec
 from rayclip.errors import UsageError
+from rayclip.models import ModelSpec
 from rayclip.sampling import RULE_VERSION
 from rayclip.settings import Settings
 
@@ -46,8 +46,10 @@ def run_record(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Which compared values differ, as ``name=old (now new)``."""
+def differences(before: dict[str, Any] | None, now: dict[str, Any]) -> list[str]:
+    """Which compared values differ, as ``name=old (now new)``; without a record, all of them."""
+    if before is None:
+        return ["settings that no run.json tells"]
     return [
         f"{name}={before.get(name)} (now {now[name]})"
         for name in COMPARED
@@ -61,7 +63,7 @@ def refuse_to_mix(before: dict[str, Any] | None, now: dict[str, Any], folder: st
     Raises:
         UsageError: naming the folder and every difference.
     """
-    changed = differences(before, now) if before is not None else []
+    changed = differences(before, now)
     if changed:
         raise UsageError(
             f"{folder} was made with {', '.join(changed)}: choose another output_path, or "

@@ -28,7 +28,10 @@ def parse_fps(value: str | int | float | Fraction) -> Fraction:
     Raises:
         ValueError: it is not a number, or not above zero.
     """
-    fps = Fraction(str(value)).limit_denominator(LARGEST_DENOMINATOR)
+    try:
+        fps = Fraction(str(value)).limit_denominator(LARGEST_DENOMINATOR)
+    except ZeroDivisionError:
+        raise ValueError(f"{value} divides by zero") from None
     if fps <= 0:
         raise ValueError(f"a frame rate must be above zero, not {value}")
     return fps

@@ -96,7 +96,7 @@ def extraction_fps_of(value: str | int | float | Fraction | None) -> Fraction | 
         return None
     try:
         return parse_fps(value)
-    except (ValueError, ZeroDivisionError):
+    except ValueError:
         raise UsageError(
             f"extraction_fps must be a number above zero such as 5, 2.5 or 30000/1001, "
             f"not {value!r}."

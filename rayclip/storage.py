@@ -9,6 +9,7 @@ import os
 import uuid
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import fsspec
@@ -103,7 +104,8 @@ class OutputFolder:
     def discard(self, stems: Iterable[str]) -> None:
         """Take back that these videos are done, by removing their features files."""
         for stem in stems:
-            self._fs.rm_file(self._path(stem + FEATURES))
+            with suppress(FileNotFoundError):  # another run took it away meanwhile
+                self._fs.rm_file(self._path(stem + FEATURES))
 
     def committed_frames(self, stem: str) -> int | None:
         """The number of frames of one complete video; None where it is not complete."""
@@ -173,7 +175,7 @@ class OutputFolder:
     def read_failures(self) -> list[dict[str, Any]]:
         """The lines of ``failures.jsonl``; those that cannot be understood are left out."""
         failures = []
-        for line in (self._text(FAILURES_FILE) or "").splitlines():
+        for line in (self._text(FAILURES_FILE) or "").split("\n"):
             try:
                 failure = json.loads(line)
             except ValueError:
@@ -183,7 +185,7 @@ class OutputFolder:
         return failures
 
     def write_failures(self, failures: Iterable[Mapping[str, Any]]) -> None:
-        lines = [json.dumps(failure, ensure_ascii=False) + "\n" for failure in failures]
+        lines = [json.dumps(failure) + "\n" for failure in failures]
         self._put(FAILURES_FILE, "".join(lines).encode())
 
     def _path(self, name: str) -> str:
@@ -219,6 +221,7 @@ class OutputFolder:
             if isinstance(self._fs, LocalFileSystem):
                 yield from _local_arrays(self._root)
             else:
+                self._fs.invalidate_cache(self._root)
                 for entry in self._fs.ls(self._root, detail=True):
                     yield entry["name"].rpartition("/")[2], int(entry["size"] or 0)
         except FileNotFoundError:
@@ -229,12 +232,13 @@ class OutputFolder:
 
 def model_folder(output_path: str, model_name: str) -> str:
     """The reference's place for a model's features: ``{output_path}/clip/{model_name}``."""
-    return f"{output_path.rstrip('/')}/clip/{model_name.replace('/', '_')}"
+    between = "" if output_path.endswith("/") else "/"
+    return f"{output_path}{between}clip/{model_name.replace('/', '_')}"
 
 
 def name_hash(name: str) -> int:
     """64 bits of a name, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")
 
 
 def features_size(frames: int, dim: int) -> int:

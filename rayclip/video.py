@@ -112,7 +112,11 @@ class Video:
                 packet = next(packets, None)
             except av.FFmpegError:
                 packet = None
-            draining = packet is None or not packet.size
+            except Exception as error:  # of the file object: each storage has its own
+                raise VideoError("read", "read_failed", f"reading failed: {error}") from error
+            draining = packet is None or (packet.dts is None and not packet.size)
+            if packet is not None and not packet.size and not draining:
+                continue  # given to the decoder, an empty packet would mean the end
             try:
                 for frame in codec.decode(None if draining else packet):
                     decoded += 1
@@ -179,7 +183,7 @@ def open_video(
             raise BadVideo(
                 "open", "not_a_video", f"no container that libav knows ({error.strerror})"
             ) from None
-        except OSError as error:
+        except Exception as error:  # of the file object: each storage has its own
             raise VideoError("read", "read_failed", f"reading failed: {error}") from error
         stack.enter_context(container)
         yield Video(container, _video_stream(container))
@@ -241,6 +245,8 @@ def _readable(
     try:
         if "://" in path:
             file: BinaryIO = stack.enter_context(fsspec.open(path, "rb", **storage_options))
+            if getattr(file, "size", None) == 0:
+                raise BadVideo("open", "empty_file", "the file is empty")
             return file
         size = os.stat(path).st_size
         if os.path.isdir(path):
@@ -248,7 +254,9 @@ def _readable(
         os.close(os.open(path, os.O_RDONLY))
     except FileNotFoundError:
         raise BadVideo("open", "not_found", "there is no such file") from None
-    except (OSError, ValueError, ImportError) as error:
+    except VideoError:
+        raise
+    except Exception as error:  # each storage has exceptions of its own
         raise VideoError("read", "read_failed", f"reading failed: {error}") from error
     if size == 0:
         raise BadVideo("open", "empty_file", "the file is empty")

@@ -11,10 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapes
-import torch
 from commands import Finished, call
-
-from rayclip.clip_model import DEMO_WEIGHTS
 
 WITHOUT_RAY = ("--model-name", "demo", "--address", "none")
 
@@ -192,15 +189,12 @@ def test_help_and_version_come_without_heavy_imports() -> None:
         assert shown.stdout.splitlines()[-1] == "[]", shown.stdout
 
 
-def test_weights_that_cannot_be_loaded_stop_the_run(clip: Path, tmp_path: Path) -> None:
-    tensors = torch.load(DEMO_WEIGHTS, weights_only=True)
-    del tensors["ln_final.bias"]
-    torch.save(tensors, tmp_path / "broken.pt")
-    words = ["--model-name", "custom", "--weights", tmp_path / "broken.pt", "--address", "none"]
-    ended = call("extract", clip, *words)
+def test_an_encoder_that_cannot_start_stops_the_run(clip: Path, tmp_path: Path) -> None:
+    words = ["--model-name", "RN50", "--address", "none", "--device", "cpu"]
+    nowhere = {"https_proxy": "http://127.0.0.1:9", "HOME": str(tmp_path)}
+    ended = call("extract", clip, *words, env=nowhere)
     assert ended.status == 3
     assert "No encoder can start" in ended.stderr
-    assert "ln_final.bias" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -1,4 +1,4 @@
-"""Full batches out of chunks from anywhere: one queue, one thread, one model."""
+"""Full batches out of chunks from anywhere: one queue, one thread that fills them, one model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,11 @@ class ImageModel(Protocol):
 
     @property
     def batch_size(self) -> int: ...
+
+    @property
+    def passes_at_once(self) -> int:
+        """How many calls of ``encode_image`` may run side by side."""
+        ...
 
     def encode_image(self, images: Frames) -> Features: ...
 
@@ -63,12 +68,32 @@ class BatchStats:
         return self.frames / self.capacity if self.capacity else 0.0
 
 
-@dataclass
 class _Chunk:
-    frames: Frames
-    features: list[Features]
-    future: Future[Features]
-    taken: int = 0
+    """Frames that came together, and their features as they are made, in any order."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+        self.future: Future[Features] = Future()
+        self.taken = 0
+        self._features: Features | None = None
+        self._missing = len(frames)
+
+    def take(self, most: int) -> _Piece:
+        piece = _Piece(self, self.taken, self.frames[self.taken : self.taken + most])
+        self.taken += len(piece.frames)
+        return piece
+
+    def add(self, start: int, features: Features) -> None:
+        if self._features is None:
+            self._features = np.empty((len(self.frames), features.shape[1]), np.float32)
+        self._features[start : start + len(features)] = features
+        self._missing -= len(features)
+        if not self._missing and not self.future.done():
+            self.future.set_result(self._features)
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 @dataclass(frozen=True)
@@ -76,14 +101,15 @@ class _Piece:
     """Some frames of a chunk, on their way through one forward pass."""
 
     chunk: _Chunk
+    start: int
     frames: Frames
 
 
 class Batcher:
     """Encodes chunks of frames in batches that are filled across all chunks at hand.
 
-    The model is loaded on the batching thread, so that callers can go on meanwhile. Chunks are
-    encoded in the order in which they came.
+    The model is loaded on the batching thread, so that callers can go on meanwhile. Batches are
+    made of chunks in the order in which they came, and only when a forward pass is free for them.
     """
 
     def __init__(self, load: Callable[[], ImageModel], linger_s: float = LINGER_S) -> None:
@@ -98,13 +124,14 @@ class Batcher:
         self._queue: queue.SimpleQueue[_Chunk | None] = queue.SimpleQueue()
         self._current: _Chunk | None = None
         self._stats = BatchStats()
+        self._results = threading.Lock()
         self.ready: Future[ImageModel] = Future()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
     def submit(self, frames: Frames) -> Future[Features]:
         """Queue uint8 ``[n, n_px, n_px, 3]`` with n >= 1; gives float32 ``[n, D]`` later."""
-        chunk = _Chunk(frames, [], Future())
+        chunk = _Chunk(frames)
         self._queue.put(chunk)
         return chunk.future
 
@@ -113,21 +140,28 @@ class Batcher:
         return self._stats
 
     def close(self) -> None:
-        """Encode what is queued, then end the thread."""
+        """Encode what is queued, then end the threads."""
         self._queue.put(None)
         self._thread.join()
 
     def _run(self) -> None:
         try:
             model = self._load()
-        except BaseException as error:
+        except Exception as error:
             self.ready.set_exception(error)
             while (chunk := self._queue.get()) is not None:
-                chunk.future.set_exception(error)
+                chunk.fail(error)
             return
         self.ready.set_result(model)
-        while pieces := self._next_batch(model.batch_size):
-            self._encode(model, pieces)
+        free = threading.Semaphore(model.passes_at_once)
+        with ThreadPoolExecutor(model.passes_at_once, thread_name_prefix="pass") as passes:
+            while True:
+                free.acquire()
+                pieces = self._next_batch(model.batch_size)
+                if not pieces:
+                    return
+                forward = passes.submit(self._encode, model, pieces)
+                forward.add_done_callback(lambda _: free.release())
 
     def _next_batch(self, batch_size: int) -> list[_Piece]:
         """Wait for work; returns nothing once the batcher is closed."""
@@ -143,12 +177,9 @@ class Batcher:
                 if pieces:
                     self._queue.put(None)
                 break
-            chunk = self._current
-            frames = chunk.frames[chunk.taken : chunk.taken + room]
-            pieces.append(_Piece(chunk, frames))
-            chunk.taken += len(frames)
-            room -= len(frames)
-            if chunk.taken == len(chunk.frames):
+            pieces.append(self._current.take(room))
+            room -= len(pieces[-1].frames)
+            if self._current.taken == len(self._current.frames):
                 self._current = None
         return pieces
 
@@ -156,28 +187,23 @@ class Batcher:
         pieces = [piece for piece in pieces if not piece.chunk.future.done()]
         if not pieces:
             return
+        frames = np.concatenate([piece.frames for piece in pieces])
+        started = time.perf_counter()
         try:
-            features = self._forward(model, pieces)
+            features = model.encode_image(frames)
+            if len(features) != len(frames):
+                raise RuntimeError(f"{len(features)} features came for {len(frames)} frames")
         except Exception as error:
-            if len(pieces) == 1:
-                pieces[0].chunk.future.set_exception(error)
-            else:  # one chunk may be at fault: the others must not suffer
+            if len(pieces) > 1:  # one chunk may be at fault: the others must not suffer
                 for piece in pieces:
                     self._encode(model, [piece])
+            else:
+                with self._results:
+                    pieces[0].chunk.fail(error)
             return
-        start = 0
-        for piece in pieces:
-            end = start + len(piece.frames)
-            chunk = piece.chunk
-            chunk.features.append(features[start:end])
-            start = end
-            if sum(map(len, chunk.features)) == len(chunk.frames):
-                chunk.future.set_result(np.concatenate(chunk.features))
-
-    def _forward(self, model: ImageModel, pieces: list[_Piece]) -> Features:
-        frames = np.concatenate([piece.frames for piece in pieces])
-        start = time.perf_counter()
-        features = model.encode_image(frames)
-        busy_s = time.perf_counter() - start
-        self._stats += BatchStats(1, len(frames), model.batch_size, len(pieces) > 1, busy_s)
-        return features
+        busy_s = time.perf_counter() - started
+        ends = np.cumsum([len(piece.frames) for piece in pieces])[:-1]
+        with self._results:
+            self._stats += BatchStats(1, len(frames), model.batch_size, len(pieces) > 1, busy_s)
+            for piece, part in zip(pieces, np.split(features, ends), strict=True):
+                piece.chunk.add(piece.start, part)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.actors.batcher import Batcher, BatchStats
-from rayclip.clip_model import ClipModel, ModelSpec, load_spec
+from rayclip.clip_model import ClipModel, load_spec
 from rayclip.errors import RunStopped
+from rayclip.models import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class EncoderSettings:
         spec: the model.
         device: ``cpu`` or ``cuda``; None takes what there is.
         batch_size: frames per forward pass; None lets the device decide.
-        threads: CPU threads of a forward pass; None leaves them to torch.
+        threads: CPU threads, each for a forward pass of its own; None takes all.
     """
 
     spec: ModelSpec
@@ -46,17 +47,13 @@ class EncoderInfo:
 
 
 def load_encoder_model(settings: EncoderSettings) -> ClipModel:
-    """Load the model with the threads that were granted.
+    """Load the model.
 
     Raises:
         RunStopped: it cannot be loaded.
     """
-    import torch
-
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
     try:
-        return load_spec(settings.spec, settings.device, settings.batch_size)
+        return load_spec(settings.spec, settings.device, settings.batch_size, settings.threads)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RunStopped(f"No encoder can start: {reason}") from error

@@ -105,10 +105,11 @@ class Pool:
         return again
 
     async def begin(self, group: str, position: int) -> int:
-        """Count one more attempt at a video."""
-        attempts = self._groups[group].attempts
-        attempts[position] += 1
-        return attempts[position]
+        """Count one more attempt at a video; the number of the attempt."""
+        work = self._groups[group]
+        if position not in work.finished:  # else it is innocent of what happened to its group
+            work.attempts[position] += 1
+        return work.attempts[position]
 
     async def end(self, group: str, position: int, failed: bool) -> None:
         """Note that a video is finished, for better or worse."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor
+from math import ceil, floor
 
 CORES_PER_ENCODER = 8
 ENCODING_SHARE = 0.75  # of the cores, where encoders run on CPUs; the others decode
@@ -38,27 +38,40 @@ class EncoderResources:
 
 
 def gpu_resources(gpus: float, encoders: int | None) -> EncoderResources:
-    """One encoder for each GPU; more than that share them in equal fractions."""
+    """One encoder for each GPU; more than that share them, as many on each as are needed."""
     count = encoders or max(1, floor(gpus))
-    return EncoderResources(count, min(1.0, gpus / count), 0.0, 1.0)
+    each = 1 / ceil(count / gpus) if gpus else 1.0
+    return EncoderResources(count, each, 0.0, 1.0)
 
 
 def cpu_resources(node_cpus: Sequence[float], encoders: int | None) -> EncoderResources:
-    """About one encoder for every 8 cores; some cores of the cluster are left to decode.
+    """About one encoder for every 8 cores, sized for the largest node; every node keeps a core or
+    more to decode, and smaller ones may do nothing else.
 
     Args:
-        node_cpus: the CPUs of each node.
+        node_cpus: the CPUs of each node, one node at least.
         encoders: how many encoders the user asked for.
     """
-    total = sum(node_cpus)
-    count = encoders or sum(max(1, int(cpus // CORES_PER_ENCODER)) for cpus in node_cpus)
-    share = min(total * ENCODING_SHARE, total - 1) if total > 1 else total / 2
-    each = share / count
-    cpus = float(floor(each)) if each >= 1 else floor(each * 100) / 100
     largest = max(node_cpus)
-    if cpus > largest - 1 and largest > 1:
-        cpus = largest - 1
-    return EncoderResources(count, 0.0, cpus, min(1.0, total - cpus * count))
+    on_largest = max(1, int(largest // CORES_PER_ENCODER))
+    size = max(1, floor(min(largest * ENCODING_SHARE, largest - 1) / on_largest))
+    if encoders is None:
+        count = sum(
+            min(max(1, int(cpus // CORES_PER_ENCODER)), _places(cpus, size)) for cpus in node_cpus
+        )
+        if count:
+            return EncoderResources(count, 0.0, size, 1.0)
+    count = encoders or 1
+    for cpus in [*range(size, 0, -1), 0.5, 0.25, 0.1, 0.01]:
+        if sum(_places(node, cpus) for node in node_cpus) >= count:
+            break
+    return EncoderResources(count, 0.0, cpus, min(1.0, largest / 2))
+
+
+def _places(cpus: float, size: float) -> int:
+    """How many encoders of a size a node can hold beside a decoding task."""
+    kept = min(1.0, cpus / 2)
+    return floor((cpus - kept) / size + 1e-9)
 
 
 def videos_per_task(videos: int, tasks_at_once: int) -> int:

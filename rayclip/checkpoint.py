@@ -1,0 +1,116 @@
+"""Checkpoints that users bring: looked at before they are loaded, and never called.
+
+Also the one place where OpenAI's package is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rayclip.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+LONGEST_REASON = 150
+OLD_TORCH_FORMAT = b"\x80\x02\x8a\x0a"  # how torch.save began before it wrote zip files
+
+
+def clip_shape(path: str) -> tuple[int, int]:
+    """Input resolution in pixels and features per frame of a CLIP checkpoint.
+
+    Args:
+        path: a TorchScript archive or a state dict in OpenAI's layout.
+
+    Raises:
+        UsageError: it is no CLIP model; the sentence names the file and says what it is.
+    """
+    import torch
+
+    tensors = _tensors(path)
+    if isinstance(tensors.get("state_dict"), Mapping):
+        raise UsageError(f"{path} holds a state dict beside other things: save that one alone.")
+    build_model = openai_clip().clip.build_model
+    try:
+        with without_warnings(), torch.device("meta"):  # shapes only: no memory, no copying
+            model = build_model(dict(tensors))
+    except KeyError as error:
+        raise UsageError(f"{path} is no CLIP model: it has no tensor {error}.") from None
+    except RuntimeError as error:  # every missing, unknown or ill-sized tensor, by name
+        words = " ".join(str(error).split()).partition("for CLIP: ")[2]
+        reason = words[:LONGEST_REASON].rstrip(" .,:") or "its tensors do not fit one another"
+        raise UsageError(f"{path} is not a complete CLIP model: {reason}.") from None
+    except Exception:
+        raise UsageError(f"{path} is no CLIP model: its tensors are of other shapes.") from None
+    return int(model.visual.input_resolution), int(model.text_projection.shape[1])
+
+
+def sha256_of(path: str) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def openai_clip() -> Any:
+    """OpenAI's ``clip`` package, which takes seconds to import, so only where it is needed."""
+    with without_warnings():
+        import clip
+    return clip
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keep the deprecations inside clip, pkg_resources and torch.jit off the user's terminal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _tensors(path: str) -> Mapping[str, torch.Tensor]:
+    """The tensors of a checkpoint; pickled code is refused, TorchScript code is not called."""
+    import torch
+
+    is_torchscript = _is_torchscript(path)
+    try:
+        with without_warnings():
+            if is_torchscript:
+                archive = torch.jit.load(path, map_location="cpu")
+                return dict(archive.state_dict())
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UsageError(
+            f"{path} holds Python objects, which could be code: save the model's state_dict() "
+            "instead."
+        ) from None
+    except Exception:
+        raise UsageError(f"{path} is damaged, or only a part of it was downloaded.") from None
+    if not isinstance(tensors, Mapping):
+        kind = type(tensors).__name__
+        raise UsageError(f"{path} holds a {kind}, not the state dict of a CLIP model.")
+    return tensors
+
+
+def _is_torchscript(path: str) -> bool:
+    """Tell the two kinds of checkpoints apart, and from everything else."""
+    with open(path, "rb") as file:
+        beginning = file.read(4)
+    if not beginning:
+        raise UsageError(f"{path} is an empty file, not a checkpoint.")
+    if not zipfile.is_zipfile(path):
+        if beginning == OLD_TORCH_FORMAT:
+            return False
+        if beginning[:2] == b"PK":
+            raise UsageError(f"{path} is damaged, or only a part of it was downloaded.")
+        raise UsageError(f"{path} is neither a TorchScript archive nor a saved state dict.")
+    with zipfile.ZipFile(path) as archive:
+        members = {os.path.basename(name) for name in archive.namelist()}
+    if "data.pkl" not in members:
+        raise UsageError(f"{path} is a zip file, but none that torch has written.")
+    return "constants.pkl" in members

@@ -1,0 +1,123 @@
+"""Small videos, made on the spot, and the folder of the real ones.
+
+The frames of the small ones are flat greys that tell their own numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.stream import Disposition
+from numpy.typing import NDArray
+
+Rgb = NDArray[np.uint8]
+
+SHARED_DATA = Path(
+    os.environ.get("RAYCLIP_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
+)
+
+GREY_STEP = 8
+"""Levels between two numbers: more than a codec changes a flat grey."""
+MOST_NUMBERS = 31
+
+
+def numbered_frame(number: int, width: int = 64, height: int = 48) -> Rgb:
+    """A flat picture whose grey level is its number, modulo :data:`MOST_NUMBERS`."""
+    level = GREY_STEP * (1 + number % MOST_NUMBERS)
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def numbered_frames(count: int, width: int = 64, height: int = 48) -> list[Rgb]:
+    return [numbered_frame(number, width, height) for number in range(count)]
+
+
+def number_of(rgb: Rgb) -> int:
+    """Which :func:`numbered_frame` this was before it was encoded."""
+    return round(float(rgb.mean()) / GREY_STEP) - 1
+
+
+def write_video(
+    path: Path,
+    frames: Sequence[Rgb],
+    *,
+    fps: int | Fraction = 10,
+    codec: str = "mpeg4",
+    pix_fmt: str = "yuv420p",
+    container: str | None = None,
+    options: dict[str, str] | None = None,
+    times_ms: Sequence[int] | None = None,
+    silence_ms: int = 0,
+    orientation: dict[str, Any] | None = None,
+) -> Path:
+    """Write a video and give its path back.
+
+    Args:
+        path: its suffix decides the container, unless ``container`` does.
+        frames: uint8 ``[height, width, 3]``, all of one size.
+        fps: the rate, and with it the time of each frame.
+        codec: an encoder of libav.
+        pix_fmt: what that encoder takes.
+        container: a muxer of libav.
+        options: for the encoder.
+        times_ms: when each frame is shown, where that is not at a constant rate from zero.
+        silence_ms: the length of a silent sound track that begins at zero; 0 for none.
+        orientation: keywords of PyAV's ``set_display_rotation``.
+    """
+    height, width = frames[0].shape[:2]
+    with av.open(str(path), "w", format=container) as output:
+        stream: Any = output.add_stream(codec, Fraction(fps), options=options or {})
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        if times_ms is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        if orientation is not None:
+            stream.set_display_rotation(**orientation)
+        if silence_ms:
+            _write_silence(output, silence_ms)
+        for number, rgb in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+            if times_ms is not None:
+                frame.pts, frame.time_base = times_ms[number], Fraction(1, 1000)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return path
+
+
+def write_sound(path: Path, codec: str, *, cover: bool = False) -> Path:
+    """Write a tenth of a second of silence, with or without a picture of its cover."""
+    with av.open(str(path), "w") as output:
+        sound: Any = output.add_stream(codec, 44_100, layout="stereo")
+        if cover:
+            picture = output.add_stream("mjpeg", pix_fmt="yuvj420p", width=64, height=48)
+            picture.disposition = Disposition.attached_pic
+            image = av.VideoFrame.from_ndarray(numbered_frame(7), format="rgb24")
+            image.pts = 0
+            output.mux(picture.encode(image) + picture.encode())
+        for frame in _silent_frames(100, 44_100):
+            output.mux(sound.encode(frame))
+        output.mux(sound.encode())
+    return path
+
+
+def _write_silence(output: av.container.OutputContainer, milliseconds: int) -> None:
+    sound = output.add_stream("pcm_s16le", 8_000, layout="mono")
+    for frame in _silent_frames(milliseconds, 8_000, "s16", "mono"):
+        output.mux(sound.encode(frame))
+    output.mux(sound.encode())
+
+
+def _silent_frames(
+    milliseconds: int, rate: int, sample_format: str = "fltp", layout: str = "stereo"
+) -> Iterable[av.AudioFrame]:
+    for start in range(0, milliseconds * rate // 1000, 1024):
+        frame = av.AudioFrame(sample_format, layout, 1024)
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        frame.sample_rate, frame.pts = rate, start
+        frame.time_base = Fraction(1, rate)
+        yield frame

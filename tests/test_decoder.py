@@ -1,0 +1,476 @@
+"""The per-video step: videos in, results out, in order, whatever goes wrong with one of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from makers import numbered_frame, numbered_frames, write_video
+from numpy.typing import NDArray
+
+from rayclip.actors.decoder import (
+    CHUNK_FRAMES,
+    WINDOW_FRAMES,
+    ExtractionJob,
+    FirstAttempts,
+    VideoExtractor,
+)
+from rayclip.errors import RunStopped
+from rayclip.results import VideoResult
+from rayclip.storage import Extraction, OutputFolder
+
+N_PX = 8
+DIM = 4
+
+Make = Callable[..., str]
+
+
+class Chunk:
+    """Frames on their way: the features are made when somebody waits for them."""
+
+    def __init__(self, encoders: "Encoders", frames: NDArray[np.uint8]) -> None:
+        self._encoders = encoders
+        self._frames: NDArray[np.uint8] | None = frames
+        self.size = len(frames)
+
+    def done(self) -> bool:
+        return self._encoders.at_once
+
+    def result(self) -> NDArray[np.float32]:
+        if self._frames is not None:
+            self._encoders.in_flight -= self.size
+        frames, self._frames = self._frames, None
+        assert frames is not None, "each chunk is waited for once"
+        return self._encoders.features(frames)
+
+
+class Encoders:
+    """An encoder in this process, and what it was asked for.
+
+    Attributes:
+        at_once: whether features are there as soon as frames are sent.
+        features: from uint8 ``[n, N_PX, N_PX, 3]`` to float32 ``[n, DIM]``.
+        chunks: the sizes of all chunks that were sent.
+        in_flight: frames that were sent and not yet waited for.
+        levels: the same, just after each chunk was sent.
+    """
+
+    def __init__(
+        self,
+        features: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None,
+        at_once: bool = True,
+    ) -> None:
+        self.features = features or numbers_as_features
+        self.at_once = at_once
+        self.chunks: list[int] = []
+        self.in_flight = 0
+        self.levels: list[int] = []
+
+    def submit(self, frames: NDArray[np.uint8]) -> Chunk:
+        assert frames.shape[1:] == (N_PX, N_PX, 3)
+        assert frames.dtype == np.uint8
+        self.chunks.append(len(frames))
+        self.in_flight += len(frames)
+        self.levels.append(self.in_flight)
+        return Chunk(self, frames)
+
+
+def numbers_as_features(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The number of each frame of ``makers``, ``DIM`` times."""
+    numbers = np.round(frames.mean(axis=(1, 2, 3)) / 8) - 1
+    return np.repeat(numbers[:, None], DIM, axis=1).astype(np.float32)
+
+
+def failing_on(
+    number: int, failure: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """Something goes wrong with every chunk that holds this frame."""
+
+    def features(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        values = numbers_as_features(frames)
+        return failure(values) if number in values else values
+
+    return features
+
+
+class Attempts:
+    """A group whose videos begin at given attempts, and what was begun and ended."""
+
+    def __init__(self, attempts: Mapping[int, int] | None = None, again: bool = False) -> None:
+        self.again = again
+        self._attempts = attempts or {}
+        self.log: list[str] = []
+
+    def begin(self, position: int) -> int:
+        self.log.append(f"begin {position}")
+        return self._attempts.get(position, 1)
+
+    def end(self, position: int, result: VideoResult) -> None:
+        self.log.append(f"end {position}: {result.frames} frames")
+
+
+def job(
+    folder: OutputFolder | None = None,
+    fps: Fraction | None = None,
+    max_attempts: int = 3,
+    folder_of_inputs: str = "/",
+) -> ExtractionJob:
+    return ExtractionJob(N_PX, fps, folder, max_attempts, folder_of_inputs, {})
+
+
+def extract(
+    videos: Sequence[str],
+    encoders: Encoders | None = None,
+    attempts: Attempts | FirstAttempts | None = None,
+    **asked: object,
+) -> list[VideoResult]:
+    extractor = VideoExtractor(
+        job(**asked),  # type: ignore[arg-type]
+        encoders or Encoders(),
+        attempts or FirstAttempts(),
+    )
+    return list(extractor.run(videos))
+
+
+def numbers_of(result: VideoResult) -> list[int]:
+    assert result.extraction is not None, result.failure
+    return [int(number) for number in result.extraction.clip[:, 0]]
+
+
+def code_of(result: VideoResult) -> tuple[str, str]:
+    assert result.failure is not None
+    return result.failure.stage, result.failure.code
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Make:
+    """Makes a video of as many numbered frames as are asked for."""
+
+    def make(name: str, count: int = 3, first: int = 0) -> str:
+        frames = [numbered_frame(first + number, 16, 16) for number in range(count)]
+        return str(write_video(tmp_path / name, frames, fps=10))
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> OutputFolder:
+    folder = OutputFolder(str(tmp_path / "out"), DIM, {})
+    folder.prepare()
+    return folder
+
+
+# ---- results ----
+
+
+def test_a_result_has_features_times_and_frame_rate(video: Make) -> None:
+    path = video("a.mp4", 4)
+    (result,) = extract([path])
+    assert (result.video, result.frames, result.failure) == (path, 4, None)
+    assert result.extraction is not None
+    np.testing.assert_array_equal(result.extraction.clip, np.arange(4.0)[:, None] * np.ones(DIM))
+    np.testing.assert_array_equal(result.extraction.timestamps_ms, [0.0, 100.0, 200.0, 300.0])
+    assert result.extraction.fps == 10.0
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["quick-encoder", "slow-encoder"])
+def test_results_come_in_the_order_of_the_videos(video: Make, at_once: bool) -> None:
+    paths = [video(f"{number}.mp4", 1 + number, first=number) for number in range(5)]
+    results = extract(paths, Encoders(at_once=at_once))
+    assert [result.video for result in results] == paths
+    assert [numbers_of(result) for result in results] == [
+        list(range(number, 2 * number + 1)) for number in range(5)
+    ]
+
+
+def test_no_videos_give_no_results() -> None:
+    assert extract([]) == []
+
+
+@pytest.mark.parametrize("count", [CHUNK_FRAMES - 1, CHUNK_FRAMES, CHUNK_FRAMES + 1, 150])
+def test_the_features_of_many_chunks_are_put_together_in_order(video: Make, count: int) -> None:
+    encoders = Encoders()
+    (result,) = extract([video("a.mp4", count)], encoders)
+    assert numbers_of(result) == [number % 31 for number in range(count)]
+    assert encoders.chunks[:-1] == [CHUNK_FRAMES] * ((count - 1) // CHUNK_FRAMES)
+    assert sum(encoders.chunks) == count
+
+
+def test_only_the_frames_that_are_shown_are_encoded(video: Make) -> None:
+    encoders = Encoders()
+    (result,) = extract([video("a.mp4", 10)], encoders, fps=Fraction(5))
+    assert (numbers_of(result), encoders.chunks) == ([0, 2, 4, 6, 8], [5])
+
+
+def test_a_repeated_frame_is_encoded_once_and_repeated_in_the_features(video: Make) -> None:
+    encoders = Encoders()
+    (result,) = extract([video("a.mp4", 2)], encoders, fps=Fraction(30))
+    assert (numbers_of(result), encoders.chunks) == ([0, 0, 0, 1, 1, 1], [2])
+    assert result.frames == 6
+    assert result.extraction is not None
+    assert len(result.extraction.timestamps_ms) == 6
+
+
+def test_frames_are_resized_to_the_square_of_the_model(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", numbered_frames(2, 37, 21))
+    (result,) = extract([str(path)])  # the encoder here refuses every other shape
+    assert numbers_of(result) == [0, 1]
+
+
+def test_decoding_runs_ahead_of_the_features_of_the_last_video(video: Make) -> None:
+    encoders = Encoders(at_once=False)
+    paths = [video("a.mp4", 2), video("b.mp4", 3), video("c.mp4", 4)]
+    next(VideoExtractor(job(), encoders, FirstAttempts()).run(paths))
+    assert encoders.chunks == [2, 3, 4]
+
+
+def test_a_result_is_handed_on_as_soon_as_its_features_are_there(video: Make) -> None:
+    encoders = Encoders(at_once=True)
+    paths = [video("a.mp4", 2), video("b.mp4", 3)]
+    next(VideoExtractor(job(), encoders, FirstAttempts()).run(paths))
+    assert encoders.chunks == [2]
+
+
+def test_relative_paths_begin_in_the_folder_of_the_command(video: Make, tmp_path: Path) -> None:
+    video("a.mp4", 2)
+    (result,) = extract(["a.mp4"], folder_of_inputs=str(tmp_path))
+    assert (result.video, result.frames) == ("a.mp4", 2)
+
+
+# ---- files ----
+
+
+def test_with_a_folder_features_go_to_files_and_the_result_stays_small(
+    video: Make, folder: OutputFolder, tmp_path: Path
+) -> None:
+    path = video("a.mp4", 3)
+    assert extract([path], folder=folder) == [VideoResult(path, 3)]
+    assert folder.committed_frames("a") == 3
+    assert np.load(tmp_path / "out" / "a_clip.npy")[:, 0].tolist() == [0, 1, 2]
+
+
+def test_each_video_is_committed_before_its_result_is_given(
+    video: Make, folder: OutputFolder
+) -> None:
+    paths = [video("a.mp4"), video("b.mp4")]
+    for result in VideoExtractor(job(folder), Encoders(), FirstAttempts()).run(paths):
+        assert folder.committed_frames(Path(result.video).stem) == 3
+
+
+def test_features_that_cannot_be_written_are_a_failure_of_that_video(
+    video: Make, folder: OutputFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "b_clip.npy").mkdir()
+    results = extract([video("a.mp4"), video("b.mp4"), video("c.mp4")], folder=folder)
+    assert [result.frames for result in results] == [3, 0, 3]
+    assert code_of(results[1]) == ("write", "write_failed")
+
+
+# ---- bad videos and bad features ----
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["quick-encoder", "slow-encoder"])
+def test_a_bad_video_among_good_ones_is_a_result(
+    video: Make, tmp_path: Path, at_once: bool
+) -> None:
+    (tmp_path / "text.mp4").write_text("this is no video")
+    good, other = video("a.mp4", 2), video("b.mp4", 3)
+    results = extract(
+        [good, str(tmp_path / "nowhere.mp4"), str(tmp_path / "text.mp4"), other],
+        Encoders(at_once=at_once),
+    )
+    assert [result.frames for result in results] == [2, 0, 0, 3]
+    assert [code_of(result) for result in results[1:3]] == [
+        ("open", "not_found"),
+        ("open", "not_a_video"),
+    ]
+
+
+def out_of_order(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    raise ValueError("the encoder is out of order")
+
+
+def test_an_encoder_that_fails_is_a_failure_of_stage_encode(video: Make) -> None:
+    paths = [video("a.mp4"), video("b.mp4", first=10), video("c.mp4", first=20)]
+    results = extract(paths, Encoders(failing_on(10, out_of_order)))
+    assert [result.frames for result in results] == [3, 0, 3]
+    assert code_of(results[1]) == ("encode", "encoder_failed")
+    assert results[1].failure is not None
+    assert "the encoder is out of order" in results[1].failure.message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite_are_never_written(
+    video: Make, folder: OutputFolder, tmp_path: Path, value: float
+) -> None:
+    def spoilt(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        values[-1, -1] = value
+        return values
+
+    paths = [video("a.mp4"), video("b.mp4", first=10)]
+    results = extract(paths, Encoders(failing_on(10, spoilt)), folder=folder)
+    assert code_of(results[1]) == ("encode", "not_finite")
+    assert not list((tmp_path / "out").glob("b_*"))
+    assert folder.committed_frames("a") == 3
+
+
+def test_one_bad_chunk_fails_its_whole_video(video: Make) -> None:
+    long = video("a.mp4", CHUNK_FRAMES + 3)
+
+    def features(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if len(frames) == 3:
+            raise ValueError("only the second one")
+        return numbers_as_features(frames)
+
+    (result,) = extract([long], Encoders(features))
+    assert code_of(result) == ("encode", "encoder_failed")
+
+
+# ---- a run that has to stop ----
+
+
+def stopped(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    raise RunStopped("no encoder is left")
+
+
+def test_the_end_of_all_encoders_passes_through_a_result(video: Make) -> None:
+    with pytest.raises(RunStopped, match="no encoder is left"):
+        extract([video("a.mp4")], Encoders(failing_on(0, stopped)))
+
+
+def test_the_end_of_all_encoders_passes_through_while_frames_are_sent(video: Make) -> None:
+    long = video("a.mp4", WINDOW_FRAMES + CHUNK_FRAMES)
+    encoders = Encoders(failing_on(0, stopped), at_once=False)
+    with pytest.raises(RunStopped, match="no encoder is left"):
+        extract([long], encoders)
+    assert sum(encoders.chunks) <= WINDOW_FRAMES
+
+
+class ClosedEncoders(Encoders):
+    def submit(self, frames: NDArray[np.uint8]) -> Chunk:
+        raise RunStopped("no encoder is left")
+
+
+def test_the_end_of_all_encoders_passes_through_a_submit(video: Make) -> None:
+    with pytest.raises(RunStopped, match="no encoder is left"):
+        extract([video("a.mp4")], ClosedEncoders())
+
+
+def test_what_was_finished_before_the_end_is_given(video: Make, folder: OutputFolder) -> None:
+    paths = [video("a.mp4"), video("b.mp4", first=10)]
+    results = VideoExtractor(job(folder), Encoders(failing_on(10, stopped)), FirstAttempts()).run(
+        paths
+    )
+    assert next(results).frames == 3
+    with pytest.raises(RunStopped):
+        next(results)
+    assert (folder.committed_frames("a"), folder.committed_frames("b")) == (3, None)
+
+
+# ---- attempts ----
+
+
+def test_every_video_begins_and_ends_at_its_place_in_the_group(video: Make) -> None:
+    attempts = Attempts()
+    extract([video("a.mp4", 1), "/nowhere.mp4", video("b.mp4", 2)], attempts=attempts)
+    assert attempts.log == [
+        "begin 0",
+        "end 0: 1 frames",
+        "begin 1",
+        "end 1: 0 frames",
+        "begin 2",
+        "end 2: 2 frames",
+    ]
+
+
+def test_in_a_group_that_is_run_again_what_was_committed_is_not_decoded_again(
+    folder: OutputFolder,
+) -> None:
+    gone = "no/longer/there.mp4"
+    folder.commit("there", Extraction(np.zeros((7, DIM), np.float32), np.zeros(7), 25.0))
+    encoders, attempts = Encoders(), Attempts({0: 2}, again=True)
+    assert extract([gone], encoders, attempts, folder=folder) == [VideoResult(gone, 7)]
+    assert encoders.chunks == []
+    assert attempts.log == ["begin 0", "end 0: 7 frames"]
+
+
+def test_a_video_that_was_committed_in_its_last_attempt_is_a_success(folder: OutputFolder) -> None:
+    folder.commit("a", Extraction(np.zeros((7, DIM), np.float32), np.zeros(7), 25.0))
+    attempts = Attempts({0: 9}, again=True)
+    results = extract(["a.mp4"], attempts=attempts, folder=folder, max_attempts=3)
+    assert results == [VideoResult("a.mp4", 7)]
+
+
+def test_a_group_that_runs_for_the_first_time_does_not_trust_files_that_are_there(
+    video: Make, folder: OutputFolder
+) -> None:
+    folder.commit("a", Extraction(np.zeros((7, DIM), np.float32), np.zeros(7), 25.0))
+    path = video("a.mp4", 2)
+    assert extract([path], folder=folder) == [VideoResult(path, 2)]
+
+
+@pytest.mark.parametrize("attempt", [1, 2, 3])
+def test_up_to_max_attempts_a_video_is_tried_again(video: Make, attempt: int) -> None:
+    attempts = Attempts({0: attempt}, again=True)
+    (result,) = extract([video("a.mp4", 2)], attempts=attempts, max_attempts=3)
+    assert numbers_of(result) == [0, 1]
+
+
+def test_after_max_attempts_a_video_is_given_up_undecoded(video: Make) -> None:
+    encoders, attempts = Encoders(), Attempts({0: 4}, again=True)
+    (result,) = extract([video("a.mp4")], encoders, attempts, max_attempts=3)
+    assert code_of(result) == ("decode", "worker_died")
+    assert result.failure is not None
+    assert result.failure.attempts == 3
+    assert encoders.chunks == []
+
+
+def test_a_failure_says_how_often_the_video_was_tried() -> None:
+    (result,) = extract(["/nowhere.mp4"], attempts=Attempts({0: 2}, again=True))
+    assert result.failure is not None
+    assert (result.failure.video, result.failure.attempts) == ("/nowhere.mp4", 2)
+
+
+def test_in_a_group_that_is_run_again_every_video_is_tried_alone(video: Make) -> None:
+    paths = [video("a.mp4", 1), video("b.mp4", 2), video("c.mp4", 3)]
+    encoders, attempts = Encoders(at_once=False), Attempts({1: 2}, again=True)
+    extract(paths, encoders, attempts)
+    assert encoders.levels == [1, 2, 3]
+    assert attempts.log == [
+        "begin 0",
+        "end 0: 1 frames",
+        "begin 1",
+        "end 1: 2 frames",
+        "begin 2",
+        "end 2: 3 frames",
+    ]
+
+
+def test_a_video_that_is_given_up_keeps_its_place(video: Make) -> None:
+    paths = [video("a.mp4", 1), video("b.mp4"), video("c.mp4", 2)]
+    attempts = Attempts({1: 4}, again=True)
+    results = extract(paths, Encoders(at_once=False), attempts, max_attempts=3)
+    assert [(result.video, result.frames) for result in results] == list(
+        zip(paths, [1, 0, 2], strict=True)
+    )
+
+
+# ---- frames in flight ----
+
+
+def test_the_frames_of_a_long_video_in_flight_are_bounded(video: Make) -> None:
+    encoders = Encoders(at_once=False)
+    (result,) = extract([video("a.mp4", 2 * WINDOW_FRAMES)], encoders)
+    assert result.frames == 2 * WINDOW_FRAMES
+    filling = range(CHUNK_FRAMES, WINDOW_FRAMES, CHUNK_FRAMES)
+    assert encoders.levels[: len(filling)] == list(filling)
+    assert set(encoders.levels[len(filling) :]) == {WINDOW_FRAMES}
+
+
+def test_the_frames_of_many_videos_in_flight_are_bounded(video: Make) -> None:
+    encoders = Encoders(at_once=False)
+    path = video("a.mp4", 100)
+    results = extract([path] * 12, encoders)
+    assert [result.frames for result in results] == [100] * 12
+    assert WINDOW_FRAMES - CHUNK_FRAMES < max(encoders.levels) <= WINDOW_FRAMES

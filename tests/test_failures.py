@@ -1,0 +1,91 @@
+"""``failures.jsonl`` says which videos have no features, and why."""
+
+from pathlib import Path
+
+import pytest
+
+from rayclip.failures import REWRITE_S, FailureLog
+from rayclip.results import Failure, VideoResult
+from rayclip.storage import OutputFolder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> OutputFolder:
+    folder = OutputFolder(str(tmp_path / "out"), 4, {})
+    folder.prepare()
+    return folder
+
+
+def failed(video: str, code: str = "not_found", attempts: int = 1) -> VideoResult:
+    return VideoResult(video, 0, Failure(video, "open", code, "there is no such file", attempts))
+
+
+def succeeded(video: str) -> VideoResult:
+    return VideoResult(video, 3)
+
+
+def failures_after(folder: OutputFolder, *results: VideoResult) -> list[str]:
+    """The videos in the file after a run with these results."""
+    log = FailureLog(folder)
+    for result in results:
+        log.add(result)
+    log.write()
+    return [failure["video"] for failure in folder.read_failures()]
+
+
+def test_a_line_names_the_video_where_it_failed_why_and_how_often(folder: OutputFolder) -> None:
+    failures_after(folder, failed("a.mp4", attempts=2))
+    assert folder.read_failures() == [
+        {
+            "video": "a.mp4",
+            "stage": "open",
+            "code": "not_found",
+            "message": "there is no such file",
+            "attempts": 2,
+        }
+    ]
+
+
+def test_only_videos_that_failed_are_in_the_file(folder: OutputFolder) -> None:
+    assert failures_after(folder, failed("a"), succeeded("b"), failed("c")) == ["a", "c"]
+
+
+def test_a_run_without_failures_makes_no_file(folder: OutputFolder, tmp_path: Path) -> None:
+    failures_after(folder, succeeded("a"))
+    assert not (tmp_path / "out" / "failures.jsonl").exists()
+
+
+def test_failures_of_earlier_runs_are_kept(folder: OutputFolder) -> None:
+    failures_after(folder, failed("a"))
+    assert failures_after(folder, failed("b")) == ["a", "b"]
+
+
+def test_a_video_that_succeeds_later_leaves_the_file(folder: OutputFolder) -> None:
+    failures_after(folder, failed("a"), failed("b"))
+    assert failures_after(folder, succeeded("a")) == ["b"]
+
+
+def test_the_file_is_empty_once_all_have_succeeded(folder: OutputFolder) -> None:
+    failures_after(folder, failed("a"))
+    assert failures_after(folder, succeeded("a")) == []
+
+
+def test_a_video_that_fails_again_has_one_line_with_the_last_reason(folder: OutputFolder) -> None:
+    failures_after(folder, failed("a", "not_found"))
+    failures_after(folder, failed("a", "no_frames"))
+    assert [failure["code"] for failure in folder.read_failures()] == ["no_frames"]
+
+
+def test_the_file_is_not_rewritten_for_every_failure(folder: OutputFolder) -> None:
+    log = FailureLog(folder)
+    log.add(failed("a"))
+    assert REWRITE_S > 1
+    assert folder.read_failures() == []
+
+
+def test_the_file_is_rewritten_while_a_long_run_goes_on(
+    folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rayclip.failures.REWRITE_S", -1.0)
+    FailureLog(folder).add(failed("a"))
+    assert [failure["video"] for failure in folder.read_failures()] == ["a"]

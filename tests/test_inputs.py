@@ -1,0 +1,179 @@
+"""The videos of a run: arguments first, then a list."""
+
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rayclip.errors import UsageError
+from rayclip.inputs import absolute, iter_videos, stem
+from rayclip.settings import Settings
+
+
+def videos(*video_paths: str, list_file: str | Path | None = None) -> list[str]:
+    listed = None if list_file is None else str(list_file)
+    return list(iter_videos(Settings(video_paths=video_paths, file_with_video_paths=listed)))
+
+
+def text_list(folder: Path, content: str | bytes) -> Path:
+    path = folder / "videos.txt"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def parquet_list(folder: Path, **columns: list[object]) -> Path:
+    path = folder / "videos.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+# ---- lists ----
+
+
+def test_arguments_come_in_their_order() -> None:
+    assert videos("b.mp4", "a.mp4", "b.mp4") == ["b.mp4", "a.mp4", "b.mp4"]
+
+
+def test_a_text_list_has_one_video_per_line(tmp_path: Path) -> None:
+    assert videos(list_file=text_list(tmp_path, "a.mp4\nb c.mp4\n")) == ["a.mp4", "b c.mp4"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a.mp4\nb.mp4",
+        "\n\na.mp4\n\n  \nb.mp4\n\n",
+        "  a.mp4\t\n b.mp4 \n",
+        "a.mp4\r\nb.mp4\r\n",
+        "\ufeffa.mp4\nb.mp4\n",
+    ],
+    ids=["no-last-line-end", "blank-lines", "spaces", "windows", "byte-order-mark"],
+)
+def test_a_text_list_is_read_as_editors_write_it(tmp_path: Path, content: str) -> None:
+    assert videos(list_file=text_list(tmp_path, content)) == ["a.mp4", "b.mp4"]
+
+
+def test_a_parquet_list_has_its_videos_in_the_column_path(tmp_path: Path) -> None:
+    listed = parquet_list(tmp_path, label=[1, 2], path=["a.mp4", "b.mp4"])
+    assert videos(list_file=listed) == ["a.mp4", "b.mp4"]
+
+
+def test_arguments_come_before_the_list(tmp_path: Path) -> None:
+    listed = text_list(tmp_path, "b.mp4\n")
+    assert videos("c.mp4", "a.mp4", list_file=listed) == ["c.mp4", "a.mp4", "b.mp4"]
+
+
+@pytest.mark.parametrize("name", ["videos.txt", "videos.parquet"])
+def test_a_list_may_lie_behind_a_url(tmp_path: Path, memory_url: str, name: str) -> None:
+    text_list(tmp_path, "a.mp4\n")
+    parquet_list(tmp_path, path=["a.mp4"])
+    with fsspec.open(f"{memory_url}/{name}", "wb") as file:
+        file.write((tmp_path / name).read_bytes())
+    assert videos(list_file=f"{memory_url}/{name}") == ["a.mp4"]
+
+
+def test_an_empty_list_is_no_error(tmp_path: Path) -> None:
+    assert videos(list_file=text_list(tmp_path, "")) == []
+
+
+def test_a_list_can_be_read_again(tmp_path: Path) -> None:
+    settings = Settings(file_with_video_paths=str(text_list(tmp_path, "a.mp4\nb.mp4\n")))
+    assert list(iter_videos(settings)) == list(iter_videos(settings))
+
+
+def test_arguments_are_given_before_the_list_is_opened(tmp_path: Path) -> None:
+    settings = Settings(video_paths=("a.mp4",), file_with_video_paths=str(tmp_path / "nowhere"))
+    assert next(iter_videos(settings)) == "a.mp4"
+
+
+# ---- what is refused ----
+
+
+def test_no_videos_and_no_list_are_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="No videos were given"):
+        videos()
+
+
+def test_a_list_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.txt cannot be read"):
+        videos(list_file=tmp_path / "nowhere.txt")
+
+
+def test_a_list_that_is_a_folder_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        videos(list_file=tmp_path)
+
+
+def test_a_list_that_is_no_text_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        videos(list_file=text_list(tmp_path, b"\xff\xfe\x00"))
+
+
+def test_a_list_behind_an_unknown_protocol_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="nosuch://bucket"):
+        videos(list_file="nosuch://bucket/videos.txt")
+
+
+def test_a_table_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
+    path = tmp_path / "videos.parquet"
+    path.write_text("a.mp4\n")
+    with pytest.raises(UsageError, match="is not a parquet table"):
+        videos(list_file=path)
+
+
+def test_a_table_without_the_column_path_is_refused_naming_its_columns(tmp_path: Path) -> None:
+    listed = parquet_list(tmp_path, video=["a.mp4"], label=[1])
+    with pytest.raises(UsageError, match="no column 'path'; its columns are: video, label"):
+        videos(list_file=listed)
+
+
+@pytest.mark.parametrize("paths", [["a.mp4", None], [1, 2]], ids=["null", "numbers"])
+def test_a_table_whose_paths_are_not_all_text_is_a_usage_error(
+    tmp_path: Path, paths: list[object]
+) -> None:
+    with pytest.raises(UsageError):
+        videos(list_file=parquet_list(tmp_path, path=paths))
+
+
+# ---- names ----
+
+
+@pytest.mark.parametrize(
+    ("video", "name"),
+    [
+        ("cat.mp4", "cat"),
+        ("a/b.c.mp4", "b.c"),
+        ("/videos/cat", "cat"),
+        ("/videos/.cat.mp4", ".cat"),
+        ("a b.mp4", "a b"),
+        ("100%25.mp4", "100%25"),  # a local name is taken as it is
+        ("s3://bucket/folder/cat.mp4", "cat"),
+        ("https://host/cat.mp4?token=secret/x.y", "cat"),
+        ("https://host/a%20b.mp4", "a b"),
+        ("file:///videos/cat.mp4", "cat"),
+        ("memory://cat.mp4", "cat"),
+        ("zip://cat.mp4::/videos/animals.zip", "cat"),
+        ("zip://folder/cat.mp4::s3://bucket/animals.zip", "cat"),
+    ],
+)
+def test_the_stem_of_a_video_is_its_name_without_folder_and_suffix(video: str, name: str) -> None:
+    assert stem(video) == name
+
+
+def test_hashes_in_the_keys_of_an_object_store_tell_videos_apart() -> None:
+    assert stem("s3://bucket/take#1.mp4") != stem("s3://bucket/take#2.mp4")
+
+
+@pytest.mark.parametrize(
+    ("video", "path"),
+    [
+        ("cat.mp4", "/here/cat.mp4"),
+        ("../cat.mp4", "/here/../cat.mp4"),
+        ("/videos/cat.mp4", "/videos/cat.mp4"),
+        ("s3://bucket/cat.mp4", "s3://bucket/cat.mp4"),
+    ],
+)
+def test_relative_paths_begin_in_the_folder_of_the_command(video: str, path: str) -> None:
+    assert absolute(video, "/here") == path

@@ -1,0 +1,155 @@
+"""What a person sees while a run goes on, and at its end."""
+
+import io
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from rayclip.actors.batcher import BatchStats
+from rayclip.progress import (
+    Counts,
+    Progress,
+    duration,
+    encoder_lines,
+    progress_line,
+    summary_lines,
+)
+from rayclip.results import Failure, Summary
+
+DEADLINE_S = 10.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0:00"),
+        (7, "0:07"),
+        (59.6, "1:00"),
+        (250, "4:10"),
+        (3599, "59:59"),
+        (3600, "1:00:00"),
+        (7450, "2:04:10"),
+        (360_000, "100:00:00"),
+    ],
+)
+def test_durations_are_written_as_clocks_do(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("counts", "total", "seconds", "line"),
+    [
+        (Counts(), 200, 0.0, "0/200 videos, 0 frames/s"),
+        (Counts(0, 0, 320), 200, 2.0, "0/200 videos, 160 frames/s"),
+        (Counts(12, 0, 5440), 200, 16.0, "12/200 videos, 340 frames/s, 4:11 left"),
+        (Counts(9, 1, 100), 20, 10.0, "10/20 videos, 10 frames/s, 0:10 left, 1 failed"),
+        (Counts(20, 0, 100), 20, 10.0, "20/20 videos, 10 frames/s"),
+        (Counts(0, 2, 0), 2, 1.0, "2/2 videos, 0 frames/s, 2 failed"),
+    ],
+)
+def test_the_line_says_how_far_how_fast_and_how_long_still(
+    counts: Counts, total: int, seconds: float, line: str
+) -> None:
+    assert progress_line(counts, total, seconds) == line
+
+
+def test_what_each_encoder_did_is_one_line() -> None:
+    work = [BatchStats(4, 50, 64, 3, 1.26), BatchStats()]
+    assert encoder_lines(work) == [
+        "encoder 0: 50 frames in 4 batches, mean batch fill 0.78, 3 of them shared by several "
+        "chunks, busy 1.3 s",
+        "encoder 1: 0 frames in 0 batches, mean batch fill 0.00, 0 of them shared by several "
+        "chunks, busy 0.0 s",
+    ]
+
+
+def failures(count: int) -> tuple[Failure, ...]:
+    return tuple(
+        Failure(f"{number}.mp4", "open", "not_found", "there is no such file", 1)
+        for number in range(count)
+    )
+
+
+@pytest.mark.parametrize(
+    ("summary", "lines"),
+    [
+        (Summary(), ["0 videos done, 0 frames in 0.0 s (0 frames/s)."]),
+        (
+            Summary(done=3, frames=90, seconds=4.5, output_path="out/clip/demo"),
+            ["3 videos done, 90 frames in 4.5 s (20 frames/s).", "Features: out/clip/demo"],
+        ),
+        (
+            Summary(skipped=5, seconds=0.1),
+            ["0 videos done, 0 frames in 0.1 s (0 frames/s), 5 were done before."],
+        ),
+        (
+            Summary(done=1, failed=failures(2), frames=10, seconds=1.0),
+            [
+                "1 videos done, 10 frames in 1.0 s (10 frames/s).",
+                "2 failed:",
+                "  0.mp4: there is no such file (open: not_found)",
+                "  1.mp4: there is no such file (open: not_found)",
+            ],
+        ),
+    ],
+    ids=["nothing", "done", "skipped", "failed"],
+)
+def test_the_summary_says_what_was_done_skipped_and_failed(
+    summary: Summary, lines: Sequence[str]
+) -> None:
+    assert summary_lines(summary) == lines
+
+
+def test_of_many_failures_ten_are_named() -> None:
+    lines = summary_lines(Summary(failed=failures(13)))
+    assert len([line for line in lines if "not_found" in line]) == 10
+    assert lines[-1] == "  and 3 more"
+
+
+# ---- while it goes on ----
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rayclip.progress.TERMINAL_PERIOD_S", 0.001)
+    monkeypatch.setattr("rayclip.progress.PLAIN_PERIOD_S", 0.001)
+
+
+def shown(stream: io.StringIO, polls: Sequence[Counts | None]) -> str:
+    """What is written while these answers are given, one after the other."""
+    answers = iter(polls)
+    all_asked = threading.Event()
+
+    def poll() -> Counts | None:
+        answer = next(answers, None)
+        if answer is None:
+            all_asked.set()
+        return answer
+
+    with Progress(10, poll, stream):
+        assert all_asked.wait(DEADLINE_S)
+    return stream.getvalue()
+
+
+def test_a_terminal_has_one_live_line_that_is_gone_at_the_end() -> None:
+    text = shown(Terminal(), [Counts(1), Counts(2)])
+    first, second, third, rest = text.split("\r\x1b[K")
+    assert (first, rest) == ("", "")
+    assert second.startswith("1/10 videos, ")
+    assert third.startswith("2/10 videos, ")
+
+
+def test_elsewhere_each_report_is_a_line_without_control_characters() -> None:
+    lines = shown(io.StringIO(), [Counts(1), Counts(2)]).splitlines()
+    assert [line.partition(" ")[0] for line in lines] == ["1/10", "2/10"]
+    assert all(line.isprintable() for line in lines)
+
+
+def test_nothing_is_shown_where_it_is_not_known_how_far_it_is() -> None:
+    assert shown(io.StringIO(), [None]) == ""

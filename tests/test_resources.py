@@ -1,0 +1,149 @@
+"""How many encoders a run gets and what each asks of its node."""
+
+from collections.abc import Sequence
+from itertools import combinations_with_replacement
+from math import floor
+
+import pytest
+
+from rayclip.actors.resources import (
+    EncoderResources,
+    cpu_resources,
+    gpu_resources,
+    videos_per_task,
+)
+
+NODES = [
+    nodes
+    for count in (1, 2, 3)
+    for nodes in combinations_with_replacement((1, 2, 3, 4, 7, 8, 16, 64), count)
+]
+
+
+def placed(nodes: Sequence[float], each: float, count: int) -> list[float]:
+    """What is left on each node after ``count`` actors were placed where most was free."""
+    left = list(nodes)
+    for _ in range(count):
+        freest = max(range(len(left)), key=left.__getitem__)
+        left[freest] -= each
+    return [round(cpus, 4) for cpus in left]  # as Ray counts
+
+
+def name_of(nodes: Sequence[float]) -> str:
+    return "+".join(map(str, nodes)) + "-cores"
+
+
+# ---- GPUs ----
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 8])
+def test_every_gpu_gets_an_encoder(gpus: int) -> None:
+    assert gpu_resources(gpus, None) == EncoderResources(
+        encoders=gpus, gpus=1.0, cpus=0.0, decoding_cpus=1.0
+    )
+
+
+def test_fewer_encoders_than_gpus_take_a_whole_one_each() -> None:
+    assert gpu_resources(8, 3).gpus == 1.0
+
+
+@pytest.mark.parametrize(
+    ("gpus", "encoders"), [(1, 1), (1, 2), (1, 3), (2, 4), (2, 3), (2, 7), (3, 4), (8, 12)]
+)
+def test_more_encoders_than_gpus_share_them_so_that_all_have_a_place(
+    gpus: int, encoders: int
+) -> None:
+    share = gpu_resources(gpus, encoders).gpus  # Ray never spreads a share over two GPUs
+    assert gpus * floor(1 / share + 1e-6) >= encoders
+
+
+def test_a_gpu_that_is_lent_in_part_gets_one_encoder() -> None:
+    assert gpu_resources(0.5, None) == EncoderResources(1, 0.5, 0.0, 1.0)
+
+
+def test_threads_are_no_matter_for_encoders_on_gpus() -> None:
+    assert gpu_resources(1, None).threads is None
+
+
+# ---- CPUs ----
+
+
+@pytest.mark.parametrize(
+    ("nodes", "encoders", "cpus"),
+    [([2], 1, 1), ([4], 1, 3), ([8], 1, 6), ([16], 2, 6), ([64], 8, 6), ([16, 16], 4, 6)],
+    ids=str,
+)
+def test_about_every_8_cores_get_an_encoder_and_a_quarter_decodes(
+    nodes: list[float], encoders: int, cpus: float
+) -> None:
+    assert cpu_resources(nodes, None) == EncoderResources(encoders, 0.0, cpus, 1.0)
+
+
+def test_the_user_decides_on_the_number_of_encoders() -> None:
+    assert cpu_resources([16], 3).encoders == 3
+
+
+@pytest.mark.parametrize("nodes", NODES, ids=name_of)
+def test_every_encoder_has_room_on_a_node(nodes: tuple[int, ...]) -> None:
+    resources = cpu_resources(nodes, None)
+    assert min(placed(nodes, resources.cpus, resources.encoders)) >= 0
+
+
+@pytest.mark.parametrize("nodes", NODES, ids=name_of)
+def test_beside_the_encoders_a_decoding_task_has_room(nodes: tuple[int, ...]) -> None:
+    resources = cpu_resources(nodes, None)
+    left = placed(nodes, resources.cpus, resources.encoders)
+    assert max(left) >= resources.decoding_cpus > 0
+
+
+@pytest.mark.parametrize("encoders", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "nodes", [(2,), (4,), (2, 2), (1, 1, 1), (7, 17), (8, 16), (31, 64), (1, 2, 5)], ids=name_of
+)
+def test_as_many_encoders_as_were_asked_for_have_room_and_leave_some(
+    nodes: tuple[int, ...], encoders: int
+) -> None:
+    resources = cpu_resources(nodes, encoders)
+    left = placed(nodes, resources.cpus, resources.encoders)
+    assert min(left) >= 0
+    assert max(left) >= resources.decoding_cpus > 0
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(6.0, 6), (1.0, 1), (0.5, 1), (0.12, 1)])
+def test_an_encoder_uses_the_cores_that_it_asked_for(cpus: float, threads: int) -> None:
+    assert EncoderResources(1, 0.0, cpus, 1.0).threads == threads
+
+
+# ---- tasks ----
+
+
+@pytest.mark.parametrize(
+    ("resources", "cluster_cpus", "tasks"),
+    [
+        (EncoderResources(1, 1.0, 0.0, 1.0), 16, 16),
+        (EncoderResources(2, 0.0, 6.0, 1.0), 16, 4),
+        (EncoderResources(1, 0.0, 0.5, 0.5), 1, 1),
+        (EncoderResources(4, 0.0, 4.0, 1.0), 16, 1),
+    ],
+)
+def test_decoding_tasks_take_what_the_encoders_leave_and_there_is_always_one(
+    resources: EncoderResources, cluster_cpus: float, tasks: int
+) -> None:
+    assert resources.decoding_tasks(cluster_cpus) == tasks
+
+
+@pytest.mark.parametrize(
+    ("videos", "tasks_at_once", "rows"),
+    [
+        (1, 1, 1),
+        (100, 16, 1),
+        (1000, 16, 7),
+        (10_000, 16, 64),
+        (10_000_000, 16, 64),
+        (0, 1, 1),
+    ],
+)
+def test_a_task_gets_few_videos_of_a_short_list_and_64_of_a_long_one(
+    videos: int, tasks_at_once: int, rows: int
+) -> None:
+    assert videos_per_task(videos, tasks_at_once) == rows

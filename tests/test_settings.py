@@ -1,0 +1,108 @@
+"""Settings refuse what is wrong with a sentence that names the right values."""
+
+from dataclasses import FrozenInstanceError
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from rayclip.errors import UsageError
+from rayclip.settings import Settings, extraction_fps_of
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings().model_name = "demo"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model_name", "ViT-B/32"),
+        ("extraction_fps", None),
+        ("on_extraction", "print"),
+        ("output_path", "./output"),
+        ("overwrite", False),
+        ("max_attempts", 3),
+    ],
+)
+def test_the_defaults_are_those_of_the_documentation(name: str, value: object) -> None:
+    assert getattr(Settings(), name) == value
+
+
+@pytest.mark.parametrize("device", [None, "cpu", "cuda", "cuda:0", "cuda:13"])
+def test_devices_that_are_taken(device: str | None) -> None:
+    assert Settings(device=device).device == device
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0."),
+        ({"encoders": -1}, "encoders must be at least 1, not -1."),
+        ({"max_attempts": 0}, "max_attempts must be at least 1, not 0."),
+        (
+            {"on_extraction": "save_jpg"},
+            "on_extraction must be one of print, save_numpy, not 'save_jpg'.",
+        ),
+        ({"device": "gpu"}, "device must be cpu, cuda or cuda:N, not 'gpu'."),
+        ({"device": ""}, "device must be cpu, cuda or cuda:N, not ''."),
+        ({"device": "cuda:"}, "device must be cpu, cuda or cuda:N, not 'cuda:'."),
+        ({"device": "cuda:x"}, "device must be cpu, cuda or cuda:N, not 'cuda:x'."),
+        ({"device": "cuda:-1"}, "device must be cpu, cuda or cuda:N, not 'cuda:-1'."),
+        ({"device": "cpu:0"}, "device must be cpu, cuda or cuda:N, not 'cpu:0'."),
+        (
+            {"weights": "a.pt"},
+            "weights belong to model_name custom, but model_name is ViT-B/32.",
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_in_a_sentence(wrong: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Settings(**wrong)
+    assert str(caught.value) == sentence
+
+
+def test_weights_go_with_the_custom_model() -> None:
+    assert Settings(model_name="custom", weights="a.pt").weights == "a.pt"
+
+
+def test_ray_client_addresses_get_a_sentence_about_ray_job_submit() -> None:
+    with pytest.raises(UsageError, match="ray job submit"):
+        Settings(address="ray://head:10001")
+
+
+@pytest.mark.parametrize("address", [None, "auto", "none", "10.0.0.1:6379"])
+def test_other_addresses_are_taken(address: str | None) -> None:
+    assert Settings(address=address).address == address
+
+
+@pytest.mark.parametrize(("on_extraction", "saves"), [("print", False), ("save_numpy", True)])
+def test_only_printing_saves_nothing(on_extraction: Any, saves: bool) -> None:
+    assert Settings(on_extraction=on_extraction).saves is saves
+
+
+def test_storage_options_are_not_shown_with_the_settings() -> None:
+    assert "hunter2" not in repr(Settings(storage_options={"secret": "hunter2"}))
+
+
+@pytest.mark.parametrize(
+    ("value", "fps"),
+    [
+        (None, None),
+        (5, Fraction(5)),
+        ("2.5", Fraction(5, 2)),
+        ("30000/1001", Fraction(30_000, 1001)),
+    ],
+)
+def test_a_frame_rate_becomes_a_fraction(value: str | int | None, fps: Fraction | None) -> None:
+    assert extraction_fps_of(value) == fps
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "fast", "", "1/0", "nan", "inf", 0, -2.5])
+def test_what_is_no_frame_rate_is_refused_naming_right_ones(value: str | float) -> None:
+    with pytest.raises(UsageError) as caught:
+        extraction_fps_of(value)
+    assert str(caught.value) == (
+        f"extraction_fps must be a number above zero such as 5, 2.5 or 30000/1001, not {value!r}."
+    )

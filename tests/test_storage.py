@@ -1,0 +1,339 @@
+"""The output folder: what is written, in which order, and what counts as done."""
+
+import json
+import os
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from rayclip.errors import UsageError
+from rayclip.storage import (
+    DoneVideos,
+    Extraction,
+    OutputFolder,
+    features_rows,
+    features_size,
+    model_folder,
+    name_hash,
+    timestamps_rows,
+)
+
+DIM = 4
+
+
+def extraction(frames: int = 3, dim: int = DIM) -> Extraction:
+    clip = np.arange(frames * dim, dtype=np.float32).reshape(frames, dim)
+    return Extraction(clip, np.arange(frames, dtype=np.float64) * 40, 25.0)
+
+
+def opened(url: str | Path) -> OutputFolder:
+    folder = OutputFolder(str(url), DIM, {})
+    folder.prepare()
+    return folder
+
+
+def names(url: str | Path) -> list[str]:
+    fs, root = fsspec.core.url_to_fs(str(url))
+    return sorted(name.rpartition("/")[2] for name in fs.ls(root, detail=False))
+
+
+def cut(url: str, name: str, size: int) -> None:
+    """Leave the first bytes of a file."""
+    fs, root = fsspec.core.url_to_fs(url)
+    fs.pipe_file(f"{root}/{name}", fs.cat_file(f"{root}/{name}")[:size])
+
+
+@pytest.fixture(params=["local", "file-url", "memory"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, memory_url: str) -> str:
+    """The same folder three times: every rule holds on every storage."""
+    local = tmp_path / "deep" / "er"
+    return {"local": str(local), "file-url": f"file://{local}", "memory": memory_url}[request.param]
+
+
+# ---- writing ----
+
+
+def test_a_video_becomes_three_files(url: str) -> None:
+    opened(url).commit("cat", extraction())
+    assert names(url) == ["cat_clip.npy", "cat_fps.npy", "cat_timestamps_ms.npy"]
+
+
+def test_numpy_reads_back_what_was_committed(tmp_path: Path) -> None:
+    saved = extraction()
+    opened(tmp_path).commit("cat", saved)
+    clip = np.load(tmp_path / "cat_clip.npy")
+    timestamps_ms = np.load(tmp_path / "cat_timestamps_ms.npy")
+    fps = np.load(tmp_path / "cat_fps.npy")
+    assert (clip.dtype, timestamps_ms.dtype, fps.dtype) == (np.float32, np.float64, np.float64)
+    assert (clip.shape, timestamps_ms.shape, fps.shape) == ((3, DIM), (3,), ())
+    np.testing.assert_array_equal(clip, saved.clip)
+    np.testing.assert_array_equal(timestamps_ms, saved.timestamps_ms)
+    assert fps == saved.fps
+
+
+@pytest.mark.parametrize("stem", ["a b", "a.b", "ünï", "日本", "a%20b", "-", "a'b\"c"])
+def test_any_name_can_be_committed(url: str, stem: str) -> None:
+    folder = opened(url)
+    folder.commit(stem, extraction(2))
+    assert (folder.committed_frames(stem), folder.done().frames_of(stem)) == (2, 2)
+
+
+def test_the_name_of_a_file_that_is_not_utf8_can_be_committed(tmp_path: Path) -> None:
+    stem = os.fsdecode(b"caf\xe9")
+    folder = opened(tmp_path)
+    folder.commit(stem, extraction(2))
+    assert folder.done().frames_of(stem) == 2
+
+
+def test_a_foreign_file_whose_name_is_not_utf8_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9_clip.npy")).write_bytes(bytes(features_size(1, DIM)))
+    assert len(opened(tmp_path).done()) == 0
+
+
+def test_the_features_file_is_written_after_the_others(tmp_path: Path) -> None:
+    (tmp_path / "cat_clip.npy").mkdir()  # so that its writing fails
+    with pytest.raises(OSError, match="cat_clip"):
+        opened(tmp_path).commit("cat", extraction())
+    assert names(tmp_path) == ["cat_clip.npy", "cat_fps.npy", "cat_timestamps_ms.npy"]
+    assert (tmp_path / "cat_clip.npy").is_dir()
+
+
+@pytest.mark.parametrize("suffix", ["_fps.npy", "_timestamps_ms.npy"])
+def test_there_are_no_features_where_one_of_the_others_was_not_written(
+    tmp_path: Path, suffix: str
+) -> None:
+    (tmp_path / f"cat{suffix}").mkdir()
+    with pytest.raises(OSError, match=suffix):
+        opened(tmp_path).commit("cat", extraction())
+    assert not (tmp_path / "cat_clip.npy").exists()
+
+
+def test_a_write_that_fails_leaves_no_temporary_file(tmp_path: Path) -> None:
+    (tmp_path / "cat_fps.npy").mkdir()
+    with pytest.raises(OSError, match="cat_fps"):
+        opened(tmp_path).commit("cat", extraction())
+    assert names(tmp_path) == ["cat_fps.npy"]
+
+
+def test_a_commit_leaves_no_temporary_file(tmp_path: Path) -> None:
+    opened(tmp_path).commit("cat", extraction())
+    assert all(not name.startswith(".") for name in os.listdir(tmp_path))
+
+
+def test_a_second_commit_takes_the_place_of_the_first(url: str) -> None:
+    folder = opened(url)
+    folder.commit("cat", extraction(3))
+    folder.commit("cat", extraction(5))
+    assert folder.committed_frames("cat") == 5
+
+
+# ---- what is done ----
+
+
+def test_nothing_is_done_in_a_folder_that_does_not_exist(url: str) -> None:
+    folder = OutputFolder(url, DIM, {})
+    assert (len(folder.done()), folder.committed_frames("cat"), folder.read_run()) == (
+        0,
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize("frames", [1, 2, 9, 10, 99, 1000, 12_345])
+def test_a_committed_video_is_done_with_its_number_of_frames(url: str, frames: int) -> None:
+    folder = opened(url)
+    folder.commit("cat", extraction(frames))
+    assert (folder.committed_frames("cat"), folder.done().frames_of("cat")) == (frames, frames)
+
+
+def test_a_listing_tells_videos_apart(url: str) -> None:
+    folder = opened(url)
+    for frames in range(1, 30):
+        folder.commit(f"video{frames}", extraction(frames))
+    done = folder.done()
+    assert len(done) == 29
+    assert [done.frames_of(f"video{frames}") for frames in range(1, 30)] == list(range(1, 30))
+    assert done.frames_of("video30") is None
+
+
+@pytest.mark.parametrize("missing", ["_clip.npy", "_fps.npy", "_timestamps_ms.npy"])
+def test_a_video_that_lacks_a_file_is_not_done(url: str, missing: str) -> None:
+    folder = opened(url)
+    folder.commit("cat", extraction())
+    fs, root = fsspec.core.url_to_fs(url)
+    fs.rm_file(f"{root}/cat{missing}")
+    assert (folder.committed_frames("cat"), folder.done().frames_of("cat")) == (None, None)
+
+
+@pytest.mark.parametrize("suffix", ["_clip.npy", "_timestamps_ms.npy"])
+@pytest.mark.parametrize("less", ["nothing", "header", "one-byte", "one-row"])
+def test_a_video_with_a_truncated_file_is_not_done(url: str, suffix: str, less: str) -> None:
+    folder = opened(url)
+    folder.commit("cat", extraction(3))
+    row = DIM * 4 if suffix == "_clip.npy" else 8
+    whole = 128 + 3 * row
+    size = {"nothing": 0, "header": 128, "one-byte": whole - 1, "one-row": whole - row}[less]
+    cut(url, f"cat{suffix}", size)
+    assert (folder.committed_frames("cat"), folder.done().frames_of("cat")) == (None, None)
+
+
+def test_features_of_another_dimension_are_not_done(url: str) -> None:
+    opened(url).commit("cat", extraction(3, dim=DIM))
+    other = OutputFolder(url, DIM + 1, {})
+    assert (other.committed_frames("cat"), other.done().frames_of("cat")) == (None, None)
+
+
+def test_files_of_other_kinds_do_not_count(url: str) -> None:
+    folder = opened(url)
+    folder.commit("cat", extraction())
+    folder.write_run({})
+    folder.write_failures([])
+    assert len(folder.done()) == 1
+
+
+def test_a_name_that_ends_in_clip_is_told_from_its_neighbour(url: str) -> None:
+    folder = opened(url)
+    folder.commit("cat_clip", extraction(2))
+    folder.commit("cat", extraction(3))
+    done = folder.done()
+    assert (done.frames_of("cat_clip"), done.frames_of("cat")) == (2, 3)
+
+
+def test_a_discarded_video_is_no_longer_done(url: str) -> None:
+    folder = opened(url)
+    folder.commit("cat", extraction())
+    folder.commit("dog", extraction())
+    folder.discard(["cat"])
+    assert (folder.committed_frames("cat"), folder.committed_frames("dog")) == (None, 3)
+
+
+def test_a_video_that_another_run_took_away_meanwhile_can_be_discarded(tmp_path: Path) -> None:
+    opened(tmp_path).discard(["gone"])
+
+
+def test_no_videos_are_done_at_first() -> None:
+    assert (len(DoneVideos.none()), DoneVideos.none().frames_of("cat")) == (0, None)
+
+
+# ---- run.json and failures.jsonl ----
+
+
+def test_the_record_of_a_run_is_read_back(url: str) -> None:
+    folder = opened(url)
+    folder.write_run({"model_name": "demo", "extraction_fps": None})
+    assert folder.read_run() == {"model_name": "demo", "extraction_fps": None}
+
+
+def test_the_record_of_a_run_is_json_for_people(tmp_path: Path) -> None:
+    opened(tmp_path).write_run({"model_name": "demo"})
+    assert (tmp_path / "run.json").read_text() == '{\n  "model_name": "demo"\n}\n'
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"demo"'])
+def test_a_damaged_record_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UsageError, match=r"run\.json is damaged"):
+        opened(tmp_path).read_run()
+
+
+def test_failures_are_one_json_object_a_line(tmp_path: Path) -> None:
+    failures = [{"video": "ü.mp4", "code": "not_found"}, {"video": "b.mp4", "code": "no_frames"}]
+    opened(tmp_path).write_failures(failures)
+    lines = (tmp_path / "failures.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == failures
+
+
+def test_failures_are_read_back(url: str) -> None:
+    folder = opened(url)
+    failures = [{"video": "a\nb.mp4", "code": "not_found"}, {"video": "日本.mp4", "code": "x"}]
+    folder.write_failures(failures)
+    assert folder.read_failures() == failures
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
+def test_a_failure_whose_name_holds_a_unicode_line_break_is_read_back(
+    tmp_path: Path, mark: str
+) -> None:
+    folder = opened(tmp_path)
+    folder.write_failures([{"video": f"a{mark}b.mp4"}])
+    assert folder.read_failures() == [{"video": f"a{mark}b.mp4"}]
+
+
+def test_the_failure_of_a_file_whose_name_is_not_utf8_can_be_written(tmp_path: Path) -> None:
+    video = os.fsdecode(b"caf\xe9.mp4")
+    folder = opened(tmp_path)
+    folder.write_failures([{"video": video}])
+    assert folder.read_failures() == [{"video": video}]
+
+
+def test_lines_of_failures_that_cannot_be_understood_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "failures.jsonl").write_text('{"video": "a"}\n{"vid\n[1]\n{}\n\n{"video": "b"}\n')
+    assert opened(tmp_path).read_failures() == [{"video": "a"}, {"video": "b"}]
+
+
+# ---- names ----
+
+
+@pytest.mark.parametrize(
+    ("output_path", "model_name", "folder"),
+    [
+        ("./output", "ViT-B/32", "./output/clip/ViT-B_32"),
+        ("out/", "demo", "out/clip/demo"),
+        ("s3://bucket/features", "ViT-L/14@336px", "s3://bucket/features/clip/ViT-L_14@336px"),
+    ],
+)
+def test_the_features_of_a_model_lie_where_video_features_has_them(
+    output_path: str, model_name: str, folder: str
+) -> None:
+    assert model_folder(output_path, model_name) == folder
+
+
+def test_the_root_of_a_storage_can_be_the_output_path() -> None:
+    fs, _ = fsspec.core.url_to_fs(model_folder("memory://", "demo"))
+    assert fs.protocol == "memory"
+
+
+def test_a_protocol_that_nobody_knows_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="nosuch://bucket"):
+        OutputFolder("nosuch://bucket", DIM, {})
+
+
+def test_a_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be made"):
+        OutputFolder(str(tmp_path / "file" / "folder"), DIM, {}).prepare()
+
+
+def test_a_folder_that_is_a_file_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be listed"):
+        OutputFolder(str(tmp_path / "file"), DIM, {}).done()
+
+
+def test_the_hash_of_a_name_is_the_same_on_every_machine() -> None:
+    assert name_hash("v_GGSY1Qvo990") == 0xC74D7EBCF6310A09
+
+
+# ---- sizes ----
+
+
+@pytest.mark.parametrize("dim", [1, 64, 512, 1024])
+def test_the_number_of_frames_follows_from_the_size_of_a_features_file(dim: int) -> None:
+    for frames in (1, 9, 10, 355, 10**6, 10**9):
+        assert features_rows(features_size(frames, dim), dim) == frames
+
+
+@pytest.mark.parametrize("size", [0, 1, 128, 128 + 4 * DIM - 1, 128 + 4 * DIM + 1])
+def test_a_size_that_no_features_file_has_gives_no_frames(size: int) -> None:
+    assert features_rows(size, DIM) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "frames"), [(0, None), (128, None), (135, None), (136, 1), (137, None), (928, 100)]
+)
+def test_the_number_of_frames_follows_from_the_size_of_a_timestamps_file(
+    size: int, frames: int | None
+) -> None:
+    assert timestamps_rows(size) == frames
