@@ -25,6 +25,12 @@ class RunStopped(RayclipError):
     exit_status = 3
 
 
+class WeightsUnavailable(RayclipError):
+    """A model's weights cannot be had: the network, a mirror, a checksum."""
+
+    exit_status = 3
+
+
 class VideoError(Exception):
     """One video failed; the others go on.
 

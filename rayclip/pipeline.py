@@ -89,7 +89,7 @@ def run_extraction(
     try:
         if plan.videos:
             with _machine(settings, spec, job, plan.videos, tally) as machine:
-                say(f"{machine.description}; {len(plan.videos)} videos to do")
+                say(f"{machine.description}; videos to do: {len(plan.videos)}")
                 with _progress(len(plan.videos), machine.counts, show):
                     for result in machine.results:
                         tally.add(result)
@@ -153,8 +153,8 @@ def _on_ray(
         tasks = resources.decoding_tasks(ray.cluster_resources().get("CPU", 1))
         try:
             yield Machine(
-                f"{spec.model_name} on {device}: {resources.encoders} encoders with batches of "
-                f"{batch_size}, {tasks} decoding tasks at once",
+                f"{spec.model_name} on {device}; encoders: {resources.encoders}, "
+                f"batch size: {batch_size}, decoding tasks at once: {tasks}",
                 _dataset_results(settings, spec, job, videos, pool, resources, tasks),
                 lambda: _counts(pool),
                 lambda: ray.get(pool.state.remote()).encoders,

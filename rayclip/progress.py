@@ -104,17 +104,19 @@ def encoder_lines(work: Sequence[BatchStats]) -> list[str]:
 def summary_lines(summary: Summary) -> list[str]:
     """What a run did, in words: the failures by reason come last."""
     rate = summary.frames / summary.seconds if summary.seconds else 0.0
-    first = (
-        f"{summary.done} videos done, {summary.frames} frames in {summary.seconds:.1f} s "
-        f"({rate:.0f} frames/s)"
-    )
+    videos = [f"{summary.done} done"]
     if summary.skipped:
-        first += f", {summary.skipped} were done before"
-    lines = [first + "."]
-    if summary.output_path is not None:
-        lines.append(f"Features: {summary.output_path}")
+        videos.append(f"{summary.skipped} done before")
     if summary.failed:
-        lines.append(f"{len(summary.failed)} failed:")
+        videos.append(f"{len(summary.failed)} failed")
+    lines = [
+        f"videos: {', '.join(videos)}; {summary.frames} frames in {summary.seconds:.1f} s "
+        f"({rate:.0f} frames/s)"
+    ]
+    if summary.output_path is not None:
+        lines.append(f"features: {summary.output_path}")
+    if summary.failed:
+        lines.append("failed:")
         lines += [f"  {f.video}: {f.message} ({f.stage}: {f.code})" for f in summary.failed[:10]]
         if len(summary.failed) > 10:
             lines.append(f"  and {len(summary.failed) - 10} more")

@@ -61,7 +61,7 @@ def test_print_writes_the_arrays_and_nothing_else_to_standard_output(clip: Path)
         "timestamps_ms",
     ]
     assert "max: 10.00000000; mean: 10.00000000; min: 10.00000000" in lines
-    assert "videos done" in ended.stderr
+    assert "videos: " in ended.stderr
 
 
 def test_the_same_command_again_decodes_nothing(clip: Path, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_the_same_command_again_decodes_nothing(clip: Path, tmp_path: Path) -> N
     before = (tmp_path / "clip/demo/shapes_clip.npy").stat().st_mtime_ns
     again = save(tmp_path, clip)
     assert again.status == 0
-    assert "1 were done before" in again.stderr
+    assert "1 done before" in again.stderr
     assert (tmp_path / "clip/demo/shapes_clip.npy").stat().st_mtime_ns == before
 
 
@@ -81,8 +81,8 @@ def test_only_a_video_whose_features_are_gone_is_made_again(clip: Path, tmp_path
     kept = (output / "clip/demo/shapes_clip.npy").stat().st_mtime_ns
     (output / "clip/demo/other_clip.npy").unlink()
     again = save(output, clip, other)
-    assert "1 videos done" in again.stderr
-    assert "1 were done before" in again.stderr
+    assert "videos: 1 done" in again.stderr
+    assert "1 done before" in again.stderr
     assert load(output, "other_clip").tobytes() == load(output, "shapes_clip").tobytes()
     assert (output / "clip/demo/shapes_clip.npy").stat().st_mtime_ns == kept
 

@@ -113,7 +113,7 @@ def test_a_table_in_one_block_is_decoded_by_several_tasks_of_a_cluster_that_stay
         wait_until(lambda: len(decoding()) > 1, "two decoding tasks at a time", running)
         ended = finish(running)
     assert ended.status == 0, ended.stderr
-    assert "200 videos done" in ended.stderr
+    assert "videos: 200 done" in ended.stderr
     with socket.create_connection(("127.0.0.1", int(cluster.rpartition(":")[2])), timeout=5):
         pass
 

@@ -74,20 +74,20 @@ def failures(count: int) -> tuple[Failure, ...]:
 @pytest.mark.parametrize(
     ("summary", "lines"),
     [
-        (Summary(), ["0 videos done, 0 frames in 0.0 s (0 frames/s)."]),
+        (Summary(), ["videos: 0 done; 0 frames in 0.0 s (0 frames/s)"]),
         (
             Summary(done=3, frames=90, seconds=4.5, output_path="out/clip/demo"),
-            ["3 videos done, 90 frames in 4.5 s (20 frames/s).", "Features: out/clip/demo"],
+            ["videos: 3 done; 90 frames in 4.5 s (20 frames/s)", "features: out/clip/demo"],
         ),
         (
             Summary(skipped=5, seconds=0.1),
-            ["0 videos done, 0 frames in 0.1 s (0 frames/s), 5 were done before."],
+            ["videos: 0 done, 5 done before; 0 frames in 0.1 s (0 frames/s)"],
         ),
         (
             Summary(done=1, failed=failures(2), frames=10, seconds=1.0),
             [
-                "1 videos done, 10 frames in 1.0 s (10 frames/s).",
-                "2 failed:",
+                "videos: 1 done, 2 failed; 10 frames in 1.0 s (10 frames/s)",
+                "failed:",
                 "  0.mp4: there is no such file (open: not_found)",
                 "  1.mp4: there is no such file (open: not_found)",
             ],
