@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from rayclip.pipeline import run_extraction
-from rayclip.printing import print_result
+from rayclip.printing import printer_of
 from rayclip.results import Summary
-from rayclip.settings import OnExtraction, Settings, extraction_fps_of
+from rayclip.settings import FeatureDtype, Naming, OnExtraction, Resize, Settings, extraction_fps_of
 
 
 def extract(
@@ -21,9 +21,17 @@ def extract(
     weights: str | None = None,
     batch_size: int | None = None,
     extraction_fps: str | int | float | Fraction | None = None,
+    extraction_total: int | None = None,
     device: str | None = None,
     on_extraction: OnExtraction = "print",
     output_path: str = "./output",
+    keep_tmp_files: bool = False,
+    tmp_path: str = "./tmp",
+    show_pred: bool = False,
+    pred_texts: Sequence[str] | None = None,
+    feature_dtype: FeatureDtype = "float32",
+    resize: Resize = "pil",
+    naming: Naming = "stem",
     address: str | None = None,
     encoders: int | None = None,
     overwrite: bool = False,
@@ -41,10 +49,20 @@ def extract(
         weights: the checkpoint of ``model_name="custom"``.
         batch_size: frames per forward pass; None lets the device decide.
         extraction_fps: output frames per second; None gives every frame.
+        extraction_total: so many frames of each video, evenly spaced; not with extraction_fps.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the GPUs, or the CPU where a run on
             this machine finds none.
-        on_extraction: ``print`` to standard output, or ``save_numpy``.
+        on_extraction: ``print`` to standard output, ``save_numpy`` or ``save_pickle``.
         output_path: folder of the features, as a local path or fsspec URL.
+        keep_tmp_files: with extraction_fps: keep each video, re-encoded at that rate, under
+            tmp_path, and take the features from it, as video_features does.
+        tmp_path: local folder of the re-encoded videos.
+        show_pred: print for each frame which texts fit it best; where files are saved, also
+            save ``{stem}_pred.csv``.
+        pred_texts: those texts; None means the labels of Kinetics 400.
+        feature_dtype: ``float32`` or ``float16``, of the features that are saved.
+        resize: ``pil`` (OpenAI's preprocessing, to the byte) or ``fast`` (up to 2 levels off).
+        naming: ``stem`` (files are called after the video) or ``path`` (in folders like its own).
         address: None (the connected Ray, else ``RAY_ADDRESS``, else a private one), ``auto``,
             ``host:port``, or ``none`` for no Ray at all.
         encoders: how many encoder actors; None takes one for each GPU, or one for about every
@@ -70,9 +88,17 @@ def extract(
         weights=weights,
         batch_size=batch_size,
         extraction_fps=extraction_fps_of(extraction_fps),
+        extraction_total=extraction_total,
         device=device,
         on_extraction=on_extraction,
         output_path=output_path,
+        keep_tmp_files=keep_tmp_files,
+        tmp_path=tmp_path,
+        show_pred=show_pred,
+        pred_texts=tuple(pred_texts or ()),
+        feature_dtype=feature_dtype,
+        resize=resize,
+        naming=naming,
         address=address,
         encoders=encoders,
         overwrite=overwrite,
@@ -80,5 +106,4 @@ def extract(
         storage_options=storage_options or {},
         verbose=verbose,
     )
-    on_result = None if settings.saves else print_result
-    return run_extraction(settings, on_result, show=verbose)
+    return run_extraction(settings, printer_of(settings), show=verbose)

@@ -11,13 +11,18 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from rayclip.errors import RayclipError, UsageError
 from rayclip.settings import Settings, extraction_fps_of
+from rayclip.words import options_of, texts_of
 
 SOME_FAILED = 1
 INTERRUPTED = 130
 TERMINATED = 143
+
+VALUES: list[str] = []
+SWITCHES: list[str] = []
 
 app = typer.Typer(
     help="CLIP features of videos, on Ray.",
@@ -43,12 +48,31 @@ def root(
 
 
 def _option(name: str, text: str) -> Any:
+    VALUES.append(name)
+    return typer.Option(*_names(name), help=text)
+
+
+def _switch(name: str, text: str) -> Any:
+    SWITCHES.append(name)
+    return typer.Option(*_names(name), help=text)
+
+
+def _names(name: str) -> list[str]:
+    """An option can be written with ``-`` or ``_`` between its words."""
     dashed = f"--{name.replace('_', '-')}"
-    names = [dashed] if "_" not in name else [dashed, f"--{name}"]
-    return typer.Option(*names, help=text)
+    return [dashed, f"--{name}"] if "_" in name else [dashed]
 
 
-@app.command()
+class Words(TyperCommand):
+    """A command that also understands ``key=value`` words."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _exit_statuses():
+            args = options_of(args, VALUES, SWITCHES)
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=Words)
 def extract(
     video_paths: Annotated[list[str] | None, typer.Argument(help="Videos: paths or URLs.")] = None,
     file_with_video_paths: Annotated[
@@ -71,14 +95,41 @@ def extract(
         str | None,
         _option("extraction_fps", "Frames per second, e.g. 5 or 30000/1001; default: every frame."),
     ] = None,
+    extraction_total: Annotated[
+        int | None,
+        _option("extraction_total", "So many frames of each video, evenly spaced."),
+    ] = None,
     device: Annotated[
         str | None,
         _option("device", "cpu, cuda or cuda:N; by default the GPUs, else the CPU."),
     ] = None,
-    on_extraction: Annotated[str, _option("on_extraction", "print or save_numpy.")] = "print",
+    on_extraction: Annotated[
+        str, _option("on_extraction", "print, save_numpy or save_pickle.")
+    ] = "print",
     output_path: Annotated[
         str, _option("output_path", "Folder of the features: a path or an fsspec URL.")
     ] = "./output",
+    keep_tmp_files: Annotated[
+        bool,
+        _switch("keep_tmp_files", "Keep videos re-encoded at the frame rate, and use them."),
+    ] = False,
+    tmp_path: Annotated[str, _option("tmp_path", "Local folder of re-encoded videos.")] = "./tmp",
+    show_pred: Annotated[
+        bool, _switch("show_pred", "Print which texts fit each frame best.")
+    ] = False,
+    pred_texts: Annotated[
+        list[str] | None,
+        _option("pred_texts", "Such a text, or a list in brackets; default: Kinetics 400."),
+    ] = None,
+    feature_dtype: Annotated[
+        str, _option("feature_dtype", "float32 or float16, of saved features.")
+    ] = "float32",
+    resize: Annotated[
+        str, _option("resize", "pil (OpenAI's, to the byte) or fast (up to 2 levels off).")
+    ] = "pil",
+    naming: Annotated[
+        str, _option("naming", "stem, or path: in folders like the input's.")
+    ] = "stem",
     address: Annotated[
         str | None,
         _option(
@@ -89,9 +140,7 @@ def extract(
         int | None,
         _option("encoders", "Encoder actors; by default one a GPU, or one for 8 CPU cores."),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make again what is there already.")
-    ] = False,
+    overwrite: Annotated[bool, _switch("overwrite", "Make again what is there already.")] = False,
     max_attempts: Annotated[
         int,
         _option("max_attempts", "How often a video may take its worker process down."),
@@ -100,10 +149,13 @@ def extract(
         str | None, _option("storage_options", "For fsspec, as a JSON object.")
     ] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Show Ray's messages and the encoders' figures.")
+        bool, _switch("verbose", "Show Ray's messages and the encoders' figures.")
     ] = False,
 ) -> None:
     """Extract the CLIP features of videos.
+
+    Arguments can also be given as in video_features: model_name="ViT-B/32"
+    video_paths="[a.mp4, b.mp4]" show_pred=true.
 
     Exit status: 0 all done, 1 some videos failed, 2 the command was wrong, 3 the run stopped
     early, 130 interrupted, 143 terminated.
@@ -116,9 +168,17 @@ def extract(
             weights=weights,
             batch_size=batch_size,
             extraction_fps=extraction_fps_of(extraction_fps),
+            extraction_total=extraction_total,
             device=device,
             on_extraction=on_extraction,  # type: ignore[arg-type]  # Settings looks at it
             output_path=output_path,
+            keep_tmp_files=keep_tmp_files,
+            tmp_path=tmp_path,
+            show_pred=show_pred,
+            pred_texts=tuple(text for given in pred_texts or () for text in texts_of(given)),
+            feature_dtype=feature_dtype,  # type: ignore[arg-type]
+            resize=resize,  # type: ignore[arg-type]
+            naming=naming,  # type: ignore[arg-type]
             address=address,
             encoders=encoders,
             overwrite=overwrite,
@@ -127,9 +187,9 @@ def extract(
             verbose=verbose,
         )
         from rayclip.pipeline import run_extraction
-        from rayclip.printing import print_result
+        from rayclip.printing import printer_of
 
-        summary = run_extraction(settings, None if settings.saves else print_result)
+        summary = run_extraction(settings, printer_of(settings))
         if summary.failed:
             raise typer.Exit(SOME_FAILED)
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from rayclip.checkpoint import openai_clip, sha256_of, without_warnings
 from rayclip.errors import UsageError
 from rayclip.models import ModelSpec, describe
+from rayclip.weights import official_checkpoint
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP's normalisation, RGB
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -36,6 +35,7 @@ class ClipModel:
         n_px: side of the square input in pixels.
         dim: features per frame.
         context_length: tokens of a text, its beginning and end included.
+        logit_scale: factor of the cosines between frames and texts, exponentiated.
         batch_size: frames per forward pass.
         passes_at_once: how many forward passes can be of use at the same time.
         device: where it is, e.g. ``cuda:0``.
@@ -55,6 +55,7 @@ class ClipModel:
         self.dim = int(model.text_projection.shape[1])
         self.context_length = int(model.context_length)
         self.batch_size = batch_size
+        self.logit_scale = float(model.logit_scale.detach().exp())
         self._model = model
         self._device = next(model.parameters()).device
         self.device = str(self._device)
@@ -151,8 +152,20 @@ def load_clip(
         batch_size: frames per forward pass; None lets the device decide.
 
     Raises:
-        UsageError: there is no such model, or its checkpoint is none of CLIP's.
+        UsageError: there is no such model or device, or its checkpoint is none of CLIP's.
+        WeightsUnavailable: official weights cannot be downloaded.
     """
+    import torch
+
+    if weights is not None and model_name != "custom":
+        raise UsageError(f"weights belong to model_name custom, but model_name is {model_name}.")
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, not {batch_size}.")
+    if device not in (None, "cpu"):
+        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        if device not in (["cuda", *gpus] if gpus else []):
+            there = ", ".join(["cpu", *gpus])
+            raise UsageError(f"There is no device {device!r} here; there is: {there}.")
     return load_spec(describe(model_name, weights), device, batch_size)
 
 
@@ -163,21 +176,21 @@ def load_spec(
 
     Raises:
         UsageError: its checkpoint is not the file that was found.
+        WeightsUnavailable: official weights cannot be downloaded.
     """
     import torch
 
     clip = openai_clip()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if spec.checkpoint is not None:
-        there = os.path.isfile(spec.checkpoint)
-        if not there or sha256_of(spec.checkpoint) != spec.weights_sha256:
-            raise UsageError(f"{spec.checkpoint} is another file here, or it was changed.")
+    if spec.checkpoint is None:
+        checkpoint = official_checkpoint(spec.model_name, spec.weights_sha256, spec.mirror)
+    else:
+        checkpoint = spec.checkpoint
+        there = os.path.isfile(checkpoint)
+        if not there or sha256_of(checkpoint) != spec.weights_sha256:
+            raise UsageError(f"{checkpoint} is another file here, or it was changed.")
     with without_warnings():
-        if spec.checkpoint is None:
-            with _download_lock():
-                model, _ = clip.load(spec.model_name, device=device)
-        else:
-            model, _ = clip.load(spec.checkpoint, device=device)
+        model, _ = clip.load(checkpoint, device=device)
     return ClipModel(model, batch_size or default_batch_size(device), threads)
 
 
@@ -196,14 +209,3 @@ def _one_thread() -> None:
     other = threading.Thread(target=torch.set_num_threads, args=(default,))
     other.start()
     other.join()
-
-
-@contextmanager
-def _download_lock() -> Iterator[None]:
-    """clip's download is not atomic: the processes of a node take turns."""
-    import filelock
-
-    cache = Path.home() / ".cache" / "clip"
-    cache.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(cache / "rayclip.lock"):
-        yield

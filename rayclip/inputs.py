@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import PurePosixPath
+from typing import TextIO
 from urllib.parse import unquote, urlsplit
 
 import fsspec
@@ -12,6 +16,7 @@ import fsspec
 from rayclip.errors import UsageError
 from rayclip.settings import Settings
 
+STANDARD_INPUT = "-"
 PATH_COLUMN = "path"
 ROWS_AT_A_TIME = 65_536
 
@@ -41,6 +46,21 @@ def stem(video: str) -> str:
     return PurePosixPath(path).stem
 
 
+def output_name(video: str, naming: str) -> str:
+    """The name of a video's files in the output folder.
+
+    Args:
+        video: a path or URL, as it was given.
+        naming: ``stem`` gives the stem, ``path`` puts folders like the input's before it.
+    """
+    if naming == "stem":
+        return stem(video)
+    scheme, is_url, path = video.partition("://")
+    path = f"{scheme}/{path.partition('::')[0]}" if is_url else os.path.normpath(video)
+    folders = [part for part in path.split("/")[:-1] if part not in ("", ".", "..")]
+    return "/".join([*folders, stem(video)])
+
+
 def absolute(video: str, folder: str) -> str:
     """A URL as it is; a local path from the folder in which the command was given."""
     return video if "://" in video else os.path.join(folder, video)
@@ -48,15 +68,27 @@ def absolute(video: str, folder: str) -> str:
 
 def _listed(path: str, settings: Settings) -> Iterator[str]:
     try:
-        if PurePosixPath(path).suffix == ".parquet":
+        if path == STANDARD_INPUT:
+            yield from _lines(io.StringIO(_standard_input()))
+        elif PurePosixPath(path).suffix == ".parquet":
             yield from _parquet_rows(path, settings)
         else:
-            with fsspec.open(path, "rt", encoding="utf-8-sig", **settings.storage_options) as lines:
-                for line in lines:
-                    if video := line.strip():
-                        yield video
+            with fsspec.open(path, "rt", encoding="utf-8-sig", **settings.storage_options) as file:
+                yield from _lines(file)
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(f"The list of videos {path} cannot be read: {error}.") from error
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    for line in file:
+        if video := line.strip():
+            yield video
+
+
+@cache
+def _standard_input() -> str:
+    """Standard input can be read only once, but the list is passed over more than once."""
+    return sys.stdin.read()
 
 
 def _parquet_rows(path: str, settings: Settings) -> Iterator[str]:

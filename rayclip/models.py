@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rayclip.checkpoint import clip_shape, sha256_of
 from rayclip.errors import UsageError
+from rayclip.weights import MIRROR_VARIABLE, fetched_checkpoint
 
 DEMO_WEIGHTS = Path(__file__).parent / "assets" / "demo.pt"
 DEFAULT_CUSTOM_WEIGHTS = "models/clip/checkpoints/CLIP-custom.pth"  # the reference's place
@@ -72,6 +74,7 @@ class ModelSpec:
         dim: features per frame.
         weights_sha256: of the checkpoint, in hexadecimal.
         checkpoint: the local file; None for official weights, which are cached per node.
+        mirror: where official weights are downloaded from; None for OpenAI's own address.
     """
 
     model_name: str
@@ -79,26 +82,38 @@ class ModelSpec:
     dim: int
     weights_sha256: str
     checkpoint: str | None
+    mirror: str | None = None
 
 
-def describe(model_name: str, weights: str | None = None) -> ModelSpec:
+def describe(
+    model_name: str,
+    weights: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> ModelSpec:
     """Find a model and what it takes and gives.
 
     Args:
         model_name: one of :data:`MODEL_NAMES`.
-        weights: the checkpoint of ``custom``, a local path.
+        weights: the checkpoint of ``custom``, a local path or an fsspec URL.
+        storage_options: given to fsspec for a URL.
 
     Raises:
         UsageError: there is no such model, or its checkpoint is none of CLIP's.
     """
     if model_name in OFFICIAL_MODELS:
         n_px, dim, sha256 = OFFICIAL_MODELS[model_name]
-        return ModelSpec(model_name, n_px, dim, sha256, None)
+        mirror = os.environ.get(MIRROR_VARIABLE)
+        if mirror is not None and "://" not in mirror:
+            mirror = os.path.abspath(mirror)  # workers have working folders of their own
+        return ModelSpec(model_name, n_px, dim, sha256, None, mirror)
     if model_name == "demo":
         checkpoint = str(DEMO_WEIGHTS)
         n_px, dim = DEMO_N_PX, DEMO_DIM
     elif model_name == "custom":
-        checkpoint = os.path.abspath(os.path.expanduser(weights or DEFAULT_CUSTOM_WEIGHTS))
+        if weights is not None and "://" in weights:
+            checkpoint = fetched_checkpoint(weights, storage_options or {})
+        else:
+            checkpoint = os.path.abspath(os.path.expanduser(weights or DEFAULT_CUSTOM_WEIGHTS))
         if not os.path.isfile(checkpoint):
             raise UsageError(f"The weights {checkpoint} of model_name custom do not exist.")
         n_px, dim = clip_shape(checkpoint)

@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayclip.actors.batcher import Batcher, BatchStats
@@ -17,14 +18,18 @@ from rayclip.actors.decoder import ExtractionJob, FirstAttempts, VideoExtractor
 from rayclip.clip_model import default_batch_size
 from rayclip.errors import RunStopped, UsageError
 from rayclip.failures import FailureLog
-from rayclip.inputs import iter_videos
+from rayclip.formats import file_format
+from rayclip.inputs import iter_videos, output_name
 from rayclip.models import ModelSpec, describe
 from rayclip.plan import Plan, plan_files
+from rayclip.printing import OnResult
 from rayclip.progress import Counts, Progress, encoder_lines, summary_lines
 from rayclip.results import Summary, Tally, VideoResult, from_table, to_table, video_column
 from rayclip.run_record import run_record
+from rayclip.sampling import FrameChoice
 from rayclip.settings import Settings
 from rayclip.storage import OutputFolder, model_folder
+from rayclip.zeroshot import ZeroShot, prompts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,25 +45,28 @@ class Machine:
 
     Attributes:
         description: devices, encoders and decoding tasks, for the first line of a run.
+        zero_shot: the texts that frames are compared with, where they are.
         results: one for each video, as they are finished.
         counts: how far it is; None where that cannot be told just now.
         work: what each encoder did.
     """
 
     description: str
+    zero_shot: ZeroShot | None
     results: Iterator[VideoResult]
     counts: Callable[[], Counts | None]
     work: Callable[[], Sequence[BatchStats]]
 
 
 def run_extraction(
-    settings: Settings, on_result: Callable[[VideoResult], None] | None = None, show: bool = True
+    settings: Settings, on_result: OnResult | None = None, show: bool = True
 ) -> Summary:
     """Extract the features of all videos that do not have them yet.
 
     Args:
         settings: what to do.
-        on_result: called with every result; in ``print`` mode in input order, with the arrays.
+        on_result: called with every result; in input order and with the arrays, where they are
+            printed or compared with texts.
         show: tell on standard error what is going on.
 
     Raises:
@@ -66,22 +74,29 @@ def run_extraction(
         RunStopped: the run ended early; what was finished is kept.
     """
     started = time.monotonic()
-    spec = describe(settings.model_name, settings.weights)
+    spec = describe(settings.model_name, settings.weights, settings.storage_options)
     inputs = partial(iter_videos, settings)
     if settings.saves:
         url = model_folder(settings.output_path, settings.model_name)
-        folder = OutputFolder(url, spec.dim, settings.storage_options)
-        plan = plan_files(inputs, folder, run_record(settings, spec), settings.overwrite)
+        files = file_format(settings.on_extraction, settings.feature_dtype)
+        nested = settings.naming == "path"
+        folder = OutputFolder(url, spec.dim, settings.storage_options, files, nested)
+        name_of = partial(output_name, naming=settings.naming)
+        record = run_record(settings, spec)
+        plan = plan_files(inputs, name_of, folder, record, settings.overwrite)
     else:
         folder = None
         plan = Plan(list(inputs()), 0)
     job = ExtractionJob(
         n_px=spec.n_px,
-        extraction_fps=settings.extraction_fps,
+        resize=settings.resize,
+        choice=FrameChoice(settings.extraction_fps, settings.extraction_total),
+        naming=settings.naming,
         folder=folder,
         max_attempts=settings.max_attempts,
         folder_of_inputs=os.getcwd(),
         storage_options=dict(settings.storage_options),
+        reencoded=_tmp_folder(settings) if settings.keep_tmp_files else None,
     )
     tally = Tally(plan.skipped, folder.url if folder else None)
     failures = FailureLog(folder) if folder else None
@@ -96,7 +111,7 @@ def run_extraction(
                         if failures:
                             failures.add(result)
                         if on_result:
-                            on_result(result)
+                            on_result(result, machine.zero_shot)
                 if settings.verbose:
                     say("\n".join(encoder_lines(machine.work())))
     finally:
@@ -120,13 +135,19 @@ def _in_process(
     settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: list[str], tally: Tally
 ) -> Iterator[Machine]:
     """Decode on this thread and encode on another; the model is loaded meanwhile."""
-    from rayclip.actors.encoder import EncoderSettings, load_encoder_model
+    from rayclip.actors.encoder import EncoderSettings, load_encoder_model, zero_shot_of
+    from rayclip.clip_model import ClipModel
 
     device = _device_here(settings.device)
     encoder = EncoderSettings(spec, device, settings.batch_size, None)
     batcher = Batcher(partial(load_encoder_model, encoder))
+    if settings.show_pred:
+        model = batcher.ready.result()
+        assert isinstance(model, ClipModel)
+        job = replace(job, zero_shot=zero_shot_of(model, prompts(settings.pred_texts or None)))
     yield Machine(
         f"{spec.model_name} on {device}, without Ray",
+        job.zero_shot,
         VideoExtractor(job, batcher, FirstAttempts()).run(videos),
         lambda: Counts(tally.done, len(tally.failed), batcher.stats.frames),
         lambda: [batcher.stats],
@@ -144,17 +165,24 @@ def _on_ray(
         import ray
 
         from rayclip.actors.encoder import EncoderSettings
-        from rayclip.actors.pool import start_pool
+        from rayclip.actors.pool import ask_pool, start_pool
 
         device, resources = _resources(settings, private)
         batch_size = settings.batch_size or default_batch_size(device)
         encoder = EncoderSettings(spec, device, batch_size, resources.threads)
-        pool = start_pool(encoder, resources)
+        content = None
+        if spec.checkpoint is not None and not private:  # a file of this node travels along
+            content = Path(spec.checkpoint).read_bytes()
+        pool = start_pool(encoder, resources, content)
         tasks = resources.decoding_tasks(ray.cluster_resources().get("CPU", 1))
         try:
+            if settings.show_pred:
+                texts = prompts(settings.pred_texts or None)
+                job = replace(job, zero_shot=ask_pool(pool.zero_shot.remote(texts)))
             yield Machine(
                 f"{spec.model_name} on {device}; encoders: {resources.encoders}, "
                 f"batch size: {batch_size}, decoding tasks at once: {tasks}",
+                job.zero_shot,
                 _dataset_results(settings, spec, job, videos, pool, resources, tasks),
                 lambda: _counts(pool),
                 lambda: ray.get(pool.state.remote()).encoders,
@@ -197,16 +225,16 @@ def _dataset_results(
     )
 
     if not settings.verbose:
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # our own sentence will do
     options = dataset.context
     options.enable_progress_bars = False
     options.execution_no_progress_timeout_s = -1  # a long video is one quiet task
-    options.execution_options.preserve_order = not settings.saves
+    options.execution_options.preserve_order = not settings.saves or settings.show_pred
     try:
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             yield from from_table(table)
     except ray.exceptions.RayError as error:
-        raise RunStopped(f"The run stopped: {_root_cause(error)}") from error
+        raise RunStopped(_why_it_stopped(pool, error)) from error
 
 
 def extract_group(table: pa.Table, *, job: ExtractionJob, pool: Any, dim: int) -> pa.Table:
@@ -216,9 +244,9 @@ def extract_group(table: pa.Table, *, job: ExtractionJob, pool: Any, dim: int) -
     """
     from rayclip.actors.pool import RemoteAttempts, RemoteEncoders
 
+    videos = map(os.fsdecode, table.column("video").to_pylist())
     with RemoteAttempts(pool) as attempts:
         extractor = VideoExtractor(job, RemoteEncoders(pool), attempts)
-        videos = map(os.fsdecode, table.column("video").to_pylist())
         return to_table(extractor.run(videos), dim)
 
 
@@ -272,12 +300,20 @@ def _counts(pool: Any) -> Counts | None:
     return Counts(state.done, state.failed, sum(work.frames for work in state.encoders))
 
 
-def _root_cause(error: BaseException) -> str:
-    """The sentence at the bottom of Ray's wrapped exceptions."""
-    seen: BaseException | None = error
-    while seen is not None:
-        error, seen = seen, getattr(seen, "cause", None) or seen.__cause__
-    return str(error).strip().rpartition("\n")[2] or type(error).__name__
+def _why_it_stopped(pool: Any, error: Exception) -> str:
+    """What the step told the control actor; Ray's exceptions do not carry it."""
+    import ray
+
+    try:
+        reason: str | None = ray.get(pool.stop_reason.remote(), timeout=5)
+    except ray.exceptions.RayError:
+        reason = "The control actor of the run died."
+    return reason or f"The run stopped: {type(error).__name__}: {str(error).strip()}"
+
+
+def _tmp_folder(settings: Settings) -> str:
+    """Where re-encoded videos are kept, laid out like the output folder."""
+    return model_folder(os.path.abspath(settings.tmp_path), settings.model_name)
 
 
 def _progress(

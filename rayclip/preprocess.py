@@ -29,6 +29,21 @@ def clip_box(width: int, height: int, n_px: int) -> ClipBox:
     return ClipBox(new_width, new_height, left, top)
 
 
+def resize_crop_fast(rgb: NDArray[np.uint8], n_px: int) -> NDArray[np.uint8]:
+    """:func:`resize_crop` with torch's antialiased bicubic on uint8: at most 2 levels off, at a
+    fraction of the cost. It imports torch."""
+    import torch
+
+    height, width = rgb.shape[:2]
+    box = clip_box(width, height, n_px)
+    planes = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(
+        planes, size=(box.height, box.width), mode="bicubic", antialias=True, align_corners=False
+    )
+    square = resized[0, :, box.top : box.top + n_px, box.left : box.left + n_px]
+    return np.ascontiguousarray(square.permute(1, 2, 0).numpy())
+
+
 def resize_crop(rgb: NDArray[np.uint8], n_px: int) -> NDArray[np.uint8]:
     """Resize the shorter side to ``n_px`` (PIL bicubic) and cut out the centre.
 

@@ -56,6 +56,29 @@ class Timed(Protocol):
     def duration(self) -> int: ...
 
 
+@dataclass(frozen=True)
+class FrameChoice:
+    """Which frames of a video are wanted: all, some each second, or some in all.
+
+    Attributes:
+        extraction_fps: frames per second of the output.
+        extraction_total: so many frames, evenly spaced; at most one of the two is given.
+    """
+
+    extraction_fps: Fraction | None = None
+    extraction_total: int | None = None
+
+
+def evenly_spaced(frames: int, total: int) -> list[int]:
+    """The numbers of ``total`` frames in the middles of equal parts of a video.
+
+    Frame k is number ``floor((2k + 1) frames / (2 total))``; all of them where there are no more.
+    """
+    if frames <= total:
+        return list(range(frames))
+    return [(2 * k + 1) * frames // (2 * total) for k in range(total)]
+
+
 FrameT = TypeVar("FrameT", bound=Timed)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -10,7 +12,17 @@ from typing import Any, Literal, get_args
 from rayclip.errors import UsageError
 from rayclip.sampling import parse_fps
 
-OnExtraction = Literal["print", "save_numpy"]
+OnExtraction = Literal["print", "save_numpy", "save_pickle"]
+FeatureDtype = Literal["float32", "float16"]
+Resize = Literal["pil", "fast"]
+Naming = Literal["stem", "path"]
+DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+CHOICES = {
+    "on_extraction": OnExtraction,
+    "feature_dtype": FeatureDtype,
+    "resize": Resize,
+    "naming": Naming,
+}
 
 
 @dataclass(frozen=True)
@@ -25,10 +37,19 @@ class Settings:
         weights: the checkpoint of ``model_name="custom"``, as a path or fsspec URL.
         batch_size: frames per forward pass; None lets the device decide.
         extraction_fps: output frames per second; None gives every frame.
+        extraction_total: so many frames of each video, evenly spaced; not with extraction_fps.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the GPUs, or the CPU where a run on
             this machine finds none.
-        on_extraction: ``print`` or ``save_numpy``.
+        on_extraction: ``print``, ``save_numpy`` or ``save_pickle``.
         output_path: folder of the features, as a local path or fsspec URL.
+        keep_tmp_files: with extraction_fps: re-encode each video at that rate, as video_features
+            does, keep the file, and take the features from it.
+        tmp_path: local folder of the re-encoded videos.
+        show_pred: print for each frame which texts fit it best.
+        pred_texts: those texts; none means the labels of Kinetics 400.
+        feature_dtype: ``float32`` or ``float16``, of the features that are saved.
+        resize: ``pil`` (OpenAI's, to the byte) or ``fast`` (torch's, up to 2 levels off).
+        naming: ``stem`` (files are called after the video) or ``path`` (in folders like its own).
         address: which Ray to use: None (the connected one, else ``RAY_ADDRESS``, else a private
             one), ``auto``, ``host:port``, or ``none`` for no Ray at all.
         encoders: how many encoder actors; None takes one for each GPU, or one for about every
@@ -48,9 +69,17 @@ class Settings:
     weights: str | None = None
     batch_size: int | None = None
     extraction_fps: Fraction | None = None
+    extraction_total: int | None = None
     device: str | None = None
     on_extraction: OnExtraction = "print"
     output_path: str = "./output"
+    keep_tmp_files: bool = False
+    tmp_path: str = "./tmp"
+    show_pred: bool = False
+    pred_texts: tuple[str, ...] = ()
+    feature_dtype: FeatureDtype = "float32"
+    resize: Resize = "pil"
+    naming: Naming = "stem"
     address: str | None = None
     encoders: int | None = None
     overwrite: bool = False
@@ -59,17 +88,20 @@ class Settings:
     verbose: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "encoders", "max_attempts"):
+        for name in ("batch_size", "encoders", "max_attempts", "extraction_total"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}.")
-        if self.on_extraction not in get_args(OnExtraction):
-            choices = ", ".join(get_args(OnExtraction))
-            raise UsageError(f"on_extraction must be one of {choices}, not {self.on_extraction!r}.")
-        if self.device is not None:
-            kind, colon, number = self.device.partition(":")
-            if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not number.isdigit())):
-                raise UsageError(f"device must be cpu, cuda or cuda:N, not {self.device!r}.")
+        for name, kind in CHOICES.items():
+            value, choices = getattr(self, name), get_args(kind)
+            if value not in choices:
+                raise UsageError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+        if self.extraction_fps is not None and self.extraction_total is not None:
+            raise UsageError("extraction_fps and extraction_total exclude each other: give one.")
+        if self.saves and os.path.abspath(self.output_path) == os.path.abspath(self.tmp_path):
+            raise UsageError(f"output_path and tmp_path are the same folder, {self.output_path}.")
+        if self.device is not None and not DEVICE.fullmatch(self.device):
+            raise UsageError(f"device must be cpu, cuda or cuda:N, not {self.device!r}.")
         if self.weights is not None and self.model_name != "custom":
             raise UsageError(
                 f"weights belong to model_name custom, but model_name is {self.model_name}."

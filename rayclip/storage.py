@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import uuid
@@ -18,10 +17,13 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from rayclip.errors import UsageError
+from rayclip.formats import FileFormat, file_format
 
-FEATURES = "_clip.npy"
-TIMESTAMPS = "_timestamps_ms.npy"
-FPS = "_fps.npy"
+FEATURES = "_clip"
+TIMESTAMPS = "_timestamps_ms"
+FPS = "_fps"
+PREDICTIONS_FILE = "_pred.csv"
+NUMPY = file_format("save_numpy", "float32")
 RUN_FILE = "run.json"
 FAILURES_FILE = "failures.jsonl"
 
@@ -54,9 +56,9 @@ class DoneVideos:
     def __len__(self) -> int:
         return len(self._hashes)
 
-    def frames_of(self, stem: str) -> int | None:
+    def frames_of(self, name: str) -> int | None:
         """The number of frames of a complete video; None where it is not complete."""
-        wanted = np.uint64(name_hash(stem))
+        wanted = np.uint64(name_hash(name))
         place = int(np.searchsorted(self._hashes, wanted))
         if place == len(self._hashes) or self._hashes[place] != wanted:
             return None
@@ -64,15 +66,27 @@ class DoneVideos:
 
 
 class OutputFolder:
-    """Where the features of one model go; cheap to send to another process."""
+    """Where the features of one model go; cheap to send to another process.
 
-    def __init__(self, url: str, dim: int, storage_options: Mapping[str, Any]) -> None:
+    A video's files are called after its ``name``, which may have folders in it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        dim: int,
+        storage_options: Mapping[str, Any],
+        files: FileFormat = NUMPY,
+        nested: bool = False,
+    ) -> None:
         """Name a folder; nothing is made or read yet.
 
         Args:
             url: a local path or an fsspec URL.
             dim: features per frame, by which whole files are told from damaged ones.
             storage_options: given to fsspec.
+            files: the format of the arrays.
+            nested: whether names have folders in them.
 
         Raises:
             UsageError: no storage is known under this URL's protocol.
@@ -83,6 +97,8 @@ class OutputFolder:
             raise UsageError(f"The output_path {url} cannot be used: {error}.") from error
         self.url = url
         self._dim = dim
+        self._files = files
+        self._nested = nested
 
     def prepare(self) -> None:
         """Make the folder.
@@ -95,62 +111,66 @@ class OutputFolder:
         except OSError as error:
             raise UsageError(f"The folder {self.url} cannot be made: {error}.") from error
 
-    def commit(self, stem: str, extraction: Extraction) -> None:
-        """Write one video's files so that the features file, which says "done", comes last."""
-        self._put(stem + FPS, _npy(np.float64(extraction.fps)))
-        self._put(stem + TIMESTAMPS, _npy(extraction.timestamps_ms))
-        self._put(stem + FEATURES, _npy(extraction.clip))
+    def commit(self, name: str, extraction: Extraction, predictions: bytes | None = None) -> None:
+        """Write one video's files so that the features file, which says "done", comes last.
 
-    def discard(self, stems: Iterable[str]) -> None:
+        Args:
+            name: of the video in this folder.
+            extraction: its arrays.
+            predictions: the content of ``{name}_pred.csv``, where there is one.
+        """
+        content = self._files.content
+        if self._nested:
+            self._fs.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
+        if predictions is not None:
+            self._put(name + PREDICTIONS_FILE, predictions)
+        self._put(self._file(name, FPS), content(np.array(extraction.fps, np.float64)))
+        self._put(self._file(name, TIMESTAMPS), content(extraction.timestamps_ms))
+        features = extraction.clip.astype(self._files.dtype)
+        self._put(self._file(name, FEATURES), content(features))
+
+    def discard(self, names: Iterable[str]) -> None:
         """Take back that these videos are done, by removing their features files."""
-        for stem in stems:
+        for name in names:
             with suppress(FileNotFoundError):  # another run took it away meanwhile
-                self._fs.rm_file(self._path(stem + FEATURES))
+                self._fs.rm_file(self._path(self._file(name, FEATURES)))
 
-    def committed_frames(self, stem: str) -> int | None:
+    def committed_frames(self, name: str) -> int | None:
         """The number of frames of one complete video; None where it is not complete."""
         sizes = []
-        for suffix in (FPS, TIMESTAMPS, FEATURES):
+        for kind in (FPS, TIMESTAMPS, FEATURES):
             try:
-                sizes.append(int(self._fs.size(self._path(stem + suffix))))
+                sizes.append(int(self._fs.size(self._path(self._file(name, kind)))))
             except FileNotFoundError:
                 return None
-        frames = timestamps_rows(sizes[1])
-        return (
-            frames if frames is not None and sizes[2] == features_size(frames, self._dim) else None
-        )
+        frames = self._files.timestamps_rows(sizes[1])
+        if frames is None or sizes[2] != self._files.features_size(frames, self._dim):
+            return None
+        return frames
 
     def done(self) -> DoneVideos:
         """List the folder once and find every complete video."""
-        fps_hashes = array("Q")
-        rows: dict[str, tuple[array[int], array[int]]] = {
-            TIMESTAMPS: (array("Q"), array("Q")),
-            FEATURES: (array("Q"), array("Q")),
-        }
-        for name, size in self._files():
-            if name.endswith(FPS):
-                fps_hashes.append(name_hash(name.removesuffix(FPS)))
-            for suffix, (hashes, frames) in rows.items():
-                if not name.endswith(suffix):
-                    continue
-                count = (
-                    timestamps_rows(size)
-                    if suffix == TIMESTAMPS
-                    else features_rows(size, self._dim)
-                )
-                if count is not None:
-                    hashes.append(name_hash(name.removesuffix(suffix)))
-                    frames.append(count)
-        timestamps, features = (
-            (np.frombuffer(hashes, np.uint64), np.frombuffer(frames, np.uint64))
-            for hashes, frames in rows.values()
+        found = {kind: (array("Q"), array("Q")) for kind in (FPS, TIMESTAMPS, FEATURES)}
+        for file, size in self._arrays():
+            for kind, (hashes, sizes) in found.items():
+                if file.endswith(kind + self._files.suffix):
+                    hashes.append(name_hash(file.removesuffix(kind + self._files.suffix)))
+                    sizes.append(size)
+        (fps, _), timestamps, features = (
+            (np.frombuffer(hashes, np.uint64), np.frombuffer(sizes, np.uint64))
+            for hashes, sizes in found.values()
         )
         both, in_timestamps, in_features = np.intersect1d(
             timestamps[0], features[0], return_indices=True
         )
-        whole = timestamps[1][in_timestamps] == features[1][in_features]
-        whole &= np.isin(both, np.frombuffer(fps_hashes, np.uint64))
-        return DoneVideos(both[whole], features[1][in_features][whole])
+        frames = np.array(
+            [self._files.timestamps_rows(int(size)) or 0 for size in timestamps[1][in_timestamps]],
+            np.uint64,
+        )
+        expected = [self._files.features_size(int(rows), self._dim) for rows in frames]
+        whole = (frames > 0) & (features[1][in_features] == np.array(expected, np.uint64))
+        whole &= np.isin(both, fps)
+        return DoneVideos(both[whole], frames[whole])
 
     def read_run(self) -> dict[str, Any] | None:
         """What ``run.json`` says; None where there is none.
@@ -215,15 +235,19 @@ class OutputFolder:
                 os.unlink(temporary)
             raise
 
-    def _files(self) -> Iterator[tuple[str, int]]:
-        """Names and sizes of the arrays in the folder, streamed where it is local."""
+    def _file(self, name: str, kind: str) -> str:
+        return name + kind + self._files.suffix
+
+    def _arrays(self) -> Iterator[tuple[str, int]]:
+        """Paths in this folder and sizes of all arrays, streamed where it is local."""
         try:
             if isinstance(self._fs, LocalFileSystem):
-                yield from _local_arrays(self._root)
-            else:
-                self._fs.invalidate_cache(self._root)
-                for entry in self._fs.ls(self._root, detail=True):
-                    yield entry["name"].rpartition("/")[2], int(entry["size"] or 0)
+                yield from _local_files(self._root, "", self._files.suffix)
+                return
+            self._fs.invalidate_cache(self._root)
+            depth = None if self._nested else 1
+            for path, entry in self._fs.find(self._root, maxdepth=depth, detail=True).items():
+                yield path.removeprefix(self._root).lstrip("/"), int(entry["size"] or 0)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -241,44 +265,14 @@ def name_hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")
 
 
-def features_size(frames: int, dim: int) -> int:
-    """Bytes of a float32 ``[frames, dim]`` npy file."""
-    return _header_size((frames, dim), np.dtype(np.float32)) + frames * dim * 4
-
-
-def features_rows(size: int, dim: int) -> int | None:
-    """Rows of a float32 npy file ``[T, dim]`` by its size; None where no T gives that size."""
-    frames = (size - _header_size((1, dim), np.dtype(np.float32))) // (dim * 4)
-    return frames if frames > 0 and features_size(frames, dim) == size else None
-
-
-def timestamps_rows(size: int) -> int | None:
-    """Rows of a float64 npy file ``[T]`` by its size; None where no T gives that size."""
-    float64 = np.dtype(np.float64)
-    frames = (size - _header_size((1,), float64)) // 8
-    whole = frames > 0 and _header_size((frames,), float64) + frames * 8 == size
-    return frames if whole else None
-
-
-def _local_arrays(root: str) -> Iterator[tuple[str, int]]:
-    with os.scandir(root) as entries:
+def _local_files(root: str, folder: str, suffix: str) -> Iterator[tuple[str, int]]:
+    with os.scandir(os.path.join(root, folder)) as entries:
         for entry in entries:
-            if not entry.name.endswith(".npy"):
-                continue
+            path = os.path.join(folder, entry.name)
             try:
-                yield entry.name, entry.stat().st_size
+                if entry.is_dir():
+                    yield from _local_files(root, path, suffix)
+                elif entry.name.endswith(suffix):
+                    yield path, entry.stat().st_size
             except FileNotFoundError:  # another run took it away meanwhile
                 continue
-
-
-def _npy(values: NDArray[Any] | np.float64) -> bytes:
-    file = io.BytesIO()
-    np.save(file, values, allow_pickle=False)
-    return file.getvalue()
-
-
-def _header_size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    header = io.BytesIO()
-    description = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, description)
-    return header.tell()

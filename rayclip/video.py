@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,7 +21,14 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from rayclip.errors import BadVideo, VideoError
-from rayclip.sampling import MICROSECONDS, TickGrid, parse_fps, shown_ticks
+from rayclip.sampling import (
+    MICROSECONDS,
+    FrameChoice,
+    TickGrid,
+    evenly_spaced,
+    parse_fps,
+    shown_ticks,
+)
 
 MAX_PIXELS = 8192 * 8192
 MAX_FRUITLESS_ERRORS = 1000  # decode errors before the first frame: then it is no video
@@ -64,11 +71,22 @@ class Video:
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else math.nan
 
-    def shown_frames(self, extraction_fps: Fraction | None = None) -> Iterator[ShownFrame]:
+    def count_frames(self) -> int:
+        """Decode everything, only to count: packets may hold no frame, or more than one.
+
+        Raises:
+            BadVideo: nothing could be decoded (stage ``decode``).
+        """
+        return sum(1 for _ in self._decoded())
+
+    def shown_frames(
+        self, extraction_fps: Fraction | None = None, numbers: Container[int] | None = None
+    ) -> Iterator[ShownFrame]:
         """Decode forward and give each frame that the output shows, once.
 
         Args:
             extraction_fps: output frames per second; None gives every frame at its own time.
+            numbers: without extraction_fps: only the frames of these numbers, from 0.
 
         Raises:
             BadVideo: nothing could be decoded (stage ``decode``).
@@ -80,7 +98,9 @@ class Video:
         frames = self._timed_frames(time_base)
         if extraction_fps is None:
             start = Fraction(start_us, MICROSECONDS)
-            for timed in frames:
+            for number, timed in enumerate(frames):
+                if numbers is not None and number not in numbers:
+                    continue
                 milliseconds = float((timed.pts * time_base - start) * 1000)
                 yield ShownFrame(timed.frame, (milliseconds,))
             return
@@ -189,8 +209,32 @@ def open_video(
         yield Video(container, _video_stream(container))
 
 
+@contextmanager
+def open_shown(
+    source: VideoSource, choice: FrameChoice, storage_options: Mapping[str, Any] | None = None
+) -> Iterator[tuple[float, Iterator[ShownFrame]]]:
+    """The fps of a video and the frames of it that are wanted.
+
+    With ``extraction_total`` the video is decoded twice, first to count its frames; a file object
+    must then be able to go back to its beginning.
+
+    Raises:
+        BadVideo, VideoError: as :func:`open_video`.
+    """
+    numbers = None
+    if choice.extraction_total is not None:
+        with open_video(source, storage_options) as video:
+            numbers = set(evenly_spaced(video.count_frames(), choice.extraction_total))
+        if not isinstance(source, str | os.PathLike):
+            source.seek(0)
+    with open_video(source, storage_options) as video:
+        yield video.fps, video.shown_frames(choice.extraction_fps, numbers)
+
+
 def iter_frames(
-    source: VideoSource, extraction_fps: str | int | float | Fraction | None = None
+    source: VideoSource,
+    extraction_fps: str | int | float | Fraction | None = None,
+    extraction_total: int | None = None,
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """The frames that rayclip encodes, before they are resized.
 
@@ -198,6 +242,8 @@ def iter_frames(
         source: a local path, an fsspec URL or a binary file object; it is read once, forward.
         extraction_fps: frames per second, e.g. ``5``, ``2.5`` or ``"30000/1001"``; None gives
             every frame. A frame that is shown at several ticks is given at each.
+        extraction_total: so many frames of the whole video, evenly spaced, each at its own time;
+            all frames where there are no more. The video is then decoded twice.
 
     Yields:
         ``(timestamp_ms, rgb)``: ms from the container's start, and uint8 ``[height, width, 3]``,
@@ -206,11 +252,16 @@ def iter_frames(
     Raises:
         BadVideo: it cannot be opened or decoded.
         VideoError: it could not be read (stage ``read``).
-        ValueError: ``extraction_fps`` is no frame rate.
+        ValueError: ``extraction_fps`` is no frame rate, ``extraction_total`` is below 1, or both
+            are given.
     """
+    if extraction_fps is not None and extraction_total is not None:
+        raise ValueError("extraction_fps and extraction_total exclude each other")
+    if extraction_total is not None and extraction_total < 1:
+        raise ValueError(f"extraction_total must be at least 1, not {extraction_total}")
     fps = None if extraction_fps is None else parse_fps(extraction_fps)
-    with open_video(source) as video:
-        for shown in video.shown_frames(fps):
+    with open_shown(source, FrameChoice(fps, extraction_total)) as (_, frames):
+        for shown in frames:
             rgb = upright_rgb(shown.frame)
             for timestamp_ms in shown.timestamps_ms:
                 yield timestamp_ms, rgb

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import shapes
-from numpy.typing import NDArray
-
-import rayclip
 
 OUTPUT = Path("demo_output")
 VIDEO = OUTPUT / "shapes.mp4"
+TEXTS = {f"a photo of a {label}": label for label in shapes.LABELS}
 SCENES = [
     ("red", "circle"),
     ("blue", "square"),
@@ -21,7 +21,7 @@ SCENES = [
     ("green", "triangle"),
     ("white", "cross"),
 ]
-EXTRACTION_FPS = 5
+TABLE_LINES = 8
 ENOUGH_RIGHT = 0.95
 
 
@@ -29,10 +29,14 @@ def main() -> None:
     OUTPUT.mkdir(exist_ok=True)
     drawn = shapes.write_video(VIDEO, SCENES)
     print(f"Drew {VIDEO}: {len(drawn)} frames, {', '.join(dict.fromkeys(drawn))}.\n")
-    command = f"rayclip extract {VIDEO} --model-name demo --extraction-fps {EXTRACTION_FPS}"
-    command += f" --on-extraction save_numpy --output-path {OUTPUT} --overwrite"
-    print(f"$ {command}", flush=True)
-    subprocess.run([sys.executable, "-m", *command.split()], check=True)
+    command = f"rayclip extract {VIDEO} model_name=demo extraction_fps=5 show_pred=true"
+    command += f" on_extraction=save_numpy output_path={OUTPUT} --overwrite"
+    print(f'$ {command} pred_texts="[{next(iter(TEXTS))}, … 40 texts]"', flush=True)
+    words = [*shlex.split(command), f"pred_texts=[{', '.join(TEXTS)}]"]
+    ended = subprocess.run(
+        [sys.executable, "-m", *words], stdout=subprocess.PIPE, text=True, check=True
+    )
+    print("\n".join(ended.stdout.splitlines()[:TABLE_LINES]), "\n…", sep="")
 
     folder = OUTPUT / "clip" / "demo"
     features, timestamps_ms, fps = (
@@ -42,31 +46,18 @@ def main() -> None:
         f"\nclip {features.shape} {features.dtype}, timestamps_ms {timestamps_ms.shape}, fps {fps}"
     )
     truth = [drawn[round(time * fps / 1000)] for time in timestamps_ms]
-    seen, similarity = nearest_labels(features)
-    print("\n    time  drawn            nearest of 40 texts  cosine")
-    for time, is_drawn, is_seen, cosine in zip(timestamps_ms, truth, seen, similarity, strict=True):
-        if time % 400 == 0:
-            print(f"{time / 1000:6.1f} s  {is_drawn:15}  {is_seen:19}  {cosine:.3f}")
+    with (folder / f"{VIDEO.stem}_pred.csv").open() as file:
+        best = [row for row in csv.DictReader(file) if row["rank"] == "1"]
+    seen = [TEXTS[row["label"]] for row in best]
+    print("\n    time  drawn            best of 40 texts  probability")
+    for row, is_drawn, is_seen in zip(best, truth, seen, strict=True):
+        if float(row["timestamp_ms"]) % 400 == 0:
+            seconds = float(row["timestamp_ms"]) / 1000
+            print(f"{seconds:6.1f} s  {is_drawn:15}  {is_seen:16}  {row['probability']:.5}")
     right = float(np.mean([a == b for a, b in zip(truth, seen, strict=True)]))
-    print(
-        f"\nThe text nearest to a frame's feature is what was drawn in {right:.0%} of the frames."
-    )
+    print(f"\nThe best text for a frame is what was drawn in {right:.0%} of the frames.")
     if right < ENOUGH_RIGHT:
         sys.exit(f"expected at least {ENOUGH_RIGHT:.0%}")
-
-
-def nearest_labels(features: NDArray[np.float32]) -> tuple[list[str], NDArray[np.float32]]:
-    """For features ``[T, D]`` the nearest of all labels, and its cosine ``[T]``."""
-    texts = rayclip.load_clip("demo", device="cpu").encode_text(
-        [f"a photo of a {label}" for label in shapes.LABELS]
-    )
-    cosine = unit(features) @ unit(texts).T
-    return [shapes.LABELS[i] for i in cosine.argmax(axis=1)], cosine.max(axis=1)
-
-
-def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / lengths, np.float32)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,11 @@ class Finished:
     stderr: str
 
 
-def call(*words: str | Path, env: Mapping[str, str] | None = None) -> Finished:
+def call(
+    *words: str | Path, env: Mapping[str, str] | None = None, stdin: str | None = None
+) -> Finished:
     """Run the command in this process: heavy modules are imported only once."""
-    result = CliRunner().invoke(app, [*map(str, words)], env=env)
+    result = CliRunner().invoke(app, [*map(str, words)], env=env, input=stdin)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Finished(result.exit_code, result.stdout, result.stderr)

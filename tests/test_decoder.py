@@ -18,6 +18,7 @@ from rayclip.actors.decoder import (
 )
 from rayclip.errors import RunStopped
 from rayclip.results import VideoResult
+from rayclip.sampling import FrameChoice
 from rayclip.storage import Extraction, OutputFolder
 
 N_PX = 8
@@ -116,7 +117,9 @@ def job(
     max_attempts: int = 3,
     folder_of_inputs: str = "/",
 ) -> ExtractionJob:
-    return ExtractionJob(N_PX, fps, folder, max_attempts, folder_of_inputs, {})
+    return ExtractionJob(
+        N_PX, "pil", FrameChoice(fps), "stem", folder, max_attempts, folder_of_inputs, {}
+    )
 
 
 def extract(

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.server
+import os
 import shutil
 import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
+import checkpoints
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -136,3 +143,71 @@ def cmdline(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+def test_official_weights_come_once_from_a_mirror_for_four_encoders(
+    clip: Path, tmp_path: Path
+) -> None:
+    """A random model plays an official one: only its checksum and size are put in for the test."""
+    checkpoint = checkpoints.save_torchscript(checkpoints.small_vit(), tmp_path / "RN50.pt")
+    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    requests: list[str] = []
+
+    class Mirror(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(checkpoint.stat().st_size))
+            self.end_headers()
+            self.wfile.write(checkpoint.read_bytes())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    code = """
+import sys, rayclip, rayclip.models as models
+n_px, dim = models.clip_shape(sys.argv[2])
+models.OFFICIAL_MODELS["RN50"] = models.PublishedModel(n_px, dim, sys.argv[3])
+summary = rayclip.extract(sys.argv[1], model_name="RN50", encoders=4, extraction_fps=2,
+                          on_extraction="save_numpy", output_path=sys.argv[4])
+print(summary.done, summary.frames, summary.failed)
+"""
+    home = tmp_path / "home"
+    home.mkdir()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        mirror = f"http://127.0.0.1:{server.server_port}/clip"
+        ended = subprocess.run(
+            [sys.executable, "-c", code, clip, checkpoint, sha256, tmp_path / "output"],
+            env={**os.environ, "HOME": str(home), "RAYCLIP_WEIGHTS_MIRROR": mirror},
+            capture_output=True,
+            text=True,
+        )
+        server.shutdown()
+    assert ended.stdout == "1 10 ()\n", ended.stderr
+    assert requests == [f"/clip/{sha256}/RN50.pt"]
+    assert (home / ".cache/clip/RN50.pt").read_bytes() == checkpoint.read_bytes()
+
+
+def test_weights_that_only_the_driver_has_travel_to_a_cluster(
+    clip: Path, cluster: str, tmp_path: Path
+) -> None:
+    checkpoint = checkpoints.save_state_dict(checkpoints.small_vit(), tmp_path / "mine.pt")
+    words = ["extract", clip, "--model-name", "custom", "--weights", checkpoint]
+    words += ["--device", "cpu", "--address", cluster, "--extraction-fps", "2"]
+    words += ["--on-extraction", "save_numpy", "--output-path", tmp_path / "output"]
+    ended = rayclip(*words, env={**ON_LOOPBACK, "HOME": str(tmp_path)})
+    assert ended.status == 0, ended.stderr
+    assert len(list((tmp_path / "output/clip/custom").glob("*_clip.npy"))) == 1
+
+
+def test_weights_that_no_one_can_give_end_the_run_in_one_sentence(
+    clip: Path, tmp_path: Path
+) -> None:
+    nowhere = {"RAYCLIP_WEIGHTS_MIRROR": str(tmp_path / "nothing"), "HOME": str(tmp_path)}
+    ended = rayclip("extract", clip, "--model-name", "RN50", env=nowhere)
+    assert ended.status == 3, ended.stderr
+    assert "Traceback" not in ended.stderr
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("rayclip: No encoder can start")
+    assert "RAYCLIP_WEIGHTS_MIRROR" in last

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rayclip.errors import UsageError
+from rayclip.inputs import stem
 from rayclip.plan import Plan, plan_files
 from rayclip.run_record import COMPARED
 from rayclip.storage import Extraction, OutputFolder
@@ -23,8 +24,8 @@ def inputs(*videos: str) -> Callable[[], Iterator[str]]:
 def committed(folder: OutputFolder, stems: Sequence[str], record: dict[str, object]) -> None:
     folder.prepare()
     folder.write_run(record)
-    for stem in stems:
-        folder.commit(stem, Extraction(np.zeros((2, DIM), np.float32), np.zeros(2), 25.0))
+    for name in stems:
+        folder.commit(name, Extraction(np.zeros((2, DIM), np.float32), np.zeros(2), 25.0))
 
 
 @pytest.fixture
@@ -33,58 +34,60 @@ def folder(tmp_path: Path) -> OutputFolder:
 
 
 def test_into_a_new_folder_every_video_is_done_in_input_order(folder: OutputFolder) -> None:
-    plan = plan_files(inputs("b.mp4", "a.mp4"), folder, RECORD, overwrite=False)
+    plan = plan_files(inputs("b.mp4", "a.mp4"), stem, folder, RECORD, overwrite=False)
     assert plan == Plan(["b.mp4", "a.mp4"], skipped=0)
 
 
 def test_the_record_is_written_before_the_work_begins(folder: OutputFolder) -> None:
-    plan_files(inputs("a.mp4"), folder, RECORD, overwrite=False)
+    plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=False)
     assert folder.read_run() == RECORD
 
 
 def test_what_is_done_already_is_skipped(folder: OutputFolder) -> None:
     committed(folder, ["a", "c"], RECORD)
-    plan = plan_files(inputs("x/a.mp4", "b.mp4", "c.mkv"), folder, RECORD, overwrite=False)
+    plan = plan_files(inputs("x/a.mp4", "b.mp4", "c.mkv"), stem, folder, RECORD, overwrite=False)
     assert plan == Plan(["b.mp4"], skipped=2)
 
 
 def test_what_is_half_done_is_done_again(folder: OutputFolder, tmp_path: Path) -> None:
     committed(folder, ["a"], RECORD)
     (tmp_path / "out" / "a_clip.npy").write_bytes(b"half")
-    assert plan_files(inputs("a.mp4"), folder, RECORD, overwrite=False).videos == ["a.mp4"]
+    assert plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=False).videos == ["a.mp4"]
 
 
 # ---- one name, several inputs ----
 
 
 def test_two_inputs_of_one_name_are_refused_naming_both(folder: OutputFolder) -> None:
-    with pytest.raises(UsageError, match=r"x/a\.mp4 and y/a\.mkv .* a_clip\.npy"):
-        plan_files(inputs("x/a.mp4", "b.mp4", "y/a.mkv"), folder, RECORD, overwrite=False)
+    with pytest.raises(UsageError, match=r"x/a\.mp4 and y/a\.mkv .* saved as a: say --naming path"):
+        plan_files(inputs("x/a.mp4", "b.mp4", "y/a.mkv"), stem, folder, RECORD, overwrite=False)
 
 
 def test_two_inputs_of_one_name_are_refused_before_anything_is_written(
     folder: OutputFolder, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError):
-        plan_files(inputs("x/a.mp4", "y/a.mp4"), folder, RECORD, overwrite=False)
+        plan_files(inputs("x/a.mp4", "y/a.mp4"), stem, folder, RECORD, overwrite=False)
     assert not (tmp_path / "out").exists()
 
 
 def test_two_inputs_of_one_name_are_refused_even_where_it_is_done(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     with pytest.raises(UsageError, match=r"x/a\.mp4 and y/a\.mp4"):
-        plan_files(inputs("x/a.mp4", "y/a.mp4"), folder, RECORD, overwrite=True)
+        plan_files(inputs("x/a.mp4", "y/a.mp4"), stem, folder, RECORD, overwrite=True)
     assert folder.committed_frames("a") == 2
 
 
 def test_the_same_input_twice_is_done_once(folder: OutputFolder) -> None:
-    plan = plan_files(inputs("a.mp4", "b.mp4", "a.mp4"), folder, RECORD, overwrite=False)
+    plan = plan_files(inputs("a.mp4", "b.mp4", "a.mp4"), stem, folder, RECORD, overwrite=False)
     assert plan == Plan(["a.mp4", "b.mp4"], skipped=0)
 
 
 def test_the_same_input_twice_is_skipped_once(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
-    assert plan_files(inputs("a.mp4", "a.mp4"), folder, RECORD, overwrite=False) == Plan([], 1)
+    assert plan_files(inputs("a.mp4", "a.mp4"), stem, folder, RECORD, overwrite=False) == Plan(
+        [], 1
+    )
 
 
 # ---- other settings ----
@@ -93,7 +96,7 @@ def test_the_same_input_twice_is_skipped_once(folder: OutputFolder) -> None:
 def test_other_settings_are_refused_naming_each_difference(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     with pytest.raises(UsageError) as caught:
-        plan_files(inputs("b.mp4"), folder, OTHER_RECORD, overwrite=False)
+        plan_files(inputs("b.mp4"), stem, folder, OTHER_RECORD, overwrite=False)
     assert "model_name=the same (now demo)" in str(caught.value)
     assert "extraction_fps=5 (now 1)" in str(caught.value)
     assert folder.url in str(caught.value)
@@ -102,14 +105,14 @@ def test_other_settings_are_refused_naming_each_difference(folder: OutputFolder)
 def test_a_refused_run_leaves_the_record_as_it_was(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     with pytest.raises(UsageError):
-        plan_files(inputs("b.mp4"), folder, OTHER_RECORD, overwrite=False)
+        plan_files(inputs("b.mp4"), stem, folder, OTHER_RECORD, overwrite=False)
     assert folder.read_run() == RECORD
 
 
 def test_another_device_or_batch_size_is_no_other_setting(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD | {"device": "cpu", "batch_size": 1})
     now = RECORD | {"device": "cuda", "batch_size": 256}
-    assert plan_files(inputs("a.mp4"), folder, now, overwrite=False) == Plan([], 1)
+    assert plan_files(inputs("a.mp4"), stem, folder, now, overwrite=False) == Plan([], 1)
 
 
 # ---- overwrite ----
@@ -117,25 +120,25 @@ def test_another_device_or_batch_size_is_no_other_setting(folder: OutputFolder) 
 
 def test_overwrite_makes_everything_again(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
-    plan = plan_files(inputs("a.mp4", "b.mp4"), folder, RECORD, overwrite=True)
+    plan = plan_files(inputs("a.mp4", "b.mp4"), stem, folder, RECORD, overwrite=True)
     assert plan == Plan(["a.mp4", "b.mp4"], skipped=0)
 
 
 def test_overwrite_takes_back_the_old_features_first(folder: OutputFolder) -> None:
     committed(folder, ["a", "b"], RECORD)
-    plan_files(inputs("a.mp4"), folder, RECORD, overwrite=True)
+    plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=True)
     assert (folder.committed_frames("a"), folder.committed_frames("b")) == (None, 2)
 
 
 def test_overwrite_with_the_same_input_twice_takes_it_back_once(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
-    plan = plan_files(inputs("a.mp4", "a.mp4"), folder, RECORD, overwrite=True)
+    plan = plan_files(inputs("a.mp4", "a.mp4"), stem, folder, RECORD, overwrite=True)
     assert plan == Plan(["a.mp4"], skipped=0)
 
 
 def test_overwrite_with_other_settings_may_replace_all_that_is_there(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
-    plan_files(inputs("a.mp4", "b.mp4"), folder, OTHER_RECORD, overwrite=True)
+    plan_files(inputs("a.mp4", "b.mp4"), stem, folder, OTHER_RECORD, overwrite=True)
     assert folder.read_run() == OTHER_RECORD
 
 
@@ -144,5 +147,5 @@ def test_overwrite_with_other_settings_is_refused_where_other_videos_would_stay(
 ) -> None:
     committed(folder, ["a", "b", "c"], RECORD)
     with pytest.raises(UsageError, match=r"2 other videos .*extraction_fps=5 \(now 1\)"):
-        plan_files(inputs("a.mp4"), folder, OTHER_RECORD, overwrite=True)
+        plan_files(inputs("a.mp4"), stem, folder, OTHER_RECORD, overwrite=True)
     assert folder.committed_frames("a") == 2

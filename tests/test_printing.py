@@ -20,7 +20,7 @@ RESULT = VideoResult(
 
 def printed(result: VideoResult) -> str:
     stream = io.StringIO()
-    print_result(result, stream)
+    print_result(result, stream=stream)
     return stream.getvalue()
 
 

@@ -43,8 +43,18 @@ def test_devices_that_are_taken(device: str | None) -> None:
         ({"max_attempts": 0}, "max_attempts must be at least 1, not 0."),
         (
             {"on_extraction": "save_jpg"},
-            "on_extraction must be one of print, save_numpy, not 'save_jpg'.",
+            "on_extraction must be one of print, save_numpy, save_pickle, not 'save_jpg'.",
         ),
+        (
+            {"extraction_fps": Fraction(5), "extraction_total": 3},
+            "extraction_fps and extraction_total exclude each other: give one.",
+        ),
+        (
+            {"on_extraction": "save_numpy", "output_path": "a/b", "tmp_path": "./a/b"},
+            "output_path and tmp_path are the same folder, a/b.",
+        ),
+        ({"extraction_total": 0}, "extraction_total must be at least 1, not 0."),
+        ({"naming": "uuid"}, "naming must be one of stem, path, not 'uuid'."),
         ({"device": "gpu"}, "device must be cpu, cuda or cuda:N, not 'gpu'."),
         ({"device": ""}, "device must be cpu, cuda or cuda:N, not ''."),
         ({"device": "cuda:"}, "device must be cpu, cuda or cuda:N, not 'cuda:'."),

@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 
 from rayclip.errors import UsageError
+from rayclip.formats import file_format, npy_size
 from rayclip.storage import (
     DoneVideos,
     Extraction,
     OutputFolder,
-    features_rows,
-    features_size,
     model_folder,
     name_hash,
-    timestamps_rows,
 )
 
 DIM = 4
@@ -88,7 +86,7 @@ def test_the_name_of_a_file_that_is_not_utf8_can_be_committed(tmp_path: Path) ->
 
 
 def test_a_foreign_file_whose_name_is_not_utf8_is_no_obstacle(tmp_path: Path) -> None:
-    (tmp_path / os.fsdecode(b"caf\xe9_clip.npy")).write_bytes(bytes(features_size(1, DIM)))
+    (tmp_path / os.fsdecode(b"caf\xe9_clip.npy")).write_bytes(bytes(npy_size((1, DIM), "float32")))
     assert len(opened(tmp_path).done()) == 0
 
 
@@ -316,24 +314,34 @@ def test_the_hash_of_a_name_is_the_same_on_every_machine() -> None:
     assert name_hash("v_GGSY1Qvo990") == 0xC74D7EBCF6310A09
 
 
-# ---- sizes ----
+# ---- names with folders, other formats ----
 
 
-@pytest.mark.parametrize("dim", [1, 64, 512, 1024])
-def test_the_number_of_frames_follows_from_the_size_of_a_features_file(dim: int) -> None:
-    for frames in (1, 9, 10, 355, 10**6, 10**9):
-        assert features_rows(features_size(frames, dim), dim) == frames
+def test_names_with_folders_in_them_are_found_again(url: str) -> None:
+    folder = OutputFolder(url, DIM, {}, nested=True)
+    folder.prepare()
+    folder.commit("a/cat", extraction(3))
+    folder.commit("b/c/cat", extraction(5))
+    done = folder.done()
+    assert [done.frames_of(name) for name in ("a/cat", "b/c/cat", "cat")] == [3, 5, None]
+    assert folder.committed_frames("b/c/cat") == 5
 
 
-@pytest.mark.parametrize("size", [0, 1, 128, 128 + 4 * DIM - 1, 128 + 4 * DIM + 1])
-def test_a_size_that_no_features_file_has_gives_no_frames(size: int) -> None:
-    assert features_rows(size, DIM) is None
+def test_predictions_are_written_beside_the_arrays(tmp_path: Path) -> None:
+    opened(tmp_path).commit("cat", extraction(), b"timestamp_ms,rank\n")
+    assert (tmp_path / "cat_pred.csv").read_bytes() == b"timestamp_ms,rank\n"
 
 
-@pytest.mark.parametrize(
-    ("size", "frames"), [(0, None), (128, None), (135, None), (136, 1), (137, None), (928, 100)]
-)
-def test_the_number_of_frames_follows_from_the_size_of_a_timestamps_file(
-    size: int, frames: int | None
+@pytest.mark.parametrize("on_extraction", ["save_numpy", "save_pickle"])
+@pytest.mark.parametrize("feature_dtype", ["float32", "float16"])
+def test_every_format_tells_whole_files_from_cut_ones(
+    on_extraction: str, feature_dtype: str, tmp_path: Path
 ) -> None:
-    assert timestamps_rows(size) == frames
+    files = file_format(on_extraction, feature_dtype)
+    folder = OutputFolder(str(tmp_path), DIM, {}, files)
+    folder.commit("cat", extraction(7))
+    assert folder.done().frames_of("cat") == folder.committed_frames("cat") == 7
+    features = tmp_path / f"cat_clip{files.suffix}"
+    features.write_bytes(features.read_bytes()[:-1])
+    assert folder.done().frames_of("cat") is None
+    assert folder.committed_frames("cat") is None

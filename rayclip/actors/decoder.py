@@ -9,19 +9,22 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.errors import RunStopped, VideoError
-from rayclip.inputs import absolute, stem
-from rayclip.preprocess import resize_crop
+from rayclip.inputs import absolute, output_name
+from rayclip.preprocess import resize_crop, resize_crop_fast
+from rayclip.reencode import reencode
 from rayclip.results import Failure, VideoResult
+from rayclip.sampling import FrameChoice
 from rayclip.storage import Extraction, OutputFolder
-from rayclip.video import open_video, upright_rgb
+from rayclip.video import ShownFrame, open_shown, open_video, upright_rgb
+from rayclip.zeroshot import ZeroShot, predictions_csv
 
 CHUNK_FRAMES = 64
 WINDOW_FRAMES = 8 * CHUNK_FRAMES  # 77 MB at 224 pixels
@@ -80,19 +83,28 @@ class ExtractionJob:
 
     Attributes:
         n_px: the model's input resolution.
-        extraction_fps: output frames per second; None for every frame.
+        resize: ``pil`` or ``fast``.
+        choice: which frames of each video are wanted.
+        naming: how files are called, ``stem`` or ``path``.
         folder: where features are committed; None hands the arrays on.
         max_attempts: how often a video may take its worker down.
         folder_of_inputs: where relative paths begin: workers have working folders of their own.
         storage_options: given to fsspec for inputs.
+        reencoded: local folder where videos re-encoded at extraction_fps are kept and read from;
+            None decodes the videos themselves.
+        zero_shot: predicts texts for each frame; the arrays are then handed on, too.
     """
 
     n_px: int
-    extraction_fps: Fraction | None
+    resize: str
+    choice: FrameChoice
+    naming: str
     folder: OutputFolder | None
     max_attempts: int
     folder_of_inputs: str
     storage_options: dict[str, Any] = field(repr=False)
+    reencoded: str | None = None
+    zero_shot: ZeroShot | None = None
 
 
 @dataclass
@@ -163,6 +175,7 @@ class VideoExtractor:
         self._job = job
         self._encoders = encoders
         self._attempts = attempts
+        self._resize_crop = resize_crop_fast if job.resize == "fast" else resize_crop
         self._open: deque[_OpenVideo] = deque()
         self._in_flight: deque[_Sent] = deque()
         self._frames_in_flight = 0
@@ -188,7 +201,7 @@ class VideoExtractor:
     def _from_before(self, video: str, attempt: int) -> VideoResult | None:
         """What an earlier process of this group, which died, leaves to report."""
         if self._job.folder is not None:
-            frames = self._job.folder.committed_frames(stem(video))
+            frames = self._job.folder.committed_frames(self._name(video))
             if frames is not None:
                 return VideoResult(video, frames)
         if attempt <= self._job.max_attempts:
@@ -202,11 +215,9 @@ class VideoExtractor:
         opened = _OpenVideo(video, position, attempt)
         squares: list[NDArray[np.uint8]] = []
         try:
-            place = absolute(video, self._job.folder_of_inputs)
-            with open_video(place, self._job.storage_options) as source:
-                opened.fps = source.fps
-                for shown in source.shown_frames(self._job.extraction_fps):
-                    squares.append(resize_crop(upright_rgb(shown.frame), self._job.n_px))
+            with self._frames(video) as (opened.fps, frames):
+                for shown in frames:
+                    squares.append(self._resize_crop(upright_rgb(shown.frame), self._job.n_px))
                     opened.timestamps_ms.append(shown.timestamps_ms)
                     if len(squares) == CHUNK_FRAMES:
                         self._send(opened, squares)
@@ -222,6 +233,26 @@ class VideoExtractor:
             reason = f"{type(error).__name__}: {error}"
             opened.error = VideoError("decode", "internal_error", reason)
         return opened
+
+    @contextmanager
+    def _frames(self, video: str) -> Iterator[tuple[float, Iterator[ShownFrame]]]:
+        """The fps of a video and the frames to encode, from itself or from a re-encoded copy."""
+        job = self._job
+        place = absolute(video, job.folder_of_inputs)
+        if job.reencoded is None or job.choice.extraction_fps is None:
+            with open_shown(place, job.choice, job.storage_options) as shown:
+                yield shown
+            return
+        copy = f"{job.reencoded}/{output_name(video, job.naming)}_new_fps.mp4"
+        try:
+            reencode(place, copy, job.choice.extraction_fps, job.storage_options)
+        except OSError as error:
+            raise VideoError("write", "write_failed", f"writing {copy} failed: {error}") from error
+        with (
+            open_video(place, job.storage_options) as original,
+            open_shown(copy, FrameChoice()) as (_, frames),
+        ):
+            yield original.fps, frames
 
     def _send(self, opened: _OpenVideo, squares: list[NDArray[np.uint8]]) -> None:
         while self._frames_in_flight + len(squares) > WINDOW_FRAMES and self._in_flight:
@@ -244,13 +275,25 @@ class VideoExtractor:
     def _result(self, opened: _OpenVideo) -> VideoResult:
         try:
             extraction = opened.extraction()
-            if self._job.folder is None:
-                return VideoResult(opened.video, len(extraction.clip), extraction=extraction)
-            try:
-                self._job.folder.commit(stem(opened.video), extraction)
-            except Exception as error:  # each storage has exceptions of its own
-                raise VideoError("write", "write_failed", f"writing failed: {error}") from error
-            return VideoResult(opened.video, len(extraction.clip))
+            if self._job.folder is not None:
+                self._commit(self._job.folder, opened.video, extraction)
+            handed_on = self._job.folder is None or self._job.zero_shot is not None
+            return VideoResult(
+                opened.video, len(extraction.clip), extraction=extraction if handed_on else None
+            )
         except VideoError as error:
             failure = Failure.of(opened.video, error, opened.attempt)
             return VideoResult(opened.video, 0, failure)
+
+    def _commit(self, folder: OutputFolder, video: str, extraction: Extraction) -> None:
+        predictions = None
+        if self._job.zero_shot is not None:
+            frames = self._job.zero_shot.top(extraction.clip)
+            predictions = predictions_csv(extraction.timestamps_ms, frames)
+        try:
+            folder.commit(self._name(video), extraction, predictions)
+        except Exception as error:  # each storage has exceptions of its own
+            raise VideoError("write", "write_failed", f"writing failed: {error}") from error
+
+    def _name(self, video: str) -> str:
+        return output_name(video, self._job.naming)

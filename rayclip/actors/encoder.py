@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.actors.batcher import Batcher, BatchStats
 from rayclip.clip_model import ClipModel, load_spec
-from rayclip.errors import RunStopped
+from rayclip.errors import RayclipError, RunStopped
 from rayclip.models import ModelSpec
+from rayclip.weights import placed_checkpoint
+from rayclip.zeroshot import ZeroShot
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,31 @@ def load_encoder_model(settings: EncoderSettings) -> ClipModel:
     """
     try:
         return load_spec(settings.spec, settings.device, settings.batch_size, settings.threads)
+    except RayclipError as error:
+        raise RunStopped(f"No encoder can start: {error}") from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RunStopped(f"No encoder can start: {reason}") from error
 
 
-class Encoder:
-    """One model on one device. Its methods run on threads; the batcher alone touches the model."""
+def zero_shot_of(model: ClipModel, texts: tuple[str, ...]) -> ZeroShot:
+    """What frames are compared with: texts as this model sees them."""
+    return ZeroShot(texts, model.encode_text(texts), model.logit_scale)
 
-    def __init__(self, settings: EncoderSettings) -> None:
+
+class Encoder:
+    """One model on one device. Its methods run on threads; images go through the batcher."""
+
+    def __init__(self, settings: EncoderSettings, checkpoint: bytes | None = None) -> None:
+        """Start loading the model.
+
+        Args:
+            settings: what to load.
+            checkpoint: the content of the checkpoint, where its file is on another machine.
+        """
+        if checkpoint is not None:
+            path = placed_checkpoint(checkpoint, settings.spec.weights_sha256)
+            settings = replace(settings, spec=replace(settings.spec, checkpoint=path))
         self._batcher = Batcher(lambda: load_encoder_model(settings))
 
     def ready(self) -> EncoderInfo:
@@ -77,6 +95,12 @@ class Encoder:
     def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 ``[n, n_px, n_px, 3]`` to float32 ``[n, D]``, in batches shared with others."""
         return self._batcher.submit(frames).result()
+
+    def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
+        """Encode texts once for a whole run."""
+        model = self._batcher.ready.result()
+        assert isinstance(model, ClipModel)
+        return zero_shot_of(model, texts)
 
     def stats(self) -> tuple[int, BatchStats]:
         """The process id, which tells one life of the actor from the next, and its work."""

@@ -22,6 +22,7 @@ from rayclip.actors.encoder import Encoder, EncoderInfo, EncoderSettings
 from rayclip.actors.resources import EncoderResources
 from rayclip.errors import RunStopped
 from rayclip.results import VideoResult
+from rayclip.zeroshot import ZeroShot
 
 ENCODE_CALLS_AT_ONCE = 256
 CONTROL_CALLS_AT_ONCE = 1000
@@ -63,7 +64,9 @@ class _Group:
 class Pool:
     """Starts the encoders of a run and remembers which videos were begun. Runs as an actor."""
 
-    def __init__(self, settings: EncoderSettings, resources: EncoderResources) -> None:
+    def __init__(
+        self, settings: EncoderSettings, resources: EncoderResources, checkpoint: bytes | None
+    ) -> None:
         encoder = ray.remote(Encoder).options(
             num_cpus=resources.cpus,
             num_gpus=resources.gpus,
@@ -72,12 +75,16 @@ class Pool:
             max_concurrency=ENCODE_CALLS_AT_ONCE,
             scheduling_strategy="SPREAD",
         )
-        self._handles: list[Any] = [encoder.remote(settings) for _ in range(resources.encoders)]
+        content = None if checkpoint is None else ray.put(checkpoint)
+        self._handles: list[Any] = [
+            encoder.remote(settings, content) for _ in range(resources.encoders)
+        ]
         self._starting = {
             asyncio.ensure_future(self._ready(handle)): i for i, handle in enumerate(self._handles)
         }
         self._up: dict[int, EncoderInfo] = {}
         self._reasons: list[str] = []
+        self._stop_reason: str | None = None
         self._groups: dict[str, _Group] = {}
         self._ended: set[str] = set()
         self._done = self._failed = 0
@@ -96,6 +103,12 @@ class Pool:
             await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
             self._collect_started()
         return [EncoderAddress(i, self._handles[i], info.node_id) for i, info in self._up.items()]
+
+    async def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
+        """Let an encoder encode texts."""
+        first = (await self.encoders())[0]
+        answer: ZeroShot = await first.handle.zero_shot.remote(texts)
+        return answer
 
     async def begin_group(self, group: str) -> bool:
         """Note that a task begins; whether it ran before, so that its process must have died or
@@ -124,6 +137,13 @@ class Pool:
         """Forget the videos of a task, which is finished."""
         self._groups.pop(group, None)
         self._ended.add(group)
+
+    async def stop(self, reason: str) -> None:
+        """Note why a task ends the run."""
+        self._stop_reason = self._stop_reason or reason
+
+    async def stop_reason(self) -> str | None:
+        return self._stop_reason
 
     async def state(self) -> RunState:
         """How far the run is; encoders that do not answer in time count as last seen."""
@@ -158,13 +178,21 @@ class Pool:
                 self._reasons.append(reason_of(error))
 
 
-def start_pool(settings: EncoderSettings, resources: EncoderResources) -> Any:
-    """Start the control actor on this node, so that it lives and dies with the driver."""
+def start_pool(
+    settings: EncoderSettings, resources: EncoderResources, checkpoint: bytes | None = None
+) -> Any:
+    """Start the control actor on this node, so that it lives and dies with the driver.
+
+    Args:
+        settings: of the encoders.
+        resources: what they ask of their nodes.
+        checkpoint: the content of a checkpoint that other nodes may not have.
+    """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(Pool).options(
         num_cpus=0, max_concurrency=CONTROL_CALLS_AT_ONCE, scheduling_strategy=here
     )
-    return actor.remote(settings, resources)
+    return actor.remote(settings, resources, checkpoint)
 
 
 def reason_of(error: BaseException) -> str:
@@ -184,17 +212,21 @@ class RemoteAttempts:
     def __init__(self, pool: Any) -> None:
         self._pool = pool
         self._group = ray.get_runtime_context().get_task_id()
-        self.again: bool = _ask_pool(pool.begin_group.remote(self._group))
+        self.again: bool = ask_pool(pool.begin_group.remote(self._group))
 
     def __enter__(self) -> RemoteAttempts:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, *_: object
+    ) -> None:
         if kind is None:
             self._pool.end_group.remote(self._group)
+        elif isinstance(error, RunStopped):
+            ask_pool(self._pool.stop.remote(str(error)))
 
     def begin(self, position: int) -> int:
-        attempt: int = _ask_pool(self._pool.begin.remote(self._group, position))
+        attempt: int = ask_pool(self._pool.begin.remote(self._group, position))
         return attempt
 
     def end(self, position: int, result: VideoResult) -> None:
@@ -240,7 +272,7 @@ class RemoteEncoders:
         self._refresh()
 
     def _refresh(self) -> None:
-        addresses = _ask_pool(self._pool.encoders.remote())
+        addresses = ask_pool(self._pool.encoders.remote())
         self._addresses = [a for a in addresses if a.index not in self._gone]
         if not self._addresses:
             raise RunStopped("No encoder is left.")
@@ -291,7 +323,12 @@ async def _awaited(reply: Any) -> tuple[int, BatchStats]:
     return answer
 
 
-def _ask_pool(reply: Any) -> Any:
+def ask_pool(reply: Any) -> Any:
+    """Wait for the control actor's answer.
+
+    Raises:
+        RunStopped: it says so, or it is gone.
+    """
     try:
         return ray.get(reply)
     except RayTaskError as error:

@@ -1,0 +1,115 @@
+"""The words of video_features' command lines, as options of ours.
+
+``model_name="ViT-B/32" video_paths="[a.mp4, b.mp4]" show_pred=true`` becomes
+``--model-name=ViT-B/32 a.mp4 b.mp4 --show-pred``. Everything else is left as it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+
+import yaml
+
+from rayclip.errors import UsageError
+
+KEY_AND_VALUE = re.compile(r"(?:--)?([A-Za-z]\w*)=(.*)", re.DOTALL)
+NULLS = ("null", "none", "~", "")
+TRUTHS = {"true": True, "yes": True, "on": True, "1": True}
+TRUTHS |= {"false": False, "no": False, "off": False, "0": False}
+
+
+def options_of(words: Sequence[str], values: Sequence[str], switches: Sequence[str]) -> list[str]:
+    """Translate ``key=value`` words, wherever they stand among others.
+
+    Args:
+        words: the command line after ``extract``.
+        values: keys that take a value, with underscores.
+        switches: keys that are true or false.
+
+    Returns:
+        Words that a usual command line parser understands.
+
+    Raises:
+        UsageError: an unknown key that is no existing path either, or a value that is not of its
+            key's kind.
+    """
+    options: list[str] = []
+    before = ""
+    for word in words:
+        match = KEY_AND_VALUE.fullmatch(word)
+        follows_option = before.startswith("--") and "=" not in before
+        takes_it = follows_option and before[2:].replace("-", "_") in values
+        before = word
+        if match is None or takes_it:
+            options.append(word)
+            continue
+        key, value = match.group(1), match.group(2)
+        if key == "video_paths":
+            options += [f"./{item}" if item[:1] == "-" else item for item in items_of(key, value)]
+        elif key == "feature_type":
+            if unquoted(value) != "clip":
+                raise UsageError(f"feature_type is {value}, but rayclip extracts clip only.")
+        elif key in switches:
+            if _truth(key, unquoted(value)):
+                options.append(f"--{_dashed(key)}")
+        elif key in values:
+            if unquoted(value).lower() not in NULLS:
+                options.append(f"--{_dashed(key)}={unquoted(value)}")
+        elif not word.startswith("--") and os.path.exists(word):
+            options.append(word)
+        elif word.startswith("--"):
+            options.append(word)  # the parser knows what to say
+        else:
+            raise UsageError(_unknown(key, word, [*values, *switches]))
+    return options
+
+
+def items_of(key: str, value: str) -> list[str]:
+    """The strings of ``[a.mp4, 'b c.mp4']``, or of one that stands alone; none of ``null``."""
+    text = value.strip()
+    if text.lower() in NULLS:
+        return []
+    if not text.startswith("["):
+        return [unquoted(text)]
+    try:
+        items = yaml.load(text, Loader=yaml.BaseLoader)  # BaseLoader: every scalar is a string
+    except yaml.YAMLError:
+        items = None
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise UsageError(f'{key} must be a list such as "[a, b]", not {value}.')
+    return items
+
+
+def texts_of(value: str) -> list[str]:
+    """What ``pred_texts`` holds: a list in brackets, or one text."""
+    return items_of("pred_texts", value)
+
+
+def unquoted(value: str) -> str:
+    """A string without the quotes that may stand around it."""
+    text = value.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
+    return text
+
+
+def _dashed(key: str) -> str:
+    return key.replace("_", "-")
+
+
+def _truth(key: str, value: str) -> bool:
+    if value.lower() in NULLS:
+        return False
+    try:
+        return TRUTHS[value.lower()]
+    except KeyError:
+        raise UsageError(f"{key} must be true or false, not {value}.") from None
+
+
+def _unknown(key: str, word: str, known: Sequence[str]) -> str:
+    known = [*known, "video_paths", "feature_type"]
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+    return f"There is no argument {key}; the nearest is {nearest}. (As a path, write ./{word}.)"
