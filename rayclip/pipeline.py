@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 from rayclip.actors.batcher import Batcher, BatchStats
 from rayclip.actors.decoder import ExtractionJob, FirstAttempts, VideoExtractor
 from rayclip.clip_model import default_batch_size
-from rayclip.errors import RunStopped, UsageError
+from rayclip.devices import device_here, device_on_ray
+from rayclip.errors import RunStopped
 from rayclip.failures import FailureLog
 from rayclip.formats import file_format
 from rayclip.inputs import iter_videos, output_name
 from rayclip.models import ModelSpec, describe
 from rayclip.plan import Plan, plan_files
 from rayclip.printing import OnResult
-from rayclip.progress import Counts, Progress, encoder_lines, summary_lines
+from rayclip.progress import Counts, Progress, encoder_lines, say_to_user, summary_lines
 from rayclip.results import Summary, Tally, VideoResult, from_table, to_table, video_column
 from rayclip.run_record import run_record
 from rayclip.sampling import FrameChoice
@@ -100,7 +100,7 @@ def run_extraction(
     )
     tally = Tally(plan.skipped, folder.url if folder else None)
     failures = FailureLog(folder) if folder else None
-    say = _say if show else _say_nothing
+    say = say_to_user if show else _say_nothing
     try:
         if plan.videos:
             with _machine(settings, spec, job, plan.videos, tally) as machine:
@@ -138,7 +138,7 @@ def _in_process(
     from rayclip.actors.encoder import EncoderSettings, load_encoder_model, zero_shot_of
     from rayclip.clip_model import ClipModel
 
-    device = _device_here(settings.device)
+    device = device_here(settings.device)
     encoder = EncoderSettings(spec, device, settings.batch_size, None)
     batcher = Batcher(partial(load_encoder_model, encoder))
     if settings.show_pred:
@@ -164,10 +164,11 @@ def _on_ray(
     with ray_session(settings.address, settings.device, settings.verbose) as private:
         import ray
 
+        from rayclip.actors.client import ask_pool
         from rayclip.actors.encoder import EncoderSettings
-        from rayclip.actors.pool import ask_pool, start_pool
+        from rayclip.actors.pool import start_pool
 
-        device, resources = _resources(settings, private)
+        device, resources = device_on_ray(settings, private)
         batch_size = settings.batch_size or default_batch_size(device)
         encoder = EncoderSettings(spec, device, batch_size, resources.threads)
         content = None
@@ -242,52 +243,12 @@ def extract_group(table: pa.Table, *, job: ExtractionJob, pool: Any, dim: int) -
 
     Input: rows with ``video``. Output: one row for each, in order, in ``result_schema(dim)``.
     """
-    from rayclip.actors.pool import RemoteAttempts, RemoteEncoders
+    from rayclip.actors.client import RemoteAttempts, RemoteEncoders
 
     videos = map(os.fsdecode, table.column("video").to_pylist())
     with RemoteAttempts(pool) as attempts:
         extractor = VideoExtractor(job, RemoteEncoders(pool), attempts)
         return to_table(extractor.run(videos), dim)
-
-
-def _resources(settings: Settings, private: bool) -> tuple[str, EncoderResources]:
-    """The device of this run and what its encoders ask for.
-
-    Raises:
-        UsageError: this Ray does not have the device.
-    """
-    import ray
-
-    from rayclip.actors.resources import cpu_resources, gpu_resources
-
-    wanted = settings.device
-    if not private and wanted is not None and ":" in wanted:
-        raise UsageError(
-            f"device {wanted} names a GPU of one machine: on a cluster say cuda, and how many "
-            "encoders."
-        )
-    gpus = ray.cluster_resources().get("GPU", 0.0)
-    if gpus and wanted != "cpu":
-        return "cuda", gpu_resources(gpus, settings.encoders)
-    if wanted != "cpu" and not private:
-        raise UsageError("This Ray cluster has no GPUs: say --device cpu to encode on its CPUs.")
-    if wanted not in (None, "cpu"):
-        _say(f"device {wanted} was asked for, but there is no GPU here: using the CPU.")
-    alive = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    return "cpu", cpu_resources([cpus for cpus in alive if cpus], settings.encoders)
-
-
-def _device_here(wanted: str | None) -> str:
-    """The device of a run without Ray."""
-    if wanted == "cpu":
-        return "cpu"
-    import torch
-
-    if torch.cuda.is_available():
-        return wanted or "cuda"
-    if wanted is not None:
-        _say(f"device {wanted} was asked for, but there is no GPU here: using the CPU.")
-    return "cpu"
 
 
 def _counts(pool: Any) -> Counts | None:
@@ -320,10 +281,6 @@ def _progress(
     total: int, counts: Callable[[], Counts | None], show: bool
 ) -> AbstractContextManager[object]:
     return Progress(total, counts) if show else nullcontext()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _say_nothing(text: str) -> None:

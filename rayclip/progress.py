@@ -26,6 +26,11 @@ class Counts:
     frames: int = 0
 
 
+def say_to_user(text: str) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
 class Progress:
     """A live line on a terminal; plain lines every so often elsewhere."""
 

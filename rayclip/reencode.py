@@ -15,13 +15,13 @@ from typing import Any, BinaryIO, Final
 
 import av
 import av.filter
-import numpy as np
 from av.container import OutputContainer
 from av.video.format import VideoFormat
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
 from rayclip.errors import VideoError
+from rayclip.orientation import orientation
 from rayclip.video import ShownFrame, VideoSource, open_video
 
 ENCODER: Final = "libx264"  # ffmpeg's choice for mp4; its defaults there are crf 23, preset medium
@@ -120,19 +120,13 @@ def _encodable(frame: av.VideoFrame) -> av.VideoFrame:
 
 def _to_turn(frame: av.VideoFrame) -> list[Filter]:
     """What does to a frame what ``upright_rgb`` does to its pixels."""
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return []
-    terms = np.frombuffer(bytes(matrix)[:36], np.int32)
-    # output x = a*x + c*y and output y = b*x + d*y, in 16.16 fixed point
-    a, b, c, d = (int(np.sign(t)) if abs(int(t)) > 1000 else 0 for t in terms[[0, 1, 3, 4]])
+    transpose, mirror_x, mirror_y = orientation(frame)
     filters: list[Filter] = []
-    if b and c:
+    if transpose:
         filters.append(("transpose", "cclock_flip"))  # rows become columns
-        a, d = c, b
-    if a < 0:
+    if mirror_x:
         filters.append(("hflip", ""))
-    if d < 0:
+    if mirror_y:
         filters.append(("vflip", ""))
     return filters
 

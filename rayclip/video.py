@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from rayclip.errors import BadVideo, VideoError
+from rayclip.orientation import upright_rgb
 from rayclip.sampling import (
     MICROSECONDS,
     FrameChoice,
@@ -29,6 +30,7 @@ from rayclip.sampling import (
     parse_fps,
     shown_ticks,
 )
+from rayclip.timestamps import BestEffortTimestamp
 
 MAX_PIXELS = 8192 * 8192
 MAX_FRUITLESS_ERRORS = 1000  # decode errors before the first frame: then it is no video
@@ -151,31 +153,6 @@ class Video:
             )
 
 
-class BestEffortTimestamp:
-    """libavcodec's ``guess_correct_pts``: trust pts unless they have gone back more often than dts.
-
-    PyAV does not expose ``AVFrame.best_effort_timestamp``, which is what ffmpeg works with.
-    """
-
-    def __init__(self) -> None:
-        self._last_pts = self._last_dts = -(1 << 63)
-        self._faulty_pts = self._faulty_dts = 0
-
-    def of(self, pts: int | None, dts: int | None) -> int | None:
-        if dts is not None:
-            self._faulty_dts += dts <= self._last_dts
-            self._last_dts = dts
-        elif pts is not None:
-            self._last_dts = pts
-        if pts is not None:
-            self._faulty_pts += pts <= self._last_pts
-            self._last_pts = pts
-        elif dts is not None:
-            self._last_pts = dts
-        pts_is_better = self._faulty_pts <= self._faulty_dts or dts is None
-        return pts if pts is not None and pts_is_better else dts
-
-
 @contextmanager
 def open_video(
     source: VideoSource, storage_options: Mapping[str, Any] | None = None
@@ -265,25 +242,6 @@ def iter_frames(
             rgb = upright_rgb(shown.frame)
             for timestamp_ms in shown.timestamps_ms:
                 yield timestamp_ms, rgb
-
-
-def upright_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Pixels as uint8 ``[height, width, 3]``, with the display matrix applied.
-
-    Multiples of 90 degrees and mirrors are followed, as ffmpeg's autorotate does; other angles
-    are left as they are.
-    """
-    rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return rgb
-    terms = np.frombuffer(bytes(matrix)[:36], np.int32)
-    # output x = a*x + c*y and output y = b*x + d*y, in 16.16 fixed point
-    a, b, c, d = (int(np.sign(t)) if abs(int(t)) > 1000 else 0 for t in terms[[0, 1, 3, 4]])
-    if b and c:
-        rgb = rgb.swapaxes(0, 1)
-        a, d = c, b
-    return np.ascontiguousarray(rgb[:: d or 1, :: a or 1])
 
 
 def _readable(

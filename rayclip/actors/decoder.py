@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from rayclip.errors import RunStopped, VideoError
 from rayclip.inputs import absolute, output_name
+from rayclip.orientation import upright_rgb
 from rayclip.preprocess import resize_crop, resize_crop_fast
 from rayclip.reencode import reencode
 from rayclip.results import Failure, VideoResult
 from rayclip.sampling import FrameChoice
 from rayclip.storage import Extraction, OutputFolder
-from rayclip.video import ShownFrame, open_shown, open_video, upright_rgb
+from rayclip.video import ShownFrame, open_shown, open_video
 from rayclip.zeroshot import ZeroShot, predictions_csv
 
 CHUNK_FRAMES = 64

@@ -1,0 +1,47 @@
+"""Which way up a frame is, as its display matrix says."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Orientation(NamedTuple):
+    """What makes a decoded frame upright, in this order.
+
+    Attributes:
+        transpose: rows become columns.
+        mirror_x: left and right change places.
+        mirror_y: top and bottom change places.
+    """
+
+    transpose: bool
+    mirror_x: bool
+    mirror_y: bool
+
+
+def orientation(frame: av.VideoFrame) -> Orientation:
+    """Multiples of 90 degrees and mirrors, as ffmpeg's autorotate follows them; other angles are
+    left as they are."""
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return Orientation(False, False, False)
+    terms = np.frombuffer(bytes(matrix)[:36], np.int32)
+    # output x = a*x + c*y and output y = b*x + d*y, in 16.16 fixed point
+    a, b, c, d = (int(np.sign(t)) if abs(int(t)) > 1000 else 0 for t in terms[[0, 1, 3, 4]])
+    transpose = bool(b and c)
+    if transpose:
+        a, d = c, b
+    return Orientation(transpose, a < 0, d < 0)
+
+
+def upright_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """Pixels as uint8 ``[height, width, 3]``, upright."""
+    rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    transpose, mirror_x, mirror_y = orientation(frame)
+    if transpose:
+        rgb = rgb.swapaxes(0, 1)
+    return np.ascontiguousarray(rgb[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1])
