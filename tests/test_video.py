@@ -19,7 +19,8 @@ from makers import SHARED_DATA, number_of, numbered_frame, numbered_frames, writ
 
 from rayclip.errors import BadVideo, VideoError
 from rayclip.sampling import parse_fps
-from rayclip.video import BestEffortTimestamp, VideoSource, iter_frames, open_video
+from rayclip.timestamps import BestEffortTimestamp
+from rayclip.video import VideoSource, iter_frames, open_video
 
 Numbered = list[tuple[float, int]]
 
