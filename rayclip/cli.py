@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from rayclip.errors import RayclipError, UsageError
+from rayclip.progress import say_to_user
 from rayclip.settings import Settings, extraction_fps_of
 from rayclip.words import options_of, texts_of
 
@@ -161,6 +164,7 @@ def extract(
     early, 130 interrupted, 143 terminated.
     """
     with _exit_statuses():
+        _stand_somewhere()
         settings = Settings(
             video_paths=tuple(video_paths or ()),
             file_with_video_paths=file_with_video_paths,
@@ -197,6 +201,8 @@ def extract(
 def main() -> None:
     """Run the command line and exit with its status."""
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names and texts in any encoding
     app()
 
 
@@ -213,8 +219,24 @@ def _exit_statuses() -> Iterator[None]:
         sentence, status = "terminated", TERMINATED
     else:
         return
-    print(f"rayclip: {sentence}", file=sys.stderr)
+    say_to_user(f"rayclip: {sentence}")
+    _let_go_of_standard_output()
     raise typer.Exit(status)
+
+
+def _let_go_of_standard_output() -> None:
+    """Where it cannot be written, Python would complain once more at the very end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _stand_somewhere() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("The working folder does not exist any more: change to another.") from None
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -26,7 +26,10 @@ def device_on_ray(settings: Settings, private: bool) -> tuple[str, EncoderResour
     if gpus and wanted != "cpu":
         return "cuda", gpu_resources(gpus, settings.encoders)
     if wanted != "cpu" and not private:
-        raise UsageError("This Ray cluster has no GPUs: say --device cpu to encode on its CPUs.")
+        raise UsageError(
+            "The Ray that is used has no GPUs: to encode on its CPUs, give the device cpu "
+            "(--device cpu)."
+        )
     if wanted not in (None, "cpu"):
         say_to_user(f"device {wanted} was asked for, but there is no GPU here: using the CPU.")
     alive = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]

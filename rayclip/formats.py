@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LARGEST_OVERHEAD = 512  # bytes of a file beside its numbers, at the most
+SUFFIXES = (".npy", ".pkl")
 UNFRAMED = 65_536  # pickle writes bytes objects from this length on in one and the same way
 
 Shape = tuple[int, ...]
@@ -68,7 +69,7 @@ def npy_size(shape: Shape, dtype: str) -> int:
 
 def pickled(values: NDArray[Any]) -> bytes:
     """The content of a ``.pkl`` file."""
-    return pickle.dumps(np.ascontiguousarray(values), protocol=4)
+    return pickle.dumps(np.asarray(values, order="C"), protocol=4)
 
 
 def pickled_size(shape: Shape, dtype: str) -> int:

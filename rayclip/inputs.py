@@ -31,7 +31,12 @@ def iter_videos(settings: Settings) -> Iterator[str]:
         raise UsageError("No videos were given: name some, or a file_with_video_paths.")
     yield from settings.video_paths
     if settings.file_with_video_paths is not None:
-        yield from _listed(settings.file_with_video_paths, settings)
+        empty = not settings.video_paths
+        for video in _listed(settings.file_with_video_paths, settings):
+            empty = False
+            yield video
+        if empty:
+            raise UsageError(f"The list {settings.file_with_video_paths} holds no videos.")
 
 
 def stem(video: str) -> str:
@@ -105,6 +110,6 @@ def _parquet_rows(path: str, settings: Settings) -> Iterator[str]:
             raise UsageError(f"{path} has no column {PATH_COLUMN!r}; its columns are: {columns}.")
         for batch in table.iter_batches(ROWS_AT_A_TIME, columns=[PATH_COLUMN]):
             for video in batch.column(0).to_pylist():
-                if not isinstance(video, str):
+                if not isinstance(video, str) or not video:
                     raise UsageError(f"{path} has {video!r} in column {PATH_COLUMN!r}: no path.")
                 yield video

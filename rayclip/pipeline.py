@@ -16,12 +16,12 @@ from rayclip.actors.batcher import Batcher, BatchStats
 from rayclip.actors.decoder import ExtractionJob, FirstAttempts, VideoExtractor
 from rayclip.clip_model import default_batch_size
 from rayclip.devices import device_here, device_on_ray
-from rayclip.errors import RunStopped
+from rayclip.errors import RunStopped, UsageError
 from rayclip.failures import FailureLog
 from rayclip.formats import file_format
 from rayclip.inputs import iter_videos, output_name
 from rayclip.models import ModelSpec, describe
-from rayclip.plan import Plan, plan_files
+from rayclip.plan import Plan, begin, plan_files, refuse_shared_names
 from rayclip.printing import OnResult
 from rayclip.progress import Counts, Progress, encoder_lines, say_to_user, summary_lines
 from rayclip.results import Summary, Tally, VideoResult, from_table, to_table, video_column
@@ -49,6 +49,7 @@ class Machine:
         results: one for each video, as they are finished.
         counts: how far it is; None where that cannot be told just now.
         work: what each encoder did.
+        wait_until_up: returns when an encoder is up; raises RunStopped where none can start.
     """
 
     description: str
@@ -56,6 +57,7 @@ class Machine:
     results: Iterator[VideoResult]
     counts: Callable[[], Counts | None]
     work: Callable[[], Sequence[BatchStats]]
+    wait_until_up: Callable[[], object]
 
 
 def run_extraction(
@@ -76,17 +78,19 @@ def run_extraction(
     started = time.monotonic()
     spec = describe(settings.model_name, settings.weights, settings.storage_options)
     inputs = partial(iter_videos, settings)
+    name_of = partial(output_name, naming=settings.naming)
     if settings.saves:
         url = model_folder(settings.output_path, settings.model_name)
         files = file_format(settings.on_extraction, settings.feature_dtype)
         nested = settings.naming == "path"
         folder = OutputFolder(url, spec.dim, settings.storage_options, files, nested)
-        name_of = partial(output_name, naming=settings.naming)
         record = run_record(settings, spec)
         plan = plan_files(inputs, name_of, folder, record, settings.overwrite)
     else:
         folder = None
-        plan = Plan(list(inputs()), 0)
+        if settings.keep_tmp_files:
+            refuse_shared_names(inputs, name_of)
+        plan = Plan(list(inputs()))
     job = ExtractionJob(
         n_px=spec.n_px,
         resize=settings.resize,
@@ -101,9 +105,15 @@ def run_extraction(
     tally = Tally(plan.skipped, folder.url if folder else None)
     failures = FailureLog(folder) if folder else None
     say = say_to_user if show else _say_nothing
+    begun = not plan.videos
     try:
         if plan.videos:
             with _machine(settings, spec, job, plan.videos, tally) as machine:
+                if plan.discarded:
+                    machine.wait_until_up()  # before anything that was made goes
+                if folder:
+                    begin(plan, folder, record)
+                begun = True
                 say(f"{machine.description}; videos to do: {len(plan.videos)}")
                 with _progress(len(plan.videos), machine.counts, show):
                     for result in machine.results:
@@ -115,10 +125,11 @@ def run_extraction(
                 if settings.verbose:
                     say("\n".join(encoder_lines(machine.work())))
     finally:
-        if failures:
-            failures.write()
         summary = tally.summary(time.monotonic() - started)
-        say("\n".join(summary_lines(summary)))
+        if begun:
+            if failures:
+                failures.write()
+            say("\n".join(summary_lines(summary)))
     return summary
 
 
@@ -151,6 +162,7 @@ def _in_process(
         VideoExtractor(job, batcher, FirstAttempts()).run(videos),
         lambda: Counts(tally.done, len(tally.failed), batcher.stats.frames),
         lambda: [batcher.stats],
+        batcher.ready.result,
     )
 
 
@@ -187,6 +199,7 @@ def _on_ray(
                 _dataset_results(settings, spec, job, videos, pool, resources, tasks),
                 lambda: _counts(pool),
                 lambda: ray.get(pool.state.remote()).encoders,
+                lambda: ask_pool(pool.encoders.remote()),
             )
         finally:
             ray.kill(pool)  # its encoders are released with it
@@ -274,7 +287,12 @@ def _why_it_stopped(pool: Any, error: Exception) -> str:
 
 def _tmp_folder(settings: Settings) -> str:
     """Where re-encoded videos are kept, laid out like the output folder."""
-    return model_folder(os.path.abspath(settings.tmp_path), settings.model_name)
+    folder = model_folder(os.path.abspath(settings.tmp_path), settings.model_name)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"The tmp_path {settings.tmp_path} cannot be used: {error}.") from error
+    return folder
 
 
 def _progress(

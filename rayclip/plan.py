@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from rayclip.errors import UsageError
 from rayclip.run_record import differences, refuse_to_mix
-from rayclip.storage import DoneVideos, OutputFolder, name_hash
+from rayclip.storage import OutputFolder, name_hash
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,12 @@ class Plan:
     Attributes:
         videos: to be extracted, in input order.
         skipped: how many were done before.
+        discarded: names whose old features go before the work begins.
     """
 
     videos: list[str]
-    skipped: int
+    skipped: int = 0
+    discarded: list[str] = field(default_factory=list)
 
 
 def plan_files(
@@ -33,48 +35,66 @@ def plan_files(
     record: dict[str, object],
     overwrite: bool,
 ) -> Plan:
-    """Compare the inputs with the output folder, and write its ``run.json``.
+    """Compare the inputs with the output folder; nothing is changed yet.
 
     Args:
         inputs: gives the videos; it is called once for each pass over them.
         name_of: gives the name of a video's files in the folder.
         folder: where features go.
-        record: the content of ``run.json``.
-        overwrite: take back what is done of these inputs, so that it is made again.
+        record: what ``run.json`` will hold.
+        overwrite: make everything again.
 
     Raises:
         UsageError: two inputs would have the same file names, or the folder holds features of
             other settings.
     """
-    repeated = _repeated_names(inputs, name_of)
+    repeated = refuse_shared_names(inputs, name_of)
     before = folder.read_run()
     done = folder.done()
+    videos: list[str] = []
+    discarded: list[str] = []
+    skipped = 0
     if overwrite:
-        finished = [video for video in inputs() if done.frames_of(name_of(video)) is not None]
-        names = dict.fromkeys(map(name_of, finished))
-        if differences(before, record) and len(names) < len(done):
+        begun = {int(name) for name in done.begun}
+        for video in _once(inputs(), name_of, repeated):
+            videos.append(video)
+            if name_hash(name_of(video)) in begun:
+                begun.remove(name_hash(name_of(video)))
+                discarded.append(name_of(video))
+        if begun and differences(before, record):
             raise UsageError(
-                f"{folder.url} holds {len(done) - len(names)} other videos of other settings "
+                f"{folder.url} holds other videos, {len(begun)} of them, of other settings "
                 f"({', '.join(differences(before, record))}): choose another output_path."
             )
-        folder.discard(names)
-        done = DoneVideos.none()
-    elif len(done):
+        return Plan(videos, 0, discarded)
+    if len(done.begun):
         refuse_to_mix(before, record, folder.url)
-    videos, skipped = [], 0
     for video in _once(inputs(), name_of, repeated):
         if done.frames_of(name_of(video)) is None:
             videos.append(video)
         else:
             skipped += 1
-    if videos:
-        folder.prepare()
-        folder.write_run(record)
     return Plan(videos, skipped)
 
 
-def _repeated_names(inputs: Callable[[], Iterator[str]], name_of: Callable[[str], str]) -> set[int]:
-    """Hashes of the names that come more than once, all of them for one and the same input."""
+def begin(plan: Plan, folder: OutputFolder, record: dict[str, object]) -> None:
+    """Take back what is to be made again, and say in ``run.json`` how it is made."""
+    folder.prepare()
+    folder.discard(plan.discarded)
+    folder.write_run(record)
+
+
+def refuse_shared_names(
+    inputs: Callable[[], Iterator[str]], name_of: Callable[[str], str]
+) -> set[int]:
+    """Make sure that no two inputs have one name.
+
+    Returns:
+        Hashes of the names that come more than once, all of them for one and the same input.
+
+    Raises:
+        UsageError: naming two inputs of one name.
+    """
     hashes = np.frombuffer(array("Q", (name_hash(name_of(video)) for video in inputs())), np.uint64)
     unique, counts = np.unique(hashes, return_counts=True)
     repeated = {int(value) for value in unique[counts > 1]}

@@ -10,8 +10,10 @@ from typing import TextIO
 
 import numpy as np
 
+from rayclip.errors import RunStopped
 from rayclip.results import VideoResult
 from rayclip.settings import Settings
+from rayclip.storage import Extraction
 from rayclip.zeroshot import ZeroShot, format_table
 
 OnResult = Callable[[VideoResult, ZeroShot | None], None]
@@ -37,11 +39,26 @@ def print_result(
         zero_shot: predicts texts for each frame; None prints no tables.
         arrays: whether the arrays are printed.
         stream: where to; standard output by default.
+
+    Raises:
+        RunStopped: it cannot be written, for example because the reader of a pipe has gone.
     """
     if result.extraction is None:
         return
-    stream = stream or sys.stdout
-    clip, timestamps_ms, fps = result.extraction
+    try:
+        _print(result, result.extraction, zero_shot, arrays, stream or sys.stdout)
+    except (OSError, ValueError, AttributeError) as error:  # closed, full, or not there at all
+        raise RunStopped(f"Standard output cannot be written: {error}.") from error
+
+
+def _print(
+    result: VideoResult,
+    extraction: Extraction,
+    zero_shot: ZeroShot | None,
+    arrays: bool,
+    stream: TextIO,
+) -> None:
+    clip, timestamps_ms, fps = extraction
     print(os.fsencode(result.video).decode(errors="replace"), file=stream)
     if zero_shot is not None:
         for time, predictions in zip(timestamps_ms, zero_shot.top(clip), strict=True):

@@ -10,7 +10,8 @@ from fractions import Fraction
 from typing import Any, Literal, get_args
 
 from rayclip.errors import UsageError
-from rayclip.sampling import parse_fps
+from rayclip.sampling import LARGEST_FPS, parse_fps
+from rayclip.words import NULLS
 
 OnExtraction = Literal["print", "save_numpy", "save_pickle"]
 FeatureDtype = Literal["float32", "float16"]
@@ -92,6 +93,19 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}.")
+        for name in ("output_path", "tmp_path", "model_name"):
+            if not getattr(self, name).strip():
+                raise UsageError(f"{name} is empty.")
+        for name in ("overwrite", "keep_tmp_files", "show_pred", "verbose"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name} must be true or false, not {getattr(self, name)!r}.")
+        if not all(self.video_paths):
+            raise UsageError("One of the video_paths is empty.")
+        for text in self.pred_texts:
+            if not text.isprintable() or not text.strip():
+                raise UsageError(f"The text {text!r} of pred_texts is not one that can be read.")
+        if "://" in self.tmp_path:
+            raise UsageError(f"tmp_path must be a local folder, not {self.tmp_path}.")
         for name, kind in CHOICES.items():
             value, choices = getattr(self, name), get_args(kind)
             if value not in choices:
@@ -124,12 +138,12 @@ def extraction_fps_of(value: str | int | float | Fraction | None) -> Fraction | 
     Raises:
         UsageError: it is no frame rate.
     """
-    if value is None:
+    if value is None or (isinstance(value, str) and value.lower() in NULLS):
         return None
     try:
         return parse_fps(value)
     except ValueError:
         raise UsageError(
-            f"extraction_fps must be a number above zero such as 5, 2.5 or 30000/1001, "
-            f"not {value!r}."
+            f"extraction_fps must be a number above zero, and at most {LARGEST_FPS}, such as 5, "
+            f"2.5 or 30000/1001, not {value!r}."
         ) from None

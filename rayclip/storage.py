@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from rayclip.errors import UsageError
-from rayclip.formats import FileFormat, file_format
+from rayclip.formats import SUFFIXES, FileFormat, file_format
 
 FEATURES = "_clip"
 TIMESTAMPS = "_timestamps_ms"
@@ -43,15 +43,21 @@ class Extraction(NamedTuple):
 
 
 class DoneVideos:
-    """Which videos of a folder are complete, as 16 bytes each."""
+    """Which videos of a folder are complete, as 16 bytes each.
 
-    def __init__(self, hashes: NDArray[np.uint64], frames: NDArray[np.uint64]) -> None:
+    Attributes:
+        begun: hashes of the names of all that have a features file, in any format and state.
+    """
+
+    def __init__(
+        self,
+        hashes: NDArray[np.uint64],
+        frames: NDArray[np.uint64],
+        begun: NDArray[np.uint64],
+    ) -> None:
         self._hashes = hashes
         self._frames = frames
-
-    @classmethod
-    def none(cls) -> DoneVideos:
-        return cls(np.empty(0, np.uint64), np.empty(0, np.uint64))
+        self.begun = begun
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -130,10 +136,11 @@ class OutputFolder:
         self._put(self._file(name, FEATURES), content(features))
 
     def discard(self, names: Iterable[str]) -> None:
-        """Take back that these videos are done, by removing their features files."""
+        """Take back that these videos are done, by removing their features, in any format."""
         for name in names:
-            with suppress(FileNotFoundError):  # another run took it away meanwhile
-                self._fs.rm_file(self._path(self._file(name, FEATURES)))
+            for suffix in SUFFIXES:
+                with suppress(FileNotFoundError):
+                    self._fs.rm_file(self._path(name + FEATURES + suffix))
 
     def committed_frames(self, name: str) -> int | None:
         """The number of frames of one complete video; None where it is not complete."""
@@ -144,19 +151,24 @@ class OutputFolder:
             except FileNotFoundError:
                 return None
         frames = self._files.timestamps_rows(sizes[1])
-        if frames is None or sizes[2] != self._files.features_size(frames, self._dim):
+        if not frames:
             return None
-        return frames
+        whole = [self._files.size((), "float64"), sizes[1]]
+        return frames if sizes == [*whole, self._files.features_size(frames, self._dim)] else None
 
     def done(self) -> DoneVideos:
         """List the folder once and find every complete video."""
         found = {kind: (array("Q"), array("Q")) for kind in (FPS, TIMESTAMPS, FEATURES)}
+        begun = array("Q")
         for file, size in self._arrays():
+            for suffix in SUFFIXES:
+                if file.endswith(FEATURES + suffix):
+                    begun.append(name_hash(file.removesuffix(FEATURES + suffix)))
             for kind, (hashes, sizes) in found.items():
                 if file.endswith(kind + self._files.suffix):
                     hashes.append(name_hash(file.removesuffix(kind + self._files.suffix)))
                     sizes.append(size)
-        (fps, _), timestamps, features = (
+        fps, timestamps, features = (
             (np.frombuffer(hashes, np.uint64), np.frombuffer(sizes, np.uint64))
             for hashes, sizes in found.values()
         )
@@ -169,8 +181,8 @@ class OutputFolder:
         )
         expected = [self._files.features_size(int(rows), self._dim) for rows in frames]
         whole = (frames > 0) & (features[1][in_features] == np.array(expected, np.uint64))
-        whole &= np.isin(both, fps)
-        return DoneVideos(both[whole], frames[whole])
+        whole &= np.isin(both, fps[0][fps[1] == self._files.size((), "float64")])
+        return DoneVideos(both[whole], frames[whole], np.frombuffer(begun, np.uint64))
 
     def read_run(self) -> dict[str, Any] | None:
         """What ``run.json`` says; None where there is none.
@@ -178,13 +190,13 @@ class OutputFolder:
         Raises:
             UsageError: there is one that cannot be understood.
         """
-        text = self._text(RUN_FILE)
-        if text is None:
+        content = self._content(RUN_FILE)
+        if content is None:
             return None
         try:
-            run = json.loads(text)
-            if not isinstance(run, dict):
-                raise ValueError("no JSON object")
+            run = json.loads(content)
+            if not isinstance(run, dict) or "model_name" not in run:
+                raise ValueError("it does not tell any settings")
         except ValueError as error:
             raise UsageError(f"{self.url}/{RUN_FILE} is damaged ({error}): remove it.") from error
         return run
@@ -195,12 +207,12 @@ class OutputFolder:
     def read_failures(self) -> list[dict[str, Any]]:
         """The lines of ``failures.jsonl``; those that cannot be understood are left out."""
         failures = []
-        for line in (self._text(FAILURES_FILE) or "").split("\n"):
+        for line in (self._content(FAILURES_FILE) or b"").split(b"\n"):
             try:
                 failure = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(failure, dict) and "video" in failure:
+            if isinstance(failure, dict) and isinstance(failure.get("video"), str):
                 failures.append(failure)
         return failures
 
@@ -211,11 +223,13 @@ class OutputFolder:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _text(self, name: str) -> str | None:
+    def _content(self, name: str) -> bytes | None:
         try:
-            return bytes(self._fs.cat_file(self._path(name))).decode()
+            return bytes(self._fs.cat_file(self._path(name)))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise UsageError(f"{self.url}/{name} cannot be read: {error}.") from error
 
     def _put(self, name: str, content: bytes) -> None:
         """Write a whole file or nothing: object stores do so by themselves."""
@@ -242,7 +256,7 @@ class OutputFolder:
         """Paths in this folder and sizes of all arrays, streamed where it is local."""
         try:
             if isinstance(self._fs, LocalFileSystem):
-                yield from _local_files(self._root, "", self._files.suffix)
+                yield from _local_files(self._root, "")
                 return
             self._fs.invalidate_cache(self._root)
             depth = None if self._nested else 1
@@ -265,14 +279,14 @@ def name_hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")
 
 
-def _local_files(root: str, folder: str, suffix: str) -> Iterator[tuple[str, int]]:
+def _local_files(root: str, folder: str) -> Iterator[tuple[str, int]]:
     with os.scandir(os.path.join(root, folder)) as entries:
         for entry in entries:
             path = os.path.join(folder, entry.name)
             try:
                 if entry.is_dir():
-                    yield from _local_files(root, path, suffix)
-                elif entry.name.endswith(suffix):
+                    yield from _local_files(root, path)
+                elif entry.name.endswith(SUFFIXES):
                     yield path, entry.stat().st_size
             except FileNotFoundError:  # another run took it away meanwhile
                 continue

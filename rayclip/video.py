@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -257,9 +258,11 @@ def _readable(
             if getattr(file, "size", None) == 0:
                 raise BadVideo("open", "empty_file", "the file is empty")
             return file
-        size = os.stat(path).st_size
-        if os.path.isdir(path):
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
             raise BadVideo("open", "is_a_folder", "this is a folder, not a video")
+        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
+            raise BadVideo("open", "not_a_file", "this is not a regular file")
         os.close(os.open(path, os.O_RDONLY))
     except FileNotFoundError:
         raise BadVideo("open", "not_found", "there is no such file") from None
@@ -267,7 +270,7 @@ def _readable(
         raise
     except Exception as error:  # each storage has exceptions of its own
         raise VideoError("read", "read_failed", f"reading failed: {error}") from error
-    if size == 0:
+    if status.st_size == 0:
         raise BadVideo("open", "empty_file", "the file is empty")
     return path
 

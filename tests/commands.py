@@ -64,7 +64,11 @@ def start_rayclip(
         for process in reversed(family(command)):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        command.communicate()
+        for pipe in (command.stdout, command.stderr):
+            if pipe is not None and not pipe.closed:
+                pipe.read()
+                pipe.close()
+        command.wait()
 
 
 def finish(command: subprocess.Popen[str]) -> Finished:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapes
-from commands import Finished, call
+from commands import Finished, call, start_rayclip
 
 WITHOUT_RAY = ("--model-name", "demo", "--address", "none")
 
@@ -151,6 +151,11 @@ def test_a_failure_that_is_mended_leaves_the_list(clip: Path, tmp_path: Path) ->
         (("a.mp4", "--address", "ray://head:10001"), "ray job submit"),
         (("a.mp4", "--storage-options", "secret"), "storage_options must be a JSON object"),
         (("a/x.mp4", "b/x.mp4", "--on-extraction", "save_numpy"), "a/x.mp4 and b/x.mp4"),
+        (("a/x.mp4", "b/x.mp4", "--keep-tmp-files"), "a/x.mp4 and b/x.mp4"),
+        (("a.mp4", "--output-path", ""), "output_path is empty"),
+        (("a.mp4", "--tmp-path", "s3://b/tmp"), "tmp_path must be a local folder"),
+        (("a.mp4", "--pred-texts", "\udcff"), "of pred_texts is not one that can be read"),
+        (("a.mp4", ""), "One of the video_paths is empty"),
         (
             ("a.mp4", "--on-extraction", "save_numpy", "--output-path", "nowhere://x"),
             "nowhere://x/clip/demo cannot be used: Protocol not known",
@@ -168,6 +173,53 @@ def test_a_wrong_command_is_one_sentence_and_status_2(
     assert sentence in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_overwrite_leaves_what_was_made(clip: Path, tmp_path: Path) -> None:
+    save(tmp_path, clip)
+    before = (tmp_path / "clip/demo/shapes_clip.npy").read_bytes()
+    long = ["--show-pred", "--pred-texts", "too long " * 50]
+    refused = save(tmp_path, clip, "--overwrite", *long)
+    assert refused.status == 2
+    assert "too long" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert (tmp_path / "clip/demo/shapes_clip.npy").read_bytes() == before
+
+
+def test_an_output_path_that_is_a_file_is_refused(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refused = save(tmp_path / "file", clip)
+    assert refused.status == 2
+    assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("run.json", b"\xff\xfe"), ("run.json", b"{}"), ("failures.jsonl", b'\xff\n{"video": {}}\n')],
+)
+def test_damaged_records_are_no_traceback(
+    name: str, content: bytes, clip: Path, tmp_path: Path
+) -> None:
+    save(tmp_path, clip)
+    (tmp_path / "clip/demo" / name).write_bytes(content)
+    again = save(tmp_path, clip)
+    if name == "run.json":
+        assert again.status == 2
+        assert "is damaged" in again.stderr
+    else:
+        assert again.status == 0
+
+
+def test_a_pipe_that_is_closed_stops_the_run_in_a_sentence(clip: Path, tmp_path: Path) -> None:
+    words = ["extract", clip, clip, *WITHOUT_RAY, "--extraction-fps", "1"]
+    with start_rayclip(*words) as running:
+        assert running.stdout is not None
+        running.stdout.close()
+        assert running.stderr is not None
+        told = running.stderr.read()
+        assert running.wait() == 3, told
+    assert "Standard output cannot be written" in told
+    assert "Traceback" not in told
 
 
 def test_an_unknown_option_is_refused() -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import checkpoints
-import filelock
 import numpy as np
 import pytest
 import torch
@@ -266,23 +265,6 @@ class TestLoading:
         state_dict = checkpoints.small_vit().state_dict()
         torch.save(state_dict, checkpoint, _use_new_zipfile_serialization=False)
         assert load_clip("custom", str(checkpoint), "cpu").n_px == 40
-
-    def test_processes_of_a_node_take_turns_with_official_weights(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("HOME", str(tmp_path))
-        asked_for = []
-
-        def load_alone(name: str, device: str) -> tuple[Any, None]:
-            other_process = filelock.FileLock(tmp_path / ".cache" / "clip" / "rayclip.lock")
-            with pytest.raises(filelock.Timeout):
-                other_process.acquire(timeout=0)
-            asked_for.append(name)
-            return checkpoints.small_vit().float(), None
-
-        monkeypatch.setattr(clip, "load", load_alone)
-        load_clip("ViT-B/32", device="cpu")
-        assert asked_for == ["ViT-B/32"]
 
 
 class TestDescribe:

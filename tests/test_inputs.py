@@ -74,8 +74,9 @@ def test_a_list_may_lie_behind_a_url(tmp_path: Path, memory_url: str, name: str)
     assert videos(list_file=f"{memory_url}/{name}") == ["a.mp4"]
 
 
-def test_an_empty_list_is_no_error(tmp_path: Path) -> None:
-    assert videos(list_file=text_list(tmp_path, "")) == []
+def test_an_empty_list_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no videos"):
+        videos(list_file=text_list(tmp_path, "\n\n"))
 
 
 def test_a_list_can_be_read_again(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from rayclip.errors import UsageError
+from rayclip.formats import file_format
 from rayclip.inputs import stem
-from rayclip.plan import Plan, plan_files
+from rayclip.plan import Plan, begin, plan_files
 from rayclip.run_record import COMPARED
 from rayclip.storage import Extraction, OutputFolder
 
@@ -39,7 +40,9 @@ def test_into_a_new_folder_every_video_is_done_in_input_order(folder: OutputFold
 
 
 def test_the_record_is_written_before_the_work_begins(folder: OutputFolder) -> None:
-    plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=False)
+    plan = plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=False)
+    assert folder.read_run() is None  # nothing changes before the machine is up
+    begin(plan, folder, RECORD)
     assert folder.read_run() == RECORD
 
 
@@ -121,24 +124,27 @@ def test_another_device_or_batch_size_is_no_other_setting(folder: OutputFolder) 
 def test_overwrite_makes_everything_again(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     plan = plan_files(inputs("a.mp4", "b.mp4"), stem, folder, RECORD, overwrite=True)
-    assert plan == Plan(["a.mp4", "b.mp4"], skipped=0)
+    assert plan == Plan(["a.mp4", "b.mp4"], skipped=0, discarded=["a"])
 
 
 def test_overwrite_takes_back_the_old_features_first(folder: OutputFolder) -> None:
     committed(folder, ["a", "b"], RECORD)
-    plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=True)
+    plan = plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=True)
+    assert (folder.committed_frames("a"), folder.committed_frames("b")) == (2, 2)
+    begin(plan, folder, RECORD)
     assert (folder.committed_frames("a"), folder.committed_frames("b")) == (None, 2)
 
 
 def test_overwrite_with_the_same_input_twice_takes_it_back_once(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     plan = plan_files(inputs("a.mp4", "a.mp4"), stem, folder, RECORD, overwrite=True)
-    assert plan == Plan(["a.mp4"], skipped=0)
+    assert plan == Plan(["a.mp4"], skipped=0, discarded=["a"])
 
 
 def test_overwrite_with_other_settings_may_replace_all_that_is_there(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
-    plan_files(inputs("a.mp4", "b.mp4"), stem, folder, OTHER_RECORD, overwrite=True)
+    plan = plan_files(inputs("a.mp4", "b.mp4"), stem, folder, OTHER_RECORD, overwrite=True)
+    begin(plan, folder, OTHER_RECORD)
     assert folder.read_run() == OTHER_RECORD
 
 
@@ -146,6 +152,35 @@ def test_overwrite_with_other_settings_is_refused_where_other_videos_would_stay(
     folder: OutputFolder,
 ) -> None:
     committed(folder, ["a", "b", "c"], RECORD)
-    with pytest.raises(UsageError, match=r"2 other videos .*extraction_fps=5 \(now 1\)"):
+    with pytest.raises(UsageError, match=r"other videos, 2 of them, .*extraction_fps=5 \(now 1\)"):
         plan_files(inputs("a.mp4"), stem, folder, OTHER_RECORD, overwrite=True)
     assert folder.committed_frames("a") == 2
+
+
+# ---- several formats in one folder ----
+
+
+def pickles(folder: OutputFolder) -> OutputFolder:
+    return OutputFolder(folder.url, DIM, {}, file_format("save_pickle", "float32"))
+
+
+def test_files_of_another_format_count_where_settings_differ(folder: OutputFolder) -> None:
+    committed(folder, ["a"], RECORD)
+    with pytest.raises(UsageError, match=r"extraction_fps=5 \(now 1\)"):
+        plan_files(inputs("a.mp4"), stem, pickles(folder), OTHER_RECORD, overwrite=False)
+
+
+def test_damaged_files_count_where_settings_differ(folder: OutputFolder, tmp_path: Path) -> None:
+    committed(folder, ["a"], RECORD)
+    (tmp_path / "out" / "a_timestamps_ms.npy").write_bytes(b"half")
+    with pytest.raises(UsageError, match=r"extraction_fps=5 \(now 1\)"):
+        plan_files(inputs("a.mp4"), stem, folder, OTHER_RECORD, overwrite=False)
+
+
+def test_overwrite_takes_back_the_files_of_every_format(folder: OutputFolder) -> None:
+    committed(folder, ["a"], RECORD)
+    committed(pickles(folder), ["a"], RECORD)
+    plan = plan_files(inputs("a.mp4"), stem, pickles(folder), OTHER_RECORD, overwrite=True)
+    begin(plan, pickles(folder), OTHER_RECORD)
+    assert folder.committed_frames("a") is None
+    assert pickles(folder).committed_frames("a") is None

@@ -11,7 +11,6 @@ import pytest
 from rayclip.errors import UsageError
 from rayclip.formats import file_format, npy_size
 from rayclip.storage import (
-    DoneVideos,
     Extraction,
     OutputFolder,
     model_folder,
@@ -209,10 +208,6 @@ def test_a_discarded_video_is_no_longer_done(url: str) -> None:
 
 def test_a_video_that_another_run_took_away_meanwhile_can_be_discarded(tmp_path: Path) -> None:
     opened(tmp_path).discard(["gone"])
-
-
-def test_no_videos_are_done_at_first() -> None:
-    assert (len(DoneVideos.none()), DoneVideos.none().frames_of("cat")) == (0, None)
 
 
 # ---- run.json and failures.jsonl ----

@@ -284,7 +284,13 @@ class VideoExtractor:
             )
         except VideoError as error:
             failure = Failure.of(opened.video, error, opened.attempt)
-            return VideoResult(opened.video, 0, failure)
+        except RunStopped:
+            raise
+        except Exception as error:  # a bug of ours must not take the other videos along
+            logger.exception("finishing %s", opened.video)
+            bug = VideoError("write", "internal_error", f"{type(error).__name__}: {error}")
+            failure = Failure.of(opened.video, bug, opened.attempt)
+        return VideoResult(opened.video, 0, failure)
 
     def _commit(self, folder: OutputFolder, video: str, extraction: Extraction) -> None:
         predictions = None
