@@ -164,6 +164,7 @@ def _in_process(
         lambda: [batcher.stats],
         batcher.ready.result,
     )
+    batcher.close()  # not after an error: that would wait for all that is queued
 
 
 @contextmanager

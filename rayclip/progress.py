@@ -16,6 +16,7 @@ from rayclip.results import Summary
 
 TERMINAL_PERIOD_S = 0.5
 PLAIN_PERIOD_S = 10.0
+NAMED_FAILURES = 10  # at the end of a run that writes all of them to a file
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def summary_lines(summary: Summary) -> list[str]:
         lines.append(f"features: {summary.output_path}")
     if summary.failed:
         lines.append("failed:")
-        lines += [f"  {f.video}: {f.message} ({f.stage}: {f.code})" for f in summary.failed[:10]]
-        if len(summary.failed) > 10:
-            lines.append(f"  and {len(summary.failed) - 10} more")
+        named = len(summary.failed) if summary.output_path is None else NAMED_FAILURES
+        lines += [f"  {f.video}: {f.message} ({f.stage}: {f.code})" for f in summary.failed[:named]]
+        if len(summary.failed) > named:
+            lines.append(f"  and {len(summary.failed) - named} more, in failures.jsonl")
     return lines

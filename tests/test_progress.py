@@ -101,10 +101,15 @@ def test_the_summary_says_what_was_done_skipped_and_failed(
     assert summary_lines(summary) == lines
 
 
-def test_of_many_failures_ten_are_named() -> None:
-    lines = summary_lines(Summary(failed=failures(13)))
+def test_of_many_failures_that_are_in_a_file_ten_are_named() -> None:
+    lines = summary_lines(Summary(failed=failures(13), output_path="out"))
     assert len([line for line in lines if "not_found" in line]) == 10
-    assert lines[-1] == "  and 3 more"
+    assert lines[-1] == "  and 3 more, in failures.jsonl"
+
+
+def test_failures_that_are_in_no_file_are_all_named() -> None:
+    lines = summary_lines(Summary(failed=failures(13)))
+    assert len([line for line in lines if "not_found" in line]) == 13
 
 
 # ---- while it goes on ----

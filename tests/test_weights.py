@@ -23,9 +23,9 @@ import torch
 from commands import wait_until
 
 from rayclip import weights
-from rayclip.errors import WeightsUnavailable
-from rayclip.models import OFFICIAL_MODELS
-from rayclip.weights import MIRROR_VARIABLE, official_checkpoint
+from rayclip.errors import UsageError, WeightsUnavailable
+from rayclip.models import OFFICIAL_MODELS, describe
+from rayclip.weights import MIRROR_VARIABLE, official_checkpoint, placed_checkpoint
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # clip imports pkg_resources, which is deprecated
@@ -379,3 +379,40 @@ def test_a_cache_for_reading_only_is_used(mirror: Mirror, cache: Path) -> None:
     cache.chmod(0o500)
     assert fetch(mirror, cache).read_bytes() == CONTENT
     assert mirror.requests == []
+
+
+# ---- a user's own checkpoint ----
+
+
+def test_weights_at_a_url_are_copied_and_described(
+    tmp_path: Path, memory_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    content = checkpoints.save_state_dict(checkpoints.small_vit(), tmp_path / "m.pt").read_bytes()
+    fsspec.filesystem("memory").pipe_file(f"{memory_url}/mine.pt", content)
+    spec = describe("custom", f"{memory_url}/mine.pt")
+    assert spec.weights_sha256 == hashlib.sha256(content).hexdigest()
+    assert spec.checkpoint is not None
+    assert Path(spec.checkpoint).read_bytes() == content
+    assert [path.suffix for path in Path(spec.checkpoint).parent.iterdir()] == [".pt"]
+
+
+@pytest.mark.parametrize("url", ["memory://nothing/there.pt", "nosuch://x/y.pt"])
+def test_weights_at_a_url_that_cannot_be_read_are_refused(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UsageError, match=f"The weights {url} cannot be read"):
+        describe("custom", url)
+
+
+def test_a_checkpoint_from_another_node_is_placed_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    path = Path(placed_checkpoint(b"weights", sha256))
+    path.write_bytes(b"damaged")
+    assert Path(placed_checkpoint(b"weights", sha256)) == path
+    assert path.read_bytes() == b"weights"
+    assert [one.name for one in path.parent.iterdir()] == [f"{sha256}.pt"]
