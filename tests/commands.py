@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -57,6 +58,7 @@ def start_rayclip(
         text=True,
         env={**os.environ, **(env or {})},
         start_new_session=True,
+        preexec_fn=_listen_to_interrupts,
     )
     try:
         yield command
@@ -69,6 +71,11 @@ def start_rayclip(
                 pipe.read()
                 pipe.close()
         command.wait()
+
+
+def _listen_to_interrupts() -> None:
+    """A suite that runs in the background of a script ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(command: subprocess.Popen[str]) -> Finished:
