@@ -2,7 +2,14 @@
 
 from rayclip.api import extract
 from rayclip.clip_model import ClipModel, load_clip
-from rayclip.errors import BadVideo, RayclipError, RunStopped, UsageError, VideoError
+from rayclip.errors import (
+    BadVideo,
+    RayclipError,
+    RunStopped,
+    UsageError,
+    VideoError,
+    WeightsUnavailable,
+)
 from rayclip.results import Failure, Summary
 from rayclip.video import iter_frames
 
@@ -15,6 +22,7 @@ __all__ = [
     "Summary",
     "UsageError",
     "VideoError",
+    "WeightsUnavailable",
     "extract",
     "iter_frames",
     "load_clip",
