@@ -164,7 +164,9 @@ def test_the_top_label_of_show_pred_is_the_drawn_shape_and_the_numbers_are_opena
             index = int(order[frame, rank])
             logit, probability, label = next(printed).split(" | ")
             assert float(logit) == pytest.approx(float(logits[frame, index]), abs=1.1e-3)
-            assert float(probability) == pytest.approx(float(probabilities[frame, rank]), abs=1.1e-3)
+            assert float(probability) == pytest.approx(
+                float(probabilities[frame, rank]), abs=1.1e-3
+            )
             assert label == texts[index]
         assert next(printed) == ""
 
