@@ -33,21 +33,6 @@ class EncoderSettings:
     threads: int | None
 
 
-@dataclass(frozen=True)
-class EncoderInfo:
-    """An encoder that is up.
-
-    Attributes:
-        node_id: Ray's name of its node.
-        device: where the model is, e.g. ``cuda:0``.
-        batch_size: frames per forward pass.
-    """
-
-    node_id: str
-    device: str
-    batch_size: int
-
-
 def load_encoder_model(settings: EncoderSettings) -> ClipModel:
     """Load the model.
 
@@ -83,14 +68,12 @@ class Encoder:
             settings = replace(settings, spec=replace(settings.spec, checkpoint=path))
         self._batcher = Batcher(lambda: load_encoder_model(settings))
 
-    def ready(self) -> EncoderInfo:
-        """Wait for the model; raises what went wrong while it was loaded."""
+    def ready(self) -> str:
+        """Wait for the model, and name the node; raises what went wrong while it was loaded."""
         import ray
 
-        model = self._batcher.ready.result()
-        assert isinstance(model, ClipModel)
-        node_id = ray.get_runtime_context().get_node_id()
-        return EncoderInfo(node_id, model.device, model.batch_size)
+        self._batcher.ready.result()
+        return ray.get_runtime_context().get_node_id()
 
     def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 ``[n, n_px, n_px, 3]`` to float32 ``[n, D]``, in batches shared with others."""

@@ -15,7 +15,7 @@ from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayclip.actors.batcher import BatchStats
-from rayclip.actors.encoder import Encoder, EncoderInfo, EncoderSettings
+from rayclip.actors.encoder import Encoder, EncoderSettings
 from rayclip.actors.resources import EncoderResources
 from rayclip.errors import RunStopped
 from rayclip.zeroshot import ZeroShot
@@ -78,7 +78,7 @@ class Pool:
         self._starting = {
             asyncio.ensure_future(self._ready(handle)): i for i, handle in enumerate(self._handles)
         }
-        self._up: dict[int, EncoderInfo] = {}
+        self._up: dict[int, str] = {}
         self._reasons: list[str] = []
         self._stop_reason: str | None = None
         self._groups: dict[str, _Group] = {}
@@ -98,7 +98,7 @@ class Pool:
                 raise RunStopped(self._reasons[-1])
             await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
             self._collect_started()
-        return [EncoderAddress(i, self._handles[i], info.node_id) for i, info in self._up.items()]
+        return [EncoderAddress(i, self._handles[i], node_id) for i, node_id in self._up.items()]
 
     async def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
         """Let an encoder encode texts."""
@@ -160,9 +160,9 @@ class Pool:
             work[index] += stats
         return RunState(self._done, self._failed, tuple(work))
 
-    async def _ready(self, handle: Any) -> EncoderInfo:
-        info: EncoderInfo = await handle.ready.remote()
-        return info
+    async def _ready(self, handle: Any) -> str:
+        node_id: str = await handle.ready.remote()
+        return node_id
 
     def _collect_started(self) -> None:
         for task in [task for task in self._starting if task.done()]:
