@@ -71,7 +71,10 @@ def _connect(address: str, verbose: bool) -> None:
             ray.init(address=address, **_quiet_options(verbose))
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"No Ray cluster answers at {address}: {reason}") from error
+        raise UsageError(
+            f"No Ray cluster answers at {address}: {reason}. (Where a cluster demands a token, set "
+            "RAY_AUTH_MODE=token and have the token in RAY_AUTH_TOKEN or ~/.ray/auth_token.)"
+        ) from error
 
 
 @contextmanager

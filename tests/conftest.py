@@ -41,6 +41,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = free.getsockname()[1]
     folder = tmp_path_factory.mktemp("ray")
     environment = {**os.environ, **ON_LOOPBACK, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["RAY_AUTH_MODE"] = "disabled"  # else a token in ~/.ray would be demanded
     start = (
         f"start --head --block --node-ip-address=127.0.0.1 --port={port} --num-cpus=4 "
         f"--num-gpus=0 --include-dashboard=false --temp-dir=/tmp/rc-{port}"
