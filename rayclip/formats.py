@@ -5,19 +5,23 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rayclip.spool import slices
 
 LARGEST_OVERHEAD = 512  # bytes of a file beside its numbers, at the most
 SUFFIXES = (".npy", ".pkl")
 UNFRAMED = 65_536  # pickle writes bytes objects from this length on in one and the same way
 
 Shape = tuple[int, ...]
+Around = Callable[[Shape, str], tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,33 @@ class FileFormat:
     Attributes:
         suffix: ``.npy`` or ``.pkl``.
         dtype: of the features, ``float32`` or ``float16``.
-        content: makes the bytes of a file from an array.
-        size: the length of those bytes, from shape and dtype alone.
+        around: what a file has before and after its numbers, from shape and dtype alone.
     """
 
     suffix: str
     dtype: str
-    content: Callable[[NDArray[Any]], bytes]
-    size: Callable[[Shape, str], int]
+    around: Around
+
+    def write(self, file: IO[bytes], values: NDArray[Any], dtype: str) -> None:
+        """Write an array as a whole file, slice by slice, in C order.
+
+        Args:
+            file: takes the bytes.
+            values: of any shape; a ``np.memmap`` does not come into memory as a whole.
+            dtype: of the numbers in the file, to which each slice is converted.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        head, tail = self.around(values.shape, dtype)
+        file.write(head)
+        for rows in slices(values):
+            file.write(np.ascontiguousarray(rows, dtype).data)
+        file.write(tail)
+
+    def size(self, shape: Shape, dtype: str) -> int:
+        """How many bytes :meth:`write` writes for an array of this shape."""
+        return _size(self.around, shape, dtype)
 
     def features_size(self, frames: int, dim: int) -> int:
         """Bytes of the features file of so many frames."""
@@ -42,41 +65,34 @@ class FileFormat:
 
     def timestamps_rows(self, size: int) -> int | None:
         """Rows of a timestamps file by its size; None where no number of rows gives that size."""
-        return _rows(self.size, size)
+        return _rows(self.around, size)
 
 
 def file_format(on_extraction: str, feature_dtype: str) -> FileFormat:
     """The format of ``save_numpy`` or ``save_pickle``."""
     if on_extraction == "save_pickle":
-        return FileFormat(".pkl", feature_dtype, pickled, pickled_size)
-    return FileFormat(".npy", feature_dtype, npy, npy_size)
+        return FileFormat(".pkl", feature_dtype, around_pickled)
+    return FileFormat(".npy", feature_dtype, around_npy)
 
 
-def npy(values: NDArray[Any]) -> bytes:
-    """The content of a ``.npy`` file."""
-    file = io.BytesIO()
-    np.save(file, values, allow_pickle=False)
-    return file.getvalue()
-
-
-def npy_size(shape: Shape, dtype: str) -> int:
-    """``len(npy(array))`` for an array of this shape and dtype."""
+def around_npy(shape: Shape, dtype: str) -> tuple[bytes, bytes]:
+    """What ``np.save`` writes before and after the numbers."""
     header = io.BytesIO()
     description = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, description)
-    return header.tell() + _bytes_of(shape, dtype)
+    return header.getvalue(), b""
 
 
-def pickled(values: NDArray[Any]) -> bytes:
-    """The content of a ``.pkl`` file."""
-    return pickle.dumps(np.asarray(values, order="C"), protocol=4)
-
-
-def pickled_size(shape: Shape, dtype: str) -> int:
-    """``len(pickled(array))`` for an array of this shape and dtype."""
+def around_pickled(shape: Shape, dtype: str) -> tuple[bytes, bytes]:
+    """What ``pickle.dumps(array, protocol=4)`` has before and after the numbers."""
     numbers = _bytes_of(shape, dtype)
-    stand_in = bytes(min(numbers, UNFRAMED))
-    return len(pickle.dumps(_Reduced(shape, dtype, stand_in), protocol=4)) - len(stand_in) + numbers
+    stand_in = b"\xff" * min(numbers, UNFRAMED)
+    content = pickle.dumps(_Reduced(shape, dtype, stand_in), protocol=4)
+    end = content.rindex(b"\xff") + 1  # no such byte comes after the numbers
+    head, tail = content[: end - len(stand_in)], content[end:]
+    if numbers > UNFRAMED:
+        head = head.removesuffix(_length_of_bytes(UNFRAMED)) + _length_of_bytes(numbers)
+    return head, tail
 
 
 class _Reduced:
@@ -94,14 +110,26 @@ class _Reduced:
         return make, arguments, (version, self._shape, dtype, is_fortran, self._numbers)
 
 
+def _length_of_bytes(length: int) -> bytes:
+    """What a pickle has before the content of a bytes object of at least 256 bytes."""
+    if length < 2**32:
+        return pickle.BINBYTES + struct.pack("<I", length)
+    return pickle.BINBYTES8 + struct.pack("<Q", length)
+
+
 def _bytes_of(shape: Shape, dtype: str) -> int:
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
+def _size(around: Around, shape: Shape, dtype: str) -> int:
+    head, tail = around(shape, dtype)
+    return len(head) + _bytes_of(shape, dtype) + len(tail)
+
+
 @lru_cache(maxsize=65_536)
-def _rows(size_of: Callable[[Shape, str], int], size: int) -> int | None:
+def _rows(around: Around, size: int) -> int | None:
     most = size // 8
     for rows in range(most, max(0, most - LARGEST_OVERHEAD // 8), -1):
-        if size_of((rows,), "float64") == size:
+        if _size(around, (rows,), "float64") == size:
             return rows
     return None

@@ -29,13 +29,16 @@ from rayclip.run_record import run_record
 from rayclip.sampling import FrameChoice
 from rayclip.settings import Settings
 from rayclip.storage import OutputFolder, model_folder
+from rayclip.watchdog import LIBAV
 from rayclip.zeroshot import ZeroShot, prompts
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from rayclip.actors.resources import EncoderResources
+    from rayclip.actors.segments import Division
 
+SEGMENT_S = 300.0  # of a long video that several tasks decode
 DECODING_MEMORY = 512 * 2**20  # bytes that a decoding task asks of its node
 
 
@@ -220,6 +223,10 @@ def _dataset_results(
     import ray.data
 
     from rayclip.actors.resources import videos_per_task
+    from rayclip.actors.segments import Division
+
+    # Long videos are divided among tasks like those of the step.
+    division = Division(SEGMENT_S, tasks, resources.decoding_cpus, DECODING_MEMORY)
 
     # 1. The list: one row for each video.
     dataset: ray.data.Dataset = ray.data.from_arrow(pa.table({"video": video_column(videos)}))
@@ -232,11 +239,11 @@ def _dataset_results(
     step: Any = extract_group
     dataset = dataset.map_batches(
         step,
-        fn_kwargs={"job": job, "pool": pool, "dim": spec.dim},
+        fn_kwargs={"job": job, "pool": pool, "division": division, "dim": spec.dim},
         batch_size=None,
         batch_format="pyarrow",
-        num_cpus=resources.decoding_cpus,
-        memory=DECODING_MEMORY,
+        num_cpus=division.cpus,
+        memory=division.memory,
     )
 
     if not settings.verbose:
@@ -252,16 +259,20 @@ def _dataset_results(
         raise RunStopped(_why_it_stopped(pool, error)) from error
 
 
-def extract_group(table: pa.Table, *, job: ExtractionJob, pool: Any, dim: int) -> pa.Table:
+def extract_group(
+    table: pa.Table, *, job: ExtractionJob, pool: Any, division: Division, dim: int
+) -> pa.Table:
     """The step of the pipeline, in a decoding task.
 
     Input: rows with ``video``. Output: one row for each, in order, in ``result_schema(dim)``.
     """
     from rayclip.actors.client import RemoteAttempts, RemoteEncoders
+    from rayclip.actors.segments import RemoteSegments
 
     videos = map(os.fsdecode, table.column("video").to_pylist())
     with RemoteAttempts(pool) as attempts:
-        extractor = VideoExtractor(job, RemoteEncoders(pool), attempts)
+        segments = RemoteSegments(job, pool, division)
+        extractor = VideoExtractor(job, RemoteEncoders(pool), attempts, segments, LIBAV.watching)
         return to_table(extractor.run(videos), dim)
 
 

@@ -58,7 +58,10 @@ def resize_crop(rgb: NDArray[np.uint8], n_px: int) -> NDArray[np.uint8]:
     height, width = rgb.shape[:2]
     box = clip_box(width, height, n_px)
     image = Image.fromarray(rgb)
-    if image.size != (box.width, box.height):
-        image = image.resize((box.width, box.height), Image.Resampling.BICUBIC)
-    square = image.crop((box.left, box.top, box.left + n_px, box.top + n_px))
-    return np.asarray(square)
+    if height <= width:
+        # Pillow resizes rows first, then columns: those that are cut off need no second pass
+        image = image.resize((box.width, height), Image.Resampling.BICUBIC)
+        image = image.crop((box.left, 0, box.left + n_px, height))
+        return np.asarray(image.resize((n_px, n_px), Image.Resampling.BICUBIC))
+    image = image.resize((box.width, box.height), Image.Resampling.BICUBIC)
+    return np.asarray(image.crop((0, box.top, n_px, box.top + n_px)))

@@ -20,9 +20,11 @@ from av.video.format import VideoFormat
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
+from rayclip.decoding import ShownFrame
 from rayclip.errors import VideoError
 from rayclip.orientation import orientation
-from rayclip.video import ShownFrame, VideoSource, open_video
+from rayclip.source import VideoSource
+from rayclip.video import open_video
 
 ENCODER: Final = "libx264"  # ffmpeg's choice for mp4; its defaults there are crf 23, preset medium
 ALL_COLOURS = "yuv444p"  # for pixel formats that libx264 does not take, RGB among them

@@ -7,10 +7,10 @@ Nothing here knows about files, decoders or pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 RULE_VERSION = 1
 """Recorded with every run; raised whenever the same video would give other frames."""
@@ -47,16 +47,6 @@ def rescale_nearest(value: int, numerator: int, denominator: int) -> int:
     return -rounded if value < 0 else rounded
 
 
-class Timed(Protocol):
-    """A frame with its place in time, in units of the stream's time base."""
-
-    @property
-    def pts(self) -> int: ...
-
-    @property
-    def duration(self) -> int: ...
-
-
 @dataclass(frozen=True)
 class FrameChoice:
     """Which frames of a video are wanted: all, some each second, or some in all.
@@ -80,68 +70,63 @@ def evenly_spaced(frames: int, total: int) -> list[int]:
     return [(2 * k + 1) * frames // (2 * total) for k in range(total)]
 
 
-FrameT = TypeVar("FrameT", bound=Timed)
+class FrameRule(Protocol):
+    """Says at which times of the output a picture is shown.
 
-
-@dataclass(frozen=True)
-class TickGrid:
-    """The ticks of one output rate over one stream.
-
-    Attributes:
-        time_base: seconds per unit of the stream's pts.
-        fps: ticks per second.
-        start_us: the container's start (minimum over all its streams) in microseconds.
+    A rule keeps no state, so a video may be cut anywhere and picked part by part.
     """
 
-    time_base: Fraction
-    fps: Fraction
-    start_us: int
+    def timestamps_ms(self, number: int, pts: int, begin: int, end: int) -> tuple[float, ...]:
+        """The times of the output that show this picture, in ms; none where it is passed over.
+
+        Args:
+            number: of the picture in presentation order, from 0.
+            pts: its own time.
+            begin: from when on it is on the screen. After ``pts`` where timestamps went back.
+            end: from when on the next one is. All three in units of the stream's time base.
+        """
+        ...
+
+
+class EveryFrame:
+    """Shows every picture, or those of some numbers, each once and at its own time."""
+
+    def __init__(
+        self, time_base: Fraction, start_us: int, numbers: Container[int] | None = None
+    ) -> None:
+        self._ms_per_unit = time_base * 1000
+        self._start_ms = Fraction(start_us, 1000)
+        self._numbers = numbers
+
+    def timestamps_ms(self, number: int, pts: int, begin: int, end: int) -> tuple[float, ...]:
+        if self._numbers is not None and number not in self._numbers:
+            return ()
+        return (float(pts * self._ms_per_unit - self._start_ms),)
+
+
+class TickGrid:
+    """Shows at every tick of a rate the last picture whose rounded time is not after it."""
+
+    def __init__(self, time_base: Fraction, start_us: int, fps: Fraction) -> None:
+        """Lay ticks over a stream.
+
+        Args:
+            time_base: seconds per unit of the stream's pts.
+            start_us: the container's start (minimum over all its streams) in microseconds.
+            fps: ticks per second.
+        """
+        self._offset = rescale_nearest(
+            -start_us, time_base.denominator, MICROSECONDS * time_base.numerator
+        )
+        self._numerator = time_base.numerator * fps.numerator
+        self._denominator = time_base.denominator * fps.denominator
+        self._fps = fps
 
     def tick(self, pts: int) -> int:
         """The tick nearest to a pts, counted from the container's start."""
-        offset = rescale_nearest(
-            -self.start_us, self.time_base.denominator, MICROSECONDS * self.time_base.numerator
+        return rescale_nearest(pts + self._offset, self._numerator, self._denominator)
+
+    def timestamps_ms(self, number: int, pts: int, begin: int, end: int) -> tuple[float, ...]:
+        return tuple(
+            float(tick / self._fps * 1000) for tick in range(self.tick(begin), self.tick(end))
         )
-        return rescale_nearest(
-            pts + offset,
-            self.time_base.numerator * self.fps.numerator,
-            self.time_base.denominator * self.fps.denominator,
-        )
-
-    def milliseconds(self, tick: int) -> float:
-        """The time of a tick in ms."""
-        return float(tick / self.fps * 1000)
-
-
-def shown_ticks(frames: Iterable[FrameT], grid: TickGrid) -> Iterator[tuple[FrameT, range]]:
-    """Pair each frame that is shown with the consecutive ticks that show it.
-
-    Args:
-        frames: in presentation order. Held one at a time (two before the first tick), so any
-            length goes.
-        grid: the output ticks.
-
-    Yields:
-        ``(frame, ticks)`` with at least one tick each; over the whole stream the ticks are
-        consecutive. A stream too short to hit any tick gives its first frame at tick 0.
-    """
-    first = previous = None
-    next_tick = 0
-    gap = 0
-    for frame in frames:
-        tick = grid.tick(frame.pts)
-        if previous is None:
-            first, next_tick = frame, tick
-        else:
-            gap = max(frame.pts - previous.pts, 0)
-            if tick > next_tick:
-                yield previous, range(next_tick, tick)
-                first, next_tick = None, tick
-        previous = frame
-    if previous is None:
-        return
-    end = grid.tick(previous.pts + (previous.duration or gap or 1))
-    if end > next_tick:
-        yield previous, range(next_tick, end)
-    elif first is not None:
-        yield first, range(1)

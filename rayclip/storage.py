@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import fsspec
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rayclip.errors import UsageError
 from rayclip.formats import SUFFIXES, FileFormat, file_format
+from rayclip.whole_files import write_whole
 
 FEATURES = "_clip"
 TIMESTAMPS = "_timestamps_ms"
@@ -32,7 +33,7 @@ class Extraction(NamedTuple):
     """What is kept of one video.
 
     Attributes:
-        clip: features, float32 ``[T, D]``.
+        clip: features, float32 ``[T, D]``; those of a long video may be a ``np.memmap``.
         timestamps_ms: float64 ``[T]``, ms from the container's start.
         fps: the video's own average frame rate.
     """
@@ -125,15 +126,13 @@ class OutputFolder:
             extraction: its arrays.
             predictions: the content of ``{name}_pred.csv``, where there is one.
         """
-        content = self._files.content
         if self._nested:
             self._fs.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
         if predictions is not None:
             self._put(name + PREDICTIONS_FILE, predictions)
-        self._put(self._file(name, FPS), content(np.array(extraction.fps, np.float64)))
-        self._put(self._file(name, TIMESTAMPS), content(extraction.timestamps_ms))
-        features = extraction.clip.astype(self._files.dtype)
-        self._put(self._file(name, FEATURES), content(features))
+        self._put_array(self._file(name, FPS), np.array(extraction.fps), "float64")
+        self._put_array(self._file(name, TIMESTAMPS), extraction.timestamps_ms, "float64")
+        self._put_array(self._file(name, FEATURES), extraction.clip, self._files.dtype)
 
     def discard(self, names: Iterable[str]) -> None:
         """Take back that these videos are done, by removing their features, in any format."""
@@ -232,22 +231,12 @@ class OutputFolder:
             raise UsageError(f"{self.url}/{name} cannot be read: {error}.") from error
 
     def _put(self, name: str, content: bytes) -> None:
-        """Write a whole file or nothing: object stores do so by themselves."""
-        path = self._path(name)
-        if not isinstance(self._fs, LocalFileSystem):
-            self._fs.pipe_file(path, content)
-            return
-        temporary = f"{self._root}/.{uuid.uuid4().hex}.tmp"
-        try:
-            with open(temporary, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
+        write_whole(self._fs, self._path(name), len(content), lambda file: file.write(content))
+
+    def _put_array(self, name: str, values: NDArray[Any], dtype: str) -> None:
+        size = self._files.size(values.shape, dtype)
+        write = partial(self._files.write, values=values, dtype=dtype)
+        write_whole(self._fs, self._path(name), size, write)
 
     def _file(self, name: str, kind: str) -> str:
         return name + kind + self._files.suffix

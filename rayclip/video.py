@@ -1,4 +1,4 @@
-"""Open a video, decode it once and forward, and hand out the frames that are asked for, upright.
+"""Open a video, read it once and forward, and hand out the frames that are asked for.
 
 Knows neither Ray nor torch, so that decoding processes stay small.
 """
@@ -7,151 +7,172 @@ from __future__ import annotations
 
 import math
 import os
-import stat
-from collections.abc import Container, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
-from typing import Any, BinaryIO
+from itertools import chain, islice
+from typing import Any
 
 import av
-import fsspec
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from rayclip.container import open_stream, read_packets
+from rayclip.decoding import (
+    ShownFrame,
+    TimedFrame,
+    decode_everything,
+    shown_frames,
+    timed_frames,
+)
 from rayclip.errors import BadVideo, VideoError
+from rayclip.groups import GroupReader, Irregular
+from rayclip.keyframes import VideoPacket, is_entry_point
 from rayclip.orientation import upright_rgb
+from rayclip.planning import PlannedDecoder
 from rayclip.sampling import (
     MICROSECONDS,
+    EveryFrame,
     FrameChoice,
+    FrameRule,
     TickGrid,
     evenly_spaced,
     parse_fps,
-    shown_ticks,
 )
-from rayclip.timestamps import BestEffortTimestamp
+from rayclip.segments import WHOLE, Segment, inner_borders, segments_between
+from rayclip.source import VideoSource
+from rayclip.watchdog import LIBAV
 
-MAX_PIXELS = 8192 * 8192
-MAX_FRUITLESS_ERRORS = 1000  # decode errors before the first frame: then it is no video
-ATTACHED_PICTURE = 0x400  # libavformat's AV_DISPOSITION_ATTACHED_PIC
-DEFAULT_BONUS = 5_000_000  # what ffmpeg's choice of stream adds for AV_DISPOSITION_DEFAULT
-NETWORK_TIMEOUT_S = 30.0
-
-VideoSource = str | os.PathLike[str] | BinaryIO
-"""A local path, an fsspec URL, or a binary file object that is read forward."""
-
-
-@dataclass(frozen=True)
-class TimedFrame:
-    """A decoded frame with its best-effort timestamp, in the stream's time base."""
-
-    pts: int
-    duration: int
-    frame: av.VideoFrame
-
-
-@dataclass(frozen=True)
-class ShownFrame:
-    """A source frame and every time at which the output shows it.
-
-    Attributes:
-        frame: the decoded frame; ``upright_rgb`` gives its pixels.
-        timestamps_ms: one entry per output frame (two or more where the frame is repeated).
-    """
-
-    frame: av.VideoFrame
-    timestamps_ms: tuple[float, ...]
+MOST_PACKETS_TO_ENTRY = 10_000  # after a seek
+HIDDEN_PICTURES = ("vp8",)  # codecs with packets whose picture is not shown
 
 
 class Video:
     """An open video; make one with :func:`open_video`, and read it once."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        if stream.time_base is None:
+            raise BadVideo("open", "no_time_base", "the video stream has no time base")
         self._container = container
         self._stream = stream
+        self._codec = stream.codec_context
+        self._time_base = stream.time_base
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else math.nan
 
-    def count_frames(self) -> int:
-        """Decode everything, only to count: packets may hold no frame, or more than one.
+    def count_pictures(self) -> int:
+        """Count the pictures from the packets alone, which is cheap.
 
         Raises:
-            BadVideo: nothing could be decoded (stage ``decode``).
+            Irregular: they do not tell.
         """
-        return sum(1 for _ in self._decoded())
+        if self._codec.name in HIDDEN_PICTURES:
+            raise Irregular("there may be packets whose picture is not shown")
+        groups = GroupReader(self._packets(), self._codec)
+        return sum(len(group.leading) + len(group.trailing) for group in groups)
+
+    def count_frames(self) -> int:
+        """Decode everything, only to count."""
+        return sum(1 for _ in decode_everything(self._codec, self._packets()))
 
     def shown_frames(
-        self, extraction_fps: Fraction | None = None, numbers: Container[int] | None = None
+        self,
+        extraction_fps: Fraction | None = None,
+        numbers: Collection[int] | None = None,
+        segment: Segment = WHOLE,
     ) -> Iterator[ShownFrame]:
-        """Decode forward and give each frame that the output shows, once.
+        """Decode what is needed, and give each frame that the output shows, once.
 
         Args:
             extraction_fps: output frames per second; None gives every frame at its own time.
             numbers: without extraction_fps: only the frames of these numbers, from 0.
+            segment: what to give of the video, the numbers aside.
 
         Raises:
             BadVideo: nothing could be decoded (stage ``decode``).
+            VideoError: it could not be read (stage ``read``).
+            Irregular: this segment cannot be decoded by itself.
         """
-        time_base = self._stream.time_base
-        if time_base is None:
-            raise BadVideo("decode", "no_time_base", "the video stream has no time base")
         start_us = self._container.start_time or 0
-        frames = self._timed_frames(time_base)
-        if extraction_fps is None:
-            start = Fraction(start_us, MICROSECONDS)
-            for number, timed in enumerate(frames):
-                if numbers is not None and number not in numbers:
-                    continue
-                milliseconds = float((timed.pts * time_base - start) * 1000)
-                yield ShownFrame(timed.frame, (milliseconds,))
+        rule: FrameRule
+        if extraction_fps is not None:
+            rule = TickGrid(self._time_base, start_us, extraction_fps)
+            frames = self._planned(rule, segment)
+        elif numbers is not None:
+            rule = EveryFrame(self._time_base, start_us, numbers)
+            frames = self._planned(rule, segment)
+        else:
+            rule = EveryFrame(self._time_base, start_us)
+            timed = self._timed(self._packets_of(segment))
+            frames = shown_frames(_regular(timed, segment), rule, until=segment.until)
+        if segment == WHOLE:
+            shown = _at_least_one(frames)
+        else:
+            shown = (frame for frame in frames if frame.timestamps_ms)
+        return shown if numbers is None else islice(shown, len(numbers))
+
+    def segments(self, segment_s: float, most: int) -> list[Segment]:
+        """Divide the video at entry points near to equal lengths; one segment where it cannot be.
+
+        Args:
+            segment_s: seconds of a segment, at the least.
+            most: segments.
+        """
+        duration_s = (self._container.duration or 0) / MICROSECONDS
+        start_s = (self._container.start_time or 0) / MICROSECONDS
+        found = []
+        for border in inner_borders(duration_s, segment_s, most):
+            try:
+                self._seek(int((start_s + border) / self._time_base))
+            except Irregular:
+                return [WHOLE]
+            for packet in islice(self._packets(), MOST_PACKETS_TO_ENTRY):
+                if packet.pts is not None and is_entry_point(packet, self._codec):
+                    found.append(packet.pts)
+                    break
+        return segments_between(found)
+
+    def _planned(self, rule: FrameRule, segment: Segment) -> Iterator[ShownFrame]:
+        groups = GroupReader(self._packets_of(segment), self._codec)
+        planned = PlannedDecoder(
+            self._codec, groups, rule, since=segment.since, until=segment.until
+        )
+        try:
+            yield from planned.shown_frames()
+        except Irregular:
+            if segment != WHOLE:
+                raise
+        else:
             return
-        grid = TickGrid(time_base, extraction_fps, start_us)
-        for timed, ticks in shown_ticks(frames, grid):
-            yield ShownFrame(timed.frame, tuple(grid.milliseconds(tick) for tick in ticks))
+        yield from shown_frames(
+            self._timed(planned.rest()), rule, number=planned.number, since=planned.resume
+        )
 
-    def _timed_frames(self, time_base: Fraction) -> Iterator[TimedFrame]:
-        guess = BestEffortTimestamp()
+    def _timed(self, packets: Iterator[VideoPacket]) -> Iterator[TimedFrame]:
         rate = self._stream.guessed_rate or self._stream.average_rate or Fraction(25)
-        frame_duration = max(1, round(1 / rate / time_base))
-        following = 0
-        for frame in self._decoded():
-            pts = guess.of(frame.pts, frame.dts)
-            if pts is None:  # raw streams carry no times: count on at the guessed rate
-                pts = following
-            duration = frame.duration or 0
-            following = pts + (duration or frame_duration)
-            yield TimedFrame(pts, duration, frame)
+        return timed_frames(decode_everything(self._codec, packets), self._time_base, rate)
 
-    def _decoded(self) -> Iterator[av.VideoFrame]:
-        """Every frame that decodes; damaged packets are passed over, as ffmpeg does."""
-        codec = self._stream.codec_context
-        packets = self._container.demux(self._stream)
-        decoded = errors = 0
-        draining = False
-        while not draining:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:
-                packet = None
-            except Exception as error:  # of the file object: each storage has its own
-                raise VideoError("read", "read_failed", f"reading failed: {error}") from error
-            draining = packet is None or (packet.dts is None and not packet.size)
-            if packet is not None and not packet.size and not draining:
-                continue  # given to the decoder, an empty packet would mean the end
-            try:
-                for frame in codec.decode(None if draining else packet):
-                    decoded += 1
-                    yield frame
-            except av.FFmpegError as error:
-                errors += 1
-                if errors > MAX_FRUITLESS_ERRORS and not decoded:
-                    raise BadVideo("decode", "undecodable", f"no packet decodes: {error}") from None
-        if not decoded:
-            raise BadVideo(
-                "decode", "no_frames", f"no frame could be decoded ({errors} damaged packets)"
-            )
+    def _packets_of(self, segment: Segment) -> Iterator[VideoPacket]:
+        if segment.since is None:
+            return self._packets()
+        self._seek(segment.since)
+        packets = islice(self._packets(), MOST_PACKETS_TO_ENTRY)
+        packet = next((packet for packet in packets if packet.pts == segment.since), None)
+        if packet is None or not is_entry_point(packet, self._codec):
+            raise Irregular("there is no entry point where the segment should begin")
+        return chain([packet], self._packets())
+
+    def _packets(self) -> Iterator[VideoPacket]:
+        return read_packets(self._container, self._stream)
+
+    def _seek(self, pts: int) -> None:
+        try:
+            with LIBAV:
+                self._container.seek(pts, stream=self._stream)
+        except av.FFmpegError as error:
+            raise Irregular("the source cannot seek") from error
 
 
 @contextmanager
@@ -168,32 +189,20 @@ def open_video(
         BadVideo: it is no video that can be decoded (stage ``open``).
         VideoError: it could not be read (stage ``read``): not the video's fault.
     """
-    with ExitStack() as stack:
-        file = _readable(source, storage_options or {}, stack)
-        try:
-            container = av.open(
-                file,
-                "r",
-                metadata_errors="ignore",
-                timeout=(NETWORK_TIMEOUT_S, NETWORK_TIMEOUT_S),
-            )
-        except av.FFmpegError as error:
-            raise BadVideo(
-                "open", "not_a_video", f"no container that libav knows ({error.strerror})"
-            ) from None
-        except Exception as error:  # of the file object: each storage has its own
-            raise VideoError("read", "read_failed", f"reading failed: {error}") from error
-        stack.enter_context(container)
-        yield Video(container, _video_stream(container))
+    with open_stream(source, storage_options or {}) as (container, stream):
+        yield Video(container, stream)
 
 
 @contextmanager
 def open_shown(
-    source: VideoSource, choice: FrameChoice, storage_options: Mapping[str, Any] | None = None
+    source: VideoSource,
+    choice: FrameChoice,
+    storage_options: Mapping[str, Any] | None = None,
+    segment: Segment = WHOLE,
 ) -> Iterator[tuple[float, Iterator[ShownFrame]]]:
     """The fps of a video and the frames of it that are wanted.
 
-    With ``extraction_total`` the video is decoded twice, first to count its frames; a file object
+    With ``extraction_total`` the video is read twice, first to count its frames; a file object
     must then be able to go back to its beginning.
 
     Raises:
@@ -201,12 +210,39 @@ def open_shown(
     """
     numbers = None
     if choice.extraction_total is not None:
-        with open_video(source, storage_options) as video:
-            numbers = set(evenly_spaced(video.count_frames(), choice.extraction_total))
-        if not isinstance(source, str | os.PathLike):
-            source.seek(0)
+        frames = _number_of_frames(source, storage_options)
+        numbers = evenly_spaced(frames, choice.extraction_total)
     with open_video(source, storage_options) as video:
-        yield video.fps, video.shown_frames(choice.extraction_fps, numbers)
+        chosen = None if numbers is None else frozenset(numbers)
+        yield video.fps, video.shown_frames(choice.extraction_fps, chosen, segment)
+
+
+def cut(
+    source: VideoSource,
+    segment_s: float,
+    most: int,
+    storage_options: Mapping[str, Any] | None = None,
+) -> tuple[float, list[Segment]]:
+    """The fps of a video, and the segments into which it can be divided.
+
+    Raises:
+        BadVideo, VideoError: as :func:`open_video`.
+    """
+    with open_video(source, storage_options) as video:
+        return video.fps, video.segments(segment_s, most)
+
+
+def _number_of_frames(source: VideoSource, storage_options: Mapping[str, Any] | None) -> int:
+    if not isinstance(source, str | os.PathLike) and not source.seekable():
+        raise VideoError(
+            "read", "not_seekable", "extraction_total reads a video twice, and this one cannot seek"
+        )
+    try:
+        with open_video(source, storage_options) as video:
+            return video.count_pictures()
+    except Irregular:
+        with open_video(source, storage_options) as video:
+            return video.count_frames()
 
 
 def iter_frames(
@@ -245,57 +281,28 @@ def iter_frames(
                 yield timestamp_ms, rgb
 
 
-def _readable(
-    source: VideoSource, storage_options: Mapping[str, Any], stack: ExitStack
-) -> str | BinaryIO:
-    """What ``av.open`` takes: a path that exists and is not empty, or a file object."""
-    if not isinstance(source, str | os.PathLike):
-        return source
-    path = os.fspath(source)
-    try:
-        if "://" in path:
-            file: BinaryIO = stack.enter_context(fsspec.open(path, "rb", **storage_options))
-            if getattr(file, "size", None) == 0:
-                raise BadVideo("open", "empty_file", "the file is empty")
-            return file
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise BadVideo("open", "is_a_folder", "this is a folder, not a video")
-        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
-            raise BadVideo("open", "not_a_file", "this is not a regular file")
-        os.close(os.open(path, os.O_RDONLY))
-    except FileNotFoundError:
-        raise BadVideo("open", "not_found", "there is no such file") from None
-    except VideoError:
-        raise
-    except Exception as error:  # each storage has exceptions of its own
-        raise VideoError("read", "read_failed", f"reading failed: {error}") from error
-    if status.st_size == 0:
-        raise BadVideo("open", "empty_file", "the file is empty")
-    return path
+def _regular(frames: Iterator[TimedFrame], segment: Segment) -> Iterator[TimedFrame]:
+    """The frames of a segment; those of the whole video as they are."""
+    last = None
+    for timed in frames:
+        if segment != WHOLE and (last is not None and timed.pts <= last):
+            raise Irregular("timestamps go back")
+        last = timed.pts
+        if segment.since is None or timed.pts >= segment.since:
+            yield timed
 
 
-def _video_stream(container: InputContainer) -> VideoStream:
-    """The stream that ffmpeg would choose, ready for decoding on this thread."""
-    streams = [s for s in container.streams.video if not int(s.disposition) & ATTACHED_PICTURE]
-    if not streams:
-        raise BadVideo("open", "no_video_stream", "the file has no video stream")
-    stream = max(
-        streams,
-        key=lambda s: (
-            (s.codec_context.width * s.codec_context.height if s.codec_context else 0)
-            + DEFAULT_BONUS * (int(s.disposition) & 1)
-        ),
-    )
-    codec = stream.codec_context
-    if codec is None:
-        raise BadVideo("open", "no_decoder", "there is no decoder for the video stream")
-    if codec.width <= 0 or codec.height <= 0:
-        raise BadVideo("open", "no_size", "the video stream does not say its size")
-    if codec.width * codec.height > MAX_PIXELS:
-        size = f"{codec.width}x{codec.height}"
-        raise BadVideo("open", "too_large", f"{size} is more than {MAX_PIXELS} pixels a frame")
-    codec.options = {"max_pixels": str(MAX_PIXELS)}  # also where the size changes in mid-stream
-    codec.thread_count = 1  # threads cost CPU and save none: videos are decoded side by side
-    codec.thread_type = "NONE"
-    return stream
+def _at_least_one(frames: Iterator[ShownFrame]) -> Iterator[ShownFrame]:
+    """The frames that are shown; the first one at 0 ms where the output shows none."""
+    first = None
+    is_shown = False
+    for shown in frames:
+        if shown.timestamps_ms:
+            is_shown, first = True, None
+            yield shown
+        elif first is None and not is_shown:
+            first = shown.frame
+    if first is not None:
+        yield ShownFrame(first, (0.0,))
+    elif not is_shown:
+        raise BadVideo("decode", "no_frames", "no frame could be decoded")

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from rayclip.actors.decoder import (
     CHUNK_FRAMES,
     WINDOW_FRAMES,
+    Blocks,
     ExtractionJob,
     FirstAttempts,
+    SegmentFailed,
     VideoExtractor,
 )
 from rayclip.errors import RunStopped
@@ -477,3 +479,42 @@ def test_the_frames_of_many_videos_in_flight_are_bounded(video: Make) -> None:
     results = extract([path] * 12, encoders)
     assert [result.frames for result in results] == [100] * 12
     assert WINDOW_FRAMES - CHUNK_FRAMES < max(encoders.levels) <= WINDOW_FRAMES
+
+
+# ---- long videos ----
+
+
+class Segments:
+    """Gives features of a video in two blocks, or fails after the first."""
+
+    def __init__(self, fails: bool) -> None:
+        self._fails = fails
+
+    def extract(self, video: str) -> tuple[float, Blocks] | None:
+        return (12.5, self._blocks()) if video.endswith("long.mp4") else None
+
+    def _blocks(self) -> Blocks:
+        yield np.array([0.0, 1.0]), np.full((2, DIM), 20, np.float32)
+        if self._fails:
+            raise SegmentFailed("its worker died")
+        yield np.array([2.0]), np.full((1, DIM), 21, np.float32)
+
+
+def test_a_long_video_is_left_to_others_and_a_short_one_is_not(video: Make) -> None:
+    paths = [video("long.mp4"), video("short.mp4")]
+    extractor = VideoExtractor(job(), Encoders(), FirstAttempts(), Segments(fails=False))
+    divided, short = extractor.run(paths)
+    assert numbers_of(divided) == [20, 20, 21]
+    assert divided.extraction is not None
+    assert divided.extraction.timestamps_ms.tolist() == [0.0, 1.0, 2.0]
+    assert divided.extraction.fps == 12.5
+    assert numbers_of(short) == [0, 1, 2]
+
+
+def test_a_video_whose_segment_fails_is_decoded_undivided(video: Make) -> None:
+    extractor = VideoExtractor(job(), Encoders(), FirstAttempts(), Segments(fails=True))
+    (result,) = extractor.run([video("long.mp4")])
+    assert numbers_of(result) == [0, 1, 2]
+    assert result.extraction is not None
+    assert result.extraction.timestamps_ms.tolist() == [0.0, 100.0, 200.0]
+    assert result.extraction.fps == 10.0

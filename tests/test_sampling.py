@@ -1,30 +1,41 @@
 """Which source frame every output tick shows."""
 
-import random
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from rayclip.sampling import TickGrid, parse_fps, rescale_nearest, shown_ticks
+from rayclip.decoding import ShownFrame, TimedFrame, shown_frames
+from rayclip.sampling import EveryFrame, FrameRule, TickGrid, parse_fps, rescale_nearest
 
 MS = Fraction(1, 1000)
 
 
-@dataclass(frozen=True)
-class Frame:
-    pts: int
-    duration: int = 0
+def frame(pts: int, duration: int = 0, name: Any = None) -> TimedFrame:
+    """A frame whose picture is its name, or else its pts."""
+    picture: Any = pts if name is None else name
+    return TimedFrame(pts, duration, picture)
+
+
+def ticks_of(shown: Iterator[ShownFrame], fps: Fraction) -> list[tuple[int, Any]]:
+    """Every tick with the picture that it shows, in the order in which they come."""
+    return [(round(ms * fps / 1000), one.frame) for one in shown for ms in one.timestamps_ms]
 
 
 def shown(
     pts: Sequence[int], fps: Fraction | int, *, duration: int = 0, start_us: int = 0
 ) -> dict[int, int]:
     """Tick -> pts of the frame that it shows, for pts in ms."""
-    frames = [Frame(one, duration) for one in pts]
-    grid = TickGrid(MS, Fraction(fps), start_us)
-    return {tick: frame.pts for frame, ticks in shown_ticks(frames, grid) for tick in ticks}
+    fps = Fraction(fps)
+    grid = TickGrid(MS, start_us, fps)
+    return dict(ticks_of(shown_frames([frame(one, duration) for one in pts], grid), fps))
 
 
 # ---- frame rates ----
@@ -101,20 +112,20 @@ def test_halves_are_rounded_away_from_zero(
     [(0, 0), (99, 0), (100, 1), (299, 1), (300, 2), (1000, 5), (-99, 0), (-100, -1)],
 )
 def test_a_pts_belongs_to_its_nearest_tick(pts: int, tick: int) -> None:
-    assert TickGrid(MS, Fraction(5), start_us=0).tick(pts) == tick
+    assert TickGrid(MS, 0, Fraction(5)).tick(pts) == tick
 
 
 def test_ticks_count_from_the_start_of_the_container() -> None:
-    grid = TickGrid(MS, Fraction(10), start_us=1_400_000)
+    grid = TickGrid(MS, 1_400_000, Fraction(10))
     assert [grid.tick(pts) for pts in (1400, 1500, 2400)] == [0, 1, 10]
 
 
 def test_a_container_that_starts_before_zero_moves_its_frames_later() -> None:
-    assert TickGrid(MS, Fraction(10), start_us=-200_000).tick(0) == 2
+    assert TickGrid(MS, -200_000, Fraction(10)).tick(0) == 2
 
 
 def test_the_start_is_rounded_to_the_time_base_before_it_is_taken_off() -> None:
-    coarse = TickGrid(Fraction(1, 10), Fraction(1000), start_us=149_999)
+    coarse = TickGrid(Fraction(1, 10), 149_999, Fraction(1000))
     assert coarse.tick(3) == 200  # 3 - 1 tenths of a second, not 150.001 ms
 
 
@@ -123,7 +134,9 @@ def test_the_start_is_rounded_to_the_time_base_before_it_is_taken_off() -> None:
     [(Fraction(5), 3, 600.0), (Fraction(30_000, 1001), 30_000, 1_001_000.0), (Fraction(5), 0, 0.0)],
 )
 def test_the_time_of_a_tick_is_exact(fps: Fraction, tick: int, milliseconds: float) -> None:
-    assert TickGrid(MS, fps, start_us=0).milliseconds(tick) == milliseconds
+    pts = round(tick / fps * 1000)
+    until = round((tick + 1) / fps * 1000)
+    assert TickGrid(MS, 0, fps).timestamps_ms(0, pts, pts, until) == (milliseconds,)
 
 
 # ---- what is shown ----
@@ -152,11 +165,12 @@ def test_of_several_frames_at_one_tick_the_last_is_shown() -> None:
 
 
 def test_two_frames_of_the_same_pts_count_as_the_later_one() -> None:
-    frames = [Frame(0, 100), Frame(1000, 1000), Frame(1000, 1000)]
-    grid = TickGrid(MS, Fraction(1), start_us=0)
-    assert [(id(frame), ticks) for frame, ticks in shown_ticks(frames, grid)] == [
-        (id(frames[0]), range(1)),
-        (id(frames[2]), range(1, 2)),
+    frames = [frame(0, 100, "a"), frame(1000, 1000, "b"), frame(1000, 1000, "c")]
+    given = list(shown_frames(frames, TickGrid(MS, 0, Fraction(1))))
+    assert [(one.frame, one.timestamps_ms) for one in given] == [
+        ("a", (0.0,)),
+        ("b", ()),
+        ("c", (1000.0,)),
     ]
 
 
@@ -177,14 +191,6 @@ def test_the_last_frame_is_shown_for_the_last_gap_where_it_has_no_duration() -> 
     assert list(shown([0, 100, 400], 10)) == [0, 1, 2, 3, 4, 5, 6]
 
 
-def test_a_clip_too_short_to_hit_a_tick_gives_its_first_frame_at_tick_zero() -> None:
-    assert shown([0, 100, 200, 300], 1, duration=100) == {0: 0}
-
-
-def test_a_single_frame_without_duration_is_shown_once() -> None:
-    assert shown([0], 5) == {0: 0}
-
-
 def test_no_frames_give_no_ticks() -> None:
     assert shown([], 5) == {}
 
@@ -192,81 +198,123 @@ def test_no_frames_give_no_ticks() -> None:
 def test_frames_are_taken_one_at_a_time() -> None:
     taken: list[int] = []
 
-    def frames() -> Iterator[Frame]:
+    def frames() -> Iterator[TimedFrame]:
         for number in range(100):
             taken.append(number)
-            yield Frame(100 * number, 100)
+            yield frame(100 * number, 100)
 
-    next(iter(shown_ticks(frames(), TickGrid(MS, Fraction(10), start_us=0))))
+    next(shown_frames(frames(), TickGrid(MS, 0, Fraction(10))))
     assert len(taken) == 2
 
 
-# ---- the same, by brute force, on many random streams ----
+# ---- every frame ----
+
+
+def test_without_a_rate_every_frame_has_its_own_time() -> None:
+    rule = EveryFrame(MS, start_us=2_000)
+    given = list(shown_frames([frame(2), frame(5), frame(5), frame(4)], rule))
+    assert [one.timestamps_ms for one in given] == [(0.0,), (3.0,), (3.0,), (2.0,)]
+
+
+def test_only_frames_of_the_numbers_that_are_asked_for_are_shown() -> None:
+    rule = EveryFrame(MS, 0, {0, 2})
+    given = list(shown_frames([frame(10), frame(20), frame(30), frame(40)], rule))
+    assert [one.timestamps_ms for one in given] == [(10.0,), (), (30.0,), ()]
+
+
+# ---- what holds for any stream ----
 
 
 @dataclass(frozen=True)
 class Stream:
-    frames: list[Frame]
-    grid: TickGrid
+    frames: list[TimedFrame]
+    time_base: Fraction
+    start_us: int
+    fps: Fraction
+
+    @property
+    def grid(self) -> TickGrid:
+        return TickGrid(self.time_base, self.start_us, self.fps)
+
+    def drawn(self, frames: Sequence[TimedFrame] | None = None, **part: Any) -> list[Any]:
+        chosen = self.frames if frames is None else frames
+        return ticks_of(shown_frames(chosen, self.grid, **part), self.fps)
 
 
-def random_stream(seed: int) -> Stream:
-    rng = random.Random(seed)
-    fps = Fraction(rng.randint(1, 60_000), rng.choice([1000, 1001]))
-    time_base = Fraction(1, rng.choice([25, 90, 1000, 12_800, 90_000]))
-    per_frame = max(1, round(1 / fps / time_base * Fraction(rng.uniform(0.1, 3))))
-    pts = [rng.randint(-3, 20) * per_frame]
-    for _ in range(rng.randint(0, 60)):
-        pts.append(
-            pts[-1] + rng.choice([0, 1, per_frame, per_frame, rng.randint(1, 5 * per_frame)])
-        )
-    durations = [rng.choice([0, per_frame, 3 * per_frame]) for _ in pts]
-    start_us = rng.choice([0, int(pts[0] * time_base * 1_000_000), rng.randint(-(10**6), 10**6)])
-    return Stream(list(map(Frame, pts, durations)), TickGrid(time_base, fps, start_us))
+@st.composite
+def streams(draw: st.DrawFn, steps: st.SearchStrategy[int] | None = None) -> Stream:
+    """Streams of a few frames at uneven times; by default time never goes back in them."""
+    fps = Fraction(draw(st.integers(1, 60_000)), draw(st.sampled_from([1000, 1001])))
+    time_base = Fraction(1, draw(st.sampled_from([25, 90, 1000, 12_800, 90_000])))
+    unit = max(1, round(1 / fps / time_base))
+    times = [draw(st.integers(-3 * unit, 20 * unit))]
+    for step in draw(st.lists(steps or st.integers(0, 50), max_size=40)):
+        times.append(times[-1] + step * unit // 10)
+    durations = draw(st.lists(st.integers(0, 3 * unit), min_size=len(times), max_size=len(times)))
+    start_us = draw(st.sampled_from([0, int(times[0] * time_base * 1_000_000), 123_456, -55_555]))
+    frames = [
+        frame(pts, duration, name)
+        for name, (pts, duration) in enumerate(zip(times, durations, strict=True))
+    ]
+    return Stream(frames, time_base, start_us, fps)
 
 
-def by_brute_force(stream: Stream) -> dict[int, int]:
-    """Tick -> index of the frame that it shows, as the rule says it, without any cleverness."""
-    ticks = [stream.grid.tick(frame.pts) for frame in stream.frames]
+quickly = settings(derandomize=True, deadline=None, max_examples=300)
+
+
+@quickly
+@given(streams())
+def test_the_rule_is_that_a_tick_shows_the_last_frame_not_after_it(stream: Stream) -> None:
+    first_ticks = [stream.grid.tick(one.pts) for one in stream.frames]
     last = stream.frames[-1]
     gap = last.pts - stream.frames[-2].pts if len(stream.frames) > 1 else 0
     end = stream.grid.tick(last.pts + (last.duration or gap or 1))
-    return {
-        tick: max(i for i, first in enumerate(ticks) if first <= tick)
-        for tick in range(ticks[0], end)
-    } or {0: 0}
+    assert stream.drawn() == [
+        (tick, max(i for i, first in enumerate(first_ticks) if first <= tick))
+        for tick in range(first_ticks[0], end)
+    ]
 
 
-SEEDS = range(200)
+@quickly
+@given(streams(st.integers(-20, 50)))
+def test_ticks_are_consecutive_and_frames_in_order_wherever_times_go(stream: Stream) -> None:
+    drawn = stream.drawn()
+    ticks = [tick for tick, _ in drawn]
+    sources = [source for _, source in drawn]
+    assert ticks == list(range(ticks[0], ticks[0] + len(ticks))) if ticks else True
+    assert sources == sorted(sources)
 
 
-def drawn(stream: Stream) -> list[tuple[int, int]]:
-    """Every tick with the index of the frame that it shows, in the order in which they come."""
-    place = {id(frame): i for i, frame in enumerate(stream.frames)}
-    shown = shown_ticks(stream.frames, stream.grid)
-    return [(tick, place[id(frame)]) for frame, ticks in shown for tick in ticks]
+@quickly
+@given(streams(st.integers(1, 50)), st.data())
+def test_cutting_a_stream_changes_nothing(stream: Stream, data: st.DataObject) -> None:
+    cuts = data.draw(st.sets(st.sampled_from([one.pts for one in stream.frames]), max_size=4))
+    borders = [None, *sorted(cuts - {stream.frames[0].pts}), None]
+    for rule in (stream.grid, EveryFrame(stream.time_base, stream.start_us)):
+        joined = [
+            shown
+            for since, until in pairwise(borders)
+            for shown in _segment(stream, rule, since, until)
+        ]
+        whole = [one for one in shown_frames(stream.frames, rule) if one.timestamps_ms]
+        assert joined == whole
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_random_streams_are_shown_as_the_rule_says(seed: int) -> None:
-    stream = random_stream(seed)
-    assert dict(drawn(stream)) == by_brute_force(stream)
+def _segment(
+    stream: Stream, rule: FrameRule, since: int | None, until: int | None
+) -> list[ShownFrame]:
+    """What a segment shows, decoded from its own first frame on."""
+    frames = [one for one in stream.frames if since is None or one.pts >= since]
+    return [one for one in shown_frames(frames, rule, until=until) if one.timestamps_ms]
 
 
-def test_the_ticks_of_random_streams_are_consecutive() -> None:
-    for seed in SEEDS:
-        ticks = [tick for tick, _ in drawn(random_stream(seed))]
-        assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
-
-
-def test_the_frames_of_random_streams_never_go_backward() -> None:
-    for seed in SEEDS:
-        sources = [source for _, source in drawn(random_stream(seed))]
-        assert sources == sorted(sources)
-
-
-def test_every_frame_of_a_random_stream_is_given_at_most_once() -> None:
-    for seed in SEEDS:
-        stream = random_stream(seed)
-        given = [id(frame) for frame, _ in shown_ticks(stream.frames, stream.grid)]
-        assert len(given) == len(set(given))
+@quickly
+@given(streams(st.integers(1, 50)), st.data())
+def test_going_on_from_any_time_gives_the_ticks_that_are_left(
+    stream: Stream, data: st.DataObject
+) -> None:
+    since = data.draw(st.sampled_from([one.pts for one in stream.frames]))
+    before = max(0, next(i for i, one in enumerate(stream.frames) if one.pts >= since) - 2)
+    rest = stream.drawn(stream.frames[before:], since=since)
+    first = stream.grid.tick(since)
+    assert rest == [(tick, source) for tick, source in stream.drawn() if tick >= first]

@@ -8,9 +8,12 @@ import fsspec
 import numpy as np
 import pytest
 
+from rayclip import spool, whole_files
 from rayclip.errors import UsageError
-from rayclip.formats import file_format, npy_size
+from rayclip.formats import file_format
+from rayclip.spool import FeatureSpool
 from rayclip.storage import (
+    NUMPY,
     Extraction,
     OutputFolder,
     model_folder,
@@ -85,7 +88,7 @@ def test_the_name_of_a_file_that_is_not_utf8_can_be_committed(tmp_path: Path) ->
 
 
 def test_a_foreign_file_whose_name_is_not_utf8_is_no_obstacle(tmp_path: Path) -> None:
-    (tmp_path / os.fsdecode(b"caf\xe9_clip.npy")).write_bytes(bytes(npy_size((1, DIM), "float32")))
+    (tmp_path / os.fsdecode(b"caf\xe9_clip.npy")).write_bytes(bytes(NUMPY.features_size(1, DIM)))
     assert len(opened(tmp_path).done()) == 0
 
 
@@ -124,6 +127,31 @@ def test_a_second_commit_takes_the_place_of_the_first(url: str) -> None:
     folder.commit("cat", extraction(3))
     folder.commit("cat", extraction(5))
     assert folder.committed_frames("cat") == 5
+
+
+@pytest.mark.parametrize("feature_dtype", ["float32", "float16"])
+@pytest.mark.parametrize("on_extraction", ["save_numpy", "save_pickle"])
+def test_a_long_video_gives_the_same_files_as_one_in_memory(
+    url: str,
+    on_extraction: str,
+    feature_dtype: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = file_format(on_extraction, feature_dtype)
+    folder = OutputFolder(url, DIM, {}, files)
+    folder.prepare()
+    folder.commit("memory", extraction(25))
+    monkeypatch.setattr(spool, "SMALL", 0)
+    monkeypatch.setattr(spool, "SLICE", 10 * DIM * 4)
+    monkeypatch.setattr(whole_files, "LARGE", 0)  # remote: every file is uploaded from a disk
+    with FeatureSpool() as spooled:
+        spooled.append(extraction(25).clip)
+        folder.commit("disk", extraction(25)._replace(clip=spooled.array()))
+    fs, root = fsspec.core.url_to_fs(url)
+    for kind in ("_clip", "_timestamps_ms", "_fps"):
+        memory, disk = (f"{root}/{name}{kind}{files.suffix}" for name in ("memory", "disk"))
+        assert fs.cat_file(memory) == fs.cat_file(disk)
+    assert folder.done().frames_of("disk") == 25
 
 
 # ---- what is done ----

@@ -8,39 +8,33 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rayclip.actors.gathering import Chunk, OpenVideo, Pending
+from rayclip.decoding import ShownFrame
 from rayclip.errors import RunStopped, VideoError
+from rayclip.groups import Irregular
 from rayclip.inputs import absolute, output_name
 from rayclip.orientation import upright_rgb
 from rayclip.preprocess import resize_crop, resize_crop_fast
 from rayclip.reencode import reencode
 from rayclip.results import Failure, VideoResult
 from rayclip.sampling import FrameChoice
+from rayclip.segments import WHOLE, Segment
 from rayclip.storage import Extraction, OutputFolder
-from rayclip.video import ShownFrame, open_shown, open_video
+from rayclip.video import open_shown, open_video
 from rayclip.zeroshot import ZeroShot, predictions_csv
 
 CHUNK_FRAMES = 64
 WINDOW_FRAMES = 8 * CHUNK_FRAMES  # 77 MB at 224 pixels
 
 logger = logging.getLogger(__name__)
-
-
-class Pending(Protocol):
-    """A chunk on its way through an encoder."""
-
-    def done(self) -> bool: ...
-
-    def result(self) -> NDArray[np.float32]:
-        """Wait for float32 ``[n, D]``; raises what went wrong in the encoder."""
-        ...
 
 
 class Encoders(Protocol):
@@ -64,6 +58,25 @@ class Attempts(Protocol):
         ...
 
     def end(self, position: int, result: VideoResult) -> None: ...
+
+
+class SegmentFailed(Exception):
+    """A segment of a video could not be decoded by itself."""
+
+
+Blocks = Iterator[tuple[NDArray[np.float64], NDArray[np.float32]]]
+"""Timestamps in ms ``[n]`` and features ``[n, D]``, in order."""
+
+
+class Segments(Protocol):
+    """Who decodes the segments of a long video side by side."""
+
+    def extract(self, video: str) -> tuple[float, Blocks] | None:
+        """The fps of a video and its features; None where it is not divided.
+
+        The features raise :class:`SegmentFailed` where a segment cannot be had.
+        """
+        ...
 
 
 class FirstAttempts:
@@ -94,6 +107,7 @@ class ExtractionJob:
         reencoded: local folder where videos re-encoded at extraction_fps are kept and read from;
             None decodes the videos themselves.
         zero_shot: predicts texts for each frame; the arrays are then handed on, too.
+        segment: what to decode of each video.
     """
 
     n_px: int
@@ -106,64 +120,11 @@ class ExtractionJob:
     storage_options: dict[str, Any] = field(repr=False)
     reencoded: str | None = None
     zero_shot: ZeroShot | None = None
+    segment: Segment = WHOLE
 
 
-@dataclass
-class _Sent:
-    """A chunk that was sent, and later its features or its error."""
-
-    pending: Pending
-    frames: int
-    features: NDArray[np.float32] | None = None
-    error: Exception | None = None
-
-    def settle(self) -> None:
-        if self.features is not None or self.error is not None:
-            return
-        try:
-            self.features = self.pending.result()
-        except RunStopped:
-            raise
-        except Exception as error:
-            self.error = error
-
-
-@dataclass
-class _OpenVideo:
-    """A video whose frames are sent and whose features are not all back."""
-
-    video: str
-    position: int
-    attempt: int
-    fps: float = float("nan")
-    timestamps_ms: list[tuple[float, ...]] = field(default_factory=list)
-    chunks: list[_Sent] = field(default_factory=list)
-    error: VideoError | None = None
-
-    def ready(self) -> bool:
-        return all(chunk.pending.done() for chunk in self.chunks)
-
-    def extraction(self) -> Extraction:
-        """Wait for the features and put them in order; a repeated frame is repeated here."""
-        for chunk in self.chunks:
-            chunk.settle()
-        if self.error is not None:
-            raise self.error
-        features = []
-        for chunk in self.chunks:
-            if chunk.features is None:
-                raise VideoError(
-                    "encode", "encoder_failed", f"the encoder failed: {chunk.error}"
-                ) from chunk.error
-            features.append(chunk.features)
-        shown = np.concatenate(features)
-        if not np.isfinite(shown).all():
-            raise VideoError("encode", "not_finite", "the model gave features that are not finite")
-        return Extraction(
-            np.repeat(shown, [len(times) for times in self.timestamps_ms], axis=0),
-            np.array([time for times in self.timestamps_ms for time in times], np.float64),
-            self.fps,
-        )
+def _watching_nothing(video: str) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 class VideoExtractor:
@@ -172,13 +133,31 @@ class VideoExtractor:
     Frames in flight are bounded by :data:`WINDOW_FRAMES`.
     """
 
-    def __init__(self, job: ExtractionJob, encoders: Encoders, attempts: Attempts) -> None:
+    def __init__(
+        self,
+        job: ExtractionJob,
+        encoders: Encoders,
+        attempts: Attempts,
+        segments: Segments | None = None,
+        watching: Callable[[str], AbstractContextManager[None]] = _watching_nothing,
+    ) -> None:
+        """Prepare to extract.
+
+        Args:
+            job: what to do with each video.
+            encoders: where frames go.
+            attempts: who counts the attempts.
+            segments: who decodes long videos.
+            watching: entered for each video while it is decoded, to end a process that hangs.
+        """
         self._job = job
+        self._segments = segments
+        self._watching = watching
         self._encoders = encoders
         self._attempts = attempts
         self._resize_crop = resize_crop_fast if job.resize == "fast" else resize_crop
-        self._open: deque[_OpenVideo] = deque()
-        self._in_flight: deque[_Sent] = deque()
+        self._open: deque[OpenVideo] = deque()
+        self._in_flight: deque[Chunk] = deque()
         self._frames_in_flight = 0
 
     def run(self, videos: Iterable[str]) -> Iterator[VideoResult]:
@@ -212,28 +191,54 @@ class VideoExtractor:
         )
         return VideoResult(video, 0, Failure.of(video, error, attempt - 1))
 
-    def _decode(self, video: str, position: int, attempt: int) -> _OpenVideo:
-        opened = _OpenVideo(video, position, attempt)
-        squares: list[NDArray[np.uint8]] = []
+    def _decode(self, video: str, position: int, attempt: int) -> OpenVideo:
+        opened = OpenVideo(video, position, attempt)
         try:
-            with self._frames(video) as (opened.fps, frames):
-                for shown in frames:
-                    squares.append(self._resize_crop(upright_rgb(shown.frame), self._job.n_px))
-                    opened.timestamps_ms.append(shown.timestamps_ms)
-                    if len(squares) == CHUNK_FRAMES:
-                        self._send(opened, squares)
-                        squares = []
-            if squares:
-                self._send(opened, squares)
+            if not self._taken_in_segments(opened):
+                with self._watching(video), self._frames(video) as (opened.fps, frames):
+                    self._send_all(opened, frames)
         except VideoError as error:
-            opened.error = error
+            opened.fail(error)
+        except Irregular as error:
+            opened.fail(VideoError("decode", "not_divisible", str(error)))
         except RunStopped:
             raise
         except Exception as error:  # a bug of ours must not take the other videos along
             logger.exception("decoding %s", video)
             reason = f"{type(error).__name__}: {error}"
-            opened.error = VideoError("decode", "internal_error", reason)
+            opened.fail(VideoError("decode", "internal_error", reason))
         return opened
+
+    def _taken_in_segments(self, opened: OpenVideo) -> bool:
+        """Have others decode a long video, segment by segment; whether they could."""
+        if self._segments is None:
+            return False
+        divided = self._segments.extract(opened.video)
+        if divided is None:
+            return False
+        opened.fps, blocks = divided
+        try:
+            for timestamps_ms, features in blocks:
+                opened.take(timestamps_ms, features)
+        except SegmentFailed as error:  # whatever it was, decoding it undivided decides
+            logger.warning("%s is decoded undivided: %s", opened.video, error)
+            opened.forget()
+            return False
+        return True
+
+    def _send_all(self, opened: OpenVideo, frames: Iterator[ShownFrame]) -> None:
+        squares: list[NDArray[np.uint8]] = []
+        timestamps_ms: list[tuple[float, ...]] = []
+        for shown in frames:
+            squares.append(self._resize_crop(upright_rgb(shown.frame), self._job.n_px))
+            timestamps_ms.append(shown.timestamps_ms)
+            if len(squares) == CHUNK_FRAMES:
+                self._send(opened, squares, timestamps_ms)
+                squares, timestamps_ms = [], []
+                if opened.error is not None:
+                    return  # its encoder refused it
+        if squares:
+            self._send(opened, squares, timestamps_ms)
 
     @contextmanager
     def _frames(self, video: str) -> Iterator[tuple[float, Iterator[ShownFrame]]]:
@@ -241,7 +246,7 @@ class VideoExtractor:
         job = self._job
         place = absolute(video, job.folder_of_inputs)
         if job.reencoded is None or job.choice.extraction_fps is None:
-            with open_shown(place, job.choice, job.storage_options) as shown:
+            with open_shown(place, job.choice, job.storage_options, job.segment) as shown:
                 yield shown
             return
         copy = f"{job.reencoded}/{output_name(video, job.naming)}_new_fps.mp4"
@@ -255,25 +260,29 @@ class VideoExtractor:
         ):
             yield original.fps, frames
 
-    def _send(self, opened: _OpenVideo, squares: list[NDArray[np.uint8]]) -> None:
+    def _send(
+        self,
+        opened: OpenVideo,
+        squares: list[NDArray[np.uint8]],
+        timestamps_ms: list[tuple[float, ...]],
+    ) -> None:
         while self._frames_in_flight + len(squares) > WINDOW_FRAMES and self._in_flight:
             oldest = self._in_flight.popleft()
             oldest.settle()
-            self._frames_in_flight -= oldest.frames
-        sent = _Sent(self._encoders.submit(np.stack(squares)), len(squares))
-        opened.chunks.append(sent)
-        self._in_flight.append(sent)
-        self._frames_in_flight += sent.frames
+            self._frames_in_flight -= len(oldest.repeats)
+        chunk = opened.send(self._encoders.submit(np.stack(squares)), timestamps_ms)
+        self._in_flight.append(chunk)
+        self._frames_in_flight += len(squares)
 
     def _finish(self, everything: bool) -> Iterator[VideoResult]:
         """Finish the open videos in order: those that are ready, or everything."""
-        while self._open and (everything or self._open[0].ready()):
+        while self._open and (everything or self._open[0].is_ready()):
             opened = self._open.popleft()
             result = self._result(opened)
             self._attempts.end(opened.position, result)
             yield result
 
-    def _result(self, opened: _OpenVideo) -> VideoResult:
+    def _result(self, opened: OpenVideo) -> VideoResult:
         try:
             extraction = opened.extraction()
             if self._job.folder is not None:

@@ -1,0 +1,134 @@
+"""What comes back from the encoders: features of several videos, put in order again."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayclip.errors import RunStopped, VideoError
+from rayclip.spool import FeatureSpool
+from rayclip.storage import Extraction
+
+
+class Pending(Protocol):
+    """A chunk on its way through an encoder."""
+
+    def done(self) -> bool: ...
+
+    def result(self) -> NDArray[np.float32]:
+        """Wait for float32 ``[n, D]``; raises what went wrong in the encoder."""
+        ...
+
+
+@dataclass
+class Chunk:
+    """Frames of one video that were sent together.
+
+    Attributes:
+        opened: the video that they are of.
+        repeats: how often the output shows each.
+        pending: their features; None once these were taken.
+    """
+
+    opened: OpenVideo
+    repeats: list[int]
+    pending: Pending | None
+
+    def settle(self) -> None:
+        """Wait for the features and hand them over.
+
+        Raises:
+            RunStopped: no encoder is left.
+        """
+        if self.pending is None:
+            return
+        try:
+            features = self.pending.result()
+        except RunStopped:
+            raise
+        except Exception as error:
+            reason = f"the encoder failed: {error}"
+            self.opened.fail(VideoError("encode", "encoder_failed", reason))
+        else:
+            self.opened.add(np.repeat(features, self.repeats, axis=0))
+        self.pending = None
+
+
+class OpenVideo:
+    """A video whose frames are sent and whose features are not all back.
+
+    Attributes:
+        video: as it was given.
+        position: in its group.
+        attempt: the number of this attempt at it.
+        fps: its own average frame rate.
+        error: the first thing that went wrong with it.
+    """
+
+    def __init__(self, video: str, position: int, attempt: int) -> None:
+        self.video = video
+        self.position = position
+        self.attempt = attempt
+        self.fps = float("nan")
+        self.error: VideoError | None = None
+        self._timestamps_ms = array("d")
+        self._spool = FeatureSpool()
+        self._chunks: deque[Chunk] = deque()
+
+    def send(self, pending: Pending, timestamps_ms: list[tuple[float, ...]]) -> Chunk:
+        """Note that frames were sent, and when the output shows each."""
+        for times in timestamps_ms:
+            self._timestamps_ms.extend(times)
+        chunk = Chunk(self, [len(times) for times in timestamps_ms], pending)
+        self._chunks.append(chunk)
+        return chunk
+
+    def take(self, timestamps_ms: NDArray[np.float64], features: NDArray[np.float32]) -> None:
+        """Note what somebody else decoded and encoded."""
+        self._timestamps_ms.extend(timestamps_ms)
+        self.add(features)
+
+    def add(self, features: NDArray[np.float32]) -> None:
+        """Append float32 ``[n, D]`` to those that are back."""
+        if self.error is not None:
+            return
+        if not np.isfinite(features).all():
+            reason = "the model gave features that are not finite"
+            self.fail(VideoError("encode", "not_finite", reason))
+            return
+        try:
+            self._spool.append(features)
+        except OSError as error:
+            reason = f"the temporary file of its features cannot be written: {error}"
+            self.fail(VideoError("write", "no_temporary_file", reason))
+
+    def fail(self, error: VideoError) -> None:
+        self.error = self.error or error
+
+    def forget(self) -> None:
+        """Begin again with this video."""
+        self.error = None
+        self._timestamps_ms = array("d")
+        self._spool = FeatureSpool()
+
+    def is_ready(self) -> bool:
+        """Whether nobody has to wait for its features."""
+        return all(chunk.pending is None or chunk.pending.done() for chunk in self._chunks)
+
+    def extraction(self) -> Extraction:
+        """Wait for all features.
+
+        Raises:
+            VideoError: something went wrong with this video.
+            RunStopped: no encoder is left.
+        """
+        while self._chunks:
+            self._chunks.popleft().settle()
+        if self.error is not None:
+            raise self.error
+        return Extraction(self._spool.array(), np.array(self._timestamps_ms), self.fps)

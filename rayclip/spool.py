@@ -1,0 +1,113 @@
+"""Features that may outgrow memory: gathered in a temporary file, gone through in slices."""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMALL = 16 * 2**20  # bytes of features up to which a video never touches the disk
+SLICE = 8 * 2**20  # bytes that are gone through at once
+
+
+class FeatureSpool:
+    """Features of one video, in order; those of a long one lie in a temporary file.
+
+    The file is in ``TMPDIR`` and has no name where the system can do that, so that a killed
+    process leaves nothing.
+
+    Attributes:
+        rows: appended so far.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._dim = 0
+        self._blocks: list[NDArray[np.float32]] = []
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> FeatureSpool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def append(self, features: NDArray[np.float32]) -> None:
+        """Add float32 ``[n, D]``, of which a copy is taken.
+
+        Raises:
+            ValueError: D is not that of the rows before.
+            OSError: the temporary file cannot be made or written, for example on a full disk.
+        """
+        rows, dim = features.shape
+        if self.rows and dim != self._dim:
+            raise ValueError(f"features of {dim} numbers after some of {self._dim}")
+        self._dim = dim
+        if self._file is not None:
+            self._file.write(np.ascontiguousarray(features, np.float32).data)
+        else:
+            # Not the array itself: one that came through Ray would keep its place in the store.
+            self._blocks.append(np.array(features, np.float32, order="C"))
+            if (self.rows + rows) * dim * np.float32().nbytes > SMALL:
+                self._move_to_disk()
+        self.rows += rows
+
+    def array(self) -> NDArray[np.float32]:
+        """What was appended so far, float32 ``[T, D]``, valid until :meth:`close`.
+
+        It is in memory when small, else a read-only ``np.memmap``. Whatever reads all of the latter
+        should do so by :func:`slices`: pages that were read count as memory of this process.
+
+        Raises:
+            ValueError: nothing was appended.
+            OSError: the temporary file cannot be written, for example on a full disk.
+        """
+        if self._file is None:
+            self._blocks = [np.concatenate(self._blocks)]
+            return self._blocks[0]
+        self._file.flush()
+        return np.memmap(self._file, np.float32, "r", shape=(self.rows, self._dim))
+
+    def close(self) -> None:
+        """Delete the temporary file, if there is one."""
+        self._blocks = []
+        if self._file is not None:
+            with suppress(OSError):  # what a full disk did not take is wanted no more
+                self._file.close()
+
+    def _move_to_disk(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="rayclip-")  # noqa: SIM115
+        for block in self._blocks:
+            self._file.write(block.data)
+        self._blocks = []
+
+
+def slices(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Go through the rows of an array, about :data:`SLICE` bytes at a time.
+
+    The pages of a ``np.memmap`` that is only read are given back after each slice, so that no more
+    than one counts as memory of this process. An array without dimensions is one row.
+    """
+    rows = np.atleast_1d(values)
+    step = max(1, SLICE // max(1, rows[:1].nbytes))
+    for first in range(0, len(rows), step):
+        yield rows[first : first + step]
+        _give_back_pages(values)
+
+
+def _give_back_pages(values: NDArray[Any]) -> None:
+    # Only where the file is read: what was written to a private mapping would be lost.
+    if isinstance(values, np.memmap) and values.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        mapping: Any = values
+        mapping._mmap.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,115 @@
+"""One video decoded as a whole and in segments side by side: the time it takes, and that the
+frames are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from bench_measure import number, table
+
+from rayclip.errors import UsageError
+from rayclip.orientation import upright_rgb
+from rayclip.preprocess import resize_crop
+from rayclip.sampling import FrameChoice
+from rayclip.segments import Segment
+from rayclip.video import cut, open_shown
+
+N_PX = 224
+
+
+@dataclass(frozen=True)
+class Divided:
+    """A video decoded in segments.
+
+    Attributes:
+        segments: how many.
+        frames: that were given.
+        seconds: wall time of the fastest round, all segments side by side.
+        digest: of all timestamps and squares, in order.
+    """
+
+    segments: int
+    frames: int
+    seconds: float
+    digest: str
+
+
+def measured(
+    video: Path, fps: Fraction | None, counts: Sequence[int], rounds: int
+) -> list[Divided]:
+    """Decode a video in so many segments, each in a process of its own, in turn for every round.
+
+    Raises:
+        UsageError: it cannot be cut into so many.
+        AssertionError: a round gives other frames than the one before it.
+    """
+    cuts = {count: _segments(video, count) for count in counts}
+    found: dict[int, Divided] = {}
+    for _ in range(rounds):
+        for count, segments in cuts.items():
+            now = _decode(video, fps, segments)
+            before = found.get(count, now)
+            assert now.digest == before.digest, f"{video} gives other frames each time"
+            found[count] = min(now, before, key=lambda divided: divided.seconds)
+    return list(found.values())
+
+
+def report(video: Path, fps: Fraction | None, results: Sequence[Divided]) -> str:
+    """A table, with what is gained over the first row."""
+    rows = [
+        [
+            str(result.segments),
+            str(result.frames),
+            number(result.seconds),
+            number(results[0].seconds / result.seconds),
+            "yes" if result.digest == results[0].digest else "NO",
+        ]
+        for result in results
+    ]
+    rate = "every frame" if fps is None else f"{fps} fps"
+    header = ["segments", "frames", "wall s", "times faster", "same frames"]
+    return f"{video.name}, {rate}, decoded and resized\n\n{table(header, rows)}"
+
+
+def _segments(video: Path, count: int) -> list[Segment]:
+    # a segment of no length asks for as many as are allowed
+    _, segments = cut(str(video), 1e-6, count)
+    if len(segments) != count:
+        raise UsageError(f"{video} has too few keyframes for {count} segments.")
+    return segments
+
+
+def _decode(video: Path, fps: Fraction | None, segments: Sequence[Segment]) -> Divided:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(segments), mp_context=spawn) as processes:
+        list(processes.map(_nothing, segments))  # so that no start is measured
+        begun = time.perf_counter()
+        parts = list(
+            processes.map(_decode_segment, *zip(*((video, fps, s) for s in segments), strict=True))
+        )
+        seconds = time.perf_counter() - begun
+    digest = hashlib.sha256(b"".join(frame for part in parts for frame in part)).hexdigest()
+    return Divided(len(segments), sum(map(len, parts)), seconds, digest)
+
+
+def _nothing(segment: Segment) -> None:
+    pass
+
+
+def _decode_segment(video: Path, fps: Fraction | None, segment: Segment) -> list[bytes]:
+    """The digest of each frame with its times."""
+    digests = []
+    with open_shown(str(video), FrameChoice(fps), segment=segment) as (_, frames):
+        for shown in frames:
+            square = resize_crop(upright_rgb(shown.frame), N_PX)
+            digest = hashlib.blake2b(square.tobytes(), digest_size=16)
+            digest.update(repr(shown.timestamps_ms).encode())
+            digests.append(digest.digest())
+    return digests

@@ -1,0 +1,200 @@
+"""Videos to measure on, made on the spot: one moving scene, as several encoders write it.
+
+The scene stands in for real footage: a textured landscape that the camera pans over and zooms
+into, things that move through it, and the noise of a sensor. It is the same in every run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+Yuv = NDArray[np.uint8]
+"""A yuv420p picture: uint8 ``[3 * height / 2, width]``, its planes below each other."""
+
+SIZE = (1920, 1080)  # width, height
+FPS = 30
+SECONDS = 12.0
+SEED = 0
+
+MARGIN = 1.5  # the landscape's size in pictures: what there is to pan over
+NEAREST = 0.55  # of the landscape's width, where the camera is closest
+COARSEST = 6  # cells across the landscape's height; each octave has twice as many
+OCTAVES = 8
+COLOURFUL_OCTAVES = 3  # those after them are grey
+ROUGHNESS = 0.75  # how strong an octave is, compared with the one before
+CONTRAST = 45.0  # standard deviation in 8-bit levels
+THINGS = 9
+SENSOR_NOISE = 1.6  # standard deviation in 8-bit levels of luma
+NOISE_MARGIN = 64  # the noise of a frame is cut from a larger field at a random place
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a made video is written.
+
+    Attributes:
+        encoder: its name in libav.
+        options: chosen for what they leave the decoder to do first, for speed second.
+    """
+
+    encoder: str
+    options: Mapping[str, str]
+
+
+ENCODINGS = {
+    "h264_gop250": Encoding("libx264", {"preset": "faster", "g": "250", "bf": "3"}),
+    "h264_gop60": Encoding("libx264", {"preset": "faster", "g": "60", "bf": "3"}),
+    "hevc": Encoding(
+        "libx265", {"preset": "superfast", "crf": "24", "x265-params": "log-level=none"}
+    ),
+    "vp9": Encoding("libvpx-vp9", {"deadline": "good", "cpu-used": "8", "crf": "33", "b": "0"}),
+    "av1": Encoding("libsvtav1", {"preset": "10", "crf": "34"}),
+}
+"""The stem of the file's name -> how it is written."""
+
+
+def make_videos(folder: Path, size: tuple[int, int] = SIZE, seconds: float = SECONDS) -> list[Path]:
+    """Every video of :data:`ENCODINGS` that this libav can write, as mp4 files in ``folder``.
+
+    Files that are there already are taken as they are. The scene is drawn once for all the others.
+
+    Args:
+        folder: is made if missing.
+        size: width and height in pixels, even.
+        seconds: the length, at :data:`FPS`.
+    """
+    os.environ.setdefault("SVT_LOG", "1")  # errors; else SVT-AV1 tells of itself at length
+    folder.mkdir(parents=True, exist_ok=True)
+    videos = {
+        folder / f"{stem}.mp4": encoding
+        for stem, encoding in ENCODINGS.items()
+        if encoding.encoder in av.codecs_available
+    }
+    missing = {path: encoding for path, encoding in videos.items() if not path.exists()}
+    if missing:
+        _write(missing, scene(size, round(seconds * FPS)), size)
+    return list(videos)
+
+
+def scene(size: tuple[int, int], frames: int, seed: int = SEED) -> Iterator[Yuv]:
+    """The pictures of the scene, ``size`` (width, height) pixels each."""
+    rng = np.random.default_rng(seed)
+    width, height = size
+    landscape = _landscape(rng, (round(width * MARGIN), round(height * MARGIN)))
+    things = [_thing(rng) for _ in range(THINGS)]
+    noise_size = (height + NOISE_MARGIN, width + NOISE_MARGIN)
+    noise = np.rint(rng.normal(0, SENSOR_NOISE, noise_size)).astype(np.int16)
+    for progress in np.linspace(0, 1, frames).tolist():
+        view = _camera(landscape.size, progress)
+        picture = landscape.resize(size, Image.Resampling.BILINEAR, box=view)
+        for thing in things:
+            thing.draw(picture, progress)
+        yuv = av.VideoFrame.from_image(picture).to_ndarray(format="yuv420p")
+        top, left = rng.integers(NOISE_MARGIN, size=2)
+        luma = yuv[:height] + noise[top : top + height, left : left + width]
+        yuv[:height] = np.clip(luma, 0, 255)
+        yield yuv
+
+
+def _landscape(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
+    """Detail of every size, the finer the fainter, as in photographs."""
+    width, height = size
+    total = np.zeros((height, width, 3), np.float32)
+    for octave in range(OCTAVES):
+        rows = min(COARSEST * 2**octave, height)
+        channels = 3 if octave < COLOURFUL_OCTAVES else 1
+        cells = rng.integers(256, size=(rows, rows * width // height, channels), dtype=np.uint8)
+        picture = Image.fromarray(np.broadcast_to(cells, (*cells.shape[:2], 3)).copy())
+        detail = picture.resize(size, Image.Resampling.BICUBIC)
+        total += ROUGHNESS**octave * np.asarray(detail, np.float32)
+    levels = 128 + CONTRAST * (total - total.mean()) / total.std()
+    return Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+
+
+def _camera(landscape: tuple[int, int], progress: float) -> tuple[float, float, float, float]:
+    """The part of the landscape (left, top, right, bottom) that is in view; progress 0 to 1."""
+    turn = 2 * np.pi * progress
+    zoom = NEAREST + (1 - NEAREST) * (0.45 + 0.45 * np.cos(turn))
+    width, height = zoom * landscape[0], zoom * landscape[1]
+    left = (landscape[0] - width) * (0.5 + 0.5 * np.sin(turn))
+    top = (landscape[1] - height) * (0.5 + 0.5 * np.cos(2 * turn))
+    return left, top, left + width, top + height
+
+
+@dataclass(frozen=True)
+class _Thing:
+    """A disc or a square on its way through the picture.
+
+    Attributes:
+        colour: 8-bit RGB.
+        is_round: a disc, else a square.
+        radius: in picture heights.
+        start: where it is at first (x, y), in picture sizes.
+        laps: how often it crosses the picture (x, y), below zero to the left or upwards.
+    """
+
+    colour: tuple[int, ...]
+    is_round: bool
+    radius: float
+    start: tuple[float, float]
+    laps: tuple[float, float]
+
+    def draw(self, picture: Image.Image, progress: float) -> None:
+        reach = self.radius * picture.height
+        x, y = (
+            (start + laps * progress) % 1 * (length + 2 * reach) - reach
+            for start, laps, length in zip(self.start, self.laps, picture.size, strict=True)
+        )
+        pen = ImageDraw.Draw(picture)
+        outline = pen.ellipse if self.is_round else pen.rectangle
+        outline((x - reach, y - reach, x + reach, y + reach), fill=self.colour)
+
+
+def _thing(rng: np.random.Generator) -> _Thing:
+    x, y = rng.random(2).tolist()
+    laps_x, laps_y = rng.uniform(-3, 3, 2).tolist()
+    return _Thing(
+        colour=tuple(rng.integers(256, size=3).tolist()),
+        is_round=bool(rng.random() < 0.5),
+        radius=rng.uniform(0.03, 0.12),
+        start=(x, y),
+        laps=(laps_x, laps_y),
+    )
+
+
+def _write(videos: Mapping[Path, Encoding], pictures: Iterable[Yuv], size: tuple[int, int]) -> None:
+    """Encode the pictures into every video; a file takes its name when all of them are whole."""
+    unfinished = {path: path.with_suffix(".part") for path in videos}
+    with ExitStack() as stack:
+        outputs = []
+        for path, encoding in videos.items():
+            output = stack.enter_context(av.open(str(unfinished[path]), "w", format="mp4"))
+            outputs.append((output, _add_stream(output, encoding, size)))
+        for number, picture in enumerate(pictures):
+            for output, stream in outputs:
+                frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+                frame.pts, frame.time_base = number, Fraction(1, FPS)
+                output.mux(stream.encode(frame))
+        for output, stream in outputs:
+            output.mux(stream.encode())
+    for path, file in unfinished.items():
+        file.replace(path)
+
+
+def _add_stream(output: OutputContainer, encoding: Encoding, size: tuple[int, int]) -> VideoStream:
+    stream = output.add_stream(encoding.encoder, FPS, options=dict(encoding.options))
+    stream.width, stream.height = size
+    stream.pix_fmt = "yuv420p"
+    return stream

@@ -1,0 +1,104 @@
+"""Long videos in segments: the same features as undivided, whatever becomes of a segment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import shapes
+from commands import ON_LOOPBACK, rayclip, wait_until
+from makers import numbered_frame, write_video
+
+from rayclip.segments import WHOLE, Segment, inner_borders, segments_between
+from rayclip.video import cut
+
+FINE = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
+
+
+def test_borders_are_evenly_spaced() -> None:
+    assert inner_borders(100.0, 20.0, most=10) == [20.0, 40.0, 60.0, 80.0]
+
+
+def test_there_are_no_more_segments_than_are_allowed() -> None:
+    assert inner_borders(100.0, 1.0, most=2) == [50.0]
+
+
+@pytest.mark.parametrize("duration_s", [0.0, 19.0, 39.9])
+def test_a_short_video_has_no_borders(duration_s: float) -> None:
+    assert inner_borders(duration_s, 20.0, most=8) == []
+
+
+def test_segments_go_from_the_beginning_to_the_end() -> None:
+    assert segments_between([300, 100]) == [
+        Segment(None, 100),
+        Segment(100, 300),
+        Segment(300, None),
+    ]
+    assert segments_between([]) == [WHOLE]
+
+
+def test_a_video_is_cut_where_decoding_can_begin(tmp_path: Path) -> None:
+    frames = [numbered_frame(number) for number in range(60)]
+    video = write_video(tmp_path / "a.mp4", frames, fps=10, codec="libx264", options=FINE)
+    fps, segments = cut(str(video), segment_s=2.0, most=3)
+    assert fps == 10.0
+    assert len(segments) == 3
+    borders = [segment.since for segment in segments[1:]]
+    assert [border and border % 1024 for border in borders] == [0, 0]  # 10 frames of 1/10240 s
+
+
+def test_a_video_with_one_entry_point_is_not_cut(tmp_path: Path) -> None:
+    frames = [numbered_frame(number) for number in range(60)]
+    options = {"g": "1000", "sc_threshold": "0"}
+    video = write_video(tmp_path / "a.mp4", frames, fps=10, codec="libx264", options=options)
+    _, segments = cut(str(video), segment_s=2.0, most=3)
+    assert len([segment for segment in segments if segment.since]) == 0
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("fps", [None, "2.5"])
+def test_a_divided_video_has_the_bits_of_the_undivided(
+    fps: str | None, cluster: str, tmp_path: Path
+) -> None:
+    video = tmp_path / "long.mp4"
+    scenes = [("red", "circle"), ("blue", "star"), ("green", "triangle"), ("yellow", "cross")]
+    shapes.write_video(video, scenes * 2, fps=25, seconds_per_scene=2)
+    options = f"""
+        video_paths={str(video)!r}, model_name="demo", device="cpu", extraction_fps={fps!r},
+        on_extraction="save_numpy"
+    """
+    program = f"""
+import rayclip, rayclip.actors.resources, rayclip.pipeline
+rayclip.actors.resources.ENCODING_SHARE = 0.5  # of 4 CPUs: two are left to decode
+rayclip.pipeline.SEGMENT_S = 3.0
+summary = rayclip.extract({options}, output_path={str(tmp_path / "divided")!r}, address={cluster!r})
+assert summary.done == 1, summary
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, **ON_LOOPBACK},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        wait_until(_a_segment_is_extracted, "a task for a segment", running)
+        _, errors = running.communicate()
+    assert running.returncode == 0, errors
+    words = ["extract", video, "--model-name", "demo", "--address", "none"]
+    words += ["--on-extraction", "save_numpy", "--output-path", tmp_path / "whole"]
+    assert rayclip(*words, *(["--extraction-fps", fps] if fps else [])).status == 0
+    for kind in ("clip", "timestamps_ms", "fps"):
+        divided, whole = (
+            np.load(tmp_path / f"{name}/clip/demo/long_{kind}.npy") for name in ("divided", "whole")
+        )
+        np.testing.assert_array_equal(divided, whole)
+    assert len(np.load(tmp_path / "whole/clip/demo/long_clip.npy")) == (40 if fps else 400)
+
+
+def _a_segment_is_extracted() -> bool:
+    titles = (process.info["cmdline"] or [""] for process in psutil.process_iter(["cmdline"]))
+    return any(title[0].startswith("ray::extract_segment") for title in titles)

@@ -1,0 +1,498 @@
+"""Where a video is read from: disks, storages, servers good and bad, pipes."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import socket
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import fsspec
+import pytest
+from makers import number_of, numbered_frame, numbered_frames, write_video
+
+from rayclip.errors import BadVideo, VideoError
+from rayclip.source import BLOCK_BYTES, BLOCKS, NO_OTHER_FILES, VideoSource, readable
+
+COUNT = 12
+NUMBERS = list(range(COUNT))
+
+
+def numbers_of(source: VideoSource, **options: Any) -> list[int]:
+    """The frames of a source, each as the number that is drawn on it."""
+    with (
+        readable(source, options) as file,
+        av.open(file, "r", container_options=NO_OTHER_FILES) as container,
+    ):
+        return [number_of(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
+def failure_of(source: VideoSource) -> VideoError:
+    with pytest.raises(VideoError) as caught:
+        numbers_of(source)
+    return caught.value
+
+
+def index_first(path: Path) -> Path:
+    """The same mp4 video with its index before its pictures."""
+    moved = path.with_name(f"index_first_{path.name}")
+    with (
+        av.open(str(path)) as old,
+        av.open(str(moved), "w", container_options={"movflags": "faststart"}) as new,
+    ):
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+    return moved
+
+
+@pytest.fixture
+def mp4(tmp_path: Path) -> Path:
+    """A video whose index comes last, as cameras and muxers write it."""
+    return write_video(tmp_path / "a.mp4", numbered_frames(COUNT))
+
+
+@pytest.fixture
+def ts(tmp_path: Path) -> Path:
+    return write_video(tmp_path / "a.ts", numbered_frames(COUNT), codec="mpeg2video", fps=25)
+
+
+@pytest.fixture(scope="module")
+def large_mov(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More bytes than are kept in memory of a remote file, and the index at their end."""
+    frame_bytes = 640 * 360 * 3
+    count = BLOCK_BYTES * (BLOCKS + 1) // frame_bytes + 1
+    frames = [numbered_frame(number, 640, 360) for number in range(count)]
+    path = tmp_path_factory.mktemp("large") / "a.mov"
+    return write_video(path, frames, codec="rawvideo", pix_fmt="rgb24")
+
+
+# ---- local files ----
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "foo:bar.mp4",
+        "http:a.mp4",
+        "concat:a.mp4|a.mp4",
+        "-i.mp4",
+        "a%03d.mp4",
+        "a%*?.mp4",
+        "a\nb.mp4",
+        os.fsdecode(b"not utf-8 \xff\xfe.mp4"),
+    ],
+    ids=ascii,
+)
+def test_a_name_means_the_file_and_nothing_else(
+    mp4: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renamed = mp4.rename(mp4.with_name(name))
+    monkeypatch.chdir(mp4.parent)
+    assert numbers_of(renamed) == numbers_of(str(renamed)) == numbers_of(name) == NUMBERS
+
+
+def test_a_gif_is_one_video_whatever_pattern_its_name_is(tmp_path: Path) -> None:
+    for number in range(3):
+        write_video(tmp_path / f"{number}.gif", numbered_frames(1), codec="gif", pix_fmt="gray")
+    name = tmp_path / "%d.gif"
+    write_video(tmp_path / "a.gif", numbered_frames(COUNT), codec="gif", pix_fmt="gray").rename(
+        name
+    )
+    assert numbers_of(name) == NUMBERS
+
+
+def missing(folder: Path) -> Path:
+    return folder / "nowhere.mp4"
+
+
+def an_empty_file(folder: Path) -> Path:
+    path = folder / "empty.mp4"
+    path.touch()
+    return path
+
+
+def a_folder(folder: Path) -> Path:
+    return folder
+
+
+def a_named_pipe(folder: Path) -> Path:
+    path = folder / "pipe.mp4"
+    os.mkfifo(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (missing, "not_found"),
+        (an_empty_file, "empty_file"),
+        (a_folder, "is_a_folder"),
+        (a_named_pipe, "not_a_file"),
+    ],
+)
+def test_what_is_no_video_is_told_by_a_code(
+    tmp_path: Path, make: Callable[[Path], Path], code: str
+) -> None:
+    error = failure_of(make(tmp_path))
+    assert (type(error), error.stage, error.code) == (BadVideo, "open", code)
+
+
+def test_of_a_folder_is_said_what_to_do(tmp_path: Path) -> None:
+    assert str(failure_of(tmp_path)) == (
+        "this is a folder, not a video: name the videos in it, or make a video of its pictures"
+    )
+
+
+def test_a_path_through_a_file_could_not_be_read(mp4: Path) -> None:
+    error = failure_of(mp4 / "b.mp4")
+    assert (type(error), error.stage, error.code) == (VideoError, "read", "read_failed")
+
+
+# ---- videos that name other files ----
+
+HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n"
+CONCAT = "ffconcat version 1.0\nfile {}\n"
+DASH = '<?xml version="1.0"?>\n<!-- made by hand -->\n<MPD><BaseURL>{}</BaseURL></MPD>\n'
+
+
+@pytest.mark.parametrize("playlist", [HLS, CONCAT, DASH])
+@pytest.mark.parametrize("name", ["a.m3u8", "a.mp4"])
+def test_a_playlist_is_no_video(ts: Path, playlist: str, name: str) -> None:
+    path = ts.with_name(name)
+    path.write_text(playlist.format(ts.name))
+    error = failure_of(path)
+    assert (type(error), error.stage, error.code) == (BadVideo, "open", "is_a_playlist")
+
+
+def test_libav_opens_nothing_that_a_file_names(ts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ts.parent)
+    playlist = CONCAT.format(ts.name).encode()
+    with av.open(io.BytesIO(playlist)) as container:  # this is what must not happen
+        assert container.format.name == "concat"
+    with pytest.raises(av.FFmpegError):
+        av.open(io.BytesIO(playlist), container_options=NO_OTHER_FILES)
+
+
+# ---- storages behind fsspec ----
+
+
+def test_a_url_is_read_by_fsspec(mp4: Path, memory_url: str) -> None:
+    with fsspec.open(f"{memory_url}/a.mp4", "wb") as file:
+        file.write(mp4.read_bytes())
+    assert numbers_of(f"{memory_url}/a.mp4") == numbers_of(f"file://{mp4}") == NUMBERS
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [(missing, "not_found"), (an_empty_file, "empty_file"), (a_folder, "is_a_folder")],
+)
+def test_a_url_fails_as_a_path_does(
+    tmp_path: Path, make: Callable[[Path], Path], code: str
+) -> None:
+    error = failure_of(f"file://{make(tmp_path)}")
+    assert (type(error), error.stage, error.code) == (BadVideo, "open", code)
+
+
+def test_a_url_of_an_unknown_kind_could_not_be_read() -> None:
+    error = failure_of("carrier-pigeon://a.mp4")
+    assert (type(error), error.code) == (VideoError, "read_failed")
+    assert "carrier-pigeon" in str(error)
+
+
+# ---- http ----
+
+
+class Server(ThreadingHTTPServer):
+    """A folder on loopback, and how much of it was asked for.
+
+    Attributes:
+        ranges: whether parts of files can be had; else each answer is the whole file.
+        breaks_at: the connection goes away before this byte of a file is sent.
+        status: given for every request instead of an answer.
+        served: bytes of files that were sent.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.folder = folder
+        self.ranges = True
+        self.breaks_at: int | None = None
+        self.status: int | None = None
+        self.served = 0
+
+    def url(self, path: Path) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{path.name}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients may leave."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, with_body: bool) -> None:
+        path = self.server.folder / self.path.lstrip("/")
+        status = self.server.status or (200 if path.exists() else 404)
+        if status != 200:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        content = path.read_bytes()
+        asked = re.match(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        first, last = 0, len(content) - 1
+        if asked and self.server.ranges:
+            first, last = int(asked[1]), min(int(asked[2]), last)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(last + 1 - first))
+        self.end_headers()
+        end = last + 1
+        if self.server.breaks_at is not None and first <= self.server.breaks_at < end:
+            end = self.server.breaks_at
+            self.close_connection = True
+        for start in range(first, end if with_body else 0, 2**16):
+            part = content[start : min(end, start + 2**16)]
+            self.wfile.write(part)
+            self.server.served += len(part)
+
+    def log_message(self, *words: Any) -> None:
+        """Not on the screen of the tests."""
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Server]:
+    pytest.importorskip("aiohttp")
+    with Server(folder) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path) as server:
+        yield server
+
+
+def test_a_server_with_ranges_is_asked_for_each_byte_about_once(large_mov: Path) -> None:
+    with serving(large_mov.parent) as server:
+        numbers = numbers_of(server.url(large_mov))
+    assert numbers == numbers_of(large_mov)
+    assert server.served <= 1.1 * large_mov.stat().st_size
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_videos_are_read_from_every_server(
+    mp4: Path, ts: Path, server: Server, ranges: bool
+) -> None:
+    server.ranges = ranges
+    for path in (mp4, index_first(mp4), ts):
+        assert numbers_of(server.url(path)) == NUMBERS
+
+
+def test_a_server_without_ranges_is_read_forward(large_mov: Path) -> None:
+    with serving(large_mov.parent) as server:
+        server.ranges = False
+        numbers = numbers_of(server.url(large_mov))
+    assert numbers == numbers_of(large_mov)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("share", [0.01, 0.5])
+def test_a_connection_that_breaks_is_no_end_of_a_video(
+    large_mov: Path, ranges: bool, share: float
+) -> None:
+    with serving(large_mov.parent) as server:
+        server.ranges = ranges
+        server.breaks_at = int(large_mov.stat().st_size * share)
+        error = failure_of(server.url(large_mov))
+    assert (type(error), error.stage, error.code) == (VideoError, "read", "read_failed")
+
+
+def test_an_empty_answer_is_an_empty_file(tmp_path: Path, server: Server) -> None:
+    assert failure_of(server.url(an_empty_file(tmp_path))).code == "empty_file"
+
+
+def test_what_a_server_does_not_have_is_not_found(tmp_path: Path, server: Server) -> None:
+    error = failure_of(server.url(missing(tmp_path)))
+    assert (type(error), error.stage, error.code) == (BadVideo, "open", "not_found")
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_what_a_server_refuses_could_not_be_read(mp4: Path, server: Server, status: int) -> None:
+    server.status = status
+    error = failure_of(server.url(mp4))
+    assert (type(error), error.stage, error.code) == (VideoError, "read", "read_failed")
+    assert str(status) in str(error)
+
+
+def test_a_server_that_is_not_there_could_not_be_read() -> None:
+    pytest.importorskip("aiohttp")
+    with socket.socket() as taken:  # bound and not listening: nobody else can listen
+        taken.bind(("127.0.0.1", 0))
+        error = failure_of(f"http://127.0.0.1:{taken.getsockname()[1]}/a.mp4")
+    assert (type(error), error.stage, error.code) == (VideoError, "read", "read_failed")
+
+
+# ---- file objects ----
+
+
+@contextmanager
+def piped(content: bytes, buffering: int = -1) -> Iterator[BinaryIO]:
+    """The reading end of a pipe into which another thread writes."""
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with open(writing, "wb") as file:
+            file.write(content)
+
+    with ThreadPoolExecutor(1) as thread, open(reading, "rb", buffering=buffering) as file:
+        written = thread.submit(write)
+        yield file
+        written.result()
+
+
+@pytest.mark.parametrize("buffering", [-1, 0])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.ts", "mpeg2video"), ("a.mkv", "mpeg4"), ("a.avi", "mpeg4"), ("a.mp4", "mpeg4")],
+)
+def test_a_pipe_is_read_forward(tmp_path: Path, name: str, codec: str, buffering: int) -> None:
+    path = write_video(tmp_path / name, numbered_frames(COUNT), codec=codec, fps=25)
+    with piped(path.read_bytes(), buffering) as pipe:
+        assert numbers_of(pipe) == NUMBERS
+
+
+def padded(content: bytes, padding: int) -> bytes:
+    """An mp4 with so many more bytes behind its first box."""
+    first = int.from_bytes(content[:4])
+    return content[:first] + padding.to_bytes(4) + b"free" + bytes(padding - 8) + content[first:]
+
+
+@pytest.mark.parametrize("padding", [8, 100_000])
+@pytest.mark.parametrize(("first", "spooled"), [(True, False), (False, True)])
+def test_a_pipe_is_only_spooled_when_the_index_comes_last(
+    mp4: Path, padding: int, first: bool, spooled: bool
+) -> None:
+    content = padded((index_first(mp4) if first else mp4).read_bytes(), padding)
+    with piped(content) as pipe, readable(pipe, {}) as file:
+        assert file.seekable() == spooled
+        assert b"".join(iter(lambda: file.read(1000), b"")) == content
+
+
+def test_a_pipe_that_ends_at_once_is_an_empty_file() -> None:
+    with piped(b"") as pipe:
+        assert failure_of(pipe).code == "empty_file"
+
+
+def test_a_pipe_that_does_not_block_could_not_be_read() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with open(reading, "rb", buffering=0) as pipe, open(writing, "wb"):
+        assert failure_of(pipe).code == "read_failed"
+
+
+def test_a_member_of_an_archive_is_a_file_object(mp4: Path) -> None:
+    packed = mp4.with_name("a.tar")
+    with tarfile.open(packed, "w") as archive:
+        archive.add(mp4, "a.mp4")
+    with tarfile.open(packed) as archive:
+        member = archive.extractfile("a.mp4")
+        assert member is not None
+        assert numbers_of(member) == NUMBERS  # type: ignore[arg-type]
+
+
+def test_a_file_object_is_read_from_its_beginning_and_left_open(mp4: Path) -> None:
+    with mp4.open("rb") as file:
+        file.read()
+        assert numbers_of(file) == NUMBERS
+        assert not file.closed
+
+
+class Breaking(io.BytesIO):
+    """A file that fails from some byte on."""
+
+    def __init__(self, content: bytes, at: int, error: BaseException) -> None:
+        super().__init__(content)
+        self._at = at
+        self._error = error
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() >= self._at:
+            raise self._error
+        return super().read(size)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize(
+    "reason",
+    [ConnectionResetError("gone"), EOFError("cut off"), TimeoutError(), RuntimeError("gone")],
+    ids=repr,
+)
+def test_a_failure_is_told_once_and_never_the_end_of_a_video(
+    ts: Path, capfd: pytest.CaptureFixture[str], share: float, reason: Exception
+) -> None:
+    content = ts.read_bytes()
+    error = failure_of(Breaking(content, int(len(content) * share), reason))
+    assert (type(error), error.stage, error.code) == (VideoError, "read", "read_failed")
+    assert (str(reason) or type(reason).__name__) in str(error)
+    assert error.__cause__ is reason
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_an_interrupt_while_libav_reads_is_not_lost(ts: Path, share: float) -> None:
+    content = ts.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        numbers_of(Breaking(content, int(len(content) * share), KeyboardInterrupt()))
+
+
+def test_a_file_that_gives_more_than_was_asked_for_could_not_be_read(ts: Path) -> None:
+    class Generous(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(None if size is None else 2 * size)
+
+    assert failure_of(Generous(ts.read_bytes())).code == "read_failed"
+
+
+def test_a_place_that_does_not_exist_is_not_the_storages_fault(mp4: Path) -> None:
+    with readable(mp4, {}) as file:
+        assert file.seek(-1) == -1
+        assert file.read(8) == mp4.read_bytes()[:8]
+
+
+def test_bytes_that_arrive_are_told(mp4: Path) -> None:
+    arrivals: list[None] = []
+    with readable(mp4, {}, lambda: arrivals.append(None)) as file:
+        before = len(arrivals)
+        while file.read(1000):
+            pass
+    assert 0 < before < len(arrivals)
