@@ -31,17 +31,22 @@ def open_stream(
         VideoError: it could not be read (stage ``read``): not the video's fault.
     """
     with readable(source, storage_options, LIBAV.moved) as file:
+        begins_as_mp4 = file.peek(8)[4:] == b"ftyp"
         try:
             with LIBAV:
                 container = av.open(
                     file, "r", metadata_errors="ignore", container_options=NO_OTHER_FILES
                 )
         except av.FFmpegError as error:
+            if begins_as_mp4:
+                raise BadVideo(
+                    "open", "truncated", "it begins as an mp4, but its index is missing or damaged"
+                ) from None
             raise BadVideo(
                 "open", "not_a_video", f"no container that libav knows ({error.strerror})"
             ) from None
         with container:
-            yield container, _video_stream(container)
+            yield container, video_stream(container)
 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
@@ -63,8 +68,12 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Vid
             yield packet
 
 
-def _video_stream(container: InputContainer) -> VideoStream:
-    """The stream that ffmpeg would choose, ready for decoding on this thread."""
+def video_stream(container: InputContainer) -> VideoStream:
+    """The stream that ffmpeg would choose, ready for decoding on this thread.
+
+    Raises:
+        BadVideo: there is none that can be decoded (stage ``open``).
+    """
     streams = [s for s in container.streams.video if not int(s.disposition) & ATTACHED_PICTURE]
     if not streams:
         raise BadVideo("open", "no_video_stream", "the file has no video stream")

@@ -18,7 +18,8 @@ import av
 from bench_measure import Cost, Failed, Job, measure, number, table
 from bench_ways import EVERYTHING, FAST, PIL, REFERENCE, WAYS, Rate, Way
 
-from rayclip.errors import UsageError
+from rayclip.container import video_stream
+from rayclip.errors import BadVideo, UsageError
 from rayclip.sampling import parse_fps
 
 NATIVE = "native"
@@ -97,12 +98,12 @@ def describe(path: Path) -> Video:
     """
     try:
         with av.open(str(path)) as container:
-            codec = container.streams.video[0].codec_context
+            codec = video_stream(container).codec_context
             return Video(path, codec.codec.canonical_name, f"{codec.width}x{codec.height}")
     except (OSError, av.FFmpegError) as error:
         raise UsageError(f"{path} cannot be opened: {error.strerror}.") from None
-    except IndexError:
-        raise UsageError(f"{path} has no video stream.") from None
+    except BadVideo as error:
+        raise UsageError(f"{path} cannot be measured: {error}.") from None
 
 
 def measured(videos: Iterable[Video], rates: Sequence[Rate], rounds: int) -> Iterator[Row]:

@@ -27,6 +27,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
 
+from rayclip.container import video_stream
 from rayclip.orientation import upright_rgb
 from rayclip.preprocess import clip_box, resize_crop, resize_crop_fast
 from rayclip.sampling import FrameChoice
@@ -96,7 +97,7 @@ def plain_square(rgb: NDArray[np.uint8]) -> Square:
 def everything(path: Path, rate: Rate) -> Squares:
     """Decode every frame; make RGB and squares of those that rayclip's rule shows."""
     with av.open(str(path)) as container:
-        stream = _on_one_thread(container.streams.video[0])
+        stream = video_stream(container)
         frames = container.decode(stream)
         if rate is None:
             shown: Iterator[tuple[Any, int]] = ((frame, 1) for frame in frames)
@@ -135,7 +136,7 @@ def reference(path: Path, rate: Rate) -> Squares:
 def _reencode(path: Path, rate: Fraction, output: OutputContainer) -> None:
     """``ffmpeg -i path -filter:v fps=fps=rate output``."""
     with av.open(str(path)) as container:
-        stream = _on_one_thread(container.streams.video[0])
+        stream = video_stream(container)
         encoder = av.Codec("libx264", "w")
         known_formats = "|".join(known.name for known in encoder.video_formats or ())
         graph = av.filter.Graph()
@@ -170,12 +171,6 @@ def _add_stream(output: OutputContainer, picture: av.VideoFrame, rate: Fraction)
     stream.width, stream.height = picture.width, picture.height
     stream.pix_fmt = picture.format.name
     stream.codec_context.thread_count = 0  # as many as x264 likes, as in ffmpeg
-    return stream
-
-
-def _on_one_thread(stream: VideoStream) -> VideoStream:
-    stream.codec_context.thread_count = 1
-    stream.codec_context.thread_type = "NONE"
     return stream
 
 

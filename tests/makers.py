@@ -37,6 +37,19 @@ def numbered_frames(count: int, width: int = 64, height: int = 48) -> list[Rgb]:
     return [numbered_frame(number, width, height) for number in range(count)]
 
 
+def textured_frames(count: int, width: int = 96, height: int = 64) -> list[Rgb]:
+    """Pictures no two of which are alike: coarse noise that moves, under a patch of fine noise."""
+    rng = np.random.default_rng(count)
+    coarse = rng.integers(0, 200, (height // 4, width // 4, 3), dtype=np.uint8)
+    ground = coarse.repeat(4, axis=0).repeat(4, axis=1)
+    frames = []
+    for number in range(count):
+        frame = np.roll(ground, (number, 2 * number), axis=(0, 1))
+        frame[8:24, 8:24] += rng.integers(0, 56, (16, 16, 3), dtype=np.uint8)
+        frames.append(frame)
+    return frames
+
+
 def number_of(rgb: Rgb) -> int:
     """Which :func:`numbered_frame` this was before it was encoded."""
     return round(float(rgb.mean()) / GREY_STEP) - 1
@@ -51,6 +64,7 @@ def write_video(
     pix_fmt: str = "yuv420p",
     container: str | None = None,
     options: dict[str, str] | None = None,
+    muxing: dict[str, str] | None = None,
     times_ms: Sequence[int] | None = None,
     silence_ms: int = 0,
     orientation: dict[str, Any] | None = None,
@@ -65,12 +79,13 @@ def write_video(
         pix_fmt: what that encoder takes.
         container: a muxer of libav.
         options: for the encoder.
+        muxing: options for the muxer.
         times_ms: when each frame is shown, where that is not at a constant rate from zero.
         silence_ms: the length of a silent sound track that begins at zero; 0 for none.
         orientation: keywords of PyAV's ``set_display_rotation``.
     """
     height, width = frames[0].shape[:2]
-    with av.open(str(path), "w", format=container) as output:
+    with av.open(str(path), "w", format=container, options=muxing or {}) as output:
         stream: Any = output.add_stream(codec, Fraction(fps), options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         if times_ms is not None:

@@ -352,7 +352,7 @@ def a_picture_of_81_megapixels(folder: Path) -> Path:
         (a_folder, "is_a_folder"),
         (text, "not_a_video"),
         (random_bytes, "not_a_video"),
-        (an_mp4_without_its_index, "not_a_video"),
+        (an_mp4_without_its_index, "truncated"),
         (sound_alone, "no_video_stream"),
         (sound_with_a_cover_picture, "no_video_stream"),
         (a_picture_of_81_megapixels, "too_large"),

@@ -1,0 +1,513 @@
+"""Decoding only what is needed gives the frames that decoding everything gives."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from makers import textured_frames, write_video
+
+from rayclip.container import open_stream, read_packets
+from rayclip.groups import GroupReader, Irregular
+from rayclip.orientation import upright_rgb
+from rayclip.planning import PlannedDecoder
+from rayclip.sampling import FrameChoice, TickGrid, evenly_spaced, parse_fps
+from rayclip.segments import Segment
+from rayclip.timestamps import BestEffortTimestamp
+from rayclip.video import VideoSource, cut, iter_frames, open_shown
+
+RATES = ["0.3", "1", "5", "23.976", "100"]
+B_FRAMES = {"bf": "3", "g": "12", "sc_threshold": "0"}
+UNEVEN_MS = [40 * n + (17 * n * n) % 31 + (400 if n > 30 else 0) for n in range(75)]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a video is made: by default three seconds at 25 fps."""
+
+    name: str
+    codec: str
+    count: int = 75
+    how: Any = None
+
+    def write(self, folder: Path) -> Path:
+        if self.codec not in av.codecs_available:
+            pytest.skip(f"this libav cannot encode {self.codec}")
+        how = {"fps": 25, **(self.how or {})}
+        return write_video(folder / self.name, textured_frames(self.count), codec=self.codec, **how)
+
+
+def x264(name: str, params: str = "", count: int = 75, **how: Any) -> Recipe:
+    options = {**B_FRAMES, **({"x264-params": params} if params else {})}
+    return Recipe(name, "libx264", count, {"options": options, **how})
+
+
+RECIPES = {
+    "h264": x264("a.mp4"),
+    "h264-pyramid": x264("a.mkv", "b-pyramid=normal:ref=4:bframes=5:b-adapt=0"),
+    "h264-open-gop": x264("a.mp4", "open-gop=1"),
+    "h264-open-gop-in-ts": x264("a.ts", "open-gop=1"),
+    "h264-uneven": x264("a.mp4", times_ms=UNEVEN_MS),
+    "h264-uneven-open-gop": x264("a.mkv", "open-gop=1", times_ms=UNEVEN_MS),
+    "h264-late": x264("a.mp4", times_ms=[1900 + 40 * n for n in range(75)]),
+    "h264-after-its-sound": x264(
+        "a.mkv", times_ms=[1900 + 40 * n for n in range(75)], silence_ms=500
+    ),
+    "h264-intra-refresh": x264("a.mp4", "intra-refresh=1:bframes=0"),
+    "h264-intra-refresh-in-ts": x264("a.ts", "intra-refresh=1:bframes=2"),
+    "h264-interlaced": x264("a.mp4", "tff=1"),
+    "h264-interlaced-in-ts": x264("a.ts", "tff=1"),
+    "h264-all-intra": x264("a.mp4", "keyint=1"),
+    "h264-one-group": x264("a.mp4", "keyint=300"),
+    "h264-single": x264("a.mp4", count=1),
+    "h264-two": x264("a.mp4", count=2),
+    "h264-flv": x264("a.flv"),
+    "h264-raw": x264("a.h264", container="h264"),
+    "h264-fragmented": x264("a.mp4", muxing={"movflags": "frag_keyframe+empty_moov"}),
+    "h264-index-first": x264("a.mp4", muxing={"movflags": "faststart"}),
+    "h264-in-avi": x264("a.avi"),
+    "hevc": Recipe(
+        "a.mp4", "libx265", how={"options": {"x265-params": "keyint=12:open-gop=0:log-level=0"}}
+    ),
+    "hevc-open-gop": Recipe(
+        "a.mkv", "libx265", how={"options": {"x265-params": "keyint=12:open-gop=1:log-level=0"}}
+    ),
+    "hevc-open-gop-in-ts": Recipe(
+        "a.ts", "libx265", how={"options": {"x265-params": "keyint=12:open-gop=1:log-level=0"}}
+    ),
+    "vp9": Recipe(
+        "a.webm",
+        "libvpx-vp9",
+        how={"options": {"g": "12", "auto-alt-ref": "1", "cpu-used": "8", "deadline": "realtime"}},
+    ),
+    "vp8-hidden": Recipe(
+        "a.webm",
+        "libvpx",
+        how={"options": {"g": "30", "auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "4"}},
+    ),
+    "av1": Recipe("a.mkv", "libsvtav1", how={"options": {"g": "12", "preset": "12"}}),
+    "mpeg2-in-ts": Recipe("a.ts", "mpeg2video", how={"options": {"bf": "2", "g": "12"}}),
+    "mpeg2-in-mpg": Recipe("a.mpg", "mpeg2video", how={"options": {"bf": "2", "g": "12"}}),
+    "mpeg4": Recipe("a.mp4", "mpeg4", how={"options": {"bf": "2", "g": "12"}}),
+    "mpeg4-in-avi": Recipe("a.avi", "mpeg4", how={"options": {"bf": "2", "g": "12"}}),
+    "mjpeg": Recipe("a.mov", "mjpeg", how={"pix_fmt": "yuvj420p"}),
+    "flv": Recipe("a.flv", "flv"),
+    "gif": Recipe("a.gif", "gif", how={"pix_fmt": "rgb8"}),
+}
+
+
+# ---- what is expected, told without rayclip's decoder ----
+
+
+@dataclass(frozen=True)
+class Plain:
+    """All frames of a video as a plain decoder gives them: ``(pts, duration, md5)``."""
+
+    frames: list[tuple[int, int, str]]
+    time_base: Fraction
+    start_us: int
+
+    def at(self, rate: str) -> list[tuple[int, str]]:
+        """The ticks of a rate, each with the last frame whose nearest tick is not after it."""
+        fps = parse_fps(rate)
+        offset = nearest(-Fraction(self.start_us, 1_000_000) / self.time_base)
+        times = accumulate((pts for pts, _, _ in self.frames), max)  # where they go back, they wait
+        firsts = [nearest((pts + offset) * self.time_base * fps) for pts in times]
+        last, duration, _ = self.frames[-1]
+        gap = last - self.frames[-2][0] if len(self.frames) > 1 else 0
+        end = nearest((last + offset + (duration or gap or 1)) * self.time_base * fps)
+        ticks = [
+            (
+                tick,
+                [
+                    md5
+                    for first, (_, _, md5) in zip(firsts, self.frames, strict=True)
+                    if first <= tick
+                ][-1],
+            )
+            for tick in range(firsts[0], end)
+        ]
+        return ticks or [(0, self.frames[0][2])]
+
+    def native(self) -> list[tuple[float, str]]:
+        start = Fraction(self.start_us, 1000)
+        return [(float(pts * self.time_base * 1000 - start), md5) for pts, _, md5 in self.frames]
+
+
+def nearest(value: Fraction) -> int:
+    """The nearest integer, halves away from zero."""
+    whole = int(abs(value) + Fraction(1, 2))
+    return whole if value >= 0 else -whole
+
+
+def md5_of(rgb: Any) -> str:
+    return hashlib.md5(rgb.tobytes()).hexdigest()
+
+
+def plainly(path: Path) -> Plain:
+    """Decode everything; packets that do not decode are passed over."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        guess = BestEffortTimestamp()
+        rate = stream.guessed_rate or Fraction(25)
+        frames: list[tuple[int, int, str]] = []
+        for packet in container.demux(stream):
+            if packet.dts is not None and not packet.size:
+                continue
+            try:
+                decoded = stream.codec_context.decode(packet if packet.size else None)
+            except av.FFmpegError:
+                continue
+            for frame in decoded:
+                pts = guess.of(frame.pts, frame.dts)
+                if pts is None:
+                    pts = frames[-1][0] + round(1 / rate / stream.time_base) if frames else 0
+                md5 = md5_of(frame.to_ndarray(format="rgb24"))
+                frames.append((pts, frame.duration or 0, md5))
+        return Plain(frames, stream.time_base, container.start_time or 0)
+
+
+def given(source: VideoSource, rate: str) -> list[tuple[int, str]]:
+    """The ticks and pictures that rayclip gives."""
+    fps = parse_fps(rate)
+    return [(round(ms * fps / 1000), md5_of(rgb)) for ms, rgb in iter_frames(source, rate)]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes each video once."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = RECIPES[name].write(tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return make
+
+
+# ---- the same frames as decoding everything ----
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_tick_shows_what_a_plain_decoder_would(
+    video: Callable[[str], Path], name: str
+) -> None:
+    plain = plainly(video(name))
+    for rate in RATES:
+        assert given(video(name), rate) == plain.at(rate), rate
+    assert [(ms, md5_of(rgb)) for ms, rgb in iter_frames(video(name))] == plain.native()
+
+
+@pytest.mark.parametrize("total", [1, 7, 1000])
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_total_of_frames_is_spread_over_all_that_a_plain_decoder_gives(
+    video: Callable[[str], Path], name: str, total: int
+) -> None:
+    native = plainly(video(name)).native()
+    wanted = [native[number] for number in evenly_spaced(len(native), total)]
+    chosen = iter_frames(video(name), extraction_total=total)
+    assert [(ms, md5_of(rgb)) for ms, rgb in chosen] == wanted
+
+
+# ---- no more than is needed ----
+
+
+class Counting:
+    """A codec context that tells how many packets it was given."""
+
+    def __init__(self, codec: Any) -> None:
+        self.__dict__.update(codec=codec, packets=0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.codec, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.codec, name, value)
+
+    def decode(self, packet: Any) -> Any:
+        self.__dict__["packets"] += packet is not None
+        return self.codec.decode(packet)
+
+
+@contextmanager
+def planned(path: Path, rate: str) -> Iterator[tuple[PlannedDecoder, Counting]]:
+    with open_stream(path, {}) as (container, stream):
+        codec: Any = Counting(stream.codec_context)
+        assert stream.time_base is not None
+        rule = TickGrid(stream.time_base, container.start_time or 0, parse_fps(rate))
+        groups = GroupReader(read_packets(container, stream), codec)
+        yield PlannedDecoder(codec, groups, rule), codec
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("h264", 40), ("h264-all-intra", 4), ("mjpeg", 4), ("vp9", 40), ("mpeg2-in-mpg", 40)],
+)
+def test_at_a_low_rate_most_packets_are_not_decoded(
+    video: Callable[[str], Path], name: str, most: int
+) -> None:
+    with planned(video(name), "1") as (decoder, codec):
+        shown = [frame for frame in decoder.shown_frames() if frame.timestamps_ms]
+    assert sum(len(frame.timestamps_ms) for frame in shown) == 3
+    assert codec.packets <= most  # one more than ticks: the first picture comes in any case
+
+
+def test_a_frame_that_is_shown_at_many_ticks_is_decoded_once(video: Callable[[str], Path]) -> None:
+    with planned(video("h264"), "100") as (decoder, codec):
+        shown = list(decoder.shown_frames())
+    assert len(shown) == codec.packets == 75
+    assert sum(len(frame.timestamps_ms) for frame in shown) == 300
+
+
+@pytest.mark.parametrize("name", ["h264", "h264-open-gop", "hevc-open-gop", "mpeg4"])
+def test_only_packets_of_few_groups_are_held(video: Callable[[str], Path], name: str) -> None:
+    with planned(video(name), "0.3") as (decoder, _):
+        most = 0
+        for _frame in decoder.shown_frames():
+            most = max(most, sum(len(group.packets) for group in decoder._held))
+    assert 0 < most <= 3 * 12 + 3
+
+
+# ---- what packets cannot be trusted with ----
+
+
+def remuxed(path: Path, to: Path, change: Callable[[int, bytes], bytes | None]) -> Path:
+    """A copy with other contents of some packets; None leaves a packet out."""
+    with av.open(str(path)) as whole, av.open(str(to), "w") as output:
+        source = whole.streams.video[0]
+        stream = output.add_stream_from_template(source)
+        for number, packet in enumerate(whole.demux(source)):
+            content = change(number, bytes(packet)) if packet.size else None
+            if content is None:
+                continue
+            copy = av.Packet(content)
+            copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+            copy.time_base, copy.is_keyframe = packet.time_base, packet.is_keyframe
+            copy.stream = stream
+            output.mux_one(copy)
+    return to
+
+
+def noisy(content: bytes) -> bytes:
+    """With the second half overwritten."""
+    half = len(content) // 2
+    return content[:half] + bytes((17 * n + 5) % 251 for n in range(len(content) - half))
+
+
+def halved(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+@pytest.mark.parametrize("harm", [noisy, halved])
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("h264", "mkv"),
+        ("h264-open-gop", "mkv"),
+        ("h264-intra-refresh", "mkv"),
+        ("hevc", "mkv"),
+        ("mpeg2-in-ts", "ts"),
+        ("mpeg4", "mkv"),
+        ("vp9", "webm"),
+    ],
+)
+def test_a_damaged_packet_changes_no_more_than_it_does_for_a_plain_decoder(
+    video: Callable[[str], Path],
+    tmp_path: Path,
+    name: str,
+    suffix: str,
+    harm: Callable[[bytes], bytes],
+) -> None:
+    for damaged in (5, 12, 30, 37, 38):
+        path = remuxed(
+            video(name),
+            tmp_path / f"{damaged}.{suffix}",
+            lambda number, content, bad=damaged: harm(content) if number == bad else content,
+        )
+        plain = plainly(path)
+        for rate in ("1", "5", "100"):
+            assert given(path, rate) == plain.at(rate), (damaged, rate)
+
+
+@pytest.mark.parametrize("harm", [noisy, halved, lambda content: None])
+@pytest.mark.parametrize("name", ["h264", "h264-open-gop", "hevc-open-gop", "mpeg2-in-ts", "mjpeg"])
+def test_what_damage_does_ends_with_its_group_and_loses_no_tick(
+    video: Callable[[str], Path],
+    tmp_path: Path,
+    name: str,
+    harm: Callable[[bytes], bytes | None],
+) -> None:
+    whole = dict(plainly(video(name)).at("25"))
+    for damaged in (30, 31, 35):
+        path = remuxed(
+            video(name),
+            tmp_path / f"{damaged}.mkv",
+            lambda number, content, bad=damaged: harm(content) if number == bad else content,
+        )
+        found = given(path, "25")
+        assert [tick for tick, _ in found] == list(whole)
+        changed = [tick for tick, md5 in found if md5 != whole[tick]]
+        assert all(23 <= tick <= 37 for tick in changed), changed  # groups have 12 pictures
+
+
+# ---- a video in segments ----
+
+
+def of_segments(path: Path, segments: list[Segment], rate: str | None) -> list[tuple[float, str]]:
+    choice = FrameChoice(None if rate is None else parse_fps(rate))
+    found = []
+    for segment in segments:
+        with open_shown(path, choice, segment=segment) as (_, frames):
+            for shown in frames:
+                md5 = md5_of(upright_rgb(shown.frame))
+                found += [(ms, md5) for ms in shown.timestamps_ms]
+    return found
+
+
+@pytest.mark.parametrize("rate", [None, "2", "23.976"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "h264",
+        "h264-pyramid",
+        "h264-open-gop",
+        "h264-uneven",
+        "h264-uneven-open-gop",
+        "h264-late",
+        "h264-all-intra",
+        "hevc",
+        "hevc-open-gop",
+        "vp9",
+        "mpeg4",
+        "mjpeg",
+    ],
+)
+def test_segments_joined_are_the_undivided_video(
+    video: Callable[[str], Path], name: str, rate: str | None
+) -> None:
+    path = video(name)
+    _, segments = cut(path, segment_s=0.5, most=5)
+    assert len(segments) > 2
+    undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
+    assert of_segments(path, segments, rate) == undivided
+
+
+@pytest.mark.parametrize("rate", [None, "2"])
+@pytest.mark.parametrize("name", ["h264-open-gop-in-ts", "hevc-open-gop-in-ts", "mpeg2-in-ts"])
+def test_a_segment_is_right_or_says_that_it_cannot_be_decoded_by_itself(
+    video: Callable[[str], Path], name: str, rate: str | None
+) -> None:
+    path = video(name)
+    _, segments = cut(path, segment_s=0.5, most=5)
+    undivided = {ms: md5_of(rgb) for ms, rgb in iter_frames(path, rate)}
+    for segment in segments:
+        try:
+            found = of_segments(path, [segment], rate)
+        except Irregular:
+            continue
+        assert dict(found).items() <= undivided.items()
+
+
+# ---- bytes ----
+
+
+class CountingFile(io.BytesIO):
+    """A file that tells how many bytes were read from it."""
+
+    count = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.count += len(data)
+        return data
+
+
+class Pipe:
+    """A file object that can only be read."""
+
+    def __init__(self, content: bytes) -> None:
+        self._file = io.BytesIO(content)
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(size)
+
+
+GROUP = 12
+BUFFER = 32 * 1024  # PyAV's
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], bytes]:
+    """Megabytes of video: ten seconds at 25 fps, in groups of 12 of about the same size."""
+    made: dict[str, bytes] = {}
+
+    def make(name: str, flags: str) -> bytes:
+        if name + flags not in made:
+            path = tmp_path_factory.mktemp("large") / name
+            options = {"bf": "2", "g": str(GROUP), "qmin": "2", "qmax": "2", "sc_threshold": "-1"}
+            frames = textured_frames(250, 160, 96)
+            muxing = {"movflags": flags} if flags else {}
+            write_video(path, frames, fps=25, codec="mpeg4", options=options, muxing=muxing)
+            made[name + flags] = path.read_bytes()
+        return made[name + flags]
+
+    return make
+
+
+FILES = [  # and what libav reads of each to know its length, or again at each fragment's end
+    ("a.mp4", "", 0),
+    ("a.mp4", "faststart", 0),
+    ("a.mp4", "frag_keyframe+empty_moov", 21 * BUFFER),
+    ("a.mkv", "", 0),
+    ("a.ts", "", 250_000),
+]
+
+
+@pytest.mark.parametrize("rate", ["0.3", "5", "100", None])
+@pytest.mark.parametrize(("name", "flags", "extra"), FILES)
+def test_a_file_is_read_about_once(
+    large: Callable[[str, str], bytes], name: str, flags: str, extra: int, rate: str | None
+) -> None:
+    content = large(name, flags)
+    file = CountingFile(content)
+    list(iter_frames(file, rate))
+    assert file.count <= 1.1 * len(content) + 2 * BUFFER + extra
+
+
+@pytest.mark.parametrize("rate", ["1", None])
+@pytest.mark.parametrize("flags", ["", "faststart"])
+def test_half_of_a_video_is_half_of_its_bytes(
+    large: Callable[[str, str], bytes], flags: str, rate: str | None
+) -> None:
+    content = large("a.mp4", flags)
+    index = int.from_bytes(content[content.index(b"moov") - 4 :][:4])
+    group = len(content) * GROUP // 250
+    choice = FrameChoice(None if rate is None else parse_fps(rate))
+    _, segments = cut(io.BytesIO(content), segment_s=4, most=2)
+    assert len(segments) == 2
+    for segment in segments:
+        file = CountingFile(content)
+        with open_shown(file, choice, segment=segment) as (_, frames):
+            assert list(frames)
+        assert file.count <= len(content) / 2 + 2 * group + 2 * BUFFER + index
+
+
+@pytest.mark.parametrize("rate", ["1", "23.976"])
+@pytest.mark.parametrize(("name", "flags", "extra"), FILES)
+def test_a_source_that_cannot_seek_gives_the_same_frames(
+    large: Callable[[str, str], bytes], name: str, flags: str, extra: int, rate: str
+) -> None:
+    content = large(name, flags)
+    pipe: Any = Pipe(content)
+    assert given(pipe, rate) == given(io.BytesIO(content), rate)
