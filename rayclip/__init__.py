@@ -1,7 +1,8 @@
 """CLIP features of videos, on Ray: one video on a laptop, or ten million on a GPU cluster."""
 
-from rayclip.api import extract
-from rayclip.clip_model import ClipModel, load_clip
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from rayclip.errors import (
     BadVideo,
     RayclipError,
@@ -10,8 +11,12 @@ from rayclip.errors import (
     VideoError,
     WeightsUnavailable,
 )
-from rayclip.results import Failure, Summary
-from rayclip.video import iter_frames
+
+if TYPE_CHECKING:
+    from rayclip.api import extract
+    from rayclip.clip_model import ClipModel, load_clip
+    from rayclip.results import Failure, Summary
+    from rayclip.video import iter_frames
 
 __all__ = [
     "BadVideo",
@@ -28,3 +33,23 @@ __all__ = [
     "load_clip",
 ]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "ClipModel": "rayclip.clip_model",
+    "Failure": "rayclip.results",
+    "Summary": "rayclip.results",
+    "extract": "rayclip.api",
+    "iter_frames": "rayclip.video",
+    "load_clip": "rayclip.clip_model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: ``rayclip --help`` need not wait for libav and Arrow."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rayclip' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from rayclip.errors import RayclipError, UsageError
-from rayclip.progress import say_to_user
+from rayclip.messages import say_to_user
 from rayclip.settings import Settings, extraction_fps_of
 from rayclip.words import options_of, texts_of
 

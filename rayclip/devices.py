@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rayclip.actors.resources import EncoderResources, cpu_resources, gpu_resources
 from rayclip.errors import UsageError
-from rayclip.progress import say_to_user
+from rayclip.messages import say_to_user
 from rayclip.settings import Settings
 
 

@@ -20,10 +20,11 @@ from rayclip.errors import RunStopped, UsageError
 from rayclip.failures import FailureLog
 from rayclip.formats import file_format
 from rayclip.inputs import iter_videos, output_name
+from rayclip.messages import say_to_user
 from rayclip.models import ModelSpec, describe
 from rayclip.plan import Plan, begin, plan_files, refuse_shared_names
 from rayclip.printing import OnResult
-from rayclip.progress import Counts, Progress, encoder_lines, say_to_user, summary_lines
+from rayclip.progress import Counts, Progress, encoder_lines, summary_lines
 from rayclip.results import Summary, Tally, VideoResult, from_table, to_table, video_column
 from rayclip.run_record import run_record
 from rayclip.sampling import FrameChoice

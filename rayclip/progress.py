@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TextIO
@@ -26,12 +25,6 @@ class Counts:
     done: int = 0
     failed: int = 0
     frames: int = 0
-
-
-def say_to_user(text: str) -> None:
-    """A line on standard error; a run does not fail because nobody can read it."""
-    with suppress(OSError, ValueError, AttributeError):
-        print(text, file=sys.stderr, flush=True)
 
 
 class Progress:

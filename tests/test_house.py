@@ -56,6 +56,12 @@ def test_decoding_processes_stay_small(name: str) -> None:
     assert ended.stdout == "set()\n"
 
 
+def test_help_does_not_wait_for_heavy_imports() -> None:
+    code = "import sys, rayclip.cli; print({'av', 'numpy', 'pyarrow', 'ray'} & set(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "set()\n"
+
+
 def test_every_public_name_is_there_and_explained() -> None:
     import rayclip
 

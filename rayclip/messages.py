@@ -1,0 +1,12 @@
+"""Sentences for the person at the terminal."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+
+
+def say_to_user(text: str) -> None:
+    """A line on standard error; a run does not fail because nobody can read it."""
+    with suppress(OSError, ValueError, AttributeError):
+        print(text, file=sys.stderr, flush=True)
