@@ -15,8 +15,8 @@ from rayclip.errors import (
 if TYPE_CHECKING:
     from rayclip.api import extract
     from rayclip.clip_model import ClipModel, load_clip
+    from rayclip.frames import iter_frames
     from rayclip.results import Failure, Summary
-    from rayclip.video import iter_frames
 
 __all__ = [
     "BadVideo",
@@ -39,7 +39,7 @@ _HOMES = {
     "Failure": "rayclip.results",
     "Summary": "rayclip.results",
     "extract": "rayclip.api",
-    "iter_frames": "rayclip.video",
+    "iter_frames": "rayclip.frames",
     "load_clip": "rayclip.clip_model",
 }
 

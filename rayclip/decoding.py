@@ -20,7 +20,6 @@ from rayclip.timestamps import BestEffortTimestamp
 from rayclip.watchdog import LIBAV
 
 MAX_FRUITLESS_ERRORS = 1000  # decode errors before the first frame: then it is no video
-SKIPS_PER_PACKET = ("h264", "hevc")  # libdav1d and others lose wanted frames when told to skip
 BEFORE = -1  # the number of a picture before those that are asked for
 
 

@@ -20,6 +20,10 @@ class Irregular(Exception):
     """The packets do not tell which picture is shown when; only a decoder can."""
 
 
+class Damaged(Irregular):
+    """A packet or a picture is damaged: what a decoder makes of that depends on all before it."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """What a packet tells of its picture.
@@ -40,12 +44,14 @@ class Group:
 
     Attributes:
         start: pts of the entry point.
+        size: bytes that it takes, about.
         packets: all of them, also those of pictures that an edit list does not show.
         leading: pictures before ``start``, which need the group before as well (open GOP).
         trailing: the others. Both in presentation order.
     """
 
     start: int
+    size: int = 0
     packets: list[VideoPacket] = field(default_factory=list)
     leading: list[Picture] = field(default_factory=list)
     trailing: list[Picture] = field(default_factory=list)
@@ -55,6 +61,7 @@ class Group:
             pictures = self.leading if pts < self.start else self.trailing
             pictures.append(Picture(pts, packet.duration or 0, len(self.packets)))
         self.packets.append(packet)
+        self.size += packet.size + PACKET_OVERHEAD
 
     def sort(self) -> Group:
         self.leading.sort(key=attrgetter("pts"))
@@ -81,21 +88,21 @@ class GroupReader:
             Irregular: a packet is damaged, has no time, or has one that cannot be its picture's;
                 or a group is too large to be held.
         """
-        size = 0
         for packet in self._packets:
             self._apart.append(packet)
             pts = packet.pts
-            if pts is None or packet.is_corrupt:
-                raise Irregular("a packet has no time, or is damaged")
+            if packet.is_corrupt:
+                raise Damaged("a packet is damaged")
+            if pts is None:
+                raise Irregular("a packet has no time")
             if self._group is None or is_entry_point(packet, self._codec):
-                finished, self._group, size = self._group, Group(pts), 0
+                finished, self._group = self._group, Group(pts)
                 if finished is not None:
                     yield self._checked(finished)
             self._group.add(packet, pts)
             self._apart.clear()
             self._note_order(pts)
-            size += packet.size + PACKET_OVERHEAD
-            if size > LARGEST_GROUP:
+            if self._group.size > LARGEST_GROUP:
                 raise Irregular("a group of pictures is too large to be held")
         finished, self._group = self._group, None
         if finished is not None:

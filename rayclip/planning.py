@@ -17,13 +17,14 @@ import av
 from av.video.codeccontext import VideoCodecContext
 
 from rayclip.decoding import ShownFrame
-from rayclip.groups import Group, GroupReader, Irregular, Picture
+from rayclip.groups import LARGEST_GROUP, Damaged, Group, GroupReader, Irregular, Picture
 from rayclip.keyframes import VideoPacket, h264_length_size
 from rayclip.sampling import FrameRule
 from rayclip.watchdog import LIBAV
 
 Skip = Literal["DEFAULT", "NONREF"]
 
+MOST_GROUPS = 4  # that are held while the decoder works as it should
 SKIP_PICTURE_BY_PICTURE = ("h264", "hevc")  # libdav1d and others lose wanted pictures
 
 
@@ -120,13 +121,15 @@ class PlannedDecoder:
             raise Irregular("there is no entry point where the segment should end")
         yield from self._finish()
         if self._wanted:
-            raise Irregular("a wanted picture did not come out of the decoder")
+            raise Damaged("a wanted picture did not come out of the decoder")
 
     def _scene(self, group: Group, following: Group | None) -> Iterator[ShownFrame]:
         here, ahead = self._pick(group, following)
         yield from self._matching()
         if not here and not ahead:
             yield from self._finish()
+            if self._wanted:
+                raise Damaged("a wanted picture did not come out of the decoder")
             return
         if self._fed_group is not group:
             yield from self._finish()
@@ -199,7 +202,7 @@ class PlannedDecoder:
             with LIBAV:
                 self._decoded.extend(self._codec.decode(packet))
         except av.FFmpegError as error:
-            raise Irregular("a packet does not decode") from error
+            raise Damaged("a packet does not decode") from error
 
     def _matching(self) -> Iterator[ShownFrame]:
         """Give out the wanted ones of the decoded frames, as far as scenes are picked."""
@@ -211,11 +214,11 @@ class PlannedDecoder:
                 return
             self._decoded.popleft()
             if frame.is_corrupt and frame.pts >= self._exact_from:
-                raise Irregular("a picture is damaged")
+                raise Damaged("a picture is damaged")
             if not self._wanted or frame.pts < self._wanted[0].pts:
                 continue
             if frame.pts > self._wanted[0].pts:
-                raise Irregular("a wanted picture did not come out of the decoder")
+                raise Damaged("a wanted picture did not come out of the decoder")
             if frame.interlaced_frame and self._fields_apart:
                 raise Irregular("a picture may lack its second field")
             yield ShownFrame(frame, self._wanted.popleft().timestamps_ms)
@@ -224,3 +227,5 @@ class PlannedDecoder:
         """Drop what is not needed again: what comes after ``resume`` is, and the frame before."""
         while len(self._held) > 1 and self.resume is not None and self._held[1].start < self.resume:
             self._held.popleft()
+        if len(self._held) > MOST_GROUPS and sum(g.size for g in self._held) > LARGEST_GROUP:
+            raise Irregular("the decoder takes packets and gives no pictures")

@@ -57,7 +57,7 @@ class Reader:
         self._file = file
         self._moved = moved
         self._ahead = b""
-        self._seekable = _seekable(file)
+        self._seekable = can_seek(file)
         if self._seekable:
             file.seek(0)
 
@@ -250,7 +250,7 @@ def _open_http(url: str, storage_options: Mapping[str, Any]) -> Any:
     return file
 
 
-def _seekable(file: BinaryIO) -> bool:
+def can_seek(file: BinaryIO) -> bool:
     """Whether a file can go back, as PyAV asks; fsspec's streams say so although they cannot."""
     if isinstance(file, AbstractBufferedFile):
         return file.size is not None

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from fractions import Fraction
 from itertools import chain, islice
 from typing import Any
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from rayclip.container import open_stream, read_packets
 from rayclip.decoding import (
@@ -27,37 +25,52 @@ from rayclip.decoding import (
     shown_frames,
     timed_frames,
 )
-from rayclip.errors import BadVideo, VideoError
-from rayclip.groups import GroupReader, Irregular
+from rayclip.errors import BadVideo
+from rayclip.groups import Damaged, GroupReader, Irregular
 from rayclip.keyframes import VideoPacket, is_entry_point
-from rayclip.orientation import upright_rgb
 from rayclip.planning import PlannedDecoder
 from rayclip.sampling import (
     MICROSECONDS,
     EveryFrame,
-    FrameChoice,
     FrameRule,
     TickGrid,
-    evenly_spaced,
-    parse_fps,
 )
 from rayclip.segments import WHOLE, Segment, inner_borders, segments_between
-from rayclip.source import VideoSource
+from rayclip.source import VideoSource, can_seek
 from rayclip.watchdog import LIBAV
 
 MOST_PACKETS_TO_ENTRY = 10_000  # after a seek
+SEEKS_BEFORE_S = (
+    0,
+    2,
+    10,
+)  # MPEG-TS is sought by decoding times, which are before those of pictures
 HIDDEN_PICTURES = ("vp8",)  # codecs with packets whose picture is not shown
+
+
+Again = Callable[[], AbstractContextManager[tuple["Video", Iterator[VideoPacket]]]]
+"""Opens a video anew, and gives it with all its packets."""
 
 
 class Video:
     """An open video; make one with :func:`open_video`, and read it once."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, again: Again | None = None
+    ) -> None:
+        """Take an open stream.
+
+        Args:
+            container: that it is in.
+            stream: ready for decoding.
+            again: opens the video anew; None where it can be read only once.
+        """
         if stream.time_base is None:
             raise BadVideo("open", "no_time_base", "the video stream has no time base")
         self._container = container
         self._stream = stream
         self._codec = stream.codec_context
+        self._again = again
         self._time_base = stream.time_base
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else math.nan
@@ -141,14 +154,14 @@ class Video:
         )
         try:
             yield from planned.shown_frames()
-        except Irregular:
+            return
+        except Irregular as error:
             if segment != WHOLE:
                 raise
-        else:
-            return
-        yield from shown_frames(
-            self._timed(planned.rest()), rule, number=planned.number, since=planned.resume
-        )
+            again = self._again if isinstance(error, Damaged) else None
+        with again() if again else nullcontext((self, planned.rest())) as (video, packets):
+            timed = video._timed(packets)
+            yield from shown_frames(timed, rule, number=planned.number, since=planned.resume)
 
     def _timed(self, packets: Iterator[VideoPacket]) -> Iterator[TimedFrame]:
         rate = self._stream.guessed_rate or self._stream.average_rate or Fraction(25)
@@ -157,12 +170,15 @@ class Video:
     def _packets_of(self, segment: Segment) -> Iterator[VideoPacket]:
         if segment.since is None:
             return self._packets()
-        self._seek(segment.since)
-        packets = islice(self._packets(), MOST_PACKETS_TO_ENTRY)
-        packet = next((packet for packet in packets if packet.pts == segment.since), None)
-        if packet is None or not is_entry_point(packet, self._codec):
-            raise Irregular("there is no entry point where the segment should begin")
-        return chain([packet], self._packets())
+        for early_s in SEEKS_BEFORE_S:
+            self._seek(segment.since - int(early_s / self._time_base))
+            packets = self._packets()
+            for packet in packets:
+                if packet.pts == segment.since and is_entry_point(packet, self._codec):
+                    return chain([packet], packets)
+                if packet.dts is not None and packet.dts > segment.since:
+                    break
+        raise Irregular("there is no entry point where the segment should begin")
 
     def _packets(self) -> Iterator[VideoPacket]:
         return read_packets(self._container, self._stream)
@@ -189,107 +205,46 @@ def open_video(
         BadVideo: it is no video that can be decoded (stage ``open``).
         VideoError: it could not be read (stage ``read``): not the video's fault.
     """
+
+    @contextmanager
+    def again() -> Iterator[tuple[Video, Iterator[VideoPacket]]]:
+        with open_stream(source, storage_options or {}) as opened:
+            yield Video(*opened), read_packets(*opened)
+
     with open_stream(source, storage_options or {}) as (container, stream):
-        yield Video(container, stream)
+        yield Video(container, stream, again if can_be_read_again(source) else None)
 
 
-@contextmanager
-def open_shown(
-    source: VideoSource,
-    choice: FrameChoice,
-    storage_options: Mapping[str, Any] | None = None,
-    segment: Segment = WHOLE,
-) -> Iterator[tuple[float, Iterator[ShownFrame]]]:
-    """The fps of a video and the frames of it that are wanted.
-
-    With ``extraction_total`` the video is read twice, first to count its frames; a file object
-    must then be able to go back to its beginning.
-
-    Raises:
-        BadVideo, VideoError: as :func:`open_video`.
-    """
-    numbers = None
-    if choice.extraction_total is not None:
-        frames = _number_of_frames(source, storage_options)
-        numbers = evenly_spaced(frames, choice.extraction_total)
-    with open_video(source, storage_options) as video:
-        chosen = None if numbers is None else frozenset(numbers)
-        yield video.fps, video.shown_frames(choice.extraction_fps, chosen, segment)
-
-
-def cut(
-    source: VideoSource,
-    segment_s: float,
-    most: int,
-    storage_options: Mapping[str, Any] | None = None,
-) -> tuple[float, list[Segment]]:
-    """The fps of a video, and the segments into which it can be divided.
-
-    Raises:
-        BadVideo, VideoError: as :func:`open_video`.
-    """
-    with open_video(source, storage_options) as video:
-        return video.fps, video.segments(segment_s, most)
-
-
-def _number_of_frames(source: VideoSource, storage_options: Mapping[str, Any] | None) -> int:
-    if not isinstance(source, str | os.PathLike) and not source.seekable():
-        raise VideoError(
-            "read", "not_seekable", "extraction_total reads a video twice, and this one cannot seek"
-        )
-    try:
-        with open_video(source, storage_options) as video:
-            return video.count_pictures()
-    except Irregular:
-        with open_video(source, storage_options) as video:
-            return video.count_frames()
-
-
-def iter_frames(
-    source: VideoSource,
-    extraction_fps: str | int | float | Fraction | None = None,
-    extraction_total: int | None = None,
-) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """The frames that rayclip encodes, before they are resized.
-
-    Args:
-        source: a local path, an fsspec URL or a binary file object; it is read once, forward.
-        extraction_fps: frames per second, e.g. ``5``, ``2.5`` or ``"30000/1001"``; None gives
-            every frame. A frame that is shown at several ticks is given at each.
-        extraction_total: so many frames of the whole video, evenly spaced, each at its own time;
-            all frames where there are no more. The video is then decoded twice.
-
-    Yields:
-        ``(timestamp_ms, rgb)``: ms from the container's start, and uint8 ``[height, width, 3]``,
-        upright and in full size.
-
-    Raises:
-        BadVideo: it cannot be opened or decoded.
-        VideoError: it could not be read (stage ``read``).
-        ValueError: ``extraction_fps`` is no frame rate, ``extraction_total`` is below 1, or both
-            are given.
-    """
-    if extraction_fps is not None and extraction_total is not None:
-        raise ValueError("extraction_fps and extraction_total exclude each other")
-    if extraction_total is not None and extraction_total < 1:
-        raise ValueError(f"extraction_total must be at least 1, not {extraction_total}")
-    fps = None if extraction_fps is None else parse_fps(extraction_fps)
-    with open_shown(source, FrameChoice(fps, extraction_total)) as (_, frames):
-        for shown in frames:
-            rgb = upright_rgb(shown.frame)
-            for timestamp_ms in shown.timestamps_ms:
-                yield timestamp_ms, rgb
+def can_be_read_again(source: VideoSource) -> bool:
+    return isinstance(source, str | os.PathLike) or can_seek(source)
 
 
 def _regular(frames: Iterator[TimedFrame], segment: Segment) -> Iterator[TimedFrame]:
-    """The frames of a segment; those of the whole video as they are."""
+    """The frames of a segment, and the one after it; those of the whole video as they are.
+
+    Raises:
+        Irregular: they go back in time, or the segment's borders are not where frames begin.
+    """
+    if segment == WHOLE:
+        yield from frames
+        return
+    since, until = segment
     last = None
     for timed in frames:
-        if segment != WHOLE and (last is not None and timed.pts <= last):
+        if since is not None and timed.pts < since:
+            continue  # pictures that belong to the group before
+        if last is None and since is not None and timed.pts != since:
+            raise Irregular("there is no frame where the segment should begin")
+        if last is not None and timed.pts <= last:
             raise Irregular("timestamps go back")
         last = timed.pts
-        if segment.since is None or timed.pts >= segment.since:
-            yield timed
+        if until is not None and last > until:
+            break
+        yield timed
+        if last == until:
+            return
+    if until is not None:
+        raise Irregular("there is no frame where the segment should end")
 
 
 def _at_least_one(frames: Iterator[ShownFrame]) -> Iterator[ShownFrame]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "rayclip"
-WITHOUT_RAY_OR_TORCH = ["video", "sampling", "preprocess", "storage", "results", "actors.decoder"]
+WITHOUT_RAY_OR_TORCH = ["frames", "sampling", "preprocess", "storage", "results", "actors.decoder"]
 
 
 def imports_of(path: Path) -> set[str]:

@@ -14,8 +14,8 @@ import shapes
 from commands import ON_LOOPBACK, rayclip, wait_until
 from makers import numbered_frame, write_video
 
+from rayclip.frames import cut
 from rayclip.segments import WHOLE, Segment, inner_borders, segments_between
-from rayclip.video import cut
 
 FINE = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
 

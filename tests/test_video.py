@@ -18,9 +18,10 @@ from av.stream import Disposition
 from makers import SHARED_DATA, number_of, numbered_frame, numbered_frames, write_sound, write_video
 
 from rayclip.errors import BadVideo, VideoError
+from rayclip.frames import iter_frames
 from rayclip.sampling import parse_fps
 from rayclip.timestamps import BestEffortTimestamp
-from rayclip.video import VideoSource, iter_frames, open_video
+from rayclip.video import VideoSource, open_video
 
 Numbered = list[tuple[float, int]]
 

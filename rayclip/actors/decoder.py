@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rayclip.actors.gathering import Chunk, OpenVideo, Pending
 from rayclip.decoding import ShownFrame
 from rayclip.errors import RunStopped, VideoError
+from rayclip.frames import open_shown
 from rayclip.groups import Irregular
 from rayclip.inputs import absolute, output_name
 from rayclip.orientation import upright_rgb
@@ -28,7 +29,7 @@ from rayclip.results import Failure, VideoResult
 from rayclip.sampling import FrameChoice
 from rayclip.segments import WHOLE, Segment
 from rayclip.storage import Extraction, OutputFolder
-from rayclip.video import open_shown, open_video
+from rayclip.video import open_video
 from rayclip.zeroshot import ZeroShot, predictions_csv
 
 CHUNK_FRAMES = 64

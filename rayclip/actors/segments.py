@@ -19,10 +19,10 @@ from rayclip.actors.decoder import (
     SegmentFailed,
     VideoExtractor,
 )
+from rayclip.frames import cut
 from rayclip.inputs import absolute
 from rayclip.segments import Segment
 from rayclip.spool import slices
-from rayclip.video import cut
 from rayclip.watchdog import LIBAV
 
 

@@ -1,0 +1,216 @@
+"""Real packets in groups of pictures, and none lost where they cannot be grouped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from makers import textured_frames, write_video
+
+from rayclip import groups as groups_module
+from rayclip.groups import Group, GroupReader, Irregular
+
+COUNT, GROUP = 36, 12
+X264 = {"g": str(GROUP), "bf": "2", "sc_threshold": "0", "threads": "1"}
+Packets = list[Any]
+
+
+def write(folder: Path, name: str, codec: str, options: dict[str, str], **how: Any) -> Path:
+    if codec not in av.codecs_available:
+        pytest.skip(f"this libav cannot encode {codec}")
+    frames = textured_frames(COUNT)
+    return write_video(folder / name, frames, fps=25, codec=codec, options=options, **how)
+
+
+@contextmanager
+def demuxed(path: Path) -> Iterator[tuple[Packets, Any]]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        yield packets, stream.codec_context
+
+
+def grouped(path: Path) -> list[Group]:
+    with demuxed(path) as (packets, codec):
+        return list(GroupReader(iter(packets), codec))
+
+
+def times_of(groups: list[Group]) -> list[int]:
+    """pts in the order of presentation: leading pictures come before their entry point."""
+    return [picture.pts for group in groups for picture in [*group.leading, *group.trailing]]
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("closed"), "a.mp4", "libx264", X264)
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = {**X264, "x264-params": "open-gop=1:b-adapt=0"}
+    return write(tmp_path_factory.mktemp("opened"), "a.mp4", "libx264", options)
+
+
+# ---- groups ----
+
+
+def test_closed_groups_have_no_leading_pictures(closed: Path) -> None:
+    groups = grouped(closed)
+    assert [len(group.packets) for group in groups] == [GROUP] * 3
+    assert not any(group.leading for group in groups)
+    assert [len(group.trailing) for group in groups] == [GROUP] * 3
+
+
+def test_pictures_of_open_groups_that_are_shown_before_their_start_are_leading(
+    opened: Path,
+) -> None:
+    groups = grouped(opened)
+    assert not groups[0].leading
+    assert all(group.leading for group in groups[1:])
+    for group in groups:
+        assert all(picture.pts < group.start for picture in group.leading)
+        assert all(picture.pts >= group.start for picture in group.trailing)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "libx264", X264),
+        ("a.mkv", "libx264", {**X264, "x264-params": "open-gop=1"}),
+        ("a.ts", "libx264", {**X264, "x264-params": "open-gop=1"}),
+        ("a.mkv", "libx265", {"x265-params": "keyint=12:open-gop=1:log-level=0"}),
+        ("a.ts", "mpeg2video", {"g": "12", "bf": "2"}),
+        ("a.mp4", "mpeg4", {"g": "12", "bf": "2"}),
+    ],
+)
+def test_groups_tell_every_picture_in_the_order_of_presentation(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str]
+) -> None:
+    path = write(tmp_path, name, codec, options)
+    with av.open(str(path)) as container:
+        shown = [frame.pts for frame in container.decode(video=0)]
+    assert times_of(grouped(path)) == shown
+
+
+def test_a_picture_names_the_place_of_its_packet(opened: Path) -> None:
+    for group in grouped(opened):
+        for picture in [*group.leading, *group.trailing]:
+            assert group.packets[picture.place].pts == picture.pts
+
+
+def test_an_intra_refresh_video_is_one_group(tmp_path: Path) -> None:
+    options = {**X264, "bf": "0", "x264-params": "intra-refresh=1"}
+    (group,) = grouped(write(tmp_path, "a.mp4", "libx264", options))
+    assert len(group.packets) == len(group.trailing) == COUNT
+
+
+def test_every_picture_of_mjpeg_is_a_group(tmp_path: Path) -> None:
+    groups = grouped(write(tmp_path, "a.mov", "mjpeg", {}, pix_fmt="yuvj420p"))
+    assert [len(group.packets) for group in groups] == [1] * COUNT
+
+
+def test_no_packets_are_no_groups(closed: Path) -> None:
+    with demuxed(closed) as (_, codec):
+        reader = GroupReader(iter([]), codec)
+        assert list(reader) == []
+        assert list(reader.rest()) == []
+
+
+def test_no_more_is_read_than_the_next_entry_point(closed: Path) -> None:
+    with demuxed(closed) as (packets, codec):
+        source = iter(packets)
+        next(iter(GroupReader(source, codec)))
+        assert len(list(source)) == COUNT - GROUP - 1
+
+
+# ---- what cannot be grouped, and going on without groups ----
+
+
+def without_its_time(packet: Any) -> None:
+    packet.pts = None
+
+
+def damaged(packet: Any) -> None:
+    packet.is_corrupt = True
+
+
+def ids(packets: Any) -> list[int]:
+    return [id(packet) for packet in packets]
+
+
+@pytest.mark.parametrize("harm", [without_its_time, damaged])
+@pytest.mark.parametrize("open_gop", [False, True])
+def test_after_a_bad_packet_every_packet_is_still_there_once(
+    closed: Path, opened: Path, open_gop: bool, harm: Callable[[Any], None]
+) -> None:
+    for number in range(COUNT):
+        with demuxed(opened if open_gop else closed) as (packets, codec):
+            harm(packets[number])
+            reader = GroupReader(iter(packets), codec)
+            given: list[Group] = []
+            with pytest.raises(Irregular):
+                given.extend(reader)
+            got = chain.from_iterable(group.packets for group in given)
+            assert ids([*got, *reader.rest()]) == ids(packets), number
+
+
+@pytest.mark.parametrize("taken", range(4))
+def test_whenever_groups_are_left_the_rest_has_every_other_packet_once(
+    opened: Path, taken: int
+) -> None:
+    with demuxed(opened) as (packets, codec):
+        reader = GroupReader(iter(packets), codec)
+        groups = iter(reader)
+        given = [group for group in (next(groups, None) for _ in range(taken)) if group]
+        got = chain.from_iterable(group.packets for group in given)
+        assert ids([*got, *reader.rest()]) == ids(packets)
+
+
+def test_a_group_too_large_to_be_held_is_irregular_and_nothing_of_it_is_lost(
+    closed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with demuxed(closed) as (packets, codec):
+        first = packets[:GROUP]
+        size = sum(packet.size for packet in first) + GROUP * groups_module.PACKET_OVERHEAD
+        monkeypatch.setattr(groups_module, "LARGEST_GROUP", size - 1)
+        reader = GroupReader(iter(packets), codec)
+        with pytest.raises(Irregular, match="too large"):
+            list(reader)
+        assert ids(reader.rest()) == ids(packets)
+
+
+def test_times_that_are_decoding_times_are_irregular(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.avi", "libx264", X264)  # AVI has no other times
+    with demuxed(path) as (packets, codec):
+        reader = GroupReader(iter(packets), codec)
+        with pytest.raises(Irregular):
+            list(reader)
+        assert ids(reader.rest()) == ids(packets)
+
+
+def without_its_beginning(path: Path, to: Path, pictures: int) -> Path:
+    """A copy whose edit list leaves out the first pictures, as editors cut without encoding."""
+    options = {"avoid_negative_ts": "disabled"}
+    with av.open(str(path)) as whole, av.open(str(to), "w", options=options) as output:
+        source = whole.streams.video[0]
+        stream = output.add_stream_from_template(source)
+        for packet in whole.demux(source):
+            if packet.size:
+                packet.pts -= pictures * packet.duration
+                packet.dts -= pictures * packet.duration
+                packet.stream = stream
+                output.mux_one(packet)
+    return to
+
+
+def test_pictures_that_an_edit_list_leaves_out_are_fed_and_never_picked(
+    closed: Path, tmp_path: Path
+) -> None:
+    groups = grouped(without_its_beginning(closed, tmp_path / "a.mp4", 5))
+    assert sum(len(group.packets) for group in groups) == COUNT
+    assert len(times_of(groups)) == COUNT - 5

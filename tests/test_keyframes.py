@@ -1,0 +1,184 @@
+"""Where decoding can begin, told from real packets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from makers import textured_frames, write_video
+
+from rayclip.keyframes import h264_length_size, is_entry_point
+
+COUNT, GROUP = 36, 12
+X264 = {"g": str(GROUP), "bf": "2", "sc_threshold": "0", "threads": "1"}
+EVERY_GROUP = list(range(0, COUNT, GROUP))
+
+
+def write(folder: Path, name: str, codec: str, options: dict[str, str], **how: Any) -> Path:
+    if codec not in av.codecs_available:
+        pytest.skip(f"this libav cannot encode {codec}")
+    frames = textured_frames(COUNT)
+    return write_video(folder / name, frames, fps=25, codec=codec, options=options, **how)
+
+
+def entry_points(path: Path) -> tuple[list[int], list[int]]:
+    """Numbers of the packets, in decoding order, that are flagged and that are entry points."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        flagged = [number for number, packet in enumerate(packets) if packet.is_keyframe]
+        codec = stream.codec_context
+        entries = [n for n, packet in enumerate(packets) if is_entry_point(packet, codec)]
+    return flagged, entries
+
+
+def first_frame_from(path: Path, number: int) -> tuple[int, bytes]:
+    """What a fresh decoder makes of a packet: pts and pixels of its picture."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        pts = packets[number].pts
+        for packet in [*packets[number:], None]:
+            for frame in stream.codec_context.decode(packet):
+                if frame.pts == pts:
+                    return pts, frame.to_ndarray(format="rgb24").tobytes()
+    raise AssertionError("the picture did not come out")
+
+
+# ---- H.264 ----
+
+
+@pytest.mark.parametrize("params", ["open-gop=0", "open-gop=1", "open-gop=1:tff=1", "slices=4"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_h264_groups_begin_with_entry_points_closed_or_open(
+    tmp_path: Path, name: str, params: str
+) -> None:
+    path = write(tmp_path, name, "libx264", {**X264, "x264-params": params})
+    flagged, entries = entry_points(path)
+    assert entries == flagged
+    assert entries[0] == 0
+    assert len(entries) >= 3
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.ts"])
+def test_what_intra_refresh_flags_is_no_entry_point(tmp_path: Path, name: str) -> None:
+    options = {**X264, "bf": "0", "x264-params": "intra-refresh=1"}
+    flagged, entries = entry_points(write(tmp_path, name, "libx264", options))
+    assert len(flagged) > 1
+    assert entries == [0]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.ts"])
+def test_of_intra_pictures_all_that_are_flagged_are_entry_points(tmp_path: Path, name: str) -> None:
+    flagged, entries = entry_points(write(tmp_path, name, "libx264", {**X264, "g": "1"}))
+    assert entries == flagged == list(range(COUNT))
+
+
+@pytest.mark.parametrize(("name", "size"), [("a.mp4", 4), ("a.mkv", 4), ("a.ts", 0)])
+def test_lengths_before_units_are_told_by_the_extradata(
+    tmp_path: Path, name: str, size: int
+) -> None:
+    with av.open(str(write(tmp_path, name, "libx264", X264))) as container:
+        extradata = container.streams.video[0].codec_context.extradata
+    assert h264_length_size(extradata or b"") == size
+
+
+# ---- HEVC ----
+
+
+@pytest.mark.parametrize("open_gop", [0, 1], ids=["idr", "cra"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_hevc_groups_begin_with_entry_points_closed_or_open(
+    tmp_path: Path, name: str, open_gop: int
+) -> None:
+    params = f"keyint={GROUP}:scenecut=0:open-gop={open_gop}:log-level=0"
+    flagged, entries = entry_points(write(tmp_path, name, "libx265", {"x265-params": params}))
+    assert entries == flagged
+    assert entries[0] == 0
+    assert len(entries) >= 3
+
+
+def test_what_intra_refresh_flags_in_hevc_is_no_entry_point(tmp_path: Path) -> None:
+    params = f"keyint={GROUP}:intra-refresh=1:bframes=0:log-level=0"
+    _, entries = entry_points(write(tmp_path, "a.mkv", "libx265", {"x265-params": params}))
+    assert entries == [0]
+
+
+# ---- the others, whose demuxers are believed ----
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options", "entries"),
+    [
+        ("a.ts", "mpeg2video", {"g": "12", "bf": "2", "sc_threshold": "1000000000"}, None),
+        ("a.avi", "mpeg4", {"g": "12", "sc_threshold": "1000000000"}, EVERY_GROUP),
+        ("a.webm", "libvpx", {"g": "12", "keyint_min": "12"}, EVERY_GROUP),
+        ("a.avi", "ffv1", {"g": "1"}, list(range(COUNT))),
+    ],
+)
+def test_of_other_codecs_what_is_flagged_is_an_entry_point(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str], entries: list[int] | None
+) -> None:
+    flagged, found = entry_points(write(tmp_path, name, codec, options))
+    assert found == flagged
+    assert len(found) >= 3
+    assert entries is None or found == entries
+
+
+def test_every_picture_of_mjpeg_is_an_entry_point(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.mov", "mjpeg", {}, pix_fmt="yuvj420p")
+    assert entry_points(path) == (list(range(COUNT)), list(range(COUNT)))
+
+
+# ---- what it means ----
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "libx264", {**X264, "x264-params": "open-gop=1"}),
+        ("a.ts", "libx264", {**X264, "x264-params": "open-gop=1"}),
+        ("a.mkv", "libx265", {"x265-params": "keyint=12:open-gop=1:log-level=0"}),
+        ("a.ts", "mpeg2video", {"g": "12", "bf": "2"}),
+    ],
+)
+def test_a_decoder_that_begins_at_an_entry_point_gives_its_picture_exactly(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str]
+) -> None:
+    path = write(tmp_path, name, codec, options)
+    with av.open(str(path)) as container:
+        decoded = container.decode(video=0)
+        whole = {frame.pts: frame.to_ndarray(format="rgb24").tobytes() for frame in decoded}
+    for number in entry_points(path)[1]:
+        pts, pixels = first_frame_from(path, number)
+        assert pixels == whole[pts], number
+
+
+# ---- packets that are no pictures ----
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda data: b"\0\0\0\1",
+        lambda data: b"\0\0\0\2\x09\x10",  # a delimiter alone
+        lambda data: b"\xff\xff\xff\xff" + data[4:],  # a unit that is longer than the packet
+        lambda data: b"\0\0\0\0" * 8,
+        lambda data: b"\0\0\0\1\x41",  # a slice without its header
+        lambda data: b"\0\0\0\x0a\x41" + bytes(9),  # one whose numbers never end
+    ],
+)
+def test_a_broken_packet_is_no_entry_point(
+    tmp_path: Path, content: Callable[[bytes], bytes]
+) -> None:
+    with av.open(str(write(tmp_path, "a.mp4", "libx264", X264))) as container:
+        stream = container.streams.video[0]
+        good = next(container.demux(stream))
+        broken = av.Packet(content(bytes(good)))
+        broken.is_keyframe = True
+        assert is_entry_point(good, stream.codec_context)
+        assert not is_entry_point(broken, stream.codec_context)

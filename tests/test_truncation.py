@@ -1,0 +1,120 @@
+"""Broken files: cut off or with bytes changed, they give what a plain decoder gives, or one error.
+
+Neither may hang; a hang here would be seen by the time that the suite takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from makers import textured_frames, write_video
+
+from rayclip.container import open_stream, read_packets
+from rayclip.decoding import decode_everything, shown_frames, timed_frames
+from rayclip.errors import BadVideo
+from rayclip.frames import iter_frames
+from rayclip.sampling import EveryFrame, FrameRule, TickGrid
+
+Given = list[tuple[float, str]]
+
+RATES = (None, Fraction(5))
+CUTS = 20  # of each file, at each of two rates
+FLIPS = 12
+FILES: dict[str, tuple[str, dict[str, Any]]] = {
+    "index-first": ("a.mp4", {"codec": "libx264", "muxing": {"movflags": "faststart"}}),
+    "index-last": ("a.mp4", {"codec": "libx264"}),
+    "matroska": ("a.mkv", {"codec": "libx264"}),
+    "ts": ("a.ts", {"codec": "libx264"}),
+    "webm": ("a.webm", {"codec": "libvpx-vp9"}),
+}
+OPTIONS = {
+    "libx264": {"bf": "2", "g": "10", "sc_threshold": "0", "threads": "1"},
+    "libvpx-vp9": {"g": "10", "cpu-used": "8", "deadline": "realtime"},
+}
+
+
+@pytest.fixture(scope="module", params=FILES)
+def content(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of a good file of two seconds."""
+    name, how = FILES[request.param]
+    if how["codec"] not in av.codecs_available:
+        pytest.skip(f"this libav cannot encode {how['codec']}")
+    path: Path = tmp_path_factory.mktemp("broken") / name
+    write_video(path, textured_frames(50, 64, 48), fps=25, options=OPTIONS[how["codec"]], **how)
+    return path.read_bytes()
+
+
+def md5_of(rgb: Any) -> str:
+    return hashlib.md5(rgb.tobytes()).hexdigest()
+
+
+def plainly(content: bytes, fps: Fraction | None) -> Given | None:
+    """What decoding everything and the rule give; None for what is no video."""
+    try:
+        with open_stream(io.BytesIO(content), {}) as (container, stream):
+            assert stream.time_base is not None
+            start_us = container.start_time or 0
+            rule: FrameRule = EveryFrame(stream.time_base, start_us)
+            if fps is not None:
+                rule = TickGrid(stream.time_base, start_us, fps)
+            rate = stream.guessed_rate or stream.average_rate or Fraction(25)
+            decoded = decode_everything(stream.codec_context, read_packets(container, stream))
+            shown = list(shown_frames(timed_frames(decoded, stream.time_base, rate), rule))
+            if not shown:
+                return None
+            found = [
+                (ms, md5_of(one.frame.to_ndarray(format="rgb24")))
+                for one in shown
+                for ms in one.timestamps_ms
+            ]
+            return found or [(0.0, md5_of(shown[0].frame.to_ndarray(format="rgb24")))]
+    except BadVideo:
+        return None
+
+
+def given(content: bytes, fps: Fraction | None) -> Given | None:
+    try:
+        return [(ms, md5_of(rgb)) for ms, rgb in iter_frames(io.BytesIO(content), fps)]
+    except BadVideo:
+        return None
+
+
+@pytest.mark.parametrize("fps", RATES, ids=["native", "5"])
+def test_a_file_that_is_cut_off_gives_what_is_in_it(content: bytes, fps: Fraction | None) -> None:
+    for end in np.random.default_rng(len(content)).integers(1, len(content), CUTS):
+        part = content[:end]
+        assert given(part, fps) == plainly(part, fps), end
+
+
+def test_a_file_that_is_cut_off_loses_only_its_last_ticks(content: bytes) -> None:
+    fps = Fraction(5)
+    whole = given(content, fps)
+    assert whole is not None
+    for end in np.random.default_rng(1).integers(len(content) // 2, len(content), CUTS // 2):
+        found = given(content[:end], fps) or []
+        ticks = [ms for ms, _ in found]
+        assert ticks == [ms for ms, _ in whole][: len(ticks)], end
+        assert found[:-2] == whole[: len(found)][:-2], end  # the last picture may be half there
+
+
+@pytest.mark.parametrize("fps", RATES, ids=["native", "5"])
+def test_changed_bytes_give_the_ticks_of_a_plain_decoder(
+    content: bytes, fps: Fraction | None
+) -> None:
+    """Ticks alone: not every decoder notices damage, and those that do not are not asked again."""
+    rng = np.random.default_rng(len(content))
+    for place in rng.integers(0, len(content), FLIPS // 2):
+        changed = bytearray(content)
+        changed[place] ^= int(rng.integers(1, 256))
+        found, plain = given(bytes(changed), fps), plainly(bytes(changed), fps)
+        if fps is None or found is None or plain is None:
+            assert found == plain, place
+        else:
+            assert [ms for ms, _ in found] == [ms for ms, _ in plain], place
