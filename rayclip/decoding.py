@@ -95,6 +95,7 @@ def shown_frames(
         rule: which frames are shown, and when.
         number: of the first frame that is not before ``since``.
         since: pts from which on times are given; the frame before it may still be on the screen.
+            Where that is lost, and it is not the first, the next one stands in for it.
         until: pts from which on nothing is shown.
 
     Yields:
@@ -105,6 +106,7 @@ def shown_frames(
     begin = gap = 0
     horizon = since
     end = None
+    is_resumed = number > 0
     for frame in frames:
         if until is not None and frame.pts >= until:
             end = until
@@ -116,7 +118,8 @@ def shown_frames(
             gap = max(frame.pts - previous.pts, 0)
         if since is None or frame.pts >= since:
             numbered, number = number, number + 1
-        previous, begin = frame, horizon
+        begin = since if previous is None and is_resumed and since is not None else horizon
+        previous = frame
     if previous is not None:
         if end is None:
             end = previous.pts + (previous.duration or gap or 1)

@@ -71,13 +71,13 @@ def open_shown(
     Raises:
         BadVideo, VideoError: as :func:`open_video`.
     """
-    numbers = None
+    numbers, by_packets = None, True
     if choice.extraction_total is not None:
-        frames = _number_of_frames(source, storage_options)
+        frames, by_packets = _number_of_frames(source, storage_options)
         numbers = evenly_spaced(frames, choice.extraction_total)
     with open_video(source, storage_options) as video:
         chosen = None if numbers is None else frozenset(numbers)
-        yield video.fps, video.shown_frames(choice.extraction_fps, chosen, segment)
+        yield video.fps, video.shown_frames(choice.extraction_fps, chosen, segment, by_packets)
 
 
 def cut(
@@ -95,14 +95,17 @@ def cut(
         return video.fps, video.segments(segment_s, most)
 
 
-def _number_of_frames(source: VideoSource, storage_options: Mapping[str, Any] | None) -> int:
+def _number_of_frames(
+    source: VideoSource, storage_options: Mapping[str, Any] | None
+) -> tuple[int, bool]:
+    """How many frames a video has, and whether that was told from packets alone."""
     if not can_be_read_again(source):
         raise VideoError(
             "read", "not_seekable", "extraction_total reads a video twice, and this one cannot seek"
         )
     try:
         with open_video(source, storage_options) as video:
-            return video.count_pictures()
+            return video.count_pictures(), True
     except Irregular:
         with open_video(source, storage_options) as video:
-            return video.count_frames()
+            return video.count_frames(), False

@@ -7,7 +7,8 @@ recovery points as keyframes, but pictures decoded from there on are not exact.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
 import av
 from av.video.codeccontext import VideoCodecContext
@@ -20,15 +21,46 @@ H264_INTRA = (2, 4)  # slice_type modulo 5: I and SI
 HEVC_SLICES = range(32)  # nal_unit_type of coded slices (VCL)
 HEVC_RANDOM_ACCESS = range(16, 24)  # BLA, IDR, CRA: intra random access points
 START_CODE = b"\0\0\1"
+H264_ANY_SLICE, H264_B = (H264_SLICE, H264_IDR_SLICE), 1
+VP8_IS_KEY, VP8_IS_SHOWN = 0x01, 0x10  # of the first byte; the former is set where it is none
+LIBAV_LOOKS_INSIDE = ("vp9", "libdav1d", "av1", "ffv1")  # whatever the container says
+BELIEVED = ("wmv1", "wmv2", "wmv3", "vc1", "flv", "theora", "png")  # their containers know
 HEAD_BYTES = 8  # of a unit: enough for the numbers that are read
+
+
+@lru_cache
+def tells_entry_points(codec_name: str) -> bool:
+    """Whether what streams of a codec flag as keyframes can be believed, or checked.
+
+    For others no packet is an entry point: there are muxers that flag each packet.
+    """
+    known = (*_CHECKS, *LIBAV_LOOKS_INSIDE, *BELIEVED)
+    return codec_name in known or av.Codec(codec_name).intra_only
 
 
 def is_entry_point(packet: VideoPacket, codec: VideoCodecContext) -> bool:
     """Whether decoding can begin with this packet and be exact from its picture on."""
-    if not packet.is_keyframe:
+    if not packet.is_keyframe or not tells_entry_points(codec.name):
         return False
     check = _CHECKS.get(codec.name)
     return check is None or check(bytes(packet), codec.extradata or b"")
+
+
+def is_hidden(packet: VideoPacket, codec: VideoCodecContext) -> bool:
+    """Whether others need the picture of this packet, and nobody sees it."""
+    return codec.name == "vp8" and not memoryview(packet)[0] & VP8_IS_SHOWN
+
+
+def may_be_shown_before_others(packet: VideoPacket, codec: VideoCodecContext) -> bool:
+    """Whether this packet may come after one whose picture is shown later."""
+    if codec.name == "h264":
+        units = _units(bytes(packet), h264_length_size(codec.extradata or b""))
+        types = [_second_exp_golomb(unit[1:]) for unit in units if unit[0] & 31 in H264_ANY_SLICE]
+        return any(one is None or one % 5 == H264_B for one in types)
+    if codec.name in MPEG_PICTURES:
+        forward = MPEG_PICTURES[codec.name].forward
+        return _mpeg_picture_type(bytes(packet), codec.name) not in forward
+    return True
 
 
 def h264_length_size(extradata: bytes) -> int:
@@ -60,9 +92,45 @@ def _hevc_entry_point(data: bytes, extradata: bytes) -> bool:
     return False
 
 
+def _vp8_entry_point(data: bytes, extradata: bytes) -> bool:
+    return not data[0] & VP8_IS_KEY
+
+
+class _MpegPictures(NamedTuple):
+    """How a codec of MPEG's early ones says the type of a picture."""
+
+    start_code: bytes
+    offset: int  # of the byte with the type, from the start code
+    shift: int
+    mask: int
+    intra: int
+    forward: tuple[int, ...]  # types that are shown in the order of decoding
+
+
+MPEG_PICTURES = {
+    "mpeg4": _MpegPictures(b"\0\0\1\xb6", 4, 6, 3, 0, (0, 1)),
+    "mpeg1video": _MpegPictures(b"\0\0\1\0", 5, 3, 7, 1, (1, 2)),
+    "mpeg2video": _MpegPictures(b"\0\0\1\0", 5, 3, 7, 1, (1, 2)),
+}
+
+
+def _mpeg_picture_type(data: bytes, name: str) -> int | None:
+    how = MPEG_PICTURES[name]
+    place = data.find(how.start_code)
+    if place < 0 or place + how.offset >= len(data):
+        return None
+    return data[place + how.offset] >> how.shift & how.mask
+
+
+def _mpeg_entry_point(name: str) -> Callable[[bytes, bytes], bool]:
+    return lambda data, extradata: _mpeg_picture_type(data, name) == MPEG_PICTURES[name].intra
+
+
 _CHECKS: dict[str, Callable[[bytes, bytes], bool]] = {
     "h264": _h264_entry_point,
     "hevc": _hevc_entry_point,
+    "vp8": _vp8_entry_point,
+    **{name: _mpeg_entry_point(name) for name in MPEG_PICTURES},
 }
 
 

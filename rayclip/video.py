@@ -27,7 +27,7 @@ from rayclip.decoding import (
 )
 from rayclip.errors import BadVideo
 from rayclip.groups import Damaged, GroupReader, Irregular
-from rayclip.keyframes import VideoPacket, is_entry_point
+from rayclip.keyframes import VideoPacket, h264_length_size, is_entry_point
 from rayclip.planning import PlannedDecoder
 from rayclip.sampling import (
     MICROSECONDS,
@@ -39,13 +39,9 @@ from rayclip.segments import WHOLE, Segment, inner_borders, segments_between
 from rayclip.source import VideoSource, can_seek
 from rayclip.watchdog import LIBAV
 
+DIVISIBLE = {"mov", "matroska", "mpegts"}  # their packets' times are those of their pictures
 MOST_PACKETS_TO_ENTRY = 10_000  # after a seek
-SEEKS_BEFORE_S = (
-    0,
-    2,
-    10,
-)  # MPEG-TS is sought by decoding times, which are before those of pictures
-HIDDEN_PICTURES = ("vp8",)  # codecs with packets whose picture is not shown
+SEEKS_BEFORE_S = (0, 2, 10)  # MPEG-TS is sought by decoding times, which come before pts
 
 
 Again = Callable[[], AbstractContextManager[tuple["Video", Iterator[VideoPacket]]]]
@@ -81,8 +77,8 @@ class Video:
         Raises:
             Irregular: they do not tell.
         """
-        if self._codec.name in HIDDEN_PICTURES:
-            raise Irregular("there may be packets whose picture is not shown")
+        if self._codec.name == "h264" and not h264_length_size(self._codec.extradata or b""):
+            raise Irregular("two packets may be the fields of one picture")
         groups = GroupReader(self._packets(), self._codec)
         return sum(len(group.leading) + len(group.trailing) for group in groups)
 
@@ -95,6 +91,7 @@ class Video:
         extraction_fps: Fraction | None = None,
         numbers: Collection[int] | None = None,
         segment: Segment = WHOLE,
+        by_packets: bool = True,
     ) -> Iterator[ShownFrame]:
         """Decode what is needed, and give each frame that the output shows, once.
 
@@ -102,6 +99,7 @@ class Video:
             extraction_fps: output frames per second; None gives every frame at its own time.
             numbers: without extraction_fps: only the frames of these numbers, from 0.
             segment: what to give of the video, the numbers aside.
+            by_packets: whether the numbers are of pictures counted from packets.
 
         Raises:
             BadVideo: nothing could be decoded (stage ``decode``).
@@ -115,7 +113,11 @@ class Video:
             frames = self._planned(rule, segment)
         elif numbers is not None:
             rule = EveryFrame(self._time_base, start_us, numbers)
-            frames = self._planned(rule, segment)
+            frames = (
+                self._planned(rule, segment)
+                if by_packets
+                else shown_frames(self._timed(self._packets()), rule)
+            )
         else:
             rule = EveryFrame(self._time_base, start_us)
             timed = self._timed(self._packets_of(segment))
@@ -124,7 +126,7 @@ class Video:
             shown = _at_least_one(frames)
         else:
             shown = (frame for frame in frames if frame.timestamps_ms)
-        return shown if numbers is None else islice(shown, len(numbers))
+        return shown if numbers is None else islice(shown, max(1, len(numbers)))
 
     def segments(self, segment_s: float, most: int) -> list[Segment]:
         """Divide the video at entry points near to equal lengths; one segment where it cannot be.
@@ -133,6 +135,8 @@ class Video:
             segment_s: seconds of a segment, at the least.
             most: segments.
         """
+        if not DIVISIBLE & set(self._container.format.name.split(",")):
+            return [WHOLE]
         duration_s = (self._container.duration or 0) / MICROSECONDS
         start_s = (self._container.start_time or 0) / MICROSECONDS
         found = []
