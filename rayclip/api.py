@@ -10,7 +10,15 @@ from typing import Any
 from rayclip.pipeline import run_extraction
 from rayclip.printing import printer_of
 from rayclip.results import Summary
-from rayclip.settings import FeatureDtype, Naming, OnExtraction, Resize, Settings, extraction_fps_of
+from rayclip.settings import (
+    FeatureDtype,
+    Naming,
+    OnExtraction,
+    Precision,
+    Resize,
+    Settings,
+    extraction_fps_of,
+)
 
 
 def extract(
@@ -20,6 +28,8 @@ def extract(
     model_name: str = "ViT-B/32",
     weights: str | os.PathLike[str] | None = None,
     batch_size: int | None = None,
+    precision: Precision = "auto",
+    compile: bool = False,  # noqa: A002  # the option's name
     extraction_fps: str | int | float | Fraction | None = None,
     extraction_total: int | None = None,
     device: str | None = None,
@@ -48,6 +58,9 @@ def extract(
         model_name: a name of OpenAI's ``clip.available_models()``, ``custom`` or ``demo``.
         weights: the checkpoint of ``model_name="custom"``.
         batch_size: frames per forward pass; None lets the device decide.
+        precision: what the model computes in: ``fp32``, ``fp16``, ``bf16``, or ``auto`` (fp16 on
+            GPUs, fp32 on CPUs). Features are float32 in any case.
+        compile: compile the model's forward pass first: up to minutes, and a C++ compiler.
         extraction_fps: output frames per second; None gives every frame.
         extraction_total: so many frames of each video, evenly spaced; not with extraction_fps.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the GPUs, or the CPU where a run on
@@ -87,6 +100,8 @@ def extract(
         model_name=model_name,
         weights=None if weights is None else os.fspath(weights),
         batch_size=batch_size,
+        precision=precision,
+        compile=compile,
         extraction_fps=extraction_fps_of(extraction_fps),
         extraction_total=extraction_total,
         device=device,

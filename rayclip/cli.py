@@ -94,6 +94,12 @@ def extract(
         int | None,
         _option("batch_size", "Frames per forward pass; by default the device decides."),
     ] = None,
+    precision: Annotated[
+        str, _option("precision", "auto (fp16 on GPUs, fp32 on CPUs), fp32, fp16 or bf16.")
+    ] = "auto",
+    compile: Annotated[  # noqa: A002  # the option's name
+        bool, _switch("compile", "Compile the model first: up to minutes, and a C++ compiler.")
+    ] = False,
     extraction_fps: Annotated[
         str | None,
         _option("extraction_fps", "Frames per second, e.g. 5 or 30000/1001; default: every frame."),
@@ -171,6 +177,8 @@ def extract(
             model_name=model_name,
             weights=weights,
             batch_size=batch_size,
+            precision=precision,  # type: ignore[arg-type]
+            compile=compile,
             extraction_fps=extraction_fps_of(extraction_fps),
             extraction_total=extraction_total,
             device=device,

@@ -6,7 +6,8 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,22 @@ from numpy.typing import NDArray
 from rayclip.checkpoint import openai_clip, sha256_of, without_warnings
 from rayclip.errors import UsageError
 from rayclip.models import ModelSpec, describe
+from rayclip.precision import (
+    bytes_of_a_frame,
+    compiled,
+    default_batch_size,
+    first_call,
+    set_precision,
+)
+from rayclip.settings import Precision
 from rayclip.weights import official_checkpoint
+
+if TYPE_CHECKING:
+    import torch
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP's normalisation, RGB
 STD = (0.26862954, 0.26130258, 0.27577711)
-CPU_BATCH_SIZE = 16
-CUDA_BATCH_SIZE = 256
+PASSES_AT_ONCE_ON_CUDA = 2  # frames are copied to the device during the pass before theirs
 TEXTS_AT_ONCE = 64
 
 
@@ -29,7 +40,8 @@ class ClipModel:
     Every forward pass has the same shape, and on a CPU its own thread, so that the features of a
     frame do not depend on its neighbours, on its place among them or on the number of threads.
     (With several threads in one pass, each takes a part of a tensor, and the elements at the ends
-    of the parts are computed by other instructions, which round differently.)
+    of the parts are computed by other instructions, which round differently.) On CUDA each pass has
+    a stream and a pinned buffer of its own.
 
     Attributes:
         n_px: side of the square input in pixels.
@@ -41,13 +53,23 @@ class ClipModel:
         device: where it is, e.g. ``cuda:0``.
     """
 
-    def __init__(self, model: Any, batch_size: int, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        batch_size: int,
+        threads: int | None = None,
+        compile: bool = False,  # noqa: A002  # the option's name
+    ) -> None:
         """Wrap a model that OpenAI's loader made.
 
         Args:
             model: OpenAI's ``CLIP`` module, in eval mode.
             batch_size: frames per forward pass.
             threads: CPU threads for it, each for a pass of its own; None takes all.
+            compile: compile the forward pass before anything else, which takes up to minutes.
+
+        Raises:
+            UsageError: it cannot be compiled here.
         """
         import torch
 
@@ -60,14 +82,22 @@ class ClipModel:
         self._device = next(model.parameters()).device
         self.device = str(self._device)
         on_cpu = self._device.type == "cpu"
-        self.passes_at_once = (threads or os.cpu_count() or 1) if on_cpu else 1
+        threads = threads or os.cpu_count() or 1
+        self.passes_at_once = threads if on_cpu else PASSES_AT_ONCE_ON_CUDA
         self._mean = torch.tensor(MEAN, device=self._device).view(1, 3, 1, 1)
         self._std = torch.tensor(STD, device=self._device).view(1, 3, 1, 1)
+        if not on_cpu:
+            torch.cuda.synchronize(self._device)  # other streams do not wait for what is begun here
+        self._thread = threading.local()
         self._passes = ThreadPoolExecutor(
             self.passes_at_once,
             thread_name_prefix="forward",
-            initializer=_one_thread if on_cpu else None,
+            initializer=_one_thread if on_cpu else partial(_one_stream, self._device),
         )
+        self._features = compiled(self._features_of) if compile else self._features_of
+        if compile:  # on one of the threads, because the code is made for their settings
+            black = np.zeros((1, self.n_px, self.n_px, 3), np.uint8)
+            self._passes.submit(first_call, partial(self._forward, batch_size, black)).result()
 
     def encode_image(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features as CLIP's image encoder gives them, not normalised.
@@ -87,9 +117,9 @@ class ClipModel:
                 f"images must be uint8 [n, {self.n_px}, {self.n_px}, 3] with n >= 1, "
                 f"not {images.dtype} {list(images.shape)}"
             )
-        starts = range(0, len(images), self.batch_size)
-        batches = [images[start : start + self.batch_size] for start in starts]
-        return np.concatenate(list(self._passes.map(self._forward, batches)))
+        size = self.batch_size  # once: a batcher may lower it meanwhile
+        batches = [images[start : start + size] for start in range(0, len(images), size)]
+        return np.concatenate(list(self._passes.map(partial(self._forward, size), batches)))
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Features as CLIP's text encoder gives them, not normalised.
@@ -124,16 +154,40 @@ class ClipModel:
                 f"The text {text!r} is too long: the model reads {self.context_length} tokens."
             ) from None
 
-    def _forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _forward(self, size: int, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """One pass, on a thread of its own: at most ``size`` images to float32 features."""
         import torch
 
-        padded = np.zeros((self.batch_size, self.n_px, self.n_px, 3), np.uint8)
-        padded[: len(images)] = images
         with torch.inference_mode():
-            pixels = torch.from_numpy(padded).to(self._device).permute(0, 3, 1, 2).float()
-            pixels = pixels.div_(255).sub_(self._mean).div_(self._std)
-            features = self._model.encode_image(pixels)[: len(images)].float().cpu()
+            frames = self._staging(size)
+            frames.numpy()[: len(images)] = images
+            frames.numpy()[len(images) :] = 0
+            features = self._features(frames.to(self._device, non_blocking=True))
+            # waits for this thread's stream, after which its buffer may be filled again
+            features = features[: len(images)].cpu()
         return np.asarray(features.numpy(), np.float32)
+
+    def _staging(self, size: int) -> Any:
+        """This thread's buffer for the frames of a pass, uint8; pinned for copies to a GPU."""
+        import torch
+
+        shape = (size, self.n_px, self.n_px, 3)
+        buffer = getattr(self._thread, "staging", None)
+        if buffer is None or buffer.shape != shape:
+            pinned = self._device.type != "cpu"
+            buffer = self._thread.staging = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        return buffer
+
+    def _features_of(self, frames: torch.Tensor) -> torch.Tensor:
+        """uint8 ``[batch_size, n_px, n_px, 3]`` to float32 ``[batch_size, dim]``, on the device.
+
+        Seen as ``[n, 3, n_px, n_px]`` the pixels lie in torch's channels_last layout, which the
+        convolutions keep and are faster in.
+        """
+        pixels = frames.permute(0, 3, 1, 2).float()
+        pixels = pixels.div_(255).sub_(self._mean).div_(self._std)
+        features: torch.Tensor = self._model.encode_image(pixels)
+        return features.float()
 
 
 def load_clip(
@@ -141,8 +195,10 @@ def load_clip(
     weights: str | None = None,
     device: str | None = None,
     batch_size: int | None = None,
+    precision: Precision = "auto",
+    compile: bool = False,  # noqa: A002
 ) -> ClipModel:
-    """Load a model with OpenAI's own loader: fp16 weights on CUDA, fp32 on the CPU.
+    """Load a model with OpenAI's own loader.
 
     Args:
         model_name: a name of ``clip.available_models()``, ``custom`` or ``demo``. Official
@@ -150,15 +206,23 @@ def load_clip(
         weights: the checkpoint of ``custom``: a TorchScript archive or a state dict.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the first GPU, or the CPU without one.
         batch_size: frames per forward pass; None lets the device decide.
+        precision: what the model computes in: ``fp32``, ``fp16``, ``bf16``, or ``auto``, which is
+            what OpenAI's loader does: fp16 on CUDA, fp32 on the CPU. Features are always float32.
+        compile: compile the image encoder's forward pass, which takes up to minutes once and a
+            C++ compiler.
 
     Raises:
-        UsageError: there is no such model or device, or its checkpoint is none of CLIP's.
+        UsageError: there is no such model, device or precision, its checkpoint is none of CLIP's,
+            or it cannot be compiled here.
         WeightsUnavailable: official weights cannot be downloaded.
     """
     import torch
 
     if weights is not None and model_name != "custom":
         raise UsageError(f"weights belong to model_name custom, but model_name is {model_name}.")
+    if precision not in get_args(Precision):
+        choices = ", ".join(get_args(Precision))
+        raise UsageError(f"precision must be one of {choices}, not {precision!r}.")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}.")
     if device not in (None, "cpu"):
@@ -166,16 +230,22 @@ def load_clip(
         if device not in (["cuda", *gpus] if gpus else []):
             there = ", ".join(["cpu", *gpus])
             raise UsageError(f"There is no device {device!r} here; there is: {there}.")
-    return load_spec(describe(model_name, weights), device, batch_size)
+    spec = describe(model_name, weights)
+    return load_spec(spec, device, batch_size, precision=precision, compile=compile)
 
 
 def load_spec(
-    spec: ModelSpec, device: str | None, batch_size: int | None, threads: int | None = None
+    spec: ModelSpec,
+    device: str | None,
+    batch_size: int | None,
+    threads: int | None = None,
+    precision: Precision = "auto",
+    compile: bool = False,  # noqa: A002
 ) -> ClipModel:
     """:func:`load_clip` for a model that was already found.
 
     Raises:
-        UsageError: its checkpoint is not the file that was found.
+        UsageError: its checkpoint is not the file that was found, or it cannot be compiled here.
         WeightsUnavailable: official weights cannot be downloaded.
     """
     import torch
@@ -191,12 +261,13 @@ def load_spec(
             raise UsageError(f"{checkpoint} is another file here, or it was changed.")
     with without_warnings():
         model, _ = clip.load(checkpoint, device=device)
-    return ClipModel(model, batch_size or default_batch_size(device), threads)
-
-
-def default_batch_size(device: str) -> int:
-    """Frames per forward pass where the user does not say."""
-    return CPU_BATCH_SIZE if device == "cpu" else CUDA_BATCH_SIZE
+    set_precision(model, precision)
+    if batch_size is None:
+        memory = 0 if device == "cpu" else torch.cuda.get_device_properties(device).total_memory
+        batch_size = default_batch_size(
+            torch.device(device).type, memory, bytes_of_a_frame(model.visual)
+        )
+    return ClipModel(model, batch_size, threads, compile)
 
 
 def _one_thread() -> None:
@@ -209,3 +280,10 @@ def _one_thread() -> None:
     other = threading.Thread(target=torch.set_num_threads, args=(default,))
     other.start()
     other.join()
+
+
+def _one_stream(device: torch.device) -> None:
+    """Let the calling thread give its work to a CUDA stream of its own."""
+    import torch
+
+    torch.cuda.set_stream(torch.cuda.Stream(device))

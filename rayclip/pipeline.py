@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from rayclip.actors.batcher import Batcher, BatchStats
 from rayclip.actors.decoder import ExtractionJob, FirstAttempts, VideoExtractor
-from rayclip.clip_model import default_batch_size
 from rayclip.devices import device_here, device_on_ray
 from rayclip.errors import RunStopped, UsageError
 from rayclip.failures import FailureLog
@@ -23,6 +22,7 @@ from rayclip.inputs import iter_videos, output_name
 from rayclip.messages import say_to_user
 from rayclip.models import ModelSpec, describe
 from rayclip.plan import Plan, begin, plan_files, refuse_shared_names
+from rayclip.precision import CPU_BATCH_SIZE
 from rayclip.printing import OnResult
 from rayclip.progress import Counts, Progress, encoder_lines, summary_lines
 from rayclip.results import Summary, Tally, VideoResult, from_table, to_table, video_column
@@ -126,8 +126,7 @@ def run_extraction(
                             failures.add(result)
                         if on_result:
                             on_result(result, machine.zero_shot)
-                if settings.verbose:
-                    say("\n".join(encoder_lines(machine.work())))
+                say("\n".join(encoder_lines(machine.work(), settings.verbose)))
     finally:
         summary = tally.summary(time.monotonic() - started)
         if begun:
@@ -154,7 +153,9 @@ def _in_process(
     from rayclip.clip_model import ClipModel
 
     device = device_here(settings.device)
-    encoder = EncoderSettings(spec, device, settings.batch_size, None)
+    encoder = EncoderSettings(
+        spec, device, settings.batch_size, None, settings.precision, settings.compile
+    )
     batcher = Batcher(partial(load_encoder_model, encoder))
     if settings.show_pred:
         model = batcher.ready.result()
@@ -164,7 +165,7 @@ def _in_process(
         f"{spec.model_name} on {device}, without Ray",
         job.zero_shot,
         VideoExtractor(job, batcher, FirstAttempts()).run(videos),
-        lambda: Counts(tally.done, len(tally.failed), batcher.stats.frames),
+        lambda: Counts(tally.done, len(tally.failed), batcher.stats.frames, batcher.stats.notes),
         lambda: [batcher.stats],
         batcher.ready.result,
     )
@@ -186,8 +187,17 @@ def _on_ray(
         from rayclip.actors.pool import start_pool
 
         device, resources = device_on_ray(settings, private)
-        batch_size = settings.batch_size or default_batch_size(device)
-        encoder = EncoderSettings(spec, device, batch_size, resources.threads)
+        batch_size: int | str | None = settings.batch_size
+        if batch_size is None:  # each encoder looks at its own device, and CPUs are all alike
+            batch_size = CPU_BATCH_SIZE if device == "cpu" else "by GPU memory"
+        encoder = EncoderSettings(
+            spec,
+            device,
+            settings.batch_size,
+            resources.threads,
+            settings.precision,
+            settings.compile,
+        )
         content = None
         if spec.checkpoint is not None and not private:  # a file of this node travels along
             content = Path(spec.checkpoint).read_bytes()
@@ -284,7 +294,8 @@ def _counts(pool: Any) -> Counts | None:
         state = ray.get(pool.state.remote(), timeout=5)
     except ray.exceptions.RayError:  # it is starting, busy or gone; the results will tell
         return None
-    return Counts(state.done, state.failed, sum(work.frames for work in state.encoders))
+    work = sum(state.encoders, BatchStats())
+    return Counts(state.done, state.failed, work.frames, work.notes)
 
 
 def _why_it_stopped(pool: Any, error: Exception) -> str:

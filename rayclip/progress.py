@@ -15,16 +15,18 @@ from rayclip.results import Summary
 
 TERMINAL_PERIOD_S = 0.5
 PLAIN_PERIOD_S = 10.0
+BUSY = 0.85  # share of the time from which on encoders are what a run waits for
 NAMED_FAILURES = 10  # at the end of a run that writes all of them to a file
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How far a run is: videos done and failed, frames encoded."""
+    """How far a run is: videos done and failed, frames encoded, and what users should know."""
 
     done: int = 0
     failed: int = 0
     frames: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Progress:
@@ -47,6 +49,7 @@ class Progress:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self._started = time.monotonic()
+        self._noted: set[str] = set()
 
     def __enter__(self) -> Progress:
         self._thread.start()
@@ -60,6 +63,8 @@ class Progress:
     ) -> None:
         self._ended.set()
         self._thread.join(timeout=2 * TERMINAL_PERIOD_S)
+        if kind is None:
+            self._tell(self._poll())
         if self._live:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
@@ -69,9 +74,17 @@ class Progress:
             counts = self._poll()
             if counts is None or self._ended.is_set():
                 continue
+            self._tell(counts)
             line = progress_line(counts, self._total, time.monotonic() - self._started)
             self._stream.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
             self._stream.flush()
+
+    def _tell(self, counts: Counts | None) -> None:
+        """Write the notes that were not written yet, a line each."""
+        for note in counts.notes if counts else ():
+            if note not in self._noted:
+                self._noted.add(note)
+                self._stream.write(f"\r\x1b[K{note}\n" if self._live else f"{note}\n")
 
 
 def progress_line(counts: Counts, total: int, seconds: float) -> str:
@@ -92,14 +105,26 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-def encoder_lines(work: Sequence[BatchStats]) -> list[str]:
-    """What each encoder did; ``fill`` does not count padding."""
-    return [
+def encoder_lines(work: Sequence[BatchStats], each: bool) -> list[str]:
+    """How full the encoders were, and which side of a run would gain from more machines.
+
+    Args:
+        work: what each encoder did; its ``fill`` does not count padding.
+        each: a line for each encoder, too.
+    """
+    total = sum(work, BatchStats())
+    lines = [
         f"encoder {number}: {stats.frames} frames in {stats.batches} batches, "
         f"mean batch fill {stats.fill:.2f}, {stats.mixed} of them shared by several chunks, "
         f"busy {stats.busy_s:.1f} s"
-        for number, stats in enumerate(work)
+        for number, stats in enumerate(work if each else ())
     ]
+    side = "encoding: add GPUs" if total.busy >= BUSY else "decoding: add CPUs"
+    lines.append(
+        f"encoders: mean batch fill {total.fill:.2f}, busy {total.busy:.0%} of the time; "
+        f"bottleneck: {side}"
+    )
+    return lines
 
 
 def summary_lines(summary: Summary) -> list[str]:

@@ -31,7 +31,7 @@ def run_record(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
     return {
         "model_name": spec.model_name,
         "weights_sha256": spec.weights_sha256,
-        "precision": "auto",
+        "precision": settings.precision,
         "resize": settings.resize,
         "extraction_fps": None if fps is None else str(fps),
         "extraction_total": settings.extraction_total,
@@ -41,6 +41,7 @@ def run_record(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
         "n_px": spec.n_px,
         "device": settings.device,
         "batch_size": settings.batch_size,
+        "compile": settings.compile,
         "python": platform.python_version(),
         "versions": {package: _version(package) for package in PACKAGES},
     }

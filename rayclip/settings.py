@@ -17,12 +17,14 @@ OnExtraction = Literal["print", "save_numpy", "save_pickle"]
 FeatureDtype = Literal["float32", "float16"]
 Resize = Literal["pil", "fast"]
 Naming = Literal["stem", "path"]
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 CHOICES = {
     "on_extraction": OnExtraction,
     "feature_dtype": FeatureDtype,
     "resize": Resize,
     "naming": Naming,
+    "precision": Precision,
 }
 
 
@@ -37,6 +39,9 @@ class Settings:
         model_name: a name of ``clip.available_models()``, ``custom`` (see ``weights``) or ``demo``.
         weights: the checkpoint of ``model_name="custom"``, as a path or fsspec URL.
         batch_size: frames per forward pass; None lets the device decide.
+        precision: what the model computes in: ``fp32``, ``fp16``, ``bf16``, or ``auto`` (fp16 on
+            GPUs, fp32 on CPUs).
+        compile: compile the model's forward pass before the first one.
         extraction_fps: output frames per second; None gives every frame.
         extraction_total: so many frames of each video, evenly spaced; not with extraction_fps.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the GPUs, or the CPU where a run on
@@ -69,6 +74,8 @@ class Settings:
     model_name: str = "ViT-B/32"
     weights: str | None = None
     batch_size: int | None = None
+    precision: Precision = "auto"
+    compile: bool = False
     extraction_fps: Fraction | None = None
     extraction_total: int | None = None
     device: str | None = None
@@ -96,7 +103,7 @@ class Settings:
         for name in ("output_path", "tmp_path", "model_name"):
             if not getattr(self, name).strip():
                 raise UsageError(f"{name} is empty.")
-        for name in ("overwrite", "keep_tmp_files", "show_pred", "verbose"):
+        for name in ("compile", "overwrite", "keep_tmp_files", "show_pred", "verbose"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name} must be true or false, not {getattr(self, name)!r}.")
         if not all(self.video_paths):

@@ -3,6 +3,8 @@
     python scripts/bench.py decode            # on videos that it makes: some twenty minutes
     python scripts/bench.py decode my.mp4 --extraction-fps 2
     python scripts/bench.py segments my.mp4   # a long video, decoded in parts side by side
+    python scripts/bench.py encode            # the model alone, and what rayclip puts around it
+    python scripts/bench.py pipeline          # rayclip extract beside its parts; see its --help
 
 Numbers are of the machine and the moment; ratios within one run are what to compare.
 """
@@ -10,19 +12,34 @@ Numbers are of the machine and the moment; ratios within one run are what to com
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import bench_decode
 import bench_segments
 import typer
 from bench_videos import make_videos
 
-from rayclip.errors import UsageError
+from rayclip.errors import RayclipError, UsageError
+from rayclip.settings import Precision
+
+T = TypeVar("T")
+ModelOption = Annotated[str, typer.Option(help="Random weights of ViT-B/32 or ViT-L/14; or demo.")]
+BatchSizeOption = Annotated[
+    int | None, typer.Option(min=1, help="Frames per forward pass; by default as rayclip.")
+]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="What rayclip computes in; the reference keeps to its own.")
+]
+WaysOption = Annotated[
+    list[str] | None, typer.Option("--way", help="Only this row; can be given again.")
+]
+SecondsOption = Annotated[float, typer.Option(help="How long the encoder alone is fed.")]
+RoundsOption = Annotated[int, typer.Option(min=1, help="How often everything is measured.")]
 
 app = typer.Typer(
     help="Measure what rayclip costs.",
@@ -56,7 +73,7 @@ def decode(
     ] = None,
 ) -> None:
     """CPU milliseconds for a feature, from the video to the square that the model is given."""
-    with _usage_errors(), _made_videos_folder(folder) as made:
+    with _told_errors(), _made_videos_folder(folder) as made:
         rates = [bench_decode.rate_named(name) for name in extraction_fps]
         if rounds < 1:
             raise UsageError(f"--rounds must be at least 1, not {rounds}.")
@@ -94,11 +111,113 @@ def segments(
     rounds: Annotated[int, typer.Option(help="How often each number is measured.")] = 3,
 ) -> None:
     """Wall time of decoding one video in segments, each in a process of its own."""
-    with _usage_errors():
+    with _told_errors():
         fps = bench_decode.rate_named(extraction_fps)
         bench_decode.describe(video)
         results = bench_segments.measured(video, fps, count, rounds)
         typer.echo(bench_segments.report(video, fps, results))
+
+
+@app.command()
+def encode(
+    model: ModelOption = "ViT-B/32",
+    batch_size: BatchSizeOption = None,
+    precision: PrecisionOption = "auto",
+    way: WaysOption = None,
+    seconds: SecondsOption = 10.0,
+    rounds: RoundsOption = 5,
+) -> None:
+    """Speed and CPU time of encoding alone: the model, the batches, the actor on Ray."""
+    import bench_encode
+
+    with _told_errors(), TemporaryDirectory() as folder:
+        ways = _chosen(way, list(bench_encode.WAYS))
+        named = bench_encode.model_named(model, Path(folder))
+        job = bench_encode.job_of(named, batch_size, precision, seconds)
+        measured = _told(bench_encode.measured(job, ways, rounds))
+        typer.echo(bench_encode.report(job, measured))
+
+
+@app.command()
+def pipeline(
+    videos: Annotated[
+        list[Path] | None, typer.Argument(help="Local videos; by default those that it makes.")
+    ] = None,
+    clips: Annotated[int, typer.Option(min=2, help="Videos of a run: those given in turn.")] = 40,
+    extraction_fps: Annotated[str, typer.Option(help="Frames per second, or native.")] = "1",
+    synthetic_decode: Annotated[
+        bool, typer.Option("--synthetic-decode", help="Ready squares: the encoder is what waits.")
+    ] = False,
+    clip_frames: Annotated[
+        int, typer.Option(min=1, help="Of each clip, with --synthetic-decode.")
+    ] = 24,
+    fake_encoder: Annotated[
+        float | None,
+        typer.Option(metavar="MICROSECONDS", help="An encoder that sleeps so long for a frame."),
+    ] = None,
+    model: ModelOption = "ViT-B/32",
+    batch_size: BatchSizeOption = None,
+    precision: PrecisionOption = "auto",
+    way: WaysOption = None,
+    seconds: SecondsOption = 10.0,
+    rounds: RoundsOption = 5,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Keep the made videos here, and take those that are here already."),
+    ] = None,
+) -> None:
+    """Speed and CPU time of rayclip extract, of its parts alone, and of the reference's way."""
+    import bench_encode
+    import bench_pipeline
+
+    with (
+        _told_errors(),
+        _made_videos_folder(folder) as made,
+        TemporaryDirectory() as temporary,
+    ):
+        rate = bench_decode.rate_named(extraction_fps)
+        named = bench_encode.model_named(model, Path(temporary))
+        encode_job = bench_encode.job_of(named, batch_size, precision, seconds)
+        if synthetic_decode:
+            sources = [Path("synthetic.mp4")]
+        elif videos:
+            sources = [bench_decode.describe(path).path for path in videos]
+        else:
+            _say(f"making videos in {made}")
+            sources = make_videos(made)
+        job = bench_pipeline.PipelineJob(
+            encode_job,
+            named,
+            bench_pipeline.clips_of(sources, clips, Path(temporary, "clips")),
+            rate,
+            clip_frames if synthetic_decode else None,
+            fake_encoder,
+        )
+        ways = _chosen(way, job.ways)
+        fill = bench_pipeline.batch_fill(job) if bench_pipeline.RAYCLIP in ways else None
+        measured = _told(bench_pipeline.rounds_of(job, ways, rounds))
+        typer.echo(bench_pipeline.report(job, measured, fill))
+
+
+def _chosen(ways: list[str] | None, known: list[str]) -> list[str]:
+    """The ways that are asked for, all of them by default.
+
+    Raises:
+        UsageError: one means nothing here.
+    """
+    for way in ways or ():
+        if way not in known:
+            raise UsageError(f"--way must be one of {', '.join(known)} here, not {way}.")
+    return [way for way in known if not ways or way in ways]
+
+
+def _told(rounds: Iterable[T]) -> list[T]:
+    """All rounds; each is told of when it is measured."""
+    measured = []
+    for one in rounds:
+        measured.append(one)
+        _say(f"measured round {len(measured)}")
+    return measured
 
 
 @contextmanager
@@ -111,10 +230,10 @@ def _made_videos_folder(folder: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _usage_errors() -> Iterator[None]:
+def _told_errors() -> Iterator[None]:
     try:
         yield
-    except UsageError as error:
+    except RayclipError as error:
         _say(str(error))
         raise typer.Exit(error.exit_status) from None
 

@@ -1,15 +1,21 @@
 """Full batches out of chunks from anywhere."""
 
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from rayclip.actors.batcher import Batcher, BatchStats
+from rayclip.actors.device_faults import BlackBox, Death, GuiltyFrames
+from rayclip.errors import RunStopped
 
 Frames = NDArray[np.uint8]
 Features = NDArray[np.float32]
@@ -267,3 +273,198 @@ def test_as_many_passes_run_side_by_side_as_are_of_use() -> None:
     features = batcher.submit(frames).result(DEADLINE_S)
     np.testing.assert_array_equal(features, Echo().encode_image(frames))
     batcher.close()
+
+
+# ---- a device without enough memory ----
+
+
+class Small(Echo):
+    """A device with memory for only so many frames."""
+
+    def __init__(self, fits: int, passes_at_once: int = 1) -> None:
+        super().__init__()
+        self.fits = fits
+        self.passes_at_once = passes_at_once
+        self._first_ones = threading.Barrier(passes_at_once, timeout=DEADLINE_S)
+
+    def encode_image(self, images: Frames) -> Features:
+        if len(images) > self.fits:
+            self._first_ones.wait()
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return super().encode_image(images)
+
+
+@pytest.mark.parametrize(
+    ("fits", "batches"),
+    [
+        (4, [[1, 2, 3, 4], [5, 6, 7, 8], [9]]),
+        (3, [[1, 2], [3, 4], [5, 6], [7, 8], [9]]),
+        (1, [[1], [2], [3], [4], [5], [6], [7], [8], [9]]),
+    ],
+)
+def test_batches_are_halved_for_good_until_there_is_memory_for_them(
+    fits: int, batches: list[list[int]]
+) -> None:
+    model = Small(fits)
+    with running(lambda: model) as batcher:
+        sent = [[1, 2, 3, 4, 5, 6], [7], [8, 9]]
+        futures = [batcher.submit(chunk(*numbers)) for numbers in sent]
+        assert [future.result(DEADLINE_S)[:, 0].tolist() for future in futures] == sent
+        assert batcher.stats.capacity == len(batches) * model.batch_size
+    assert model.batches == batches
+
+
+def test_passes_that_fail_side_by_side_halve_the_batch_once_and_say_so_once() -> None:
+    model = Small(fits=2, passes_at_once=2)
+    with running(lambda: model) as batcher:
+        features = batcher.submit(chunk(*range(2 * BATCH_SIZE))).result(DEADLINE_S)
+        notes = batcher.stats.notes
+    assert features[:, 0].tolist() == list(range(2 * BATCH_SIZE))
+    assert model.batch_size == 2
+    assert notes == (
+        f"An encoder (process {os.getpid()}) has no memory for batches of 4 frames: "
+        "they have 2 from now on.",
+    )
+
+
+def test_frames_that_do_not_fit_alone_fail_and_the_others_do_not() -> None:
+    class Choosy(Echo):
+        def encode_image(self, images: Frames) -> Features:
+            if POISON in images:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().encode_image(images)
+
+    with running(Choosy) as batcher:
+        futures = [batcher.submit(chunk(*numbers)) for numbers in ([1, 2], [POISON], [3])]
+        assert isinstance(futures[1].exception(DEADLINE_S), torch.OutOfMemoryError)
+        assert [futures[i].result(DEADLINE_S)[:, 0].tolist() for i in (0, 2)] == [[1, 2], [3]]
+
+
+# ---- a device that fails for good ----
+
+ILLEGAL = "CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA`"
+
+
+class Fragile(Echo):
+    """A device that one frame breaks for good."""
+
+    broken = False
+
+    def encode_image(self, images: Frames) -> Features:
+        self.broken = self.broken or POISON in images
+        if self.broken:
+            raise torch.AcceleratorError(ILLEGAL)
+        return super().encode_image(images)
+
+
+def test_without_a_process_to_come_every_chunk_is_told_that_the_run_stops() -> None:
+    with running(Fragile) as batcher:
+        first = batcher.submit(chunk(1)).result(DEADLINE_S)
+        futures = [batcher.submit(chunk(number)) for number in (2, POISON, 3, 4, 5)]
+        later = futures[-1].exception(DEADLINE_S), batcher.submit(chunk(6)).exception(DEADLINE_S)
+    assert first.tolist() == [[1]]
+    for error in later:
+        assert isinstance(error, RunStopped)
+        assert "an illegal memory access was encountered" in str(error)
+        assert "\n" not in str(error)
+
+
+class Ended(BaseException):
+    """Stands for the end of the process."""
+
+
+class Box(BlackBox):
+    """A black box without its file, that tells of earlier deaths."""
+
+    def __init__(self, *deaths: Sequence[str]) -> None:
+        self.deaths = tuple(Death(0.0, "CUDA error: unknown", tuple(names)) for names in deaths)
+        self.noted: list[set[str]] = []
+        self.acquitted: list[str] = []
+
+    @contextmanager
+    def noting(self, chunks: Sequence[str]) -> Iterator[None]:
+        self.noted.append(set(chunks))
+        yield
+
+    def acquit(self, chunk: str) -> None:
+        self.acquitted.append(chunk)
+
+
+def test_each_pass_is_noted_with_the_chunks_in_it() -> None:
+    box, gate = Box(), threading.Event()
+    model = Echo()
+
+    def load() -> Echo:
+        assert gate.wait(DEADLINE_S)
+        return model
+
+    batcher = Batcher(load, 0, box)
+    for name, numbers in {"a": [1, 2, 3], "b": [4, 5], "c": [6]}.items():
+        batcher.submit(chunk(*numbers), name)
+    gate.set()
+    batcher.close()
+    assert box.noted == [{"a", "b"}, {"b", "c"}]
+
+
+def test_a_poisoned_device_ends_the_process_while_the_chunks_are_noted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ended = threading.Event()
+
+    def end(status: int) -> None:
+        assert status == 1
+        ended.set()
+        raise Ended
+
+    monkeypatch.setattr(os, "_exit", end)
+    path = tmp_path / "box"
+    batcher = Batcher(Fragile, black_box=BlackBox(path))
+    batcher.submit(chunk(POISON), "a")
+    assert ended.wait(DEADLINE_S)
+    (death,) = BlackBox(path).deaths
+    assert death.chunks == ("a",)
+    assert death.reason == ILLEGAL.splitlines()[0]
+
+
+def test_a_suspect_shares_no_pass_and_has_no_other_beside_it() -> None:
+    under_way: list[set[int]] = []
+
+    class Watched(Echo):
+        passes_at_once = 2
+
+        def encode_image(self, images: Frames) -> Features:
+            numbers = set(images[:, 0, 0, 0].tolist())
+            under_way.append(numbers)
+            time.sleep(0.02)
+            if 50 in numbers:
+                assert under_way == [numbers]
+            features = super().encode_image(images)
+            under_way.remove(numbers)
+            return features
+
+    model, gate = Watched(), threading.Event()
+
+    def load() -> Echo:
+        assert gate.wait(DEADLINE_S)
+        return model
+
+    batcher = Batcher(load, 0, Box(["suspect"]))
+    sent = {"a": [1, 2], "suspect": [50, 50, 50, 50, 50], "b": [3], "c": [4, 5, 6, 7, 8]}
+    futures = {name: batcher.submit(chunk(*numbers), name) for name, numbers in sent.items()}
+    gate.set()
+    batcher.close()
+    assert {name: future.result()[:, 0].tolist() for name, future in futures.items()} == sent
+    assert [batch for batch in model.batches if 50 in batch] == [[50] * 4, [50]]
+
+
+def test_guilty_frames_are_refused_and_never_reach_the_model() -> None:
+    model, box = Echo(), Box(["a", "b"], ["a"])
+    batcher = Batcher(lambda: model, 0, box)
+    guilty, suspect = batcher.submit(chunk(1), "a"), batcher.submit(chunk(2), "b")
+    assert suspect.result(DEADLINE_S).tolist() == [[2]]
+    error = guilty.exception(DEADLINE_S)
+    batcher.close()
+    assert isinstance(error, GuiltyFrames)
+    assert str(error) == "its frames ended 2 processes of it (CUDA error: unknown)"
+    assert model.batches == [[2]]
+    assert box.acquitted == ["b"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapes
-from commands import Finished, call, start_rayclip
+from commands import Finished, call, rayclip, start_rayclip
 
 WITHOUT_RAY = ("--model-name", "demo", "--address", "none")
 
@@ -247,6 +247,28 @@ def test_an_encoder_that_cannot_start_stops_the_run(clip: Path, tmp_path: Path) 
     ended = call("extract", clip, *words, env=nowhere)
     assert ended.status == 3
     assert "No encoder can start" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_folder_of_another_precision_is_refused_by_name(clip: Path, tmp_path: Path) -> None:
+    ended = save(tmp_path, clip, "precision=bf16", "--extraction-fps", "2")
+    assert ended.status == 0, ended.stderr
+    features = load(tmp_path, "shapes_clip")
+    assert features.dtype == np.float32
+    mixed = save(tmp_path, clip, "--extraction-fps", "2")
+    assert mixed.status == 2
+    assert "precision=bf16 (now auto)" in mixed.stderr
+    assert save(tmp_path, clip, "--extraction-fps", "2", "--overwrite").status == 0
+    assert (load(tmp_path, "shapes_clip") != features).any()
+
+
+def test_compiling_without_a_compiler_stops_the_run_in_a_sentence(
+    clip: Path, tmp_path: Path
+) -> None:
+    without = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    ended = rayclip("extract", clip, *WITHOUT_RAY, "compile=true", env=without)
+    assert ended.status == 3, ended.stderr
+    assert "rayclip: No encoder can start: compile needs a C++ compiler" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from rayclip.clip_model import CPU_BATCH_SIZE, ClipModel, load_clip
+from rayclip.clip_model import ClipModel, load_clip, load_spec
 from rayclip.errors import UsageError
 from rayclip.models import (
     DEFAULT_CUSTOM_WEIGHTS,
@@ -32,6 +32,7 @@ from rayclip.models import (
     OFFICIAL_MODELS,
     describe,
 )
+from rayclip.precision import CPU_BATCH_SIZE, bytes_of_a_frame, default_batch_size
 from rayclip.preprocess import resize_crop
 
 with warnings.catch_warnings():
@@ -267,6 +268,174 @@ class TestLoading:
         assert load_clip("custom", str(checkpoint), "cpu").n_px == 40
 
 
+LEAST_COSINES = {"fp16": 0.9999, "bf16": 0.998}  # to fp32, the mean over the pictures taken away
+
+
+def centred_cosines(ours: Features, theirs: Features) -> Features:
+    ours, theirs = without_mean(ours), without_mean(theirs)
+    products: Features = (ours * theirs).sum(axis=1)
+    return products / lengths(ours) / lengths(theirs)
+
+
+@pytest.mark.parametrize("name", SMALL_MODELS)
+@pytest.mark.parametrize("precision", [*LEAST_COSINES])
+class TestHalves:
+    def test_features_are_close_to_those_of_fp32(
+        self, precision: Any, name: str, small_models: dict[str, Path]
+    ) -> None:
+        weights = str(small_models[name])
+        full = load_clip("custom", weights, "cpu", precision="fp32")
+        half = load_clip("custom", weights, "cpu", precision=precision)
+        frames = frames_for(full)
+        features, expected = half.encode_image(frames), full.encode_image(frames)
+        assert features.dtype == np.float32
+        assert (features != expected).any()
+        assert centred_cosines(features, expected).min() >= LEAST_COSINES[precision]
+
+    def test_a_frame_has_the_same_bits_alone_and_in_any_order(
+        self, precision: Any, name: str, small_models: dict[str, Path]
+    ) -> None:
+        model = load_clip("custom", str(small_models[name]), "cpu", 5, precision)
+        frames = frames_for(model)
+        features = model.encode_image(frames)
+        np.testing.assert_array_equal(model.encode_image(frames[::-1])[::-1], features)
+        for number in range(len(frames)):
+            alone = model.encode_image(frames[number : number + 1])
+            np.testing.assert_array_equal(alone, features[number : number + 1])
+
+    def test_texts_are_computed_in_it_too(
+        self, precision: Any, name: str, small_models: dict[str, Path]
+    ) -> None:
+        weights = str(small_models[name])
+        half = load_clip("custom", weights, "cpu", precision=precision).encode_text(TEXTS)
+        full = load_clip("custom", weights, "cpu").encode_text(TEXTS)
+        assert half.dtype == np.float32
+        assert (half != full).any()
+        products = (half * full).sum(axis=1)
+        assert (products / lengths(half) / lengths(full)).min() >= 0.999
+
+    def test_normalisations_stay_in_fp32_as_openai_has_them(
+        self, precision: Any, name: str, small_models: dict[str, Path]
+    ) -> None:
+        model = load_clip("custom", str(small_models[name]), "cpu", precision=precision)._model
+        dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+        theirs, _ = openai_load(small_models[name])
+        checkpoints.convert_weights(theirs)
+        expected = {
+            name: dtype if one.dtype == torch.float16 else torch.float32
+            for name, one in theirs.named_parameters()
+        }
+        assert {name: one.dtype for name, one in model.named_parameters()} == expected
+
+
+class TestFullPrecision:
+    def test_on_a_cpu_auto_is_fp32(self) -> None:
+        auto, full = load_clip("demo", device="cpu"), load_clip("demo", None, "cpu", None, "fp32")
+        frames = frames_for(auto)
+        np.testing.assert_array_equal(auto.encode_image(frames), full.encode_image(frames))
+
+    def test_another_precision_is_refused_naming_the_right_ones(self) -> None:
+        with pytest.raises(UsageError) as caught:
+            load_clip("demo", device="cpu", precision="fp8")  # type: ignore[arg-type]
+        assert str(caught.value) == ("precision must be one of auto, fp32, fp16, bf16, not 'fp8'.")
+
+
+@pytest.fixture(scope="module")
+def compiled_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClipModel]:
+    """A small ViT compiled in bf16, whose passes run on two threads."""
+    folder = tmp_path_factory.mktemp("compiled")
+    checkpoint = checkpoints.save_state_dict(checkpoints.small_vit(), folder / "CLIP.pt")
+    spec = describe("custom", str(checkpoint))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
+        yield load_spec(spec, "cpu", 2, 2, "bf16", compile=True)
+
+
+class TestCompiled:
+    def test_features_are_close_to_those_of_fp32(
+        self, compiled_model: ClipModel, small_models: dict[str, Path]
+    ) -> None:
+        full = load_clip("custom", str(small_models["small ViT"]), "cpu")
+        frames = frames_for(full)
+        features = compiled_model.encode_image(frames)
+        assert centred_cosines(features, full.encode_image(frames)).min() >= LEAST_COSINES["bf16"]
+
+    def test_a_frame_has_the_same_bits_on_any_thread_alone_and_in_any_order(
+        self, compiled_model: ClipModel
+    ) -> None:
+        frames = frames_for(compiled_model)
+        features = compiled_model.encode_image(frames)
+        for _ in range(10):
+            np.testing.assert_array_equal(compiled_model.encode_image(frames[::-1])[::-1], features)
+        alone = np.concatenate([compiled_model.encode_image(frame[None]) for frame in frames])
+        np.testing.assert_array_equal(alone, features)
+
+    def test_nothing_is_compiled_once_the_model_is_there(self, compiled_model: ClipModel) -> None:
+        with torch.compiler.set_stance("fail_on_recompile"):
+            compiled_model.encode_image(np.concatenate([frames_for(compiled_model)] * 4))
+
+    def test_without_a_compiler_one_sentence_says_what_is_missing(self, tmp_path: Path) -> None:
+        code = """
+import sys
+import rayclip
+try:
+    rayclip.load_clip("custom", sys.argv[1], "cpu", compile=True)
+except rayclip.UsageError as error:
+    print(error)
+"""
+        checkpoint = checkpoints.save_state_dict(checkpoints.small_vit(), tmp_path / "CLIP.pt")
+        without = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+        said = run_python(code, checkpoint, **without).stdout
+        assert re.fullmatch(
+            r"compile needs a C\+\+ compiler .* cannot compile here \(.*no-such-compiler.*\)\.\n",
+            said,
+        )
+
+
+GIB = 2**30
+
+
+class TestDefaultBatchSize:
+    def test_on_cpus_it_is_one_number(self) -> None:
+        assert default_batch_size("cpu", 0, 10**6) == CPU_BATCH_SIZE
+
+    @pytest.mark.parametrize(
+        ("memory", "frame_bytes", "expected"),
+        [
+            (8 * GIB, 3_000_000, 256),
+            (80 * GIB, 3_000_000, 256),
+            (80 * GIB, 80_000_000, 128),
+            (16 * GIB, 80_000_000, 16),
+            (1 * GIB, 80_000_000, 16),
+            (8 * GIB, 8 * GIB // (8 * 64), 64),
+            (8 * GIB, 8 * GIB // (8 * 64) + 1, 32),
+        ],
+    )
+    def test_on_a_gpu_it_is_the_power_of_two_that_fits(
+        self, memory: int, frame_bytes: int, expected: int
+    ) -> None:
+        assert default_batch_size("cuda", memory, frame_bytes) == expected
+
+    @pytest.mark.parametrize(
+        ("shape", "memory", "expected"),
+        [
+            pytest.param((512, 224, 12, 768, 32), 8 * GIB, 256, id="ViT-B/32-on-8-GB"),
+            pytest.param((768, 336, 24, 1024, 14), 8 * GIB, 32, id="ViT-L/14@336px-on-8-GB"),
+            pytest.param((768, 336, 24, 1024, 14), 80 * GIB, 256, id="ViT-L/14@336px-on-80-GB"),
+            pytest.param((1024, 224, (3, 4, 6, 3), 64, None), 8 * GIB, 64, id="RN50-on-8-GB"),
+            pytest.param(
+                (1024, 448, (3, 15, 36, 10), 128, None), 16 * GIB, 16, id="RN50x64-on-16-GB"
+            ),
+        ],
+    )
+    def test_larger_models_get_smaller_batches(
+        self, shape: tuple[Any, ...], memory: int, expected: int
+    ) -> None:
+        with torch.device("meta"):
+            visual = checkpoints.CLIP(*shape, 77, 49408, 512, 8, 1).visual.half()
+        assert default_batch_size("cuda", memory, bytes_of_a_frame(visual)) == expected
+
+
 class TestDescribe:
     @pytest.mark.parametrize(
         "save",
@@ -482,7 +651,7 @@ class TestWrongModels:
         assert (tmp_path / "trap").exists()
 
 
-def run_python(code: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, *words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Run code in a new process that shows every warning once."""
     return subprocess.run(
         [sys.executable, "-P", "-W", "default", "-c", code, *map(str, words)],
@@ -490,7 +659,7 @@ def run_python(code: str, *words: str | Path) -> subprocess.CompletedProcess[str
         text=True,
         check=True,
         timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
     )
 
 

@@ -81,7 +81,9 @@ def test_a_private_ray_is_private_gives_the_bits_of_no_ray_and_fills_batches_acr
     assert not (home / ".ray").exists()
     wait_until(lambda: not alive(processes), "the end of every process of the run")
 
-    figures = [line.split(", ") for line in ended.stderr.splitlines() if line.startswith("encoder")]
+    figures = [
+        line.split(", ") for line in ended.stderr.splitlines() if line.startswith("encoder ")
+    ]
     assert len(figures) == 2, ended.stderr
     for _, fill, shared, _ in figures:
         assert float(fill.removeprefix("mean batch fill ")) > 0.9

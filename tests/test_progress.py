@@ -55,13 +55,27 @@ def test_the_line_says_how_far_how_fast_and_how_long_still(
 
 
 def test_what_each_encoder_did_is_one_line() -> None:
-    work = [BatchStats(4, 50, 64, 3, 1.26), BatchStats()]
-    assert encoder_lines(work) == [
+    work = [BatchStats(4, 50, 64, 3, 1.26, 2.52), BatchStats()]
+    assert encoder_lines(work, each=True) == [
         "encoder 0: 50 frames in 4 batches, mean batch fill 0.78, 3 of them shared by several "
         "chunks, busy 1.3 s",
         "encoder 1: 0 frames in 0 batches, mean batch fill 0.00, 0 of them shared by several "
         "chunks, busy 0.0 s",
+        "encoders: mean batch fill 0.78, busy 50% of the time; bottleneck: decoding: add CPUs",
     ]
+    assert len(encoder_lines(work, each=False)) == 1
+
+
+def test_encoders_that_are_nearly_always_busy_are_the_bottleneck() -> None:
+    (line,) = encoder_lines([BatchStats(1, 8, 8, 0, busy_s=9.5, room_s=10.0)], each=False)
+    assert line.endswith("busy 95% of the time; bottleneck: encoding: add GPUs")
+
+
+def test_a_note_is_written_once() -> None:
+    stream = io.StringIO()
+    with Progress(1, lambda: Counts(notes=("An encoder has no memory.",)), stream) as progress:
+        progress._tell(Counts(notes=("An encoder has no memory.",)))
+    assert stream.getvalue() == "An encoder has no memory.\n"
 
 
 def failures(count: int) -> tuple[Failure, ...]:

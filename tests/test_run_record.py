@@ -39,6 +39,12 @@ def test_the_record_has_the_versions_that_made_the_features(package: str) -> Non
     assert NOW["versions"][package][0].isdigit()
 
 
+def test_the_record_has_the_precision_that_was_asked_for() -> None:
+    record = run_record(replace(SETTINGS, precision="fp32", compile=True), SPEC)
+    assert (NOW["precision"], NOW["compile"]) == ("auto", False)
+    assert (record["precision"], record["compile"]) == ("fp32", True)
+
+
 def test_the_record_never_holds_storage_options() -> None:
     secret = replace(SETTINGS, storage_options={"key": "hunter2"})
     assert "hunter2" not in json.dumps(run_record(secret, SPEC))
@@ -53,7 +59,7 @@ def test_a_difference_is_named_with_both_values(name: str) -> None:
     assert differences(NOW | {name: "older"}, NOW) == [f"{name}=older (now {NOW[name]})"]
 
 
-@pytest.mark.parametrize("name", ["device", "batch_size", "python", "versions"])
+@pytest.mark.parametrize("name", ["device", "batch_size", "compile", "python", "versions"])
 def test_what_does_not_change_the_features_is_not_compared(name: str) -> None:
     assert differences(NOW | {name: "older"}, NOW) == []
 
@@ -68,10 +74,11 @@ def test_a_value_that_an_older_record_lacks_is_a_difference() -> None:
     [
         lambda: run_record(SETTINGS, replace(SPEC, model_name="ViT-B/32")),
         lambda: run_record(SETTINGS, replace(SPEC, weights_sha256="cd" * 32)),
+        lambda: run_record(replace(SETTINGS, precision="bf16"), SPEC),
         lambda: run_record(replace(SETTINGS, extraction_fps=None), SPEC),
         lambda: run_record(replace(SETTINGS, extraction_fps=Fraction(4)), SPEC),
     ],
-    ids=["model", "weights", "every-frame", "frame-rate"],
+    ids=["model", "weights", "precision", "every-frame", "frame-rate"],
 )
 def test_other_features_are_refused(other: Callable[[], dict[str, Any]]) -> None:
     with pytest.raises(UsageError, match=r"^out was made with .* \(now .*\): choose another"):

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+
+from rayclip.actors.device_faults import (
+    DEATHS_OF_GUILTY_FRAMES,
+    BlackBox,
+    GuiltyFrames,
+    empty_cache,
+    first_line,
+    is_out_of_memory,
+    is_poisoned,
+)
+from rayclip.actors.pieces import Features, Frames, Piece, QueuedChunk, in_batches
+from rayclip.errors import RunStopped
 
 LINGER_S = 0.5
 """How long a batch that is not full waits for one more chunk: longer than a decoding task needs for
 64 frames, so that only the end of a run, where nothing more comes, pays for padding."""
 
-Frames = NDArray[np.uint8]
-Features = NDArray[np.float32]
-
 
 class ImageModel(Protocol):
-    """What a batcher drives: a model with forward passes of one fixed shape."""
+    """What a batcher drives: a model with forward passes of one fixed shape.
 
-    @property
-    def batch_size(self) -> int: ...
+    Attributes:
+        batch_size: frames of a pass; set to less where the device has no memory for so many.
+    """
+
+    batch_size: int
 
     @property
     def passes_at_once(self) -> int:
@@ -45,6 +58,8 @@ class BatchStats:
         capacity: frames that they had room for.
         mixed: forward passes that took frames of more than one chunk.
         busy_s: seconds spent in them.
+        room_s: seconds that could have been spent in them since the first one began.
+        notes: what happened that the user should know, a line each.
     """
 
     batches: int = 0
@@ -52,6 +67,8 @@ class BatchStats:
     capacity: int = 0
     mixed: int = 0
     busy_s: float = 0.0
+    room_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def __add__(self, other: BatchStats) -> BatchStats:
         return BatchStats(
@@ -60,7 +77,14 @@ class BatchStats:
             self.capacity + other.capacity,
             self.mixed + other.mixed,
             self.busy_s + other.busy_s,
+            self.room_s + other.room_s,
+            self.notes + other.notes,
         )
+
+    @property
+    def busy(self) -> float:
+        """Share of the time in which the device was at work, 0 to 1."""
+        return min(1.0, self.busy_s / self.room_s) if self.room_s else 0.0
 
     @property
     def fill(self) -> float:
@@ -68,70 +92,57 @@ class BatchStats:
         return self.frames / self.capacity if self.capacity else 0.0
 
 
-class _Chunk:
-    """Frames that came together, and their features as they are made, in any order."""
-
-    def __init__(self, frames: Frames) -> None:
-        self.frames = frames
-        self.future: Future[Features] = Future()
-        self.taken = 0
-        self._features: Features | None = None
-        self._missing = len(frames)
-
-    def take(self, most: int) -> _Piece:
-        piece = _Piece(self, self.taken, self.frames[self.taken : self.taken + most])
-        self.taken += len(piece.frames)
-        return piece
-
-    def add(self, start: int, features: Features) -> None:
-        if self._features is None:
-            self._features = np.empty((len(self.frames), features.shape[1]), np.float32)
-        self._features[start : start + len(features)] = features
-        self._missing -= len(features)
-        if not self._missing and not self.future.done():
-            self.future.set_result(self._features)
-
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Some frames of a chunk, on their way through one forward pass."""
-
-    chunk: _Chunk
-    start: int
-    frames: Frames
-
-
 class Batcher:
     """Encodes chunks of frames in batches that are filled across all chunks at hand.
 
     The model is loaded on the batching thread, so that callers can go on meanwhile. Batches are
     made of chunks in the order in which they came, and only when a forward pass is free for them.
+
+    A device without memory for a batch gets smaller ones from then on. One that fails for good ends
+    the process, where a black box tells the next one of it; else every chunk gets
+    :class:`RunStopped`.
     """
 
-    def __init__(self, load: Callable[[], ImageModel], linger_s: float = LINGER_S) -> None:
+    def __init__(
+        self,
+        load: Callable[[], ImageModel],
+        linger_s: float = LINGER_S,
+        black_box: BlackBox | None = None,
+    ) -> None:
         """Start loading the model.
 
         Args:
             load: makes the model; what it raises, every ``submit`` gives.
             linger_s: see :data:`LINGER_S`.
+            black_box: where there are processes to come; they know chunks again by their names.
         """
         self._load = load
         self._linger_s = linger_s
-        self._queue: queue.SimpleQueue[_Chunk | None] = queue.SimpleQueue()
-        self._current: _Chunk | None = None
+        self._black_box = black_box
+        self._broken: RunStopped | None = None
+        self._queue: queue.SimpleQueue[QueuedChunk | None] = queue.SimpleQueue()
+        self._current: QueuedChunk | None = None
         self._stats = BatchStats()
+        self._first_pass: float | None = None
         self._results = threading.Lock()
         self.ready: Future[ImageModel] = Future()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
-    def submit(self, frames: Frames) -> Future[Features]:
-        """Queue uint8 ``[n, n_px, n_px, 3]`` with n >= 1; gives float32 ``[n, D]`` later."""
-        chunk = _Chunk(frames)
+    def submit(self, frames: Frames, name: str = "") -> Future[Features]:
+        """Queue uint8 ``[n, n_px, n_px, 3]`` with n >= 1; gives float32 ``[n, D]`` later.
+
+        The future raises :class:`GuiltyFrames` for frames that end processes.
+        """
+        box = self._black_box
+        deaths = box.deaths_of(name) if box else []
+        chunk = QueuedChunk(frames, name, suspect=bool(deaths))
+        if len(deaths) >= DEATHS_OF_GUILTY_FRAMES:
+            reason = f"its frames ended {len(deaths)} processes of it ({deaths[-1].reason})"
+            chunk.fail(GuiltyFrames(reason))
+            return chunk.future
+        if box and chunk.suspect:
+            chunk.future.add_done_callback(lambda _: box.acquit(name))
         self._queue.put(chunk)
         return chunk.future
 
@@ -160,14 +171,22 @@ class Batcher:
                 pieces = self._next_batch(model.batch_size)
                 if not pieces:
                     return
+                if self._broken is not None:
+                    self._fail(pieces, self._broken)
+                    free.release()
+                    continue
+                taken = 1
+                while pieces[0].chunk.suspect and taken < model.passes_at_once:
+                    free.acquire()  # until no other pass is under way
+                    taken += 1
                 forward = passes.submit(self._encode, model, pieces)
-                forward.add_done_callback(lambda _: free.release())
+                forward.add_done_callback(_releasing(free, taken))
 
-    def _next_batch(self, batch_size: int) -> list[_Piece]:
+    def _next_batch(self, batch_size: int) -> list[Piece]:
         """Wait for work; returns nothing once the batcher is closed."""
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         room = batch_size
-        while room:
+        while room and not (pieces and pieces[0].chunk.suspect):
             if self._current is None:
                 try:
                     self._current = self._queue.get(timeout=self._linger_s if pieces else None)
@@ -177,33 +196,93 @@ class Batcher:
                 if pieces:
                     self._queue.put(None)
                 break
+            if pieces and self._current.suspect:
+                break
             pieces.append(self._current.take(room))
             room -= len(pieces[-1].frames)
             if self._current.taken == len(self._current.frames):
                 self._current = None
         return pieces
 
-    def _encode(self, model: ImageModel, pieces: list[_Piece]) -> None:
+    def _encode(self, model: ImageModel, pieces: Iterable[Piece]) -> None:
+        for batch in in_batches(pieces, model.batch_size):
+            self._pass(model, batch)
+
+    def _pass(self, model: ImageModel, pieces: list[Piece]) -> None:
         pieces = [piece for piece in pieces if not piece.chunk.future.done()]
         if not pieces:
             return
         frames = np.concatenate([piece.frames for piece in pieces])
-        started = time.perf_counter()
-        try:
-            features = model.encode_image(frames)
-            if len(features) != len(frames):
-                raise RuntimeError(f"{len(features)} features came for {len(frames)} frames")
-        except Exception as error:
-            if len(pieces) > 1:  # one chunk may be at fault: the others must not suffer
-                for piece in pieces:
-                    self._encode(model, [piece])
-            else:
-                with self._results:
-                    pieces[0].chunk.fail(error)
+        size = model.batch_size
+        if len(frames) > size:  # it was halved meanwhile
+            self._encode(model, pieces)
             return
-        busy_s = time.perf_counter() - started
+        started = time.perf_counter()
+        self._first_pass = self._first_pass or started
+        error: Exception | None = None
+        with self._noting(pieces):
+            try:
+                features = model.encode_image(frames)
+                if len(features) != len(frames):
+                    raise RuntimeError(f"{len(features)} features came for {len(frames)} frames")
+            except Exception as raised:
+                error = raised.with_traceback(None)  # its frames keep tensors on the device alive
+                if is_poisoned(error):
+                    self._end(error)
+        ended = time.perf_counter()
+        if error is not None:
+            self._mend(model, pieces, size, error)
+            return
         ends = np.cumsum([len(piece.frames) for piece in pieces])[:-1]
         with self._results:
-            self._stats += BatchStats(1, len(frames), model.batch_size, len(pieces) > 1, busy_s)
+            self._stats += BatchStats(1, len(frames), size, len(pieces) > 1, ended - started)
+            room_s = (ended - self._first_pass) * model.passes_at_once
+            self._stats = replace(self._stats, room_s=room_s)
             for piece, part in zip(pieces, np.split(features, ends), strict=True):
                 piece.chunk.add(piece.start, part)
+
+    def _noting(self, pieces: list[Piece]) -> AbstractContextManager[None]:
+        if self._black_box is None:
+            return nullcontext()
+        return self._black_box.noting({piece.chunk.name for piece in pieces})
+
+    def _mend(self, model: ImageModel, pieces: list[Piece], size: int, error: Exception) -> None:
+        """Do what can be done for frames whose pass of ``size`` failed."""
+        if is_out_of_memory(error) and size > 1:
+            self._halve(model, size)
+            self._encode(model, pieces)
+        elif len(pieces) > 1 and self._broken is None:
+            for piece in pieces:  # one chunk may be at fault: the others must not suffer
+                self._pass(model, [piece])
+        else:
+            self._fail(pieces, self._broken or error)
+
+    def _fail(self, pieces: list[Piece], error: Exception) -> None:
+        with self._results:
+            for piece in pieces:
+                piece.chunk.fail(error)
+
+    def _halve(self, model: ImageModel, size: int) -> None:
+        """Make batches smaller for good, once for all passes of this size that failed."""
+        with self._results:
+            if model.batch_size >= size:
+                model.batch_size = size // 2
+                note = (
+                    f"An encoder (process {os.getpid()}) has no memory for batches of {size} "
+                    f"frames: they have {size // 2} from now on."
+                )
+                self._stats += BatchStats(notes=(note,))
+        empty_cache()
+
+    def _end(self, error: Exception) -> None:
+        """End this process; or, where none follows, all that it was asked for."""
+        if self._black_box is not None:
+            self._black_box.end_process(first_line(error))
+        self._broken = RunStopped(
+            f"The device failed: {first_line(error)}. With --address none no process outlives "
+            "that: run again, or without that option."
+        )
+
+
+def _releasing(free: threading.Semaphore, taken: int) -> Callable[[object], None]:
+    return lambda _: free.release(taken)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import random
+import secrets
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,12 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from rayclip.actors.credits import Debt, Terms
 from rayclip.actors.pool import EncoderAddress, reason_of
 from rayclip.errors import RunStopped
 from rayclip.results import VideoResult
+
+ALIKE_FRAMES = 512  # loads that differ by less are alike
 
 
 class RemoteAttempts:
@@ -45,88 +49,126 @@ class RemoteAttempts:
 
 
 class RemoteEncoders:
-    """The encoders of a run as one task sees them: each chunk goes to the one that has fewest of
-    this task's chunks, on the same node where that is a tie."""
+    """The encoders of a run as one task sees them.
+
+    Each chunk goes to the one that has least to do, on the same node where loads are alike; none
+    gets more than it said that it takes.
+    """
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
         self._node_id = ray.get_runtime_context().get_node_id()
+        self._task = secrets.token_hex(8)
         self._addresses: list[EncoderAddress] = []
-        self._sent: collections.Counter[int] = collections.Counter()
+        self._debts: collections.defaultdict[int, Debt] = collections.defaultdict(Debt)
+        self._unanswered: dict[ray.ObjectRef[Any], tuple[int, int]] = {}
         self._gone: set[int] = set()
+        self._given_up = False
 
     def submit(self, frames: NDArray[np.uint8]) -> RemoteChunk:
-        return RemoteChunk(self, ray.put(frames))
+        return RemoteChunk(self, ray.put(frames), len(frames))
 
-    def choose(self) -> EncoderAddress:
-        """The encoder for the next chunk; waits until there is one.
+    def send(
+        self, stored: ray.ObjectRef[Any], frames: int, name: str
+    ) -> tuple[EncoderAddress, ray.ObjectRef[Any]]:
+        """Send frames that are in the object store; waits until some encoder takes them.
 
         Raises:
-            RunStopped: none can start, or none is left.
+            RunStopped: no encoder can start, or none is left.
         """
-        if not self._addresses:
-            self._refresh()
-        return min(
-            self._addresses,
-            key=lambda a: (self._sent[a.index], a.node_id != self._node_id, random.random()),
-        )
+        address = self._choose(frames)
+        reply = address.handle.encode.remote(stored, name, self._task)
+        self._debts[address.index].frames += frames
+        self._unanswered[reply] = address.index, frames
+        return address, reply
 
-    def sent(self, address: EncoderAddress) -> None:
-        self._sent[address.index] += 1
+    def answered(self, reply: ray.ObjectRef[Any], terms: Terms | None = None) -> None:
+        """Note that an answer has come, and what the encoder said with it."""
+        if reply in self._unanswered:
+            index, frames = self._unanswered.pop(reply)
+            self._debts[index].frames -= frames
+            if terms is not None:
+                self._debts[index].terms = terms
 
-    def answered(self, address: EncoderAddress) -> None:
-        self._sent[address.index] -= 1
+    def _choose(self, frames: int) -> EncoderAddress:
+        while True:
+            if not self._addresses:
+                self._refresh()
+            takers = [a for a in self._addresses if self._debts[a.index].allows(frames)]
+            if takers:
+                return min(takers, key=self._preference)
+            ready, _ = ray.wait(list(self._unanswered), num_returns=1)
+            for reply in ready:
+                self.answered(reply, _terms_of(reply))
 
-    def lost(self, address: EncoderAddress) -> None:
+    def _preference(self, address: EncoderAddress) -> tuple[int, bool, float]:
+        load = self._debts[address.index].load
+        return load // ALIKE_FRAMES, address.node_id != self._node_id, random.random()
+
+    def lost(self, address: EncoderAddress, error: RayActorError) -> None:
         """Never use this encoder again: Ray says that it will not come back."""
         self._gone.add(address.index)
+        self._given_up = "exit_actor" in str(error)
         self._refresh()
 
     def _refresh(self) -> None:
         addresses = ask_pool(self._pool.encoders.remote())
         self._addresses = [a for a in addresses if a.index not in self._gone]
         if not self._addresses:
-            raise RunStopped("No encoder is left.")
+            why = ": their devices keep failing" if self._given_up else ""
+            raise RunStopped(f"No encoder is left{why}.")
 
 
 class RemoteChunk:
-    """A chunk that is with an encoder; it is sent again, from memory, if that one is lost."""
+    """A chunk that is with an encoder; it is sent again, from memory, if that one is lost.
 
-    def __init__(self, encoders: RemoteEncoders, frames: ray.ObjectRef[Any]) -> None:
+    Its name stays the same, so that an encoder that died of it knows it again.
+    """
+
+    def __init__(self, encoders: RemoteEncoders, stored: ray.ObjectRef[Any], frames: int) -> None:
         self._encoders = encoders
+        self._stored = stored
         self._frames = frames
+        self._name = secrets.token_hex(8)
         self._send()
 
     def _send(self) -> None:
-        self._address = self._encoders.choose()
-        self._features = self._address.handle.encode.remote(self._frames)
-        self._encoders.sent(self._address)
+        self._address, self._reply = self._encoders.send(self._stored, self._frames, self._name)
 
     def done(self) -> bool:
-        return bool(ray.wait([self._features], timeout=0)[0])
+        return bool(ray.wait([self._reply], timeout=0)[0])
 
     def result(self) -> NDArray[np.float32]:
         """Wait for float32 ``[n, D]``.
 
         Raises:
-            RayTaskError: the encoder could not encode these frames.
+            RuntimeError: the encoder could not encode these frames.
             RunStopped: no encoder is left.
         """
         while True:
+            terms = None
             try:
-                # a copy, so that the shared memory is free at once
-                features = np.array(ray.get(self._features))
-            except RayTaskError:
-                raise
-            except RayActorError:
-                self._encoders.lost(self._address)
+                features, terms = ray.get(self._reply)
+            except RayTaskError as error:
+                kind = RunStopped if isinstance(error, RunStopped) else RuntimeError
+                raise kind(reason_of(error)) from None
+            except RayActorError as error:
+                self._encoders.lost(self._address, error)
             except RayError:  # the reply was lost with its node
                 pass
             else:
-                return features
+                return np.array(features)  # a copy, so that the shared memory is free at once
             finally:
-                self._encoders.answered(self._address)
+                self._encoders.answered(self._reply, terms)
             self._send()
+
+
+def _terms_of(reply: ray.ObjectRef[Any]) -> Terms | None:
+    try:
+        terms: Terms = ray.get(reply)[1]
+    except RayError:  # whoever waits for the features will see
+        return None
+    return terms
 
 
 def ask_pool(reply: Any) -> Any:

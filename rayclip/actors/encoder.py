@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.actors.batcher import Batcher, BatchStats
+from rayclip.actors.credits import Creditor, Terms, budget_frames
+from rayclip.actors.device_faults import (
+    BlackBox,
+    first_line,
+    is_given_up,
+    is_out_of_memory,
+    is_poisoned,
+)
 from rayclip.clip_model import ClipModel, load_spec
 from rayclip.errors import RayclipError, RunStopped
 from rayclip.models import ModelSpec
+from rayclip.settings import Precision
 from rayclip.weights import placed_checkpoint
 from rayclip.zeroshot import ZeroShot
 
@@ -25,12 +37,16 @@ class EncoderSettings:
         device: ``cpu`` or ``cuda``; None takes what there is.
         batch_size: frames per forward pass; None lets the device decide.
         threads: CPU threads, each for a forward pass of its own; None takes all.
+        precision: what the model computes in.
+        compile: compile the forward pass first.
     """
 
     spec: ModelSpec
     device: str | None
     batch_size: int | None
     threads: int | None
+    precision: Precision = "auto"
+    compile: bool = False
 
 
 def load_encoder_model(settings: EncoderSettings) -> ClipModel:
@@ -40,7 +56,14 @@ def load_encoder_model(settings: EncoderSettings) -> ClipModel:
         RunStopped: it cannot be loaded.
     """
     try:
-        return load_spec(settings.spec, settings.device, settings.batch_size, settings.threads)
+        return load_spec(
+            settings.spec,
+            settings.device,
+            settings.batch_size,
+            settings.threads,
+            settings.precision,
+            settings.compile,
+        )
     except RayclipError as error:
         raise RunStopped(f"No encoder can start: {error}") from error
     except Exception as error:
@@ -63,10 +86,36 @@ class Encoder:
             settings: what to load.
             checkpoint: the content of the checkpoint, where its file is on another machine.
         """
+        import ray
+
         if checkpoint is not None:
             path = placed_checkpoint(checkpoint, settings.spec.weights_sha256)
             settings = replace(settings, spec=replace(settings.spec, checkpoint=path))
-        self._batcher = Batcher(lambda: load_encoder_model(settings))
+        context = ray.get_runtime_context()
+        self._black_box = BlackBox(
+            Path(context.get_temp_dir(), f"rayclip-encoder-{context.get_actor_id()}")
+        )
+        if is_given_up(self._black_box.deaths, time.time()):
+            ray.actor.exit_actor()  # who leaves like this is not started again
+        stores = {n["NodeID"]: n["Resources"].get("object_store_memory", 0) for n in ray.nodes()}
+        store = stores.get(context.get_node_id(), 0)
+        self._creditor = Creditor(budget_frames(store, settings.spec.n_px))
+        again = context.was_current_actor_reconstructed
+        load = self._load_again if again else load_encoder_model
+        self._batcher = Batcher(partial(load, settings), black_box=self._black_box)
+
+    def _load_again(self, settings: EncoderSettings) -> ClipModel:
+        """Load the model after a death, and try it: no frames are blamed for a broken device."""
+        try:
+            model = load_encoder_model(settings)
+        except RunStopped as error:
+            self._black_box.end_process(str(error))
+        try:
+            model.encode_image(np.zeros((1, model.n_px, model.n_px, 3), np.uint8))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                self._black_box.end_process(first_line(error))
+        return model
 
     def ready(self) -> str:
         """Wait for the model, and name the node; raises what went wrong while it was loaded."""
@@ -75,15 +124,36 @@ class Encoder:
         self._batcher.ready.result()
         return ray.get_runtime_context().get_node_id()
 
-    def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 ``[n, n_px, n_px, 3]`` to float32 ``[n, D]``, in batches shared with others."""
-        return self._batcher.submit(frames).result()
+    def encode(
+        self, frames: NDArray[np.uint8], name: str, task: str
+    ) -> tuple[NDArray[np.float32], Terms]:
+        """Encode frames in batches shared with others.
+
+        Args:
+            frames: uint8 ``[n, n_px, n_px, 3]``.
+            name: the same whenever these frames are sent: it tells which ones end processes.
+            task: who sends them.
+
+        Returns:
+            float32 ``[n, D]``, and how many frames this task may have here at a time.
+        """
+        self._creditor.arrived(task, len(frames), time.monotonic())
+        try:
+            features = self._batcher.submit(frames, name).result()
+        finally:
+            terms = self._creditor.answered(len(frames), time.monotonic())
+        return features, terms
 
     def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
         """Encode texts once for a whole run."""
         model = self._batcher.ready.result()
         assert isinstance(model, ClipModel)
-        return zero_shot_of(model, texts)
+        try:
+            return zero_shot_of(model, texts)
+        except Exception as error:
+            if is_poisoned(error):
+                self._black_box.end_process(first_line(error))
+            raise
 
     def stats(self) -> tuple[int, BatchStats]:
         """The process id, which tells one life of the actor from the next, and its work."""

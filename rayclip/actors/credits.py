@@ -1,0 +1,89 @@
+"""How many frames may be with an encoder: enough to keep it busy, however many tasks there are.
+
+An encoder tells every task with each answer how many frames the task may have with it at a time. So
+no extra messages are needed, and what is in flight stays bounded: a task that has no answer yet may
+send only a few.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+LARGEST_BUDGET = 2 * 2**30  # bytes of frames with one encoder
+STORE_SHARE = 0.1  # of its node's object store
+FIRST_FRAMES = 256  # that a task may send before it has an answer
+ACTIVE_S = 10.0  # a task that sent nothing for so long does not count
+
+
+def budget_frames(object_store_bytes: float, n_px: int) -> int:
+    """Frames that may be with an encoder.
+
+    Args:
+        object_store_bytes: size of its node's object store.
+        n_px: side of the uint8 RGB squares.
+    """
+    size = min(LARGEST_BUDGET, object_store_bytes * STORE_SHARE)
+    return max(FIRST_FRAMES, int(size / (3 * n_px * n_px)))
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an encoder tells a task with an answer.
+
+    Attributes:
+        waiting: frames with the encoder, of all tasks.
+        window: frames that this task may have with it.
+    """
+
+    waiting: int
+    window: int
+
+
+class Creditor:
+    """An encoder's side: shares its budget among the tasks that send."""
+
+    def __init__(self, frames: int) -> None:
+        """Grant so many frames in all."""
+        self._budget = frames
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._last_seen: dict[str, float] = {}
+
+    def arrived(self, task: str, frames: int, now_s: float) -> None:
+        """Note that a task sent frames."""
+        with self._lock:
+            self._last_seen[task] = now_s
+            self._waiting += frames
+
+    def answered(self, frames: int, now_s: float) -> Terms:
+        """Note that frames leave, and say what the task that sent them may send."""
+        with self._lock:
+            self._waiting -= frames
+            self._last_seen = {
+                task: seen for task, seen in self._last_seen.items() if now_s - seen < ACTIVE_S
+            }
+            share = self._budget // max(1, len(self._last_seen))
+            return Terms(self._waiting, max(1, share))
+
+
+@dataclass
+class Debt:
+    """A task's side: what it has with one encoder.
+
+    Attributes:
+        frames: that it sent and has no answer for.
+        terms: what the encoder said last.
+    """
+
+    frames: int = 0
+    terms: Terms = field(default_factory=lambda: Terms(0, FIRST_FRAMES))
+
+    def allows(self, frames: int) -> bool:
+        """Whether so many more may be sent; a task with nothing there may always send a chunk."""
+        return not self.frames or self.frames + frames <= self.terms.window
+
+    @property
+    def load(self) -> int:
+        """Frames with the encoder, as far as this task knows."""
+        return max(self.terms.waiting, self.frames)

@@ -1,0 +1,286 @@
+"""What encoding costs: the model alone on ready tensors, and what rayclip puts around it."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from bench_measure import number, table
+from bench_processes import Work, cpu_s_of_family
+from numpy.typing import NDArray
+
+from rayclip.actors.batcher import Batcher
+from rayclip.actors.decoder import CHUNK_FRAMES, Encoders
+from rayclip.actors.encoder import EncoderSettings, load_encoder_model
+from rayclip.actors.resources import cpu_resources
+from rayclip.checkpoint import openai_clip, without_warnings
+from rayclip.errors import UsageError
+from rayclip.models import describe
+from rayclip.precision import CPU_BATCH_SIZE, set_precision
+from rayclip.ray_session import ray_session
+from rayclip.settings import Precision, Settings
+
+SHAPES = {
+    "ViT-B/32": (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12),
+    "ViT-L/14": (768, 224, 24, 1024, 14, 77, 49408, 768, 12, 12),
+}
+"""The name of a model -> what OpenAI's ``CLIP`` is made from; its weights are drawn."""
+DEMO = "demo"
+GPU_BATCH_SIZE = 256
+GPU_PASSES = 2  # so that the next one waits on the device
+FORWARD, MODEL, BATCHER, ACTOR = "forward loop", "ClipModel", "batcher", "encoder actor"
+EXPLANATION = """\
+{forward}: the model's own forward pass on a ready float tensor of {batch} frames,
+{passes} side by side; the limit. {model}: the same from uint8. {batcher}: fed with chunks of
+{chunk} frames. {actor}: fed by a process through a private Ray.
+CPU: user and system, of all processes, Ray's included. Nothing that loads or starts is in it.
+{rounds}."""
+
+
+@dataclass(frozen=True)
+class EncodeJob:
+    """What is to be measured.
+
+    Attributes:
+        encoder: the model, where it runs, and in what batches.
+        passes: forward passes side by side, as many as rayclip has on this machine.
+        seconds: how long frames are given; what is under way is then finished.
+    """
+
+    encoder: EncoderSettings
+    passes: int
+    seconds: float
+
+    @property
+    def batch_size(self) -> int:
+        assert self.encoder.batch_size is not None
+        return self.encoder.batch_size
+
+    def frames(self, count: int) -> NDArray[np.uint8]:
+        n_px = self.encoder.spec.n_px
+        return np.random.default_rng(0).integers(256, size=(count, n_px, n_px, 3), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as the command line names it: ``model_name`` and ``weights``."""
+
+    model_name: str
+    weights: str | None
+
+
+def model_named(name: str, folder: Path) -> Model:
+    """A model of this size, with random weights that are written to the folder.
+
+    Raises:
+        UsageError: its size is not known.
+    """
+    if name == DEMO:
+        return Model(DEMO, None)
+    if name not in SHAPES:
+        raise UsageError(f"--model must be one of {', '.join([DEMO, *SHAPES])}, not {name}.")
+    path = folder / "random.pt"
+    model = openai_clip().model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        drawn = model.CLIP(*SHAPES[name])
+    model.convert_weights(drawn)
+    torch.save(drawn.state_dict(), path)
+    return Model("custom", str(path))
+
+
+def job_of(model: Model, batch_size: int | None, precision: Precision, seconds: float) -> EncodeJob:
+    """What ``rayclip extract`` would encode with here: all encoders of this machine together."""
+    on_gpu = torch.cuda.is_available()
+    resources = cpu_resources([os.cpu_count() or 1], None)
+    encoder = EncoderSettings(
+        describe(model.model_name, model.weights),
+        "cuda" if on_gpu else "cpu",
+        batch_size or (GPU_BATCH_SIZE if on_gpu else CPU_BATCH_SIZE),
+        None if on_gpu else resources.threads,
+        precision,
+    )
+    passes = GPU_PASSES if on_gpu else resources.encoders * (resources.threads or 1)
+    return EncodeJob(encoder, passes, seconds)
+
+
+class ForwardLoop:
+    """The model as OpenAI's loader gives it, and nothing around it."""
+
+    def __init__(self, job: EncodeJob) -> None:
+        self._job = job
+        checkpoint = job.encoder.spec.checkpoint
+        with without_warnings():
+            self._model, _ = openai_clip().load(checkpoint, device=job.encoder.device)
+        set_precision(self._model, job.encoder.precision)
+        n_px = job.encoder.spec.n_px
+        pixels = torch.randn(job.batch_size, 3, n_px, n_px, device=job.encoder.device)
+        self._pixels = pixels.to(memory_format=torch.channels_last)  # as pictures lie in memory
+
+    def measure(self) -> Work:
+        return _side_by_side(self._pass, self._job.passes, self._job.seconds)
+
+    def _pass(self) -> int:
+        with torch.inference_mode():
+            return len(self._model.encode_image(self._pixels).float().cpu())
+
+
+class WholeModel:
+    """rayclip's model, from uint8."""
+
+    def __init__(self, job: EncodeJob) -> None:
+        self._job = job
+        self._model = load_encoder_model(replace(job.encoder, threads=job.passes))
+        self._frames = job.frames(job.batch_size)
+
+    def measure(self) -> Work:
+        passes = self._job.passes
+        return _side_by_side(
+            lambda: len(self._model.encode_image(self._frames)), passes, self._job.seconds
+        )
+
+
+class FedBatcher:
+    """rayclip's batches, in this process."""
+
+    def __init__(self, job: EncodeJob) -> None:
+        self._job = job
+        encoder = replace(job.encoder, threads=job.passes)
+        self._batcher = Batcher(lambda: load_encoder_model(encoder))
+        self._batcher.ready.result()
+
+    def measure(self) -> Work:
+        return _fed(self._batcher, self._job)
+
+
+class FedActors:
+    """rayclip's encoder actors, in a private Ray that is there only while they are measured.
+
+    A process has one private Ray in its life, so each is of a process of its own.
+    """
+
+    def __init__(self, job: EncodeJob) -> None:
+        self._job = job
+
+    def measure(self) -> Work:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            return process.submit(_feed_actors, self._job).result()
+
+
+def _feed_actors(job: EncodeJob) -> Work:
+    with ray_session(None, None, verbose=False) as private:
+        import ray
+
+        from rayclip.actors.client import RemoteEncoders
+        from rayclip.actors.pool import start_pool
+        from rayclip.devices import device_on_ray
+
+        _, resources = device_on_ray(Settings(), private)
+        pool = start_pool(job.encoder, resources)
+        ray.get(pool.encoders.remote())
+        return _fed(RemoteEncoders(pool), job)
+
+
+def _side_by_side(work: Callable[[], int], passes: int, seconds: float) -> Work:
+    """Work again and again on so many threads, each with a CPU thread of its own."""
+
+    def until(deadline: float) -> int:
+        frames = work()
+        while time.perf_counter() < deadline:
+            frames += work()
+        return frames
+
+    with ThreadPoolExecutor(passes, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+        list(threads.map(until, [0.0] * passes))  # warm: allocations, kernels
+        with _measuring() as taken:
+            frames = sum(threads.map(until, [time.perf_counter() + seconds] * passes))
+    return taken(frames)
+
+
+def _fed(encoders: Encoders, job: EncodeJob) -> Work:
+    """Send chunks, always enough of them for the next passes."""
+    chunk = job.frames(CHUNK_FRAMES)
+    ahead = max(2, math.ceil(2 * job.batch_size * job.passes / CHUNK_FRAMES))
+    encoders.submit(chunk[: job.batch_size]).result()  # warm
+    with _measuring() as taken:
+        waiting = deque(encoders.submit(chunk) for _ in range(ahead))
+        deadline = time.perf_counter() + job.seconds
+        frames = 0
+        while waiting:
+            frames += len(waiting.popleft().result())
+            if time.perf_counter() < deadline:
+                waiting.append(encoders.submit(chunk))
+    return taken(frames)
+
+
+@contextmanager
+def _measuring() -> Iterator[Callable[[int], Work]]:
+    """Measure the block; what it gives, called after the block with the frames, gives the work."""
+    cpu_s, started = cpu_s_of_family(), time.perf_counter()
+    ended: list[float] = []
+    yield lambda frames: Work(frames, ended[0], ended[1])
+    ended += [time.perf_counter() - started, cpu_s_of_family() - cpu_s]
+
+
+WAYS: Mapping[str, Callable[[EncodeJob], Any]] = {
+    FORWARD: ForwardLoop,
+    MODEL: WholeModel,
+    BATCHER: FedBatcher,
+    ACTOR: FedActors,
+}
+"""The name in the table -> what is made once, and measured in every round."""
+
+
+def measured(job: EncodeJob, ways: Sequence[str], rounds: int) -> Iterator[dict[str, Work]]:
+    """What each way took, in turn, for every round."""
+    made = {way: WAYS[way](job) for way in ways}
+    for _ in range(rounds):
+        yield {way: made[way].measure() for way in ways}
+
+
+def report(job: EncodeJob, rounds: Sequence[Mapping[str, Work]]) -> str:
+    """The table, and what it means."""
+    header = ["way", "frames", "frames/s", "CPU ms/frame", "speed/limit", "CPU/limit"]
+    rows = []
+    for way in rounds[0]:
+        works = [works[way] for works in rounds]
+        limits = [works[FORWARD] for works in rounds if FORWARD in works]
+        pairs = list(zip(works, limits, strict=False))
+        speed = median(limit.wall_ms / work.wall_ms for work, limit in pairs) if pairs else None
+        cpu = median(work.cpu_ms / limit.cpu_ms for work, limit in pairs) if pairs else None
+        rows.append(
+            [
+                way,
+                str(sum(work.frames for work in works)),
+                number(1000 / median(work.wall_ms for work in works), 1),
+                number(median(work.cpu_ms for work in works)),
+                number(speed, 3),
+                number(cpu, 3),
+            ]
+        )
+    return f"{table(header, rows)}\n\n{_explanation(job, len(rounds))}"
+
+
+def _explanation(job: EncodeJob, rounds: int) -> str:
+    return EXPLANATION.format(
+        forward=FORWARD,
+        model=MODEL,
+        batcher=BATCHER,
+        actor=ACTOR,
+        batch=job.batch_size,
+        passes=job.passes,
+        chunk=CHUNK_FRAMES,
+        rounds=f"Medians of {rounds} rounds" if rounds > 1 else "One round",
+    )

@@ -1,0 +1,318 @@
+"""The whole ``rayclip extract`` beside its parts alone, and beside the reference's way.
+
+rayclip and the reference's way are run as commands, on a few clips and on many. The difference is
+what the others took: what starts and ends a run cancels out. (Of wall time only where the few are
+more than rayclip decodes while its model is loaded, and for CPU where they keep all of its decoding
+tasks busy; else more of the long run than of the short one hides behind the start.)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from math import ceil
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from bench_decode import rate_name, rate_named
+from bench_encode import ACTOR, FORWARD, EncodeJob, Model, measured
+from bench_measure import number, table
+from bench_processes import CommandFailed, Ended, Work, run_command
+from bench_ways import N_PX, Rate, reference
+
+from rayclip.checkpoint import openai_clip, without_warnings
+from rayclip.clip_model import MEAN, STD
+from rayclip.frames import open_shown
+from rayclip.models import DEMO_WEIGHTS
+from rayclip.orientation import upright_rgb
+from rayclip.preprocess import resize_crop
+from rayclip.sampling import FrameChoice
+
+DECODE, RAYCLIP, ALONE, REFERENCE = "decode alone", "rayclip", "rayclip without Ray", "reference"
+COMMANDS = (RAYCLIP, ALONE, REFERENCE)
+FEW = 1 / 4  # of the clips, in the run that is taken from the one of all
+STAND_INS = Path(__file__).parent / "bench_stand_ins"
+SUMMARY = re.compile(r"^videos: \d+ done; (\d+) frames in", re.M)
+ENCODER = re.compile(r"^encoder \d+: \d+ frames in (\d+) batches, mean batch fill ([\d.]+)", re.M)
+EXPLANATION = """\
+Of each command: a run of {clips} clips less one of {few}, so what {rest} clips take.
+ms: for a frame. start: what is left for a run of no clips at all, its beginning and its end.
+CPU: user and system, of all processes of a run, Ray's included, looked at every 0.1 s.
+{forward}, {actor}: as in `bench.py encode`. {decode}: one process, to squares.
+{reference}: re-encode, then batch 1: one process, decode and encode in turn.
+{rounds}; behind a ratio the least and the most."""
+
+
+@dataclass(frozen=True)
+class PipelineJob:
+    """What is to be measured.
+
+    Attributes:
+        encode: the encoder, by itself.
+        model: as the commands are given it.
+        clips: two at least.
+        rate: output frames per second.
+        synthetic_frames: of every clip, whose squares are then ready; None decodes.
+        fake_microseconds: that an encoder sleeps for a frame; None encodes.
+    """
+
+    encode: EncodeJob
+    model: Model
+    clips: Sequence[Path]
+    rate: Rate
+    synthetic_frames: int | None = None
+    fake_microseconds: float | None = None
+
+    @property
+    def few(self) -> int:
+        return ceil(len(self.clips) * FEW)
+
+    @property
+    def ways(self) -> list[str]:
+        """The rows of the table that mean something."""
+        decodes, encodes = self.synthetic_frames is None, self.fake_microseconds is None
+        fits_reference = self.encode.encoder.spec.n_px == N_PX
+        means = {
+            FORWARD: encodes,
+            ACTOR: encodes,
+            DECODE: decodes,
+            RAYCLIP: True,
+            ALONE: True,
+            REFERENCE: decodes and encodes and fits_reference,
+        }
+        return [way for way, does in means.items() if does]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was measured once.
+
+    Attributes:
+        work: what it came to, without start and end.
+        run: all of the long run; None where there was only work.
+    """
+
+    work: Work
+    run: Work | None = None
+
+    @property
+    def start(self) -> Work | None:
+        """What no frame of the long run accounts for."""
+        if self.run is None:
+            return None
+        part = self.run.frames / self.work.frames
+        return self.run - Work(self.run.frames, self.work.wall_s * part, self.work.cpu_s * part)
+
+
+Round = Mapping[str, Done]
+
+
+def clips_of(videos: Sequence[Path], count: int, folder: Path) -> list[Path]:
+    """So many clips: the videos in turn, under names of their own in a new folder."""
+    folder.mkdir()
+    clips = []
+    for place, video in enumerate(islice(cycle(videos), count)):
+        clips.append(folder / f"clip{place:05}{video.suffix}")
+        clips[-1].symlink_to(video.resolve())
+    return clips
+
+
+def rounds_of(job: PipelineJob, ways: Sequence[str], rounds: int) -> Iterator[Round]:
+    """Every way in turn, for every round."""
+    alone = measured(job.encode, [way for way in ways if way in (FORWARD, ACTOR)], rounds)
+    for encoded in alone:
+        done = {way: Done(work) for way, work in encoded.items()}
+        if DECODE in ways:
+            done[DECODE] = Done(_decode(job))
+        done |= {way: _less_its_start(job, RUNS[way]) for way in COMMANDS if way in ways}
+        yield done
+
+
+def batch_fill(job: PipelineJob) -> float:
+    """The share of all batches of a run that is no padding. The run is not measured; it also
+    brings everything into the machine's caches."""
+    ended = _rayclip(job, job.clips, ("--verbose",))
+    encoders = [(int(batches), float(fill)) for batches, fill in ENCODER.findall(ended.stderr)]
+    return sum(batches * fill for batches, fill in encoders) / sum(b for b, _ in encoders)
+
+
+def _decode(job: PipelineJob) -> Work:
+    n_px = job.encode.encoder.spec.n_px
+    frames, started, cpu_s = 0, time.perf_counter(), time.process_time()
+    for clip in job.clips[job.few :]:
+        with open_shown(clip, FrameChoice(job.rate)) as (_, shown_frames):
+            for shown in shown_frames:
+                resize_crop(upright_rgb(shown.frame), n_px)
+                frames += len(shown.timestamps_ms)
+    return Work(frames, time.perf_counter() - started, time.process_time() - cpu_s)
+
+
+def _less_its_start(job: PipelineJob, run: Callable[[PipelineJob, Sequence[Path]], Ended]) -> Done:
+    few, all_ = (_work(run(job, clips)) for clips in (job.clips[: job.few], job.clips))
+    if all_.frames <= few.frames:
+        raise CommandFailed("more clips did not give more frames")
+    return Done(all_ - few, all_)
+
+
+def _work(ended: Ended) -> Work:
+    summary = SUMMARY.search(ended.stderr)
+    if summary is None:
+        raise CommandFailed(f"the command did not say what it did: {ended.stderr[-300:]}")
+    return Work(int(summary[1]), ended.wall_s, ended.cpu_s)
+
+
+def _rayclip(job: PipelineJob, clips: Sequence[Path], options: Sequence[str] = ()) -> Ended:
+    """``rayclip extract``, with the stand-ins that are wished for."""
+    environment = {name: text for name, text in os.environ.items() if name != "RAY_ADDRESS"}
+    for name, placeof in (
+        ("RAYCLIP_BENCH_SYNTHETIC_FRAMES", job.synthetic_frames),
+        ("RAYCLIP_BENCH_FAKE_MICROSECONDS", job.fake_microseconds),
+    ):
+        if placeof is not None:
+            environment[name] = str(placeof)
+            environment["PYTHONPATH"] = os.pathsep.join(
+                [str(STAND_INS), os.environ.get("PYTHONPATH", "")]
+            )
+    with TemporaryDirectory() as folder:
+        listed = Path(folder, "clips.txt")
+        listed.write_text("\n".join(map(str, clips)))
+        words = ["-m", "rayclip", "extract", "--file-with-video-paths", str(listed)]
+        words += ["--on-extraction", "save_numpy", "--output-path", f"{folder}/output"]
+        words += ["--model-name", job.model.model_name, *options]
+        words += ["--batch-size", str(job.encode.batch_size)]
+        words += ["--precision", job.encode.encoder.precision]
+        if job.model.weights is not None:
+            words += ["--weights", job.model.weights]
+        if job.rate is not None:
+            words += ["--extraction-fps", str(job.rate)]
+        return run_command([sys.executable, *words], environment)
+
+
+def _rayclip_alone(job: PipelineJob, clips: Sequence[Path]) -> Ended:
+    return _rayclip(job, clips, ("--address", "none"))
+
+
+def _reference(job: PipelineJob, clips: Sequence[Path]) -> Ended:
+    weights = job.model.weights or str(DEMO_WEIGHTS)
+    words = [sys.executable, __file__, rate_name(job.rate), weights, *map(str, clips)]
+    return run_command(words, os.environ)
+
+
+RUNS: Mapping[str, Callable[[PipelineJob, Sequence[Path]], Ended]] = {
+    RAYCLIP: _rayclip,
+    ALONE: _rayclip_alone,
+    REFERENCE: _reference,
+}
+
+
+def report(job: PipelineJob, rounds: Sequence[Round], fill: float | None) -> str:
+    """The table, what it means, and every ratio."""
+    header = ["way", "frames", "frames/s", "wall ms", "CPU ms", "start s", "start CPU s"]
+    rows = []
+    for way in rounds[0]:
+        works = [done[way].work for done in rounds]
+        starts = [start for done in rounds if (start := done[way].start) is not None]
+        rows.append(
+            [
+                way,
+                str(works[0].frames),
+                number(1000 / median(work.wall_ms for work in works), 1),
+                number(median(work.wall_ms for work in works)),
+                number(median(work.cpu_ms for work in works)),
+                number(median(start.wall_s for start in starts) if starts else None, 1),
+                number(median(start.cpu_s for start in starts) if starts else None, 1),
+            ]
+        )
+    explanation = EXPLANATION.format(
+        clips=len(job.clips),
+        few=job.few,
+        rest=len(job.clips) - job.few,
+        forward=FORWARD,
+        actor=ACTOR,
+        decode=DECODE,
+        reference=REFERENCE,
+        rounds=f"Medians of {len(rounds)} rounds" if len(rounds) > 1 else "One round",
+    )
+    lines = list(_ratio_lines(rounds))
+    if fill is not None:
+        lines.append(f"mean batch fill, batches of {job.encode.batch_size}: {fill:.2f}")
+    return "\n\n".join([table(header, rows), explanation, *(["\n".join(lines)] if lines else [])])
+
+
+def _ratio_lines(rounds: Sequence[Round]) -> Iterator[str]:
+    there = rounds[0].keys()
+    for sentence, (ways, ratio) in RATIOS.items():
+        if there >= set(ways):
+            found = [ratio(*(done[way] for way in ways)) for done in rounds]
+            middle, low, high = (_shown(kind(found)) for kind in (median, min, max))
+            yield f"{sentence}: {middle} ({low} to {high})"
+
+
+def _shown(ratio: float) -> str:
+    return number(ratio, 3 if abs(ratio) < 10 else 0)
+
+
+def _speed(whole: Done, part: Done) -> float:
+    return part.work.wall_ms / whole.work.wall_ms
+
+
+def _cpu_share(whole: Done, *parts: Done) -> float:
+    return sum(part.work.cpu_ms for part in parts) / whole.work.cpu_ms
+
+
+def _cpu_us_more(one: Done, other: Done) -> float:
+    return 1000 * (one.work.cpu_ms - other.work.cpu_ms)
+
+
+def _wall_of_runs(*done: Done) -> float:
+    ours, theirs = (one.run.wall_s for one in done if one.run)
+    return ours / theirs
+
+
+def _cpu_of_runs(*done: Done) -> float:
+    ours, theirs = (one.run.cpu_s for one in done if one.run)
+    return ours / theirs
+
+
+RATIOS: Mapping[str, tuple[tuple[str, ...], Callable[..., float]]] = {
+    f"speed, {RAYCLIP} / {FORWARD}": ((RAYCLIP, FORWARD), _speed),
+    f"speed, {RAYCLIP} / {ACTOR}": ((RAYCLIP, ACTOR), _speed),
+    f"speed, {RAYCLIP} / {REFERENCE}": ((RAYCLIP, REFERENCE), _speed),
+    f"CPU, ({DECODE} + {FORWARD}) / {RAYCLIP}": ((RAYCLIP, DECODE, FORWARD), _cpu_share),
+    f"CPU, ({DECODE} + {FORWARD}) / {ALONE}": ((ALONE, DECODE, FORWARD), _cpu_share),
+    f"CPU, {RAYCLIP} / {REFERENCE}": ((REFERENCE, RAYCLIP), _cpu_share),
+    f"CPU us/frame, {RAYCLIP} - {ALONE}": ((RAYCLIP, ALONE), _cpu_us_more),
+    f"wall of a run and its start, {RAYCLIP} / {REFERENCE}": ((RAYCLIP, REFERENCE), _wall_of_runs),
+    f"CPU of a run and its start, {RAYCLIP} / {REFERENCE}": ((RAYCLIP, REFERENCE), _cpu_of_runs),
+}
+"""What a line is about -> the ways that it takes, and the number."""
+
+
+def _encode_in_turn(rate: Rate, weights: str, clips: Sequence[str]) -> None:
+    """The reference's way: a video after the other, each frame decoded, then encoded by itself."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with without_warnings():
+        model, _ = openai_clip().load(weights, device=device)
+    mean, std = (torch.tensor(three, device=device).view(3, 1, 1) for three in (MEAN, STD))
+    frames = 0
+    with torch.inference_mode():
+        for clip in clips:
+            features = []
+            for square in reference(Path(clip), rate):
+                pixels = torch.tensor(square, device=device).permute(2, 0, 1).float()
+                pixels = pixels.div_(255).sub_(mean).div_(std)
+                features.append(model.encode_image(pixels[None]).float().cpu().numpy())
+            frames += len(np.concatenate(features))
+    print(f"videos: {len(clips)} done; {frames} frames in all", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    _encode_in_turn(rate_named(sys.argv[1]), sys.argv[2], sys.argv[3:])

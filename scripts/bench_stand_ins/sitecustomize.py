@@ -1,0 +1,105 @@
+"""Stand-ins for decoding and for encoding, in a real ``rayclip extract``.
+
+Python imports this module as it starts wherever this folder is on PYTHONPATH: in the command, and
+in Ray's workers, which inherit that. It patches rayclip's modules once they are imported, so that
+rayclip itself needs no way in for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+FRAMES = os.environ.get("RAYCLIP_BENCH_SYNTHETIC_FRAMES")
+"""Frames of every video, which then are never read: their squares are ready."""
+MICROSECONDS = os.environ.get("RAYCLIP_BENCH_FAKE_MICROSECONDS")
+"""What the encoder sleeps for a frame, as if a device apart did the work."""
+FPS = 30.0
+
+
+def synthetic_decoding(decoder: ModuleType) -> None:
+    """Let decoding tasks take ready squares for frames."""
+
+    @cache
+    def square(n_px: int) -> Any:
+        import numpy as np
+
+        return np.random.default_rng(0).integers(256, size=(n_px, n_px, 3), dtype=np.uint8)
+
+    @contextmanager
+    def open_shown(*_: object) -> Iterator[tuple[float, Iterator[Any]]]:
+        times = ((number * 1000 / FPS,) for number in range(int(FRAMES or 0)))
+        yield FPS, (decoder.ShownFrame(None, timestamps_ms) for timestamps_ms in times)
+
+    decoder.open_shown = open_shown
+    decoder.upright_rgb = lambda frame: frame
+    decoder.resize_crop = lambda rgb, n_px: square(n_px)
+
+
+def undivided(segments: ModuleType) -> None:
+    """Let no video be opened to see whether it is long."""
+    segments.cut = lambda *_: (FPS, [segments.Segment()])
+
+
+def fake_encoding(clip_model: ModuleType) -> None:
+    """Let forward passes sleep, and give zeros."""
+
+    def encode_image(self: Any, images: Any) -> Any:
+        import numpy as np
+
+        time.sleep(self.batch_size * float(MICROSECONDS or 0) / 1e6)
+        return np.zeros((len(images), self.dim), np.float32)
+
+    clip_model.ClipModel.encode_image = encode_image
+
+
+Patch = Callable[[ModuleType], None]
+
+
+class Patching(MetaPathFinder):
+    """Finds some modules as Python does, and patches each after it is loaded."""
+
+    def __init__(self, patches: Mapping[str, Patch]) -> None:
+        self._patches = patches
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name not in self._patches:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _ThenPatching(spec.loader, self._patches[name])
+        return spec
+
+
+class _ThenPatching(Loader):
+    def __init__(self, loader: Loader, patch: Patch) -> None:
+        self._loader = loader
+        self._patch = patch
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        self._patch(module)
+
+
+def _patches() -> Iterator[tuple[str, Patch]]:
+    if FRAMES is not None:
+        yield "rayclip.actors.decoder", synthetic_decoding
+        yield "rayclip.actors.segments", undivided
+    if MICROSECONDS is not None:
+        yield "rayclip.clip_model", fake_encoding
+
+
+sys.meta_path.insert(0, Patching(dict(_patches())))

@@ -1,0 +1,173 @@
+"""A real run in which the device fails as torch says it: what is not at fault comes out as ever.
+
+There is no GPU here. A ``sitecustomize`` module, which Python imports at the start of every process
+of the run, makes the model raise what torch raises; it recognises videos by their colour.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import makers
+import numpy as np
+import pytest
+import shapes
+from commands import Finished, rayclip
+
+pytestmark = pytest.mark.ray
+
+COPIES = 12
+SECONDS = 1.0
+
+FAULTS = '''
+import importlib.abc, importlib.util, os, sys
+from pathlib import Path
+
+import numpy as np
+
+FAULT, ONCE = os.environ["TEST_FAULT"], Path(os.environ["TEST_ONCE"])
+KINDS = {"green": 1, "blue": 2}
+
+
+def of_colour(images, colour):
+    """Which of these pictures are flat and of a colour."""
+    pixels = images.reshape(len(images), -1, 3)
+    flat = pixels.std(axis=1).max(axis=1) < 5
+    return flat & (pixels.argmax(axis=2) == KINDS[colour]).all(axis=1)
+
+
+def failing(real):
+    import torch
+
+    def encode_image(self, images):
+        if "memory" in FAULT and self.batch_size > 32:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        if "always" in FAULT and ONCE.exists():
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure\\nadvice")
+        ONCE.touch()
+        if "illegal" in FAULT and of_colour(images, "green").any():
+            raise torch.AcceleratorError(
+                "CUDA error: an illegal memory access was encountered\\nadvice"
+            )
+        features = real(self, images)
+        if "nan" in FAULT:
+            features[of_colour(images, "blue")] = np.nan
+        return features
+
+    return encode_image
+
+
+class Patching(importlib.abc.MetaPathFinder):
+    """Puts the faults into the model once it is imported."""
+
+    def find_spec(self, name, path, target=None):
+        if name != "rayclip.clip_model":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            load(module)
+            module.ClipModel.encode_image = failing(module.ClipModel.encode_image)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Patching())
+'''
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Twelve copies of one clip, and among them one video that is all green and one all blue."""
+    folder = tmp_path_factory.mktemp("videos")
+    clips = [folder / f"clip_{i:02}.mp4" for i in range(COPIES)]
+    shapes.write_video(clips[0], [("red", "circle"), ("white", "star")], seconds_per_scene=SECONDS)
+    for copy in clips[1:]:
+        shutil.copyfile(clips[0], copy)
+    for name, colour in {"green": (0, 200, 0), "blue": (0, 0, 200)}.items():
+        frame = np.full((48, 64, 3), colour, np.uint8)
+        makers.write_video(folder / f"{name}.mp4", [frame] * 40)
+    return [*clips[:4], folder / "green.mp4", *clips[4:8], folder / "blue.mp4", *clips[8:]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(videos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The features of the clip from a device without faults, in batches of 32."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    words = command(videos[:1], output, "--batch-size", "32", "--address", "none")
+    assert rayclip(*words).status == 0
+    return features(videos[0], output).read_bytes()
+
+
+def command(videos: Sequence[Path], output: Path, *options: str) -> list[str | Path]:
+    words: list[str | Path] = ["extract", *videos, "--model-name", "demo", *options]
+    return [*words, "--on-extraction", "save_numpy", "--output-path", output]
+
+
+def features(video: Path, output: Path) -> Path:
+    return output / "clip" / "demo" / f"{video.stem}_clip.npy"
+
+
+def run_with(faults: str, folder: Path, *words: str | Path) -> Finished:
+    """Run the command where these faults are put into the model of every process."""
+    (folder / "sitecustomize.py").write_text(FAULTS)
+    env = {"PYTHONPATH": str(folder), "TEST_FAULT": faults, "TEST_ONCE": str(folder / "once")}
+    return rayclip(*words, env=env)
+
+
+def test_only_the_videos_at_fault_fail_where_memory_is_short_and_frames_poison_the_device(
+    videos: list[Path], undisturbed: bytes, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    ended = run_with("memory illegal nan", tmp_path, *command(videos, output, "--batch-size", "64"))
+    assert ended.status == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    for video in videos:
+        if video.stem in ("green", "blue"):
+            assert not features(video, output).exists()
+        else:
+            assert features(video, output).read_bytes() == undisturbed
+    (log,) = output.rglob("failures.jsonl")
+    failures = {Path(f["video"]).stem: f for f in map(json.loads, log.read_text().splitlines())}
+    assert failures.keys() == {"green", "blue"}
+    assert (failures["blue"]["stage"], failures["blue"]["code"]) == ("encode", "not_finite")
+    assert (failures["green"]["stage"], failures["green"]["code"]) == ("encode", "encoder_failed")
+    assert failures["green"]["message"] == (
+        "the encoder failed: its frames ended 2 processes of it "
+        "(CUDA error: an illegal memory access was encountered)"
+    )
+
+
+def test_an_encoder_whose_device_keeps_failing_is_given_up(
+    videos: list[Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    ended = run_with("always", tmp_path, *command(videos[:1], output))
+    assert ended.status == 3, ended.stderr
+    assert "No encoder is left: their devices keep failing." in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_without_ray_a_poisoned_device_stops_the_run(videos: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    ended = run_with("illegal", tmp_path, *command(videos[3:6], output, "--address", "none"))
+    assert ended.status == 3, ended.stderr
+    assert "CUDA error: an illegal memory access was encountered." in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_smaller_batches_are_said_once(
+    videos: list[Path], undisturbed: bytes, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    words = command(videos[:1], output, "--batch-size", "64", "--address", "none")
+    ended = run_with("memory", tmp_path, *words)
+    assert ended.status == 0, ended.stderr
+    assert ended.stderr.count("has no memory for batches of 64 frames: they have 32") == 1
+    assert features(videos[0], output).read_bytes() == undisturbed
