@@ -11,11 +11,14 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from rayclip.errors import UsageError
 
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+_is_on_loopback = False  # whether ray was imported here, to stay there
 
 
 @contextmanager
@@ -77,10 +80,17 @@ def _connect(address: str, verbose: bool) -> None:
         ) from error
 
 
+@lru_cache
+def _token() -> str:
+    """One for all private Rays of this process: Ray keeps the first that it sees."""
+    return secrets.token_hex(32)
+
+
 @contextmanager
 def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
     """A Ray that only this machine and this user can reach, and that leaves nothing behind."""
-    if "ray" in sys.modules and os.environ.get(LOOPBACK_ONLY) != "0":
+    global _is_on_loopback
+    if "ray" in sys.modules and not _is_on_loopback and os.environ.get(LOOPBACK_ONLY) != "0":
         raise UsageError(
             "ray was imported before rayclip could keep its private Ray off the network: "
             f"call ray.init() yourself first, set {LOOPBACK_ONLY}=0 before ray is imported, "
@@ -89,7 +99,7 @@ def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
     environment = {
         LOOPBACK_ONLY: "0",  # listen on 127.0.0.1; read when ray is imported
         "RAY_AUTH_MODE": "token",  # a token of our own, else Ray leaves one in ~/.ray
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_AUTH_TOKEN": _token(),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     if device is not None and device.startswith("cuda:"):
@@ -99,6 +109,7 @@ def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
         with _environment(environment):
             import ray
 
+            _is_on_loopback = True
             with _our_signal_handlers():
                 ray.init(
                     address="local",

@@ -93,6 +93,18 @@ def test_a_private_ray_is_private_gives_the_bits_of_no_ray_and_fills_batches_acr
     assert {features(output, video) for video in videos} == {features(alone, clip)}
 
 
+def test_a_process_can_have_one_private_ray_after_another() -> None:
+    program = """
+from rayclip.ray_session import ray_session
+for _ in range(2):
+    with ray_session(None, None, verbose=False):
+        import ray
+        assert ray.get(ray.put(5)) == 5
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_print_gives_all_videos_in_input_order(clip: Path, tmp_path: Path) -> None:
     videos = copies(clip, tmp_path, 5)
     ended = rayclip("extract", *reversed(videos), *DEMO, "--extraction-fps", "1")
