@@ -61,15 +61,6 @@ def test_the_stand_ins_need_no_videos() -> None:
     assert float(rows[ALONE]["start CPU s"]) > 0
 
 
-@pytest.mark.ray
-def test_the_stand_ins_reach_rays_workers() -> None:
-    printed = run("pipeline", *TINY, *MACHINERY, "--way", RAYCLIP)
-    assert rows_of(printed)[RAYCLIP]["frames"] == "9"
-    name, fill = printed.splitlines()[-1].split(": ")
-    assert name == "mean batch fill, batches of 16"
-    assert 3 / 16 <= float(fill) <= 12 / 16 + 0.01
-
-
 def test_the_references_way_gives_as_many_frames(tmp_path: Path) -> None:
     pytest.importorskip("cv2", exc_type=ImportError)
     video = write_video(tmp_path / "numbers.mp4", numbered_frames(30), fps=10, codec="libx264")

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import shapes
-from commands import ON_LOOPBACK, rayclip, wait_until
+from commands import ON_LOOPBACK, call, wait_until
 from makers import numbered_frame, write_video
 
 from rayclip.frames import cut
@@ -61,23 +61,20 @@ def test_a_video_with_one_entry_point_is_not_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("fps", [None, "2.5"])
-def test_a_divided_video_has_the_bits_of_the_undivided(
-    fps: str | None, cluster: str, tmp_path: Path
-) -> None:
+def test_a_divided_video_has_the_bits_of_the_undivided(cluster: str, tmp_path: Path) -> None:
     video = tmp_path / "long.mp4"
     scenes = [("red", "circle"), ("blue", "star"), ("green", "triangle"), ("yellow", "cross")]
     shapes.write_video(video, scenes * 2, fps=25, seconds_per_scene=2)
-    options = f"""
-        video_paths={str(video)!r}, model_name="demo", device="cpu", extraction_fps={fps!r},
-        on_extraction="save_numpy"
-    """
     program = f"""
 import rayclip, rayclip.actors.resources, rayclip.pipeline
 rayclip.actors.resources.ENCODING_SHARE = 0.5  # of 4 CPUs: two are left to decode
 rayclip.pipeline.SEGMENT_S = 3.0
-summary = rayclip.extract({options}, output_path={str(tmp_path / "divided")!r}, address={cluster!r})
-assert summary.done == 1, summary
+for fps in (None, "2.5"):
+    summary = rayclip.extract(
+        {str(video)!r}, model_name="demo", device="cpu", extraction_fps=fps,
+        on_extraction="save_numpy", output_path=f"{tmp_path}/divided-{{fps}}", address={cluster!r},
+    )
+    assert summary.done == 1, summary
 """
     with subprocess.Popen(
         [sys.executable, "-c", program],
@@ -88,15 +85,17 @@ assert summary.done == 1, summary
         wait_until(_a_segment_is_extracted, "a task for a segment", running)
         _, errors = running.communicate()
     assert running.returncode == 0, errors
-    words = ["extract", video, "--model-name", "demo", "--address", "none"]
-    words += ["--on-extraction", "save_numpy", "--output-path", tmp_path / "whole"]
-    assert rayclip(*words, *(["--extraction-fps", fps] if fps else [])).status == 0
-    for kind in ("clip", "timestamps_ms", "fps"):
-        divided, whole = (
-            np.load(tmp_path / f"{name}/clip/demo/long_{kind}.npy") for name in ("divided", "whole")
-        )
-        np.testing.assert_array_equal(divided, whole)
-    assert len(np.load(tmp_path / "whole/clip/demo/long_clip.npy")) == (40 if fps else 400)
+    for fps, frames in ((None, 400), ("2.5", 40)):
+        words = ["extract", video, "--model-name", "demo", "--address", "none"]
+        words += ["--on-extraction", "save_numpy", "--output-path", tmp_path / f"whole-{fps}"]
+        assert call(*words, *(["--extraction-fps", fps] if fps else [])).status == 0
+        for kind in ("clip", "timestamps_ms", "fps"):
+            divided, whole = (
+                np.load(tmp_path / f"{name}-{fps}/clip/demo/long_{kind}.npy")
+                for name in ("divided", "whole")
+            )
+            np.testing.assert_array_equal(divided, whole)
+        assert len(np.load(tmp_path / f"whole-{fps}/clip/demo/long_clip.npy")) == frames
 
 
 def _a_segment_is_extracted() -> bool:
