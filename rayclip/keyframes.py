@@ -68,6 +68,12 @@ def h264_length_size(extradata: bytes) -> int:
     return (extradata[4] & 3) + 1 if len(extradata) > 6 and extradata[0] == 1 else 0
 
 
+def may_split_pictures(codec: VideoCodecContext) -> bool:
+    """Whether two packets may hold the two fields of one picture: H.264 outside of mp4 and
+    Matroska."""
+    return codec.name == "h264" and not h264_length_size(codec.extradata or b"")
+
+
 def _h264_entry_point(data: bytes, extradata: bytes) -> bool:
     slices = 0
     for unit in _units(data, h264_length_size(extradata)):

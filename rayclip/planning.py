@@ -18,7 +18,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from rayclip.decoding import ShownFrame
 from rayclip.groups import LARGEST_GROUP, Damaged, Group, GroupReader, Irregular, Picture
-from rayclip.keyframes import VideoPacket, h264_length_size
+from rayclip.keyframes import VideoPacket, may_split_pictures
 from rayclip.sampling import FrameRule
 from rayclip.watchdog import LIBAV
 
@@ -76,8 +76,7 @@ class PlannedDecoder:
         self._fed = 0  # how many of its packets it has got,
         self._exact_from = 0  # and pts of the entry point where it began
         self._skips = codec.name in SKIP_PICTURE_BY_PICTURE
-        # H.264 outside of mp4 and Matroska may have the two fields of a picture in two packets
-        self._fields_apart = codec.name == "h264" and not h264_length_size(codec.extradata or b"")
+        self._fields_apart = may_split_pictures(codec)
 
     @property
     def number(self) -> int:

@@ -27,7 +27,7 @@ from rayclip.decoding import (
 )
 from rayclip.errors import BadVideo
 from rayclip.groups import Damaged, GroupReader, Irregular
-from rayclip.keyframes import VideoPacket, h264_length_size, is_entry_point
+from rayclip.keyframes import VideoPacket, is_entry_point, may_split_pictures
 from rayclip.planning import PlannedDecoder
 from rayclip.sampling import (
     MICROSECONDS,
@@ -77,7 +77,7 @@ class Video:
         Raises:
             Irregular: they do not tell.
         """
-        if self._codec.name == "h264" and not h264_length_size(self._codec.extradata or b""):
+        if may_split_pictures(self._codec):
             raise Irregular("two packets may be the fields of one picture")
         groups = GroupReader(self._packets(), self._codec)
         return sum(len(group.leading) + len(group.trailing) for group in groups)

@@ -136,3 +136,35 @@ def _silent_frames(
         frame.sample_rate, frame.pts = rate, start
         frame.time_base = Fraction(1, rate)
         yield frame
+
+
+def without_its_beginning(path: Path, to: Path, pictures: int) -> Path:
+    """A copy whose edit list leaves out the first pictures, as editors cut without encoding."""
+    options = {"avoid_negative_ts": "disabled"}
+    with av.open(str(path)) as whole, av.open(str(to), "w", options=options) as output:
+        source = whole.streams.video[0]
+        stream = output.add_stream_from_template(source)
+        for packet in whole.demux(source):
+            if packet.size:
+                assert packet.pts is not None
+                assert packet.dts is not None
+                assert packet.duration is not None
+                packet.pts -= pictures * packet.duration
+                packet.dts -= pictures * packet.duration
+                packet.stream = stream
+                output.mux_one(packet)
+    return to
+
+
+def missing(folder: Path) -> Path:
+    return folder / "nowhere.mp4"
+
+
+def an_empty_file(folder: Path) -> Path:
+    path = folder / "empty.mp4"
+    path.touch()
+    return path
+
+
+def a_folder(folder: Path) -> Path:
+    return folder

@@ -10,7 +10,7 @@ from typing import Any
 
 import av
 import pytest
-from makers import textured_frames, write_video
+from makers import textured_frames, without_its_beginning, write_video
 
 from rayclip import groups as groups_module
 from rayclip.groups import Group, GroupReader, Irregular
@@ -191,21 +191,6 @@ def test_times_that_are_decoding_times_are_irregular(tmp_path: Path) -> None:
         with pytest.raises(Irregular):
             list(reader)
         assert ids(reader.rest()) == ids(packets)
-
-
-def without_its_beginning(path: Path, to: Path, pictures: int) -> Path:
-    """A copy whose edit list leaves out the first pictures, as editors cut without encoding."""
-    options = {"avoid_negative_ts": "disabled"}
-    with av.open(str(path)) as whole, av.open(str(to), "w", options=options) as output:
-        source = whole.streams.video[0]
-        stream = output.add_stream_from_template(source)
-        for packet in whole.demux(source):
-            if packet.size:
-                packet.pts -= pictures * packet.duration
-                packet.dts -= pictures * packet.duration
-                packet.stream = stream
-                output.mux_one(packet)
-    return to
 
 
 def test_pictures_that_an_edit_list_leaves_out_are_fed_and_never_picked(

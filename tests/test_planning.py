@@ -14,7 +14,7 @@ from typing import Any
 
 import av
 import pytest
-from makers import textured_frames, write_video
+from makers import textured_frames, without_its_beginning, write_video
 
 from rayclip.container import open_stream, read_packets
 from rayclip.frames import cut, iter_frames, open_shown
@@ -363,24 +363,6 @@ def test_what_damage_does_ends_with_its_group_and_loses_no_tick(
 
 
 # ---- what editors and recorders leave behind ----
-
-
-def without_its_beginning(path: Path, to: Path, pictures: int) -> Path:
-    """A copy whose edit list leaves out the first pictures."""
-    options = {"avoid_negative_ts": "disabled"}
-    with av.open(str(path)) as whole, av.open(str(to), "w", options=options) as output:
-        source = whole.streams.video[0]
-        stream = output.add_stream_from_template(source)
-        for packet in whole.demux(source):
-            if packet.size:
-                assert packet.pts is not None
-                assert packet.dts is not None
-                assert packet.duration is not None
-                packet.pts -= pictures * packet.duration
-                packet.dts -= pictures * packet.duration
-                packet.stream = stream
-                output.mux_one(packet)
-    return to
 
 
 @pytest.mark.parametrize("left_out", [1, 5, 13, 25])

@@ -18,7 +18,15 @@ from typing import Any, BinaryIO
 import av
 import fsspec
 import pytest
-from makers import number_of, numbered_frame, numbered_frames, write_video
+from makers import (
+    a_folder,
+    an_empty_file,
+    missing,
+    number_of,
+    numbered_frame,
+    numbered_frames,
+    write_video,
+)
 
 from rayclip.errors import BadVideo, VideoError
 from rayclip.source import BLOCK_BYTES, BLOCKS, NO_OTHER_FILES, VideoSource, readable
@@ -111,20 +119,6 @@ def test_a_gif_is_one_video_whatever_pattern_its_name_is(tmp_path: Path) -> None
         name
     )
     assert numbers_of(name) == NUMBERS
-
-
-def missing(folder: Path) -> Path:
-    return folder / "nowhere.mp4"
-
-
-def an_empty_file(folder: Path) -> Path:
-    path = folder / "empty.mp4"
-    path.touch()
-    return path
-
-
-def a_folder(folder: Path) -> Path:
-    return folder
 
 
 def a_named_pipe(folder: Path) -> Path:

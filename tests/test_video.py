@@ -15,7 +15,17 @@ import fsspec
 import numpy as np
 import pytest
 from av.stream import Disposition
-from makers import SHARED_DATA, number_of, numbered_frame, numbered_frames, write_sound, write_video
+from makers import (
+    SHARED_DATA,
+    a_folder,
+    an_empty_file,
+    missing,
+    number_of,
+    numbered_frame,
+    numbered_frames,
+    write_sound,
+    write_video,
+)
 
 from rayclip.errors import BadVideo, VideoError
 from rayclip.frames import iter_frames
@@ -292,20 +302,6 @@ def test_frames_outlive_their_video(tmp_path: Path) -> None:
 
 
 # ---- what is no video ----
-
-
-def missing(folder: Path) -> Path:
-    return folder / "nowhere.mp4"
-
-
-def an_empty_file(folder: Path) -> Path:
-    path = folder / "empty.mp4"
-    path.touch()
-    return path
-
-
-def a_folder(folder: Path) -> Path:
-    return folder
 
 
 def text(folder: Path) -> Path:
