@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,20 @@ from rayclip.sampling import FrameChoice, evenly_spaced, parse_fps
 from rayclip.segments import WHOLE, Segment
 from rayclip.source import VideoSource
 from rayclip.video import can_be_read_again, open_video
+
+
+class WantedFrames(NamedTuple):
+    """A video that was opened for those of its frames that are wanted.
+
+    Attributes:
+        fps: its own average frame rate.
+        duration_s: its length as its container tells it; 0 where that does not.
+        frames: each wanted frame once; nothing is decoded before they are asked for.
+    """
+
+    fps: float
+    duration_s: float
+    frames: Iterator[ShownFrame]
 
 
 def iter_frames(
@@ -49,8 +63,8 @@ def iter_frames(
     if extraction_total is not None and extraction_total < 1:
         raise ValueError(f"extraction_total must be at least 1, not {extraction_total}")
     fps = None if extraction_fps is None else parse_fps(extraction_fps)
-    with open_shown(source, FrameChoice(fps, extraction_total)) as (_, frames):
-        for shown in frames:
+    with open_shown(source, FrameChoice(fps, extraction_total)) as video:
+        for shown in video.frames:
             rgb = upright_rgb(shown.frame)
             for timestamp_ms in shown.timestamps_ms:
                 yield timestamp_ms, rgb
@@ -62,8 +76,8 @@ def open_shown(
     choice: FrameChoice,
     storage_options: Mapping[str, Any] | None = None,
     segment: Segment = WHOLE,
-) -> Iterator[tuple[float, Iterator[ShownFrame]]]:
-    """The fps of a video and the frames of it that are wanted.
+) -> Iterator[WantedFrames]:
+    """Open a video for the frames of it that are wanted.
 
     With ``extraction_total`` the video is read twice, first to count its frames; a file object
     must then be able to go back to its beginning.
@@ -77,7 +91,8 @@ def open_shown(
         numbers = evenly_spaced(frames, choice.extraction_total)
     with open_video(source, storage_options) as video:
         chosen = None if numbers is None else frozenset(numbers)
-        yield video.fps, video.shown_frames(choice.extraction_fps, chosen, segment, by_packets)
+        shown = video.shown_frames(choice.extraction_fps, chosen, segment, by_packets)
+        yield WantedFrames(video.fps, video.duration_s, shown)
 
 
 def cut(
@@ -85,14 +100,14 @@ def cut(
     segment_s: float,
     most: int,
     storage_options: Mapping[str, Any] | None = None,
-) -> tuple[float, list[Segment]]:
-    """The fps of a video, and the segments into which it can be divided.
+) -> list[Segment]:
+    """The segments into which a video can be divided.
 
     Raises:
         BadVideo, VideoError: as :func:`open_video`.
     """
     with open_video(source, storage_options) as video:
-        return video.fps, video.segments(segment_s, most)
+        return video.segments(segment_s, most)
 
 
 def _number_of_frames(

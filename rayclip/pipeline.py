@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayclip.actors.batcher import Batcher, BatchStats
-from rayclip.actors.decoder import ExtractionJob, FirstAttempts, VideoExtractor
+from rayclip.actors.decoder import VideoExtractor
+from rayclip.actors.job import ExtractionJob, FirstAttempts
 from rayclip.devices import device_here, device_on_ray
 from rayclip.errors import RunStopped, UsageError
 from rayclip.failures import FailureLog

@@ -70,6 +70,7 @@ class Video:
         self._time_base = stream.time_base
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else math.nan
+        self.duration_s = (container.duration or 0) / MICROSECONDS
 
     def count_pictures(self) -> int:
         """Count the pictures from the packets alone, which is cheap.
@@ -137,10 +138,9 @@ class Video:
         """
         if not DIVISIBLE & set(self._container.format.name.split(",")):
             return [WHOLE]
-        duration_s = (self._container.duration or 0) / MICROSECONDS
         start_s = (self._container.start_time or 0) / MICROSECONDS
         found = []
-        for border in inner_borders(duration_s, segment_s, most):
+        for border in inner_borders(self.duration_s, segment_s, most):
             try:
                 self._seek(int((start_s + border) / self._time_base))
             except Irregular:

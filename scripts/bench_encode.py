@@ -22,8 +22,9 @@ from bench_processes import Work, cpu_s_of_family
 from numpy.typing import NDArray
 
 from rayclip.actors.batcher import Batcher
-from rayclip.actors.decoder import CHUNK_FRAMES, Encoders
+from rayclip.actors.decoder import CHUNK_FRAMES
 from rayclip.actors.encoder import EncoderSettings, load_encoder_model
+from rayclip.actors.job import Encoders
 from rayclip.actors.resources import cpu_resources
 from rayclip.checkpoint import openai_clip, without_warnings
 from rayclip.errors import UsageError

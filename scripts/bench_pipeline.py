@@ -148,8 +148,8 @@ def _decode(job: PipelineJob) -> Work:
     n_px = job.encode.encoder.spec.n_px
     frames, started, cpu_s = 0, time.perf_counter(), time.process_time()
     for clip in job.clips[job.few :]:
-        with open_shown(clip, FrameChoice(job.rate)) as (_, shown_frames):
-            for shown in shown_frames:
+        with open_shown(clip, FrameChoice(job.rate)) as wanted:
+            for shown in wanted.frames:
                 resize_crop(upright_rgb(shown.frame), n_px)
                 frames += len(shown.timestamps_ms)
     return Work(frames, time.perf_counter() - started, time.process_time() - cpu_s)

@@ -80,7 +80,7 @@ def report(video: Path, fps: Fraction | None, results: Sequence[Divided]) -> str
 
 def _segments(video: Path, count: int) -> list[Segment]:
     # a segment of no length asks for as many as are allowed
-    _, segments = cut(str(video), 1e-6, count)
+    segments = cut(str(video), 1e-6, count)
     if len(segments) != count:
         raise UsageError(f"{video} has too few keyframes for {count} segments.")
     return segments
@@ -106,8 +106,8 @@ def _nothing(segment: Segment) -> None:
 def _decode_segment(video: Path, fps: Fraction | None, segment: Segment) -> list[bytes]:
     """The digest of each frame with its times."""
     digests = []
-    with open_shown(str(video), FrameChoice(fps), segment=segment) as (_, frames):
-        for shown in frames:
+    with open_shown(str(video), FrameChoice(fps), segment=segment) as wanted:
+        for shown in wanted.frames:
             square = resize_crop(upright_rgb(shown.frame), N_PX)
             digest = hashlib.blake2b(square.tobytes(), digest_size=16)
             digest.update(repr(shown.timestamps_ms).encode())

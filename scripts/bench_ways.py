@@ -81,8 +81,8 @@ def rayclip_fast(path: Path, rate: Rate) -> Squares:
 
 def _rayclip(path: Path, rate: Rate, resize: Resize) -> Squares:
     """What rayclip's decoding step does with a video before it sends the squares to an encoder."""
-    with open_shown(path, FrameChoice(rate)) as (_, frames):
-        for shown in frames:
+    with open_shown(path, FrameChoice(rate)) as wanted:
+        for shown in wanted.frames:
             square = resize(upright_rgb(shown.frame), N_PX)
             yield from repeat(square, len(shown.timestamps_ms))
 

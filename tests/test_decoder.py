@@ -1,24 +1,21 @@
 """The per-video step: videos in, results out, in order, whatever goes wrong with one of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from makers import numbered_frame, numbered_frames, write_video
 from numpy.typing import NDArray
 
-from rayclip.actors.decoder import (
-    CHUNK_FRAMES,
-    WINDOW_FRAMES,
-    Blocks,
-    ExtractionJob,
-    FirstAttempts,
-    SegmentFailed,
-    VideoExtractor,
-)
+import rayclip.actors.decoder
+from rayclip.actors.decoder import CHUNK_FRAMES, WINDOW_FRAMES, VideoExtractor
+from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
 from rayclip.errors import RunStopped
+from rayclip.frames import WantedFrames, open_shown
 from rayclip.results import VideoResult
 from rayclip.sampling import FrameChoice
 from rayclip.storage import Extraction, OutputFolder
@@ -490,8 +487,11 @@ class Segments:
     def __init__(self, fails: bool) -> None:
         self._fails = fails
 
-    def extract(self, video: str) -> tuple[float, Blocks] | None:
-        return (12.5, self._blocks()) if video.endswith("long.mp4") else None
+    def is_long(self, duration_s: float) -> bool:
+        return duration_s > 0.25
+
+    def extract(self, video: str) -> Blocks | None:
+        return None if video.endswith("whole.mp4") else self._blocks()
 
     def _blocks(self) -> Blocks:
         yield np.array([0.0, 1.0]), np.full((2, DIM), 20, np.float32)
@@ -501,14 +501,37 @@ class Segments:
 
 
 def test_a_long_video_is_left_to_others_and_a_short_one_is_not(video: Make) -> None:
-    paths = [video("long.mp4"), video("short.mp4")]
+    paths = [video("long.mp4"), video("short.mp4", count=2)]
     extractor = VideoExtractor(job(), Encoders(), FirstAttempts(), Segments(fails=False))
     divided, short = extractor.run(paths)
     assert numbers_of(divided) == [20, 20, 21]
     assert divided.extraction is not None
     assert divided.extraction.timestamps_ms.tolist() == [0.0, 1.0, 2.0]
-    assert divided.extraction.fps == 12.5
-    assert numbers_of(short) == [0, 1, 2]
+    assert divided.extraction.fps == 10.0
+    assert numbers_of(short) == [0, 1]
+
+
+def test_a_video_that_is_not_long_is_opened_once(
+    video: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    @contextmanager
+    def counted(source: str, *rest: Any) -> Iterator[WantedFrames]:
+        opened.append(source)
+        with open_shown(source, *rest) as wanted:
+            yield wanted
+
+    monkeypatch.setattr(rayclip.actors.decoder, "open_shown", counted)
+    path = video("short.mp4", count=2)
+    list(VideoExtractor(job(), Encoders(), FirstAttempts(), Segments(fails=False)).run([path]))
+    assert opened == [path]
+
+
+def test_a_long_video_that_cannot_be_divided_is_decoded_whole(video: Make) -> None:
+    extractor = VideoExtractor(job(), Encoders(), FirstAttempts(), Segments(fails=False))
+    (result,) = extractor.run([video("whole.mp4")])
+    assert numbers_of(result) == [0, 1, 2]
 
 
 def test_a_video_whose_segment_fails_is_decoded_undivided(video: Make) -> None:

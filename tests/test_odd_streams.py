@@ -254,12 +254,12 @@ def test_containers_whose_times_are_guessed_are_not_divided_or_rightly(
     tmp_path: Path, name: str, codec: str, options: dict[str, str], rate: str | None
 ) -> None:
     path = written(tmp_path / name, codec, options)
-    _, segments = cut(path, segment_s=0.3, most=7)
+    segments = cut(path, segment_s=0.3, most=7)
     choice = FrameChoice(None if rate is None else Fraction(rate))
     found: list[tuple[float, str]] = []
     for segment in segments or [WHOLE]:
-        with open_shown(path, choice, segment=segment) as (_, frames):
-            for shown in frames:
+        with open_shown(path, choice, segment=segment) as wanted:
+            for shown in wanted.frames:
                 md5 = md5_of(shown.frame.to_ndarray(format="rgb24"))
                 found += [(ms, md5) for ms in shown.timestamps_ms]
     assert found == [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]

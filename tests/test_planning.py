@@ -416,8 +416,8 @@ def of_segments(path: Path, segments: list[Segment], rate: str | None) -> list[t
     choice = FrameChoice(None if rate is None else parse_fps(rate))
     found = []
     for segment in segments:
-        with open_shown(path, choice, segment=segment) as (_, frames):
-            for shown in frames:
+        with open_shown(path, choice, segment=segment) as wanted:
+            for shown in wanted.frames:
                 md5 = md5_of(upright_rgb(shown.frame))
                 found += [(ms, md5) for ms in shown.timestamps_ms]
     return found
@@ -448,7 +448,7 @@ def test_segments_joined_are_the_undivided_video(
     video: Callable[[str], Path], name: str, rate: str | None
 ) -> None:
     path = video(name)
-    _, segments = cut(path, segment_s=0.5, most=5)
+    segments = cut(path, segment_s=0.5, most=5)
     assert len(segments) > 2
     undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
     assert of_segments(path, segments, rate) == undivided
@@ -460,7 +460,7 @@ def test_segments_are_right_or_one_says_that_it_cannot_be_decoded_by_itself(
     video: Callable[[str], Path], name: str, rate: str | None
 ) -> None:
     path = video(name)
-    _, segments = cut(path, segment_s=0.5, most=5)
+    segments = cut(path, segment_s=0.5, most=5)
     undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
     try:
         found = of_segments(path, segments, rate)
@@ -544,12 +544,12 @@ def test_half_of_a_video_is_half_of_its_bytes(
     index = int.from_bytes(content[content.index(b"moov") - 4 :][:4])
     group = len(content) * GROUP // 250
     choice = FrameChoice(None if rate is None else parse_fps(rate))
-    _, segments = cut(io.BytesIO(content), segment_s=4, most=2)
+    segments = cut(io.BytesIO(content), segment_s=4, most=2)
     assert len(segments) == 2
     for segment in segments:
         file = CountingFile(content)
-        with open_shown(file, choice, segment=segment) as (_, frames):
-            assert list(frames)
+        with open_shown(file, choice, segment=segment) as wanted:
+            assert list(wanted.frames)
         assert file.count <= len(content) / 2 + 2 * group + 2 * BUFFER + index
 
 

@@ -10,16 +10,15 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rayclip.actors.gathering import Chunk, OpenVideo, Pending
+from rayclip.actors.gathering import Chunk, OpenVideo
+from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
 from rayclip.decoding import ShownFrame
 from rayclip.errors import RunStopped, VideoError
-from rayclip.frames import open_shown
+from rayclip.frames import WantedFrames, open_shown
 from rayclip.groups import Irregular
 from rayclip.inputs import absolute, output_name
 from rayclip.orientation import upright_rgb
@@ -27,101 +26,14 @@ from rayclip.preprocess import resize_crop, resize_crop_fast
 from rayclip.reencode import reencode
 from rayclip.results import Failure, VideoResult
 from rayclip.sampling import FrameChoice
-from rayclip.segments import WHOLE, Segment
 from rayclip.storage import Extraction, OutputFolder
 from rayclip.video import open_video
-from rayclip.zeroshot import ZeroShot, predictions_csv
+from rayclip.zeroshot import predictions_csv
 
 CHUNK_FRAMES = 64
 WINDOW_FRAMES = 8 * CHUNK_FRAMES  # 77 MB at 224 pixels
 
 logger = logging.getLogger(__name__)
-
-
-class Encoders(Protocol):
-    """Where frames go."""
-
-    def submit(self, frames: NDArray[np.uint8]) -> Pending:
-        """Send uint8 ``[n, n_px, n_px, 3]``."""
-        ...
-
-
-class Attempts(Protocol):
-    """Who remembers, when a worker process dies, which videos of its group it was busy with."""
-
-    @property
-    def again(self) -> bool:
-        """Whether this group was begun before, by a process that died."""
-        ...
-
-    def begin(self, position: int) -> int:
-        """Note that the video at this place of the group is begun; the number of its attempt."""
-        ...
-
-    def end(self, position: int, result: VideoResult) -> None: ...
-
-
-class SegmentFailed(Exception):
-    """A segment of a video could not be decoded by itself."""
-
-
-Blocks = Iterator[tuple[NDArray[np.float64], NDArray[np.float32]]]
-"""Timestamps in ms ``[n]`` and features ``[n, D]``, in order."""
-
-
-class Segments(Protocol):
-    """Who decodes the segments of a long video side by side."""
-
-    def extract(self, video: str) -> tuple[float, Blocks] | None:
-        """The fps of a video and its features; None where it is not divided.
-
-        The features raise :class:`SegmentFailed` where a segment cannot be had.
-        """
-        ...
-
-
-class FirstAttempts:
-    """Attempts in the user's own process, which nothing survives to count."""
-
-    again = False
-
-    def begin(self, position: int) -> int:
-        return 1
-
-    def end(self, position: int, result: VideoResult) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class ExtractionJob:
-    """What a decoding task needs to know.
-
-    Attributes:
-        n_px: the model's input resolution.
-        resize: ``pil`` or ``fast``.
-        choice: which frames of each video are wanted.
-        naming: how files are called, ``stem`` or ``path``.
-        folder: where features are committed; None hands the arrays on.
-        max_attempts: how often a video may take its worker down.
-        folder_of_inputs: where relative paths begin: workers have working folders of their own.
-        storage_options: given to fsspec for inputs.
-        reencoded: local folder where videos re-encoded at extraction_fps are kept and read from;
-            None decodes the videos themselves.
-        zero_shot: predicts texts for each frame; the arrays are then handed on, too.
-        segment: what to decode of each video.
-    """
-
-    n_px: int
-    resize: str
-    choice: FrameChoice
-    naming: str
-    folder: OutputFolder | None
-    max_attempts: int
-    folder_of_inputs: str
-    storage_options: dict[str, Any] = field(repr=False)
-    reencoded: str | None = None
-    zero_shot: ZeroShot | None = None
-    segment: Segment = WHOLE
 
 
 def _watching_nothing(video: str) -> AbstractContextManager[None]:
@@ -195,9 +107,7 @@ class VideoExtractor:
     def _decode(self, video: str, position: int, attempt: int) -> OpenVideo:
         opened = OpenVideo(video, position, attempt)
         try:
-            if not self._taken_in_segments(opened):
-                with self._watching(video), self._frames(video) as (opened.fps, frames):
-                    self._send_all(opened, frames)
+            self._extract(opened)
         except VideoError as error:
             opened.fail(error)
         except Irregular as error:
@@ -210,14 +120,20 @@ class VideoExtractor:
             opened.fail(VideoError("decode", "internal_error", reason))
         return opened
 
-    def _taken_in_segments(self, opened: OpenVideo) -> bool:
+    def _extract(self, opened: OpenVideo, divide: bool = True) -> None:
+        with self._watching(opened.video), self._wanted_frames(opened.video) as wanted:
+            opened.fps = wanted.fps
+            if not (divide and self._segments and self._segments.is_long(wanted.duration_s)):
+                self._send_all(opened, wanted.frames)
+                return
+        if not self._taken_in_segments(opened, self._segments):
+            self._extract(opened, divide=False)
+
+    def _taken_in_segments(self, opened: OpenVideo, segments: Segments) -> bool:
         """Have others decode a long video, segment by segment; whether they could."""
-        if self._segments is None:
+        blocks = segments.extract(opened.video)
+        if blocks is None:
             return False
-        divided = self._segments.extract(opened.video)
-        if divided is None:
-            return False
-        opened.fps, blocks = divided
         try:
             for timestamps_ms, features in blocks:
                 opened.take(timestamps_ms, features)
@@ -242,13 +158,13 @@ class VideoExtractor:
             self._send(opened, squares, timestamps_ms)
 
     @contextmanager
-    def _frames(self, video: str) -> Iterator[tuple[float, Iterator[ShownFrame]]]:
-        """The fps of a video and the frames to encode, from itself or from a re-encoded copy."""
+    def _wanted_frames(self, video: str) -> Iterator[WantedFrames]:
+        """The frames to encode, from the video itself or from a re-encoded copy."""
         job = self._job
         place = absolute(video, job.folder_of_inputs)
         if job.reencoded is None or job.choice.extraction_fps is None:
-            with open_shown(place, job.choice, job.storage_options, job.segment) as shown:
-                yield shown
+            with open_shown(place, job.choice, job.storage_options, job.segment) as wanted:
+                yield wanted
             return
         copy = f"{job.reencoded}/{output_name(video, job.naming)}_new_fps.mp4"
         try:
@@ -257,9 +173,9 @@ class VideoExtractor:
             raise VideoError("write", "write_failed", f"writing {copy} failed: {error}") from error
         with (
             open_video(place, job.storage_options) as original,
-            open_shown(copy, FrameChoice()) as (_, frames),
+            open_shown(copy, FrameChoice()) as wanted,
         ):
-            yield original.fps, frames
+            yield wanted._replace(fps=original.fps)
 
     def _send(
         self,

@@ -12,16 +12,11 @@ from numpy.typing import NDArray
 from ray.exceptions import RayError
 
 from rayclip.actors.client import RemoteEncoders
-from rayclip.actors.decoder import (
-    Blocks,
-    ExtractionJob,
-    FirstAttempts,
-    SegmentFailed,
-    VideoExtractor,
-)
+from rayclip.actors.decoder import VideoExtractor
+from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
 from rayclip.frames import cut
 from rayclip.inputs import absolute
-from rayclip.segments import Segment
+from rayclip.segments import Segment, inner_borders
 from rayclip.spool import slices
 from rayclip.watchdog import LIBAV
 
@@ -51,14 +46,19 @@ class RemoteSegments:
         self._pool = pool
         self._division = division
 
-    def extract(self, video: str) -> tuple[float, Blocks] | None:
-        """The fps of a video and its features; None where it is not divided."""
+    def is_long(self, duration_s: float) -> bool:
+        """Whether a video is worth dividing, and frames can be chosen in its parts."""
         job, division = self._job, self._division
         if job.choice.extraction_total is not None or job.reencoded is not None:
-            return None
+            return False
+        return bool(inner_borders(duration_s, division.segment_s, division.most))
+
+    def extract(self, video: str) -> Blocks | None:
+        """The features of a long video; None where it cannot be divided."""
+        job, division = self._job, self._division
         place = absolute(video, job.folder_of_inputs)
-        fps, segments = cut(place, division.segment_s, division.most, job.storage_options)
-        return (fps, self._blocks(video, segments)) if len(segments) > 1 else None
+        segments = cut(place, division.segment_s, division.most, job.storage_options)
+        return self._blocks(video, segments) if len(segments) > 1 else None
 
     def _blocks(self, video: str, segments: list[Segment]) -> Blocks:
         task = ray.remote(extract_segment).options(

@@ -35,18 +35,14 @@ def synthetic_decoding(decoder: ModuleType) -> None:
         return np.random.default_rng(0).integers(256, size=(n_px, n_px, 3), dtype=np.uint8)
 
     @contextmanager
-    def open_shown(*_: object) -> Iterator[tuple[float, Iterator[Any]]]:
+    def open_shown(*_: object) -> Iterator[Any]:
         times = ((number * 1000 / FPS,) for number in range(int(FRAMES or 0)))
-        yield FPS, (decoder.ShownFrame(None, timestamps_ms) for timestamps_ms in times)
+        frames = (decoder.ShownFrame(None, timestamps_ms) for timestamps_ms in times)
+        yield decoder.WantedFrames(FPS, 0.0, frames)
 
     decoder.open_shown = open_shown
     decoder.upright_rgb = lambda frame: frame
     decoder.resize_crop = lambda rgb, n_px: square(n_px)
-
-
-def undivided(segments: ModuleType) -> None:
-    """Let no video be opened to see whether it is long."""
-    segments.cut = lambda *_: (FPS, [segments.Segment()])
 
 
 def fake_encoding(clip_model: ModuleType) -> None:
@@ -97,7 +93,6 @@ class _ThenPatching(Loader):
 def _patches() -> Iterator[tuple[str, Patch]]:
     if FRAMES is not None:
         yield "rayclip.actors.decoder", synthetic_decoding
-        yield "rayclip.actors.segments", undivided
     if MICROSECONDS is not None:
         yield "rayclip.clip_model", fake_encoding
 

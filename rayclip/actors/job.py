@@ -1,0 +1,107 @@
+"""What a decoding task is given: its job, and those who work with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayclip.actors.gathering import Pending
+from rayclip.results import VideoResult
+from rayclip.sampling import FrameChoice
+from rayclip.segments import WHOLE, Segment
+from rayclip.storage import OutputFolder
+from rayclip.zeroshot import ZeroShot
+
+
+class Encoders(Protocol):
+    """Where frames go."""
+
+    def submit(self, frames: NDArray[np.uint8]) -> Pending:
+        """Send uint8 ``[n, n_px, n_px, 3]``."""
+        ...
+
+
+class Attempts(Protocol):
+    """Who remembers, when a worker process dies, which videos of its group it was busy with."""
+
+    @property
+    def again(self) -> bool:
+        """Whether this group was begun before, by a process that died."""
+        ...
+
+    def begin(self, position: int) -> int:
+        """Note that the video at this place of the group is begun; the number of its attempt."""
+        ...
+
+    def end(self, position: int, result: VideoResult) -> None: ...
+
+
+class SegmentFailed(Exception):
+    """A segment of a video could not be decoded by itself."""
+
+
+Blocks = Iterator[tuple[NDArray[np.float64], NDArray[np.float32]]]
+"""Timestamps in ms ``[n]`` and features ``[n, D]``, in order."""
+
+
+class Segments(Protocol):
+    """Who decodes the segments of a long video side by side."""
+
+    def is_long(self, duration_s: float) -> bool:
+        """Whether a video is worth dividing."""
+        ...
+
+    def extract(self, video: str) -> Blocks | None:
+        """The features of a long video; None where it cannot be divided.
+
+        They raise :class:`SegmentFailed` where a segment cannot be had.
+        """
+        ...
+
+
+class FirstAttempts:
+    """Attempts in the user's own process, which nothing survives to count."""
+
+    again = False
+
+    def begin(self, position: int) -> int:
+        return 1
+
+    def end(self, position: int, result: VideoResult) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class ExtractionJob:
+    """What a decoding task needs to know.
+
+    Attributes:
+        n_px: the model's input resolution.
+        resize: ``pil`` or ``fast``.
+        choice: which frames of each video are wanted.
+        naming: how files are called, ``stem`` or ``path``.
+        folder: where features are committed; None hands the arrays on.
+        max_attempts: how often a video may take its worker down.
+        folder_of_inputs: where relative paths begin: workers have working folders of their own.
+        storage_options: given to fsspec for inputs.
+        reencoded: local folder where videos re-encoded at extraction_fps are kept and read from;
+            None decodes the videos themselves.
+        zero_shot: predicts texts for each frame; the arrays are then handed on, too.
+        segment: what to decode of each video.
+    """
+
+    n_px: int
+    resize: str
+    choice: FrameChoice
+    naming: str
+    folder: OutputFolder | None
+    max_attempts: int
+    folder_of_inputs: str
+    storage_options: dict[str, Any] = field(repr=False)
+    reencoded: str | None = None
+    zero_shot: ZeroShot | None = None
+    segment: Segment = WHOLE
