@@ -16,10 +16,11 @@ from rayclip.checkpoint import openai_clip, sha256_of, without_warnings
 from rayclip.errors import UsageError
 from rayclip.models import ModelSpec, describe
 from rayclip.precision import (
+    CPU_BATCH_SIZE,
     bytes_of_a_frame,
     compiled,
-    default_batch_size,
     first_call,
+    gpu_batch_size,
     set_precision,
 )
 from rayclip.settings import Precision
@@ -51,6 +52,7 @@ class ClipModel:
         batch_size: frames per forward pass.
         passes_at_once: how many forward passes can be of use at the same time.
         device: where it is, e.g. ``cuda:0``.
+        notes: what was decided while it was loaded, a line each.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class ClipModel:
         self.dim = int(model.text_projection.shape[1])
         self.context_length = int(model.context_length)
         self.batch_size = batch_size
+        self.notes: list[str] = []
         self.logit_scale = float(model.logit_scale.detach().exp())
         self._model = model
         self._device = next(model.parameters()).device
@@ -262,12 +265,16 @@ def load_spec(
     with without_warnings():
         model, _ = clip.load(checkpoint, device=device)
     set_precision(model, precision)
-    if batch_size is None:
-        memory = 0 if device == "cpu" else torch.cuda.get_device_properties(device).total_memory
-        batch_size = default_batch_size(
-            torch.device(device).type, memory, bytes_of_a_frame(model.visual)
-        )
-    return ClipModel(model, batch_size, threads, compile)
+    notes = []
+    if batch_size is None and torch.device(device).type == "cpu":
+        batch_size = CPU_BATCH_SIZE
+    elif batch_size is None:
+        memory = torch.cuda.get_device_properties(device).total_memory
+        batch_size = gpu_batch_size(memory, bytes_of_a_frame(model.visual))
+        notes = [f"batch size: {batch_size}, for a GPU of {memory / 2**30:.0f} GiB"]
+    loaded = ClipModel(model, batch_size, threads, compile)
+    loaded.notes += notes
+    return loaded
 
 
 def _one_thread() -> None:

@@ -75,22 +75,19 @@ def first_call(function: Callable[[], T]) -> T:
         ) from None
 
 
-def default_batch_size(device_type: str, memory: int, frame_bytes: int) -> int:
-    """Frames per forward pass where the user does not say.
+def gpu_batch_size(memory: int, frame_bytes: int) -> int:
+    """Frames per forward pass on a GPU where the user does not say.
 
     All of the device's memory counts, not what is free just now: the size must not differ from run
     to run, because the last bits of features differ with it.
 
     Args:
-        device_type: ``cpu`` or ``cuda``.
-        memory: bytes that a GPU has.
+        memory: bytes that the GPU has.
         frame_bytes: see :func:`bytes_of_a_frame`.
 
     Returns:
         A power of two.
     """
-    if device_type == "cpu":
-        return CPU_BATCH_SIZE
     least, most = CUDA_BATCH_SIZES
     fit = int(memory * MEMORY_OF_A_PASS / frame_bytes)
     return max(least, min(most, 1 << (max(1, fit).bit_length() - 1)))

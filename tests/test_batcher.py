@@ -30,6 +30,7 @@ class Echo:
 
     batch_size = BATCH_SIZE
     passes_at_once = 1
+    notes = ()
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import checkpoints
@@ -32,7 +33,7 @@ from rayclip.models import (
     OFFICIAL_MODELS,
     describe,
 )
-from rayclip.precision import CPU_BATCH_SIZE, bytes_of_a_frame, default_batch_size
+from rayclip.precision import CPU_BATCH_SIZE, bytes_of_a_frame, gpu_batch_size
 from rayclip.preprocess import resize_crop
 
 with warnings.catch_warnings():
@@ -397,7 +398,18 @@ GIB = 2**30
 
 class TestDefaultBatchSize:
     def test_on_cpus_it_is_one_number(self) -> None:
-        assert default_batch_size("cpu", 0, 10**6) == CPU_BATCH_SIZE
+        model = load_clip("demo", device="cpu")
+        assert model.batch_size == CPU_BATCH_SIZE
+        assert not model.notes
+
+    def test_one_that_the_gpu_decides_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        gpu = SimpleNamespace(total_memory=80 * GIB)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+        load = clip.load
+        monkeypatch.setattr(clip, "load", lambda checkpoint, device: load(checkpoint, "cpu"))
+        model = load_spec(describe("demo", None), "cuda", None)
+        assert model.batch_size == 256
+        assert model.notes == ["batch size: 256, for a GPU of 80 GiB"]
 
     @pytest.mark.parametrize(
         ("memory", "frame_bytes", "expected"),
@@ -414,7 +426,7 @@ class TestDefaultBatchSize:
     def test_on_a_gpu_it_is_the_power_of_two_that_fits(
         self, memory: int, frame_bytes: int, expected: int
     ) -> None:
-        assert default_batch_size("cuda", memory, frame_bytes) == expected
+        assert gpu_batch_size(memory, frame_bytes) == expected
 
     @pytest.mark.parametrize(
         ("shape", "memory", "expected"),
@@ -433,7 +445,7 @@ class TestDefaultBatchSize:
     ) -> None:
         with torch.device("meta"):
             visual = checkpoints.CLIP(*shape, 77, 49408, 512, 8, 1).visual.half()
-        assert default_batch_size("cuda", memory, bytes_of_a_frame(visual)) == expected
+        assert gpu_batch_size(memory, bytes_of_a_frame(visual)) == expected
 
 
 class TestDescribe:

@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -39,6 +39,11 @@ class ImageModel(Protocol):
     """
 
     batch_size: int
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user should know about it, a line each."""
+        ...
 
     @property
     def passes_at_once(self) -> int:
@@ -79,6 +84,17 @@ class BatchStats:
             self.busy_s + other.busy_s,
             self.room_s + other.room_s,
             self.notes + other.notes,
+        )
+
+    def __sub__(self, before: BatchStats) -> BatchStats:
+        return BatchStats(
+            self.batches - before.batches,
+            self.frames - before.frames,
+            self.capacity - before.capacity,
+            self.mixed - before.mixed,
+            self.busy_s - before.busy_s,
+            self.room_s - before.room_s,
+            self.notes[len(before.notes) :],
         )
 
     @property
@@ -163,6 +179,7 @@ class Batcher:
             while (chunk := self._queue.get()) is not None:
                 chunk.fail(error)
             return
+        self._stats += BatchStats(notes=tuple(model.notes))
         self.ready.set_result(model)
         free = threading.Semaphore(model.passes_at_once)
         with ThreadPoolExecutor(model.passes_at_once, thread_name_prefix="pass") as passes:

@@ -49,6 +49,21 @@ class EncoderSettings:
     compile: bool = False
 
 
+@dataclass(frozen=True)
+class EncoderReport:
+    """What an encoder did in one of its lives.
+
+    Attributes:
+        process: its id, which tells one life from the next.
+        work: what it did.
+        waiting: frames that are with it just now.
+    """
+
+    process: int
+    work: BatchStats
+    waiting: int
+
+
 def load_encoder_model(settings: EncoderSettings) -> ClipModel:
     """Load the model.
 
@@ -155,6 +170,6 @@ class Encoder:
                 self._black_box.end_process(first_line(error))
             raise
 
-    def stats(self) -> tuple[int, BatchStats]:
-        """The process id, which tells one life of the actor from the next, and its work."""
-        return os.getpid(), self._batcher.stats
+    def report(self) -> EncoderReport:
+        """What it did in this life."""
+        return EncoderReport(os.getpid(), self._batcher.stats, self._creditor.waiting)

@@ -15,7 +15,8 @@ from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayclip.actors.batcher import BatchStats
-from rayclip.actors.encoder import Encoder, EncoderSettings
+from rayclip.actors.encoder import Encoder, EncoderReport, EncoderSettings
+from rayclip.actors.metrics import PERIOD_S, RunMetrics, RunState
 from rayclip.actors.resources import EncoderResources
 from rayclip.errors import RunStopped
 from rayclip.zeroshot import ZeroShot
@@ -32,21 +33,6 @@ class EncoderAddress:
     index: int
     handle: Any
     node_id: str
-
-
-@dataclass(frozen=True)
-class RunState:
-    """How far a run is.
-
-    Attributes:
-        done: videos finished.
-        failed: videos given up.
-        encoders: what each encoder did, over all its lives.
-    """
-
-    done: int
-    failed: int
-    encoders: tuple[BatchStats, ...]
 
 
 @dataclass
@@ -85,6 +71,9 @@ class Pool:
         self._ended: set[str] = set()
         self._done = self._failed = 0
         self._stats: dict[tuple[int, int], BatchStats] = {}
+        self._waiting = [0] * resources.encoders
+        metrics = RunMetrics(settings.spec.model_name, resources.encoders)
+        self._recording = asyncio.ensure_future(self._record(metrics))
 
     async def encoders(self) -> list[EncoderAddress]:
         """Wait until an encoder is up, and give all that are.
@@ -145,7 +134,7 @@ class Pool:
         """How far the run is; encoders that do not answer in time count as last seen."""
         self._collect_started()
         asked = {
-            asyncio.ensure_future(_awaited(self._handles[i].stats.remote())): i for i in self._up
+            asyncio.ensure_future(_awaited(self._handles[i].report.remote())): i for i in self._up
         }
         if asked:
             answered, late = await asyncio.wait(asked, timeout=STATS_TIMEOUT_S)
@@ -153,12 +142,18 @@ class Pool:
                 task.cancel()
             for task in answered:
                 if task.exception() is None:
-                    life, stats = task.result()
-                    self._stats[asked[task], life] = stats
+                    encoder, report = asked[task], task.result()
+                    self._stats[encoder, report.process] = report.work
+                    self._waiting[encoder] = report.waiting
         work = [BatchStats() for _ in self._handles]
         for (index, _), stats in self._stats.items():
             work[index] += stats
-        return RunState(self._done, self._failed, tuple(work))
+        return RunState(self._done, self._failed, tuple(work), tuple(self._waiting))
+
+    async def _record(self, metrics: RunMetrics) -> None:
+        while True:
+            await asyncio.sleep(PERIOD_S)
+            metrics.record(await self.state())
 
     async def _ready(self, handle: Any) -> str:
         node_id: str = await handle.ready.remote()
@@ -201,6 +196,6 @@ def reason_of(error: BaseException) -> str:
     return f"{str(error).strip().partition(chr(10))[0] or type(error).__name__}"
 
 
-async def _awaited(reply: Any) -> tuple[int, BatchStats]:
-    answer: tuple[int, BatchStats] = await reply
+async def _awaited(reply: Any) -> EncoderReport:
+    answer: EncoderReport = await reply
     return answer
