@@ -5,24 +5,22 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from rayclip.errors import RayclipError, UsageError
+from rayclip.interrupts import Terminated, end_on_signals
 from rayclip.messages import say_to_user
 from rayclip.settings import Settings, extraction_fps_of
 from rayclip.words import options_of, texts_of
 
 SOME_FAILED = 1
 INTERRUPTED = 130
-TERMINATED = 143
 
 VALUES: list[str] = []
 SWITCHES: list[str] = []
@@ -33,10 +31,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class Terminated(BaseException):
-    """SIGTERM, as an exception, so that everything is put away on the way out."""
 
 
 @app.callback()
@@ -167,7 +161,7 @@ def extract(
     video_paths="[a.mp4, b.mp4]" show_pred=true.
 
     Exit status: 0 all done, 1 some videos failed, 2 the command was wrong, 3 the run stopped
-    early, 130 interrupted, 143 terminated.
+    early, 130 interrupted, 143 terminated, 129 the terminal was closed.
     """
     with _exit_statuses():
         _stand_somewhere()
@@ -208,7 +202,7 @@ def extract(
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    signal.signal(signal.SIGTERM, _terminate)
+    end_on_signals()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names and texts in any encoding
     app()
@@ -223,8 +217,8 @@ def _exit_statuses() -> Iterator[None]:
         sentence, status = str(error), error.exit_status
     except KeyboardInterrupt:
         sentence, status = "interrupted", INTERRUPTED
-    except Terminated:
-        sentence, status = "terminated", TERMINATED
+    except Terminated as terminated:
+        sentence, status = "terminated", terminated.exit_status
     else:
         return
     say_to_user(f"rayclip: {sentence}")
@@ -245,10 +239,6 @@ def _stand_somewhere() -> None:
         os.getcwd()
     except FileNotFoundError:
         raise UsageError("The working folder does not exist any more: change to another.") from None
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
 
 
 def _storage_options(text: str | None) -> dict[str, Any]:

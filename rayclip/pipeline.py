@@ -12,9 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayclip.actors.batcher import Batcher, BatchStats
+from rayclip.actors.batch_stats import BatchStats
+from rayclip.actors.batcher import Batcher
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.job import ExtractionJob, FirstAttempts
+from rayclip.awaiting import at_work, awaited
 from rayclip.devices import device_here, device_on_ray
 from rayclip.errors import RunStopped, UsageError
 from rayclip.failures import FailureLog
@@ -120,13 +122,19 @@ def run_extraction(
                     begin(plan, folder, record)
                 begun = True
                 say(f"{machine.description}; videos to do: {len(plan.videos)}")
-                with _progress(len(plan.videos), machine.counts, show):
-                    for result in machine.results:
-                        tally.add(result)
-                        if failures:
-                            failures.add(result)
-                        if on_result:
-                            on_result(result, machine.zero_shot)
+                try:
+                    with _progress(len(plan.videos), machine.counts, show):
+                        for result in machine.results:
+                            tally.add(result)
+                            if failures:
+                                failures.add(result)
+                            if on_result:
+                                on_result(result, machine.zero_shot)
+                except BaseException:
+                    counts = machine.counts()  # of results that were still on their way, too
+                    if counts:
+                        tally.heard(counts.done, counts.frames)
+                    raise
                 say("\n".join(encoder_lines(machine.work(), settings.verbose)))
     finally:
         summary = tally.summary(time.monotonic() - started)
@@ -158,6 +166,7 @@ def _in_process(
         spec, device, settings.batch_size, None, settings.precision, settings.compile
     )
     batcher = Batcher(partial(load_encoder_model, encoder))
+    attempts = FirstAttempts()
     if settings.show_pred:
         model = batcher.ready.result()
         assert isinstance(model, ClipModel)
@@ -165,8 +174,8 @@ def _in_process(
     yield Machine(
         f"{spec.model_name} on {device}, without Ray",
         job.zero_shot,
-        VideoExtractor(job, batcher, FirstAttempts()).run(videos),
-        lambda: Counts(tally.done, len(tally.failed), batcher.stats.frames, batcher.stats.notes),
+        VideoExtractor(job, batcher, attempts).run(videos),
+        lambda: _counts_here(tally, batcher, attempts),
         lambda: [batcher.stats],
         batcher.ready.result,
     )
@@ -213,7 +222,7 @@ def _on_ray(
                 f"batch size: {batch_size}, decoding tasks at once: {tasks}",
                 job.zero_shot,
                 _dataset_results(settings, spec, job, videos, pool, resources, tasks),
-                lambda: _counts(pool),
+                lambda: _counts_on_ray(pool, resources),
                 lambda: ray.get(pool.state.remote()).encoders,
                 lambda: ask_pool(pool.encoders.remote()),
             )
@@ -288,15 +297,29 @@ def extract_group(
         return to_table(extractor.run(videos), dim)
 
 
-def _counts(pool: Any) -> Counts | None:
+def _counts_here(tally: Tally, batcher: Batcher, attempts: FirstAttempts) -> Counts:
+    work = batcher.stats
+    if not batcher.ready.done():
+        why = "the model is being loaded"
+    elif attempts.busy is None:
+        why = "no video is begun yet"
+    else:
+        video, since = attempts.busy
+        why = at_work(video, time.monotonic() - since, batcher.waiting)
+    failed = len(tally.failed)
+    return Counts(tally.done, failed, tally.frames, work.frames, work.notes, why)
+
+
+def _counts_on_ray(pool: Any, resources: EncoderResources) -> Counts | None:
     import ray
 
     try:
         state = ray.get(pool.state.remote(), timeout=5)
+        why = awaited(state, resources, ray.available_resources())
     except ray.exceptions.RayError:  # it is starting, busy or gone; the results will tell
         return None
     work = sum(state.encoders, BatchStats())
-    return Counts(state.done, state.failed, work.frames, work.notes)
+    return Counts(state.done, state.failed, state.frames, work.frames, work.notes, why)
 
 
 def _why_it_stopped(pool: Any, error: Exception) -> str:

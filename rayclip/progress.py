@@ -6,27 +6,40 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TextIO
 
-from rayclip.actors.batcher import BatchStats
+from rayclip.actors.batch_stats import BatchStats
 from rayclip.results import Summary
 
 TERMINAL_PERIOD_S = 0.5
 PLAIN_PERIOD_S = 10.0
+SILENCE_S = 30.0  # after which a line says what is awaited
 BUSY = 0.85  # share of the time from which on encoders are what a run waits for
 NAMED_FAILURES = 10  # at the end of a run that writes all of them to a file
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How far a run is: videos done and failed, frames encoded, and what users should know."""
+    """How far a run is.
+
+    Attributes:
+        done: videos.
+        failed: videos.
+        frames: features of the videos that are done.
+        encoded: frames, those of unfinished videos included.
+        notes: what the user should know, a line each.
+        awaited: what it waits for, should nothing move.
+    """
 
     done: int = 0
     failed: int = 0
     frames: int = 0
+    encoded: int = 0
     notes: tuple[str, ...] = ()
+    awaited: str = ""
 
 
 class Progress:
@@ -48,7 +61,8 @@ class Progress:
         self._live = self._stream.isatty()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
-        self._started = time.monotonic()
+        self._started = self._moved = time.monotonic()
+        self._seen = Counts()
         self._noted: set[str] = set()
 
     def __enter__(self) -> Progress:
@@ -66,8 +80,7 @@ class Progress:
         if kind is None:
             self._tell(self._poll())
         if self._live:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+            self._write("\r\x1b[K")
 
     def _run(self) -> None:
         while not self._ended.wait(TERMINAL_PERIOD_S if self._live else PLAIN_PERIOD_S):
@@ -75,22 +88,31 @@ class Progress:
             if counts is None or self._ended.is_set():
                 continue
             self._tell(counts)
-            line = progress_line(counts, self._total, time.monotonic() - self._started)
-            self._stream.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
-            self._stream.flush()
+            now = time.monotonic()
+            line = progress_line(counts, self._total, now - self._started)
+            if replace(counts, awaited="") != self._seen:
+                self._seen, self._moved = replace(counts, awaited=""), now
+            if now - self._moved >= SILENCE_S:
+                line += f"; nothing for {duration(now - self._moved)}: {counts.awaited}"
+            self._write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
 
     def _tell(self, counts: Counts | None) -> None:
         """Write the notes that were not written yet, a line each."""
         for note in counts.notes if counts else ():
             if note not in self._noted:
                 self._noted.add(note)
-                self._stream.write(f"\r\x1b[K{note}\n" if self._live else f"{note}\n")
+                self._write(f"\r\x1b[K{note}\n" if self._live else f"{note}\n")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # a run outlives its terminal
+            self._stream.write(text)
+            self._stream.flush()
 
 
 def progress_line(counts: Counts, total: int, seconds: float) -> str:
     """``12/200 videos, 340 frames/s, 4:10 left, 1 failed``."""
     finished = counts.done + counts.failed
-    parts = [f"{finished}/{total} videos", f"{counts.frames / max(seconds, 1e-9):.0f} frames/s"]
+    parts = [f"{finished}/{total} videos", f"{counts.encoded / max(seconds, 1e-9):.0f} frames/s"]
     if 0 < finished < total:
         parts.append(f"{duration(seconds / finished * (total - finished))} left")
     if counts.failed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from rayclip.errors import UsageError
+from rayclip.reaper import reaped
 
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
@@ -105,7 +105,7 @@ def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
     if device is not None and device.startswith("cuda:"):
         environment["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
     folder = tempfile.mkdtemp(prefix="rayclip-", dir="/tmp")  # socket paths must stay short
-    try:
+    with reaped(folder):
         with _environment(environment):
             import ray
 
@@ -121,8 +121,6 @@ def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _quiet_options(verbose: bool) -> dict[str, Any]:

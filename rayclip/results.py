@@ -84,7 +84,8 @@ class Tally:
     def __init__(self, skipped: int, output_path: str | None) -> None:
         self._skipped = skipped
         self._output_path = output_path
-        self._frames = 0
+        self._heard = (0, 0)
+        self.frames = 0
         self.done = 0
         self.failed: list[Failure] = []
 
@@ -93,14 +94,19 @@ class Tally:
             self.failed.append(result.failure)
         else:
             self.done += 1
-            self._frames += result.frames
+            self.frames += result.frames
+
+    def heard(self, done: int, frames: int) -> None:
+        """Note what the machine says is done: of a run that ends early, not all results come."""
+        self._heard = done, frames
 
     def summary(self, seconds: float) -> Summary:
+        done, frames = max((self.done, self.frames), self._heard)
         return Summary(
-            self.done,
+            done,
             self._skipped,
             tuple(self.failed),
-            self._frames,
+            frames,
             seconds,
             self._output_path,
         )

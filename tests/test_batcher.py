@@ -13,7 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from rayclip.actors.batcher import Batcher, BatchStats
+from rayclip.actors.batch_stats import BatchStats
+from rayclip.actors.batcher import Batcher
 from rayclip.actors.device_faults import BlackBox, Death, GuiltyFrames
 from rayclip.errors import RunStopped
 

@@ -102,7 +102,7 @@ class Attempts:
         self._attempts = attempts or {}
         self.log: list[str] = []
 
-    def begin(self, position: int) -> int:
+    def begin(self, position: int, video: str) -> int:
         self.log.append(f"begin {position}")
         return self._attempts.get(position, 1)
 

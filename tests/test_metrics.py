@@ -7,8 +7,9 @@ import collections
 import pytest
 
 from rayclip.actors import metrics
-from rayclip.actors.batcher import BatchStats
-from rayclip.actors.metrics import RunMetrics, RunState
+from rayclip.actors.batch_stats import BatchStats
+from rayclip.actors.metrics import RunMetrics
+from rayclip.actors.run_state import RunState
 
 Tags = dict[str, str]
 told: dict[tuple[str, str | None], list[float]] = collections.defaultdict(list)
@@ -38,14 +39,18 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "Gauge", Metric)
 
 
+def state(done: int, failed: int, work: list[BatchStats], waiting: list[int]) -> RunState:
+    return RunState(done, failed, 0, tuple(work), tuple(waiting), len(work), len(work), None)
+
+
 def work(frames: int, capacity: int, busy_s: float, room_s: float) -> BatchStats:
     return BatchStats(frames=frames, capacity=capacity, busy_s=busy_s, room_s=room_s)
 
 
 def test_counters_get_what_was_done_since_they_were_told_last() -> None:
     run = RunMetrics("demo", encoders=2)
-    run.record(RunState(3, 1, (work(10, 16, 1, 2), work(0, 0, 0, 0)), (0, 0)))
-    run.record(RunState(3, 2, (work(25, 32, 2, 4), work(5, 16, 1, 1)), (0, 0)))
+    run.record(state(3, 1, [work(10, 16, 1, 2), work(0, 0, 0, 0)], [0, 0]))
+    run.record(state(3, 2, [work(25, 32, 2, 4), work(5, 16, 1, 1)], [0, 0]))
     assert told["rayclip_videos", None] == [3]
     assert told["rayclip_failures", None] == [1, 1]
     assert told["rayclip_frames", "0"] == [10, 15]
@@ -54,9 +59,9 @@ def test_counters_get_what_was_done_since_they_were_told_last() -> None:
 
 def test_gauges_are_about_the_time_since_they_were_told_last() -> None:
     run = RunMetrics("demo", encoders=1)
-    run.record(RunState(0, 0, (work(8, 16, 1, 2),), (640,)))
-    run.record(RunState(0, 0, (work(24, 32, 2, 12),), (64,)))
-    run.record(RunState(0, 0, (work(24, 32, 2, 12),), (0,)))
+    run.record(state(0, 0, [work(8, 16, 1, 2)], [640]))
+    run.record(state(0, 0, [work(24, 32, 2, 12)], [64]))
+    run.record(state(0, 0, [work(24, 32, 2, 12)], [0]))
     assert told["rayclip_batch_fill", "0"] == [0.5, 1.0, 0.0]
     assert told["rayclip_encoder_busy", "0"] == [0.5, 0.1, 0.0]
     assert told["rayclip_queue_frames", "0"] == [640, 64, 0]

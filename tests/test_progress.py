@@ -1,12 +1,13 @@
 """What a person sees while a run goes on, and at its end."""
 
+import errno
 import io
 import threading
 from collections.abc import Sequence
 
 import pytest
 
-from rayclip.actors.batcher import BatchStats
+from rayclip.actors.batch_stats import BatchStats
 from rayclip.progress import (
     Counts,
     Progress,
@@ -41,11 +42,11 @@ def test_durations_are_written_as_clocks_do(seconds: float, text: str) -> None:
     ("counts", "total", "seconds", "line"),
     [
         (Counts(), 200, 0.0, "0/200 videos, 0 frames/s"),
-        (Counts(0, 0, 320), 200, 2.0, "0/200 videos, 160 frames/s"),
-        (Counts(12, 0, 5440), 200, 16.0, "12/200 videos, 340 frames/s, 4:11 left"),
-        (Counts(9, 1, 100), 20, 10.0, "10/20 videos, 10 frames/s, 0:10 left, 1 failed"),
-        (Counts(20, 0, 100), 20, 10.0, "20/20 videos, 10 frames/s"),
-        (Counts(0, 2, 0), 2, 1.0, "2/2 videos, 0 frames/s, 2 failed"),
+        (Counts(0, 0, encoded=320), 200, 2.0, "0/200 videos, 160 frames/s"),
+        (Counts(12, 0, encoded=5440), 200, 16.0, "12/200 videos, 340 frames/s, 4:11 left"),
+        (Counts(9, 1, encoded=100), 20, 10.0, "10/20 videos, 10 frames/s, 0:10 left, 1 failed"),
+        (Counts(20, 0, encoded=100), 20, 10.0, "20/20 videos, 10 frames/s"),
+        (Counts(0, 2, encoded=0), 2, 1.0, "2/2 videos, 0 frames/s, 2 failed"),
     ],
 )
 def test_the_line_says_how_far_how_fast_and_how_long_still(
@@ -168,6 +169,30 @@ def test_elsewhere_each_report_is_a_line_without_control_characters() -> None:
     lines = shown(io.StringIO(), [Counts(1), Counts(2)]).splitlines()
     assert [line.partition(" ")[0] for line in lines] == ["1/10", "2/10"]
     assert all(line.isprintable() for line in lines)
+
+
+def test_a_run_in_which_nothing_moves_says_what_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rayclip.progress.SILENCE_S", 0.0)
+    stuck = Counts(1, awaited="an encoder waits for a GPU")
+    (line,) = shown(io.StringIO(), [stuck]).splitlines()
+    assert line.endswith("; nothing for 0:00: an encoder waits for a GPU")
+
+
+def test_a_run_that_moves_does_not_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rayclip.progress.SILENCE_S", 30.0)
+    text = shown(io.StringIO(), [Counts(encoded=1, awaited="cat.mp4"), Counts(encoded=2)])
+    assert "nothing" not in text
+
+
+class Closed(Terminal):
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_run_goes_on_when_its_terminal_is_gone() -> None:
+    shown(Closed(), [Counts(1), Counts(2)])
 
 
 def test_nothing_is_shown_where_it_is_not_known_how_far_it_is() -> None:

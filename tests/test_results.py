@@ -173,3 +173,12 @@ def test_a_tally_counts_videos_frames_and_failures() -> None:
         seconds=1.5,
         output_path="out",
     )
+
+
+def test_of_a_run_that_ends_early_videos_count_whose_results_were_still_on_their_way() -> None:
+    tally = Tally(skipped=0, output_path="out")
+    tally.add(saved("a.mp4", 10))
+    tally.heard(done=3, frames=40)
+    assert (tally.summary(1.0).done, tally.summary(1.0).frames) == (3, 40)
+    tally.heard(done=0, frames=0)  # the control actor may know less than what has come
+    assert (tally.summary(1.0).done, tally.summary(1.0).frames) == (1, 10)

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
+from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.device_faults import (
     DEATHS_OF_GUILTY_FRAMES,
     BlackBox,
@@ -53,61 +54,6 @@ class ImageModel(Protocol):
     def encode_image(self, images: Frames) -> Features: ...
 
 
-@dataclass(frozen=True)
-class BatchStats:
-    """What an encoder did so far.
-
-    Attributes:
-        batches: forward passes.
-        frames: frames in them, padding not counted.
-        capacity: frames that they had room for.
-        mixed: forward passes that took frames of more than one chunk.
-        busy_s: seconds spent in them.
-        room_s: seconds that could have been spent in them since the first one began.
-        notes: what happened that the user should know, a line each.
-    """
-
-    batches: int = 0
-    frames: int = 0
-    capacity: int = 0
-    mixed: int = 0
-    busy_s: float = 0.0
-    room_s: float = 0.0
-    notes: tuple[str, ...] = ()
-
-    def __add__(self, other: BatchStats) -> BatchStats:
-        return BatchStats(
-            self.batches + other.batches,
-            self.frames + other.frames,
-            self.capacity + other.capacity,
-            self.mixed + other.mixed,
-            self.busy_s + other.busy_s,
-            self.room_s + other.room_s,
-            self.notes + other.notes,
-        )
-
-    def __sub__(self, before: BatchStats) -> BatchStats:
-        return BatchStats(
-            self.batches - before.batches,
-            self.frames - before.frames,
-            self.capacity - before.capacity,
-            self.mixed - before.mixed,
-            self.busy_s - before.busy_s,
-            self.room_s - before.room_s,
-            self.notes[len(before.notes) :],
-        )
-
-    @property
-    def busy(self) -> float:
-        """Share of the time in which the device was at work, 0 to 1."""
-        return min(1.0, self.busy_s / self.room_s) if self.room_s else 0.0
-
-    @property
-    def fill(self) -> float:
-        """Share of the room in the batches that real frames took, 0 to 1."""
-        return self.frames / self.capacity if self.capacity else 0.0
-
-
 class Batcher:
     """Encodes chunks of frames in batches that are filled across all chunks at hand.
 
@@ -140,7 +86,8 @@ class Batcher:
         self._current: QueuedChunk | None = None
         self._stats = BatchStats()
         self._first_pass: float | None = None
-        self._results = threading.Lock()
+        self._results = threading.RLock()  # futures call back while it is held
+        self._waiting = 0
         self.ready: Future[ImageModel] = Future()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
@@ -159,8 +106,15 @@ class Batcher:
             return chunk.future
         if box and chunk.suspect:
             chunk.future.add_done_callback(lambda _: box.acquit(name))
+        self._count(len(frames))
+        chunk.future.add_done_callback(lambda _: self._count(-len(frames)))
         self._queue.put(chunk)
         return chunk.future
+
+    @property
+    def waiting(self) -> int:
+        """Frames that were given and have no features yet."""
+        return self._waiting
 
     @property
     def stats(self) -> BatchStats:
@@ -170,6 +124,10 @@ class Batcher:
         """Encode what is queued, then end the threads."""
         self._queue.put(None)
         self._thread.join()
+
+    def _count(self, frames: int) -> None:
+        with self._results:
+            self._waiting += frames
 
     def _run(self) -> None:
         try:

@@ -40,12 +40,13 @@ class RemoteAttempts:
         elif isinstance(error, RunStopped):
             ask_pool(self._pool.stop.remote(str(error)))
 
-    def begin(self, position: int) -> int:
-        attempt: int = ask_pool(self._pool.begin.remote(self._group, position))
+    def begin(self, position: int, video: str) -> int:
+        attempt: int = ask_pool(self._pool.begin.remote(self._group, position, video))
         return attempt
 
     def end(self, position: int, result: VideoResult) -> None:
-        self._pool.end.remote(self._group, position, result.failure is not None)
+        failed = result.failure is not None
+        self._pool.end.remote(self._group, position, failed, result.frames)
 
 
 class RemoteEncoders:

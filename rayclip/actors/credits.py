@@ -50,11 +50,6 @@ class Creditor:
         self._waiting = 0
         self._last_seen: dict[str, float] = {}
 
-    @property
-    def waiting(self) -> int:
-        """Frames with the encoder, of all tasks."""
-        return self._waiting
-
     def arrived(self, task: str, frames: int, now_s: float) -> None:
         """Note that a task sent frames."""
         with self._lock:

@@ -81,7 +81,7 @@ class VideoExtractor:
         """
         alone = self._attempts.again  # one may be a killer: none shares another's fate
         for position, video in enumerate(videos):
-            attempt = self._attempts.begin(position)
+            attempt = self._attempts.begin(position, video)
             before = self._from_before(video, attempt) if alone else None
             if before is not None:
                 self._attempts.end(position, before)

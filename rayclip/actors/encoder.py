@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rayclip.actors.batcher import Batcher, BatchStats
+from rayclip.actors.batch_stats import BatchStats
+from rayclip.actors.batcher import Batcher
 from rayclip.actors.credits import Creditor, Terms, budget_frames
 from rayclip.actors.device_faults import (
     BlackBox,
@@ -132,6 +133,9 @@ class Encoder:
                 self._black_box.end_process(first_line(error))
         return model
 
+    def placed(self) -> None:
+        """Answer as soon as there is a process, with or without a model."""
+
     def ready(self) -> str:
         """Wait for the model, and name the node; raises what went wrong while it was loaded."""
         import ray
@@ -172,4 +176,4 @@ class Encoder:
 
     def report(self) -> EncoderReport:
         """What it did in this life."""
-        return EncoderReport(os.getpid(), self._batcher.stats, self._creditor.waiting)
+        return EncoderReport(os.getpid(), self._batcher.stats, self._batcher.waiting)

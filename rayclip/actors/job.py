@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -33,8 +34,8 @@ class Attempts(Protocol):
         """Whether this group was begun before, by a process that died."""
         ...
 
-    def begin(self, position: int) -> int:
-        """Note that the video at this place of the group is begun; the number of its attempt."""
+    def begin(self, position: int, video: str) -> int:
+        """Note that a video, at this place of the group, is begun; the number of its attempt."""
         ...
 
     def end(self, position: int, result: VideoResult) -> None: ...
@@ -64,11 +65,17 @@ class Segments(Protocol):
 
 
 class FirstAttempts:
-    """Attempts in the user's own process, which nothing survives to count."""
+    """Attempts in the user's own process, which nothing survives to count.
+
+    Attributes:
+        busy: the video that was begun last, and when, by ``time.monotonic``.
+    """
 
     again = False
+    busy: tuple[str, float] | None = None
 
-    def begin(self, position: int) -> int:
+    def begin(self, position: int, video: str) -> int:
+        self.busy = video, time.monotonic()
         return 1
 
     def end(self, position: int, result: VideoResult) -> None:

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ray.util.metrics import Counter, Gauge
 
-from rayclip.actors.batcher import BatchStats
+from rayclip.actors.batch_stats import BatchStats
+from rayclip.actors.run_state import RunState
 
 PERIOD_S = 5.0
-
-
-@dataclass(frozen=True)
-class RunState:
-    """How far a run is.
-
-    Attributes:
-        done: videos finished.
-        failed: videos given up.
-        encoders: what each encoder did, over all its lives.
-        waiting: frames that are with each encoder.
-    """
-
-    done: int
-    failed: int
-    encoders: tuple[BatchStats, ...]
-    waiting: tuple[int, ...]
 
 
 class RunMetrics:

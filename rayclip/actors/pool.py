@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rayclip.actors.batcher import BatchStats
+from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.encoder import Encoder, EncoderReport, EncoderSettings
-from rayclip.actors.metrics import PERIOD_S, RunMetrics, RunState
+from rayclip.actors.metrics import PERIOD_S, RunMetrics
 from rayclip.actors.resources import EncoderResources
+from rayclip.actors.run_state import RunState
 from rayclip.errors import RunStopped
 from rayclip.zeroshot import ZeroShot
 
@@ -37,9 +40,11 @@ class EncoderAddress:
 
 @dataclass
 class _Group:
-    """The videos of a task, by their places in it: attempts at each, and which are finished."""
+    """The videos of a task, by their places in it: attempts at each, when those that are at work
+    were begun, and which are finished."""
 
     attempts: collections.Counter[int] = field(default_factory=collections.Counter)
+    busy: dict[int, tuple[str, float]] = field(default_factory=dict)
     finished: set[int] = field(default_factory=set)
 
 
@@ -64,12 +69,13 @@ class Pool:
         self._starting = {
             asyncio.ensure_future(self._ready(handle)): i for i, handle in enumerate(self._handles)
         }
+        self._placing = [asyncio.ensure_future(self._placed(handle)) for handle in self._handles]
         self._up: dict[int, str] = {}
         self._reasons: list[str] = []
         self._stop_reason: str | None = None
         self._groups: dict[str, _Group] = {}
         self._ended: set[str] = set()
-        self._done = self._failed = 0
+        self._done = self._failed = self._frames = 0
         self._stats: dict[tuple[int, int], BatchStats] = {}
         self._waiting = [0] * resources.encoders
         metrics = RunMetrics(settings.spec.model_name, resources.encoders)
@@ -102,21 +108,24 @@ class Pool:
         self._groups.setdefault(group, _Group())
         return again
 
-    async def begin(self, group: str, position: int) -> int:
+    async def begin(self, group: str, position: int, video: str) -> int:
         """Count one more attempt at a video; the number of the attempt."""
         work = self._groups[group]
         if position not in work.finished:  # else it is innocent of what happened to its group
             work.attempts[position] += 1
+            work.busy[position] = video, time.monotonic()
         return work.attempts[position]
 
-    async def end(self, group: str, position: int, failed: bool) -> None:
+    async def end(self, group: str, position: int, failed: bool, frames: int) -> None:
         """Note that a video is finished, for better or worse."""
         work = self._groups.get(group)
         if work is None or position in work.finished or group in self._ended:
             return
         work.finished.add(position)
+        work.busy.pop(position, None)
         self._failed += failed
         self._done += not failed
+        self._frames += frames
 
     async def end_group(self, group: str) -> None:
         """Forget the videos of a task, which is finished."""
@@ -133,6 +142,7 @@ class Pool:
     async def state(self) -> RunState:
         """How far the run is; encoders that do not answer in time count as last seen."""
         self._collect_started()
+        up = 0
         asked = {
             asyncio.ensure_future(_awaited(self._handles[i].report.remote())): i for i in self._up
         }
@@ -142,18 +152,40 @@ class Pool:
                 task.cancel()
             for task in answered:
                 if task.exception() is None:
+                    up += 1
                     encoder, report = asked[task], task.result()
                     self._stats[encoder, report.process] = report.work
                     self._waiting[encoder] = report.waiting
         work = [BatchStats() for _ in self._handles]
         for (index, _), stats in self._stats.items():
             work[index] += stats
-        return RunState(self._done, self._failed, tuple(work), tuple(self._waiting))
+        return RunState(
+            self._done,
+            self._failed,
+            self._frames,
+            tuple(work),
+            tuple(self._waiting),
+            placed=sum(placing.done() for placing in self._placing),
+            up=up,
+            longest=self._longest(),
+        )
+
+    def _longest(self) -> tuple[str, float] | None:
+        """The video that is at work the longest, and for how many seconds."""
+        busy = [begun for group in self._groups.values() for begun in group.busy.values()]
+        if not busy:
+            return None
+        video, since = min(busy, key=lambda begun: begun[1])
+        return video, time.monotonic() - since
 
     async def _record(self, metrics: RunMetrics) -> None:
         while True:
             await asyncio.sleep(PERIOD_S)
             metrics.record(await self.state())
+
+    async def _placed(self, handle: Any) -> None:
+        with suppress(RayError):  # whoever waits for it to be up will see
+            await handle.placed.remote()
 
     async def _ready(self, handle: Any) -> str:
         node_id: str = await handle.ready.remote()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -96,6 +97,12 @@ def test_a_group_whose_worker_was_killed_keeps_what_it_had_committed(
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
+def temporary_folders(processes: list[psutil.Process]) -> set[Path]:
+    """Those of the private Ray that some of these processes are."""
+    words = " ".join(title(process) for process in processes)
+    return {Path(folder) for folder in re.findall("/tmp/rayclip-[^/ ]+", words)}
+
+
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
 )
@@ -105,12 +112,15 @@ def test_an_interrupted_run_ends_in_order_and_can_be_continued(
     with start_rayclip(*command(clips, tmp_path)) as running:
         wait_until(lambda: finished(tmp_path) >= 2, "two videos", running)
         processes = family(running)
+        folders = temporary_folders(processes)
+        assert folders
         running.send_signal(number)
         ended = finish(running)
     assert ended.status == status, ended.stderr
     assert "Traceback" not in ended.stderr
     assert "videos: " in ended.stderr
     wait_until(lambda: not alive(processes), "the end of every process of the run")
+    assert not [folder for folder in folders if folder.exists()]
     names = {path.name for path in tmp_path.glob("clip/demo/*")}
     assert not [name for name in names if name.endswith(".tmp")]
     done = [clip for clip in clips if features(clip, tmp_path).exists()]
@@ -123,19 +133,16 @@ def test_an_interrupted_run_ends_in_order_and_can_be_continued(
     assert np.load(features(clips[-1], tmp_path)).shape == (300, 64)
 
 
-def test_a_killed_driver_takes_its_encoders_and_decoders_with_it(
+def test_a_killed_driver_leaves_no_process_and_no_temporary_folder(
     clips: list[Path], tmp_path: Path
 ) -> None:
     with start_rayclip(*command(clips, tmp_path)) as running:
         wait_until(lambda: finished(tmp_path) >= 1, "one video", running)
         processes = family(running)
-        agents = [process for process in processes if "Agent" in title(process)]
+        folders = temporary_folders(processes)
+        assert folders
         running.kill()
-        try:
-            working = [process for process in processes if process not in agents]
-            wait_until(lambda: not alive(working), "the end of all that works for the run")
-        finally:  # Ray's agents need more than a minute to notice
-            for process in alive(agents):
-                process.kill()
+        wait_until(lambda: not alive(processes), "the end of every process of the run")
+    assert not [folder for folder in folders if folder.exists()]
     assert rayclip(*command(clips, tmp_path), "--address", "none").status == 0
     assert finished(tmp_path) == COPIES

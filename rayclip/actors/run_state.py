@@ -1,0 +1,32 @@
+"""How far a run is, as its control actor tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rayclip.actors.batch_stats import BatchStats
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is.
+
+    Attributes:
+        done: videos finished.
+        failed: videos given up.
+        frames: features of the finished ones.
+        encoders: what each encoder did, over all its lives.
+        waiting: frames that are with each encoder.
+        placed: encoders for which there was room on a node.
+        up: encoders that answer and have their model.
+        longest: the video that is at work the longest, and for how many seconds.
+    """
+
+    done: int
+    failed: int
+    frames: int
+    encoders: tuple[BatchStats, ...]
+    waiting: tuple[int, ...]
+    placed: int
+    up: int
+    longest: tuple[str, float] | None

@@ -1,0 +1,63 @@
+"""Puts a private Ray away when the process that started it is no more, however that ended.
+
+Run as a program of its own, which imports nothing of rayclip, so that it costs next to nothing: it
+reads from a pipe whose other end dies with that process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+ROUNDS = 50  # processes that are ending can still write files
+PAUSE_S = 0.2
+
+
+@contextmanager
+def reaped(folder: str) -> Iterator[None]:
+    """Make sure that a folder, and processes that name it, outlive neither the block nor us."""
+    reaper = subprocess.Popen(
+        [sys.executable, "-I", "-S", __file__, folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # what the terminal sends is not for it
+    )
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        reaper.communicate()
+
+
+def main() -> None:
+    sys.stdin.read()
+    folder = sys.argv[1]
+    for _ in range(ROUNDS):
+        if not os.path.exists(folder):
+            return
+        for pid in _naming(folder):
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(PAUSE_S)
+
+
+def _naming(folder: str) -> Iterator[int]:
+    """Ray's processes with the folder on their command lines; none where there is no ``/proc``."""
+    with suppress(OSError):
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = file.read()
+                if os.fsencode(folder) in words and b"/ray/" in words:
+                    yield pid
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Signals end a program in order, or at once; a private Ray does not outlive who started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from commands import alive, wait_until
+
+SLOW_TO_END = """
+import time
+from rayclip.interrupts import Terminated, end_on_signals
+end_on_signals()
+try:
+    print("begun", flush=True)
+    time.sleep(100)
+except (KeyboardInterrupt, Terminated) as error:
+    print(getattr(error, "exit_status", 130), flush=True)
+    time.sleep(100)
+"""
+PRIVATE = """
+import subprocess, sys, time
+from rayclip.reaper import reaped
+with reaped(sys.argv[1]):
+    sleep = "import time; time.sleep(100)"
+    for place in ("/opt/ray/agent.py", "/opt/editor"):
+        words = [sys.executable, "-c", sleep, place, sys.argv[1]]
+        child = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        print(child.pid, flush=True)
+    sys.stdin.read(1)
+"""
+
+
+@contextmanager
+def started(program: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+    command = subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        yield command
+    finally:
+        command.kill()
+        command.communicate()
+
+
+def line_of(command: subprocess.Popen[str]) -> str:
+    assert command.stdout is not None
+    return command.stdout.readline().strip()
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["Ctrl-C", "SIGTERM", "closed terminal"],
+)
+def test_the_first_signal_lets_the_program_tidy_up_and_the_second_does_not(
+    number: signal.Signals, status: int
+) -> None:
+    with started(SLOW_TO_END) as command:
+        assert line_of(command) == "begun"
+        command.send_signal(number)
+        assert line_of(command) == str(status)
+        command.send_signal(number)
+        assert command.wait(10) == status
+
+
+def test_a_signal_that_the_program_was_started_to_ignore_stays_ignored(tmp_path: Path) -> None:
+    with started(f"import signal; signal.signal(1, signal.SIG_IGN)\n{SLOW_TO_END}") as command:
+        assert line_of(command) == "begun"
+        command.send_signal(signal.SIGHUP)
+        command.send_signal(signal.SIGTERM)
+        assert line_of(command) == "143"
+
+
+@pytest.mark.parametrize("kill", [True, False], ids=["killed", "ended"])
+def test_the_folder_of_a_private_ray_goes_with_the_process_that_made_it(
+    kill: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "rayclip-abc"
+    (folder / "session").mkdir(parents=True)
+    with started(PRIVATE, str(folder)) as command:
+        children = [psutil.Process(int(line_of(command))) for _ in range(2)]
+        try:
+            (reaper,) = set(psutil.Process(command.pid).children()) - set(children)
+            if kill:
+                command.kill()
+            else:
+                command.communicate("x")
+            wait_until(lambda: not alive([reaper]), "the end of the reaper")
+            assert not folder.exists()
+            # an editor that looks at a file in there is none of its business
+            assert alive(children) == (children[1:] if kill else children)
+        finally:
+            for child in children:
+                with suppress(psutil.NoSuchProcess):
+                    os.kill(child.pid, signal.SIGKILL)
