@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import random
 import secrets
+import time
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from rayclip.errors import RunStopped
 from rayclip.results import VideoResult
 
 ALIKE_FRAMES = 512  # loads that differ by less are alike
+REFRESH_S = 10.0  # after which a task asks again which encoders there are
+PATIENCE_S = 20.0  # with one answer, after which a task asks whether its encoder is still there
 
 
 class RemoteAttempts:
@@ -61,6 +64,7 @@ class RemoteEncoders:
         self._node_id = ray.get_runtime_context().get_node_id()
         self._task = secrets.token_hex(8)
         self._addresses: list[EncoderAddress] = []
+        self._refreshed = 0.0
         self._debts: collections.defaultdict[int, Debt] = collections.defaultdict(Debt)
         self._unanswered: dict[ray.ObjectRef[Any], tuple[int, int]] = {}
         self._gone: set[int] = set()
@@ -93,12 +97,12 @@ class RemoteEncoders:
 
     def _choose(self, frames: int) -> EncoderAddress:
         while True:
-            if not self._addresses:
+            if not self._addresses or time.monotonic() - self._refreshed > REFRESH_S:
                 self._refresh()
             takers = [a for a in self._addresses if self._debts[a.index].allows(frames)]
             if takers:
                 return min(takers, key=self._preference)
-            ready, _ = ray.wait(list(self._unanswered), num_returns=1)
+            ready, _ = ray.wait(list(self._unanswered), num_returns=1, timeout=REFRESH_S)
             for reply in ready:
                 self.answered(reply, _terms_of(reply))
 
@@ -112,18 +116,25 @@ class RemoteEncoders:
         self._given_up = "exit_actor" in str(error)
         self._refresh()
 
+    def is_silent(self, address: EncoderAddress) -> bool:
+        """Whether an encoder does not answer, while others do."""
+        self._refresh()
+        return address.index not in [usable.index for usable in self._addresses]
+
     def _refresh(self) -> None:
-        addresses = ask_pool(self._pool.encoders.remote())
-        self._addresses = [a for a in addresses if a.index not in self._gone]
+        self._refreshed = time.monotonic()
+        self._addresses = ask_pool(self._pool.encoders.remote(frozenset(self._gone)))
         if not self._addresses:
             why = ": their devices keep failing" if self._given_up else ""
             raise RunStopped(f"No encoder is left{why}.")
 
 
 class RemoteChunk:
-    """A chunk that is with an encoder; it is sent again, from memory, if that one is lost.
+    """A chunk that is with an encoder; it is sent again, from memory, if that one is lost or does
+    not answer.
 
-    Its name stays the same, so that an encoder that died of it knows it again.
+    Its name stays the same, so that an encoder that died of it knows it again. An answer that
+    comes late does no harm: nobody looks at it then.
     """
 
     def __init__(self, encoders: RemoteEncoders, stored: ray.ObjectRef[Any], frames: int) -> None:
@@ -147,15 +158,18 @@ class RemoteChunk:
             RunStopped: no encoder is left.
         """
         while True:
+            ready, _ = ray.wait([self._reply], timeout=PATIENCE_S)
+            if not ready and not self._encoders.is_silent(self._address):
+                continue
             terms = None
             try:
-                features, terms = ray.get(self._reply)
+                features, terms = ray.get(self._reply, timeout=0)
             except RayTaskError as error:
                 kind = RunStopped if isinstance(error, RunStopped) else RuntimeError
                 raise kind(reason_of(error)) from None
             except RayActorError as error:
                 self._encoders.lost(self._address, error)
-            except RayError:  # the reply was lost with its node
+            except RayError:  # it never came, or was lost with its node
                 pass
             else:
                 return np.array(features)  # a copy, so that the shared memory is free at once

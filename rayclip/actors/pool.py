@@ -27,6 +27,8 @@ from rayclip.zeroshot import ZeroShot
 ENCODE_CALLS_AT_ONCE = 256
 CONTROL_CALLS_AT_ONCE = 1000
 STATS_TIMEOUT_S = 1.0
+CONTROL = "control"  # calls of this group do not wait for frames to be encoded
+SILENT_S = 15.0  # without an answer, after which an encoder gets no more frames
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Pool:
             max_restarts=-1,
             max_task_retries=-1,
             max_concurrency=ENCODE_CALLS_AT_ONCE,
+            concurrency_groups={CONTROL: 4},
             scheduling_strategy="SPREAD",
         )
         content = None if checkpoint is None else ray.put(checkpoint)
@@ -71,6 +74,7 @@ class Pool:
         }
         self._placing = [asyncio.ensure_future(self._placed(handle)) for handle in self._handles]
         self._up: dict[int, str] = {}
+        self._answered: dict[int, float] = {}
         self._reasons: list[str] = []
         self._stop_reason: str | None = None
         self._groups: dict[str, _Group] = {}
@@ -81,19 +85,25 @@ class Pool:
         metrics = RunMetrics(settings.spec.model_name, resources.encoders)
         self._recording = asyncio.ensure_future(self._record(metrics))
 
-    async def encoders(self) -> list[EncoderAddress]:
-        """Wait until an encoder is up, and give all that are.
+    async def encoders(self, without: frozenset[int] = frozenset()) -> list[EncoderAddress]:
+        """Wait until an encoder is up, and give all that are; none where there can be no more.
+
+        Those that are silent, as when their nodes are gone, are left out while others answer.
 
         Raises:
             RunStopped: none can start.
         """
         self._collect_started()
-        while not self._up:
+        while not (up := [i for i in self._up if i not in without]):
+            if not self._starting and self._up:
+                return []
             if not self._starting:
                 raise RunStopped(self._reasons[-1])
             await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
             self._collect_started()
-        return [EncoderAddress(i, self._handles[i], node_id) for i, node_id in self._up.items()]
+        now = time.monotonic()
+        answering = [i for i in up if now - self._answered[i] < SILENT_S]
+        return [EncoderAddress(i, self._handles[i], self._up[i]) for i in answering or up]
 
     async def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
         """Let an encoder encode texts."""
@@ -143,9 +153,7 @@ class Pool:
         """How far the run is; encoders that do not answer in time count as last seen."""
         self._collect_started()
         up = 0
-        asked = {
-            asyncio.ensure_future(_awaited(self._handles[i].report.remote())): i for i in self._up
-        }
+        asked = {asyncio.ensure_future(_report(self._handles[i])): i for i in self._up}
         if asked:
             answered, late = await asyncio.wait(asked, timeout=STATS_TIMEOUT_S)
             for task in late:
@@ -154,6 +162,7 @@ class Pool:
                 if task.exception() is None:
                     up += 1
                     encoder, report = asked[task], task.result()
+                    self._answered[encoder] = time.monotonic()
                     self._stats[encoder, report.process] = report.work
                     self._waiting[encoder] = report.waiting
         work = [BatchStats() for _ in self._handles]
@@ -185,10 +194,10 @@ class Pool:
 
     async def _placed(self, handle: Any) -> None:
         with suppress(RayError):  # whoever waits for it to be up will see
-            await handle.placed.remote()
+            await handle.placed.options(concurrency_group=CONTROL).remote()
 
     async def _ready(self, handle: Any) -> str:
-        node_id: str = await handle.ready.remote()
+        node_id: str = await handle.ready.options(concurrency_group=CONTROL).remote()
         return node_id
 
     def _collect_started(self) -> None:
@@ -197,6 +206,7 @@ class Pool:
             error = task.exception()
             if error is None:
                 self._up[index] = task.result()
+                self._answered[index] = time.monotonic()
             else:
                 self._reasons.append(reason_of(error))
 
@@ -228,6 +238,6 @@ def reason_of(error: BaseException) -> str:
     return f"{str(error).strip().partition(chr(10))[0] or type(error).__name__}"
 
 
-async def _awaited(reply: Any) -> EncoderReport:
-    answer: EncoderReport = await reply
+async def _report(handle: Any) -> EncoderReport:
+    answer: EncoderReport = await handle.report.options(concurrency_group=CONTROL).remote()
     return answer
