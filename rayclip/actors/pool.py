@@ -65,9 +65,10 @@ class Pool:
             concurrency_groups={CONTROL: 4},
             scheduling_strategy="SPREAD",
         )
-        content = None if checkpoint is None else ray.put(checkpoint)
+        # Held on to: an encoder that is started again needs its arguments again.
+        self._content = None if checkpoint is None else ray.put(checkpoint)
         self._handles: list[Any] = [
-            encoder.remote(settings, content) for _ in range(resources.encoders)
+            encoder.remote(settings, self._content) for _ in range(resources.encoders)
         ]
         self._starting = {
             asyncio.ensure_future(self._ready(handle)): i for i, handle in enumerate(self._handles)

@@ -13,7 +13,17 @@ import numpy as np
 import psutil
 import pytest
 import shapes
-from commands import alive, family, finish, rayclip, start_rayclip, title, wait_until, workers
+from commands import (
+    ON_LOOPBACK,
+    alive,
+    family,
+    finish,
+    rayclip,
+    start_rayclip,
+    title,
+    wait_until,
+    workers,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -78,6 +88,27 @@ def test_all_videos_come_out_with_the_same_bits_after_a_kill(
     for clip in clips:
         assert features(clip, tmp_path).read_bytes() == undisturbed
     assert "Traceback" not in ended.stderr
+
+
+def test_an_encoder_on_a_cluster_comes_back_with_the_checkpoint_that_was_sent_to_it(
+    clips: list[Path], cluster: str, tmp_path: Path
+) -> None:
+    words = [*command(clips, tmp_path), "--device", "cpu", "--address", cluster]
+    with start_rayclip(*words, env=ON_LOOPBACK) as running:
+        wait_until(lambda: finished(tmp_path) >= 3, "three videos", running)
+        for encoder in encoders_of(cluster):
+            encoder.kill()
+        assert finished(tmp_path) < COPIES, "the kill came too late to prove anything"
+        ended = finish(running)
+    assert ended.status == 0, ended.stderr
+    assert finished(tmp_path) == COPIES
+
+
+def encoders_of(cluster: str) -> list[psutil.Process]:
+    """Those whose raylet works in the temporary folder of this cluster."""
+    folder = f"/tmp/rc-{cluster.partition(':')[2]}/"
+    running = [p for p in psutil.process_iter() if title(p).startswith(ENCODER)]
+    return [p for p in running if any(folder in title(parent) for parent in p.parents())]
 
 
 def test_a_group_whose_worker_was_killed_keeps_what_it_had_committed(
