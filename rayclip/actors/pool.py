@@ -56,15 +56,16 @@ class Pool:
     def __init__(
         self, settings: EncoderSettings, resources: EncoderResources, checkpoint: bytes | None
     ) -> None:
-        encoder = ray.remote(Encoder).options(
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus,
-            max_restarts=-1,
-            max_task_retries=-1,
-            max_concurrency=ENCODE_CALLS_AT_ONCE,
-            concurrency_groups={CONTROL: 4},
-            scheduling_strategy="SPREAD",
-        )
+        options: dict[str, Any] = {
+            "num_cpus": resources.cpus,
+            "num_gpus": resources.gpus,
+            "max_restarts": -1,
+            "max_task_retries": -1,
+            "max_concurrency": ENCODE_CALLS_AT_ONCE,
+            "concurrency_groups": {CONTROL: 4},
+            "scheduling_strategy": "SPREAD",
+        }
+        encoder = ray.remote(**options)(Encoder)
         # Held on to: an encoder that is started again needs its arguments again.
         self._content = None if checkpoint is None else ray.put(checkpoint)
         self._handles: list[Any] = [
