@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from rayclip.errors import RayclipError, UsageError
+from rayclip.folder_commands import failures, status
 from rayclip.interrupts import Terminated, end_on_signals
 from rayclip.messages import say_to_user
-from rayclip.settings import Settings, extraction_fps_of
-from rayclip.words import options_of, texts_of
+from rayclip.settings import Settings, extraction_fps_of, storage_options_of
+from rayclip.words import names_of, options_of, texts_of
 
 SOME_FAILED = 1
 INTERRUPTED = 130
@@ -46,18 +47,12 @@ def root(
 
 def _option(name: str, text: str) -> Any:
     VALUES.append(name)
-    return typer.Option(*_names(name), help=text)
+    return typer.Option(*names_of(name), help=text)
 
 
 def _switch(name: str, text: str) -> Any:
     SWITCHES.append(name)
-    return typer.Option(*_names(name), help=text)
-
-
-def _names(name: str) -> list[str]:
-    """An option can be written with ``-`` or ``_`` between its words."""
-    dashed = f"--{name.replace('_', '-')}"
-    return [dashed, f"--{name}"] if "_" in name else [dashed]
+    return typer.Option(*names_of(name), help=text)
 
 
 class Words(TyperCommand):
@@ -189,7 +184,7 @@ def extract(
             encoders=encoders,
             overwrite=overwrite,
             max_attempts=max_attempts,
-            storage_options=_storage_options(storage_options),
+            storage_options=storage_options_of(storage_options),
             verbose=verbose,
         )
         from rayclip.pipeline import run_extraction
@@ -226,6 +221,16 @@ def _exit_statuses() -> Iterator[None]:
     raise typer.Exit(status)
 
 
+def _in_sentences(command: Callable[..., None]) -> Callable[..., None]:
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with _exit_statuses():
+            _stand_somewhere()
+            command(*args, **kwargs)
+
+    return run
+
+
 def _let_go_of_standard_output() -> None:
     """Where it cannot be written, Python would complain once more at the very end."""
     try:
@@ -241,13 +246,5 @@ def _stand_somewhere() -> None:
         raise UsageError("The working folder does not exist any more: change to another.") from None
 
 
-def _storage_options(text: str | None) -> dict[str, Any]:
-    if text is None:
-        return {}
-    try:
-        options = json.loads(text)
-    except ValueError:
-        options = None
-    if not isinstance(options, dict):
-        raise UsageError('storage_options must be a JSON object such as {"anon": true}.')
-    return options
+for _command in (status, failures):
+    app.command()(_in_sentences(_command))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import PurePosixPath
-from typing import TextIO
+from typing import BinaryIO, TextIO
 from urllib.parse import unquote, urlsplit
 
 import fsspec
@@ -78,14 +78,26 @@ def _listed(path: str, settings: Settings) -> Iterator[str]:
         elif PurePosixPath(path).suffix == ".parquet":
             yield from _parquet_rows(path, settings)
         else:
-            with fsspec.open(path, "rt", encoding="utf-8-sig", **settings.storage_options) as file:
-                yield from _lines(file)
+            with fsspec.open(path, "rb", **settings.storage_options) as file:
+                yield from _lines(_text(file))
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(f"The list of videos {path} cannot be read: {error}.") from error
 
 
+def fits_a_line(video: str) -> bool:
+    """Whether a text list can hold this input: :func:`_lines` gives it back as it was."""
+    return bool(video) and video == video.strip() and "\n" not in video and "\r" not in video
+
+
+def _text(file: BinaryIO) -> TextIO:
+    """Bytes that are not UTF-8 stand for themselves, as in the names of files."""
+    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape")
+
+
 def _lines(file: TextIO) -> Iterator[str]:
     for line in file:
+        if "\0" in line:
+            raise ValueError("there are zero bytes in it, so that it is no UTF-8 text")
         if video := line.strip():
             yield video
 
@@ -93,7 +105,7 @@ def _lines(file: TextIO) -> Iterator[str]:
 @cache
 def _standard_input() -> str:
     """Standard input can be read only once, but the list is passed over more than once."""
-    return sys.stdin.read()
+    return _text(sys.stdin.buffer).read()
 
 
 def _parquet_rows(path: str, settings: Settings) -> Iterator[str]:

@@ -42,6 +42,8 @@ def run_record(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
         "device": settings.device,
         "batch_size": settings.batch_size,
         "compile": settings.compile,
+        "on_extraction": settings.on_extraction,
+        "naming": settings.naming,
         "python": platform.python_version(),
         "versions": {package: _version(package) for package in PACKAGES},
     }

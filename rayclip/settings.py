@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -154,3 +155,20 @@ def extraction_fps_of(value: str | int | float | Fraction | None) -> Fraction | 
             f"extraction_fps must be a number above zero, and at most {LARGEST_FPS}, such as 5, "
             f"2.5 or 30000/1001, not {value!r}."
         ) from None
+
+
+def storage_options_of(text: str | None) -> dict[str, Any]:
+    """A user's JSON object; None stands for none.
+
+    Raises:
+        UsageError: it is no JSON object.
+    """
+    if text is None:
+        return {}
+    try:
+        options = json.loads(text)
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise UsageError('storage_options must be a JSON object such as {"anon": true}.')
+    return options

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import fsspec
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rayclip.errors import UsageError
 from rayclip.formats import SUFFIXES, FileFormat, file_format
+from rayclip.listing import StoredFile, local_files, modified_of
 from rayclip.whole_files import write_whole
 
 FEATURES = "_clip"
@@ -47,6 +48,8 @@ class DoneVideos:
     """Which videos of a folder are complete, as 16 bytes each.
 
     Attributes:
+        hashes: of their names, in ascending order.
+        frames: of all of them together.
         begun: hashes of the names of all that have a features file, in any format and state.
     """
 
@@ -56,18 +59,19 @@ class DoneVideos:
         frames: NDArray[np.uint64],
         begun: NDArray[np.uint64],
     ) -> None:
-        self._hashes = hashes
+        self.hashes = hashes
         self._frames = frames
+        self.frames = int(frames.sum())
         self.begun = begun
 
     def __len__(self) -> int:
-        return len(self._hashes)
+        return len(self.hashes)
 
     def frames_of(self, name: str) -> int | None:
         """The number of frames of a complete video; None where it is not complete."""
         wanted = np.uint64(name_hash(name))
-        place = int(np.searchsorted(self._hashes, wanted))
-        if place == len(self._hashes) or self._hashes[place] != wanted:
+        place = int(np.searchsorted(self.hashes, wanted))
+        if place == len(self.hashes) or self.hashes[place] != wanted:
             return None
         return int(self._frames[place])
 
@@ -155,11 +159,15 @@ class OutputFolder:
         whole = [self._files.size((), "float64"), sizes[1]]
         return frames if sizes == [*whole, self._files.features_size(frames, self._dim)] else None
 
-    def done(self) -> DoneVideos:
-        """List the folder once and find every complete video."""
+    def done(self, listing: Iterable[StoredFile] | None = None) -> DoneVideos:
+        """Find every complete video in one listing of the folder.
+
+        Args:
+            listing: what :meth:`arrays` gives, handed on; None lists the folder.
+        """
         found = {kind: (array("Q"), array("Q")) for kind in (FPS, TIMESTAMPS, FEATURES)}
         begun = array("Q")
-        for file, size in self._arrays():
+        for file, size, _ in self.arrays() if listing is None else listing:
             for suffix in SUFFIXES:
                 if file.endswith(FEATURES + suffix):
                     begun.append(name_hash(file.removesuffix(FEATURES + suffix)))
@@ -182,6 +190,15 @@ class OutputFolder:
         whole = (frames > 0) & (features[1][in_features] == np.array(expected, np.uint64))
         whole &= np.isin(both, fps[0][fps[1] == self._files.size((), "float64")])
         return DoneVideos(both[whole], frames[whole], np.frombuffer(begun, np.uint64))
+
+    def open(self, file: str) -> IO[bytes]:
+        """Open one of its files for reading."""
+        opened: IO[bytes] = self._fs.open(self._path(file), "rb")
+        return opened
+
+    def modified(self, file: str) -> float | None:
+        """When one of its files was written, in seconds since 1970, where the storage tells."""
+        return modified_of(self._fs.info(self._path(file)))
 
     def read_run(self) -> dict[str, Any] | None:
         """What ``run.json`` says; None where there is none.
@@ -241,16 +258,21 @@ class OutputFolder:
     def _file(self, name: str, kind: str) -> str:
         return name + kind + self._files.suffix
 
-    def _arrays(self) -> Iterator[tuple[str, int]]:
-        """Paths in this folder and sizes of all arrays, streamed where it is local."""
+    def arrays(self) -> Iterator[StoredFile]:
+        """List the files of all arrays, streamed where the folder is local.
+
+        Raises:
+            UsageError: it cannot be listed.
+        """
         try:
             if isinstance(self._fs, LocalFileSystem):
-                yield from _local_files(self._root, "")
+                yield from local_files(self._root, SUFFIXES)
                 return
             self._fs.invalidate_cache(self._root)
             depth = None if self._nested else 1
             for path, entry in self._fs.find(self._root, maxdepth=depth, detail=True).items():
-                yield path.removeprefix(self._root).lstrip("/"), int(entry["size"] or 0)
+                file = path.removeprefix(self._root).lstrip("/")
+                yield StoredFile(file, int(entry["size"] or 0), modified_of(entry))
         except FileNotFoundError:
             return
         except OSError as error:
@@ -266,16 +288,3 @@ def model_folder(output_path: str, model_name: str) -> str:
 def name_hash(name: str) -> int:
     """64 bits of a name, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")
-
-
-def _local_files(root: str, folder: str) -> Iterator[tuple[str, int]]:
-    with os.scandir(os.path.join(root, folder)) as entries:
-        for entry in entries:
-            path = os.path.join(folder, entry.name)
-            try:
-                if entry.is_dir():
-                    yield from _local_files(root, path)
-                elif entry.name.endswith(SUFFIXES):
-                    yield path, entry.stat().st_size
-            except FileNotFoundError:  # another run took it away meanwhile
-                continue

@@ -83,6 +83,12 @@ def items_of(key: str, value: str) -> list[str]:
     return items
 
 
+def names_of(option: str) -> list[str]:
+    """An option can be written with ``-`` or ``_`` between its words."""
+    dashed = f"--{_dashed(option)}"
+    return [dashed, f"--{option}"] if "_" in option else [dashed]
+
+
 def texts_of(value: str) -> list[str]:
     """What ``pred_texts`` holds: a list in brackets, or one text."""
     return items_of("pred_texts", value)

@@ -1,12 +1,17 @@
 """The videos of a run: arguments first, then a list."""
 
+import io
+import os
 from pathlib import Path
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from rayclip import inputs
 from rayclip.errors import UsageError
 from rayclip.inputs import absolute, iter_videos, stem
 from rayclip.settings import Settings
@@ -87,6 +92,25 @@ def test_a_list_can_be_read_again(tmp_path: Path) -> None:
 def test_arguments_are_given_before_the_list_is_opened(tmp_path: Path) -> None:
     settings = Settings(video_paths=("a.mp4",), file_with_video_paths=str(tmp_path / "nowhere"))
     assert next(iter_videos(settings)) == "a.mp4"
+
+
+@pytest.mark.parametrize("way", ["file", "standard-input"])
+def test_names_in_a_list_need_not_be_utf8(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = text_list(tmp_path, b"\xef\xbb\xbfcaf\xe9.mp4\n\xc3\xbc.mp4\n")
+    if way == "standard-input":
+        monkeypatch.setattr("sys.stdin", listed.open())
+        inputs._standard_input.cache_clear()
+    found = videos(list_file=listed if way == "file" else "-")
+    inputs._standard_input.cache_clear()
+    assert list(map(os.fsencode, found)) == [b"caf\xe9.mp4", "ü.mp4".encode()]
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+def test_a_name_fits_a_line_if_it_is_read_back_as_it_was(video: str) -> None:
+    lines = inputs._lines(inputs._text(io.BytesIO(os.fsencode(f"x\n{video}\n"))))
+    assert (list(lines) == ["x", video]) == inputs.fits_a_line(video)
 
 
 # ---- what is refused ----

@@ -22,7 +22,8 @@ COMMANDS = [
     for line in block.splitlines()
     if language == "bash" and line.startswith("rayclip ")
 ]
-HERE = [command for command in COMMANDS if "--address auto" not in command]
+READING = [command for command in COMMANDS if not command.startswith("rayclip extract")]
+HERE = [command for command in COMMANDS if command not in READING and "auto" not in command]
 ON_A_CLUSTER = [command for command in COMMANDS if "--address auto" in command]
 PYTHON = [block for language, block in BLOCKS if language == "python"]
 
@@ -63,6 +64,13 @@ def test_a_command_of_the_tour_on_a_cluster(command: str, cluster: str, tmp_path
     ended = rayclip(*words, "--output-path", tmp_path, env=ON_LOOPBACK)
     assert ended.status == 0, ended.stderr
     assert len(list(tmp_path.glob("clip/demo/*_clip.npy"))) == 2
+
+
+@pytest.mark.parametrize("command", READING)
+def test_a_command_that_reads_what_the_tour_made(command: str) -> None:
+    ended = call(*shlex.split(command.partition("|")[0])[1:])
+    assert ended.status == 0, ended.stderr
+    assert ended.stderr == ""
 
 
 @pytest.mark.parametrize("block", PYTHON)

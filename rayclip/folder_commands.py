@@ -1,0 +1,71 @@
+"""The words of the commands that read an output folder; each is a call."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from rayclip.messages import say_to_user
+from rayclip.settings import Settings, storage_options_of
+from rayclip.words import names_of
+
+NOT_ALL_WELL = 1
+
+Output = Annotated[
+    str, typer.Argument(help="An output_path, or a model's folder in it: a path or an fsspec URL.")
+]
+StorageOptions = Annotated[
+    str | None, typer.Option(*names_of("storage_options"), help="For fsspec, as a JSON object.")
+]
+
+
+def status(
+    output: Output,
+    video_paths: Annotated[
+        list[str] | None, typer.Argument(help="Videos of the run, to tell how many are left.")
+    ] = None,
+    file_with_video_paths: Annotated[
+        str | None,
+        typer.Option(
+            *names_of("file_with_video_paths"), help="The run's list, to tell how many are left."
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Open every file and name those that are damaged.")
+    ] = False,
+    storage_options: StorageOptions = None,
+) -> None:
+    """Say what an output folder holds, of a running job too.
+
+    Done, failed by code, left of the list if it is given, rate and settings.
+
+    Exit status: 0 read, 1 --verify found damaged files, 2 the command was wrong.
+    """
+    from rayclip.status import show_status
+
+    settings = Settings(
+        video_paths=tuple(video_paths or ()),
+        file_with_video_paths=file_with_video_paths,
+        storage_options=storage_options_of(storage_options),
+    )
+    has_list = bool(video_paths) or file_with_video_paths is not None
+    if show_status(output, settings, has_list, verify, sys.stdout):
+        raise typer.Exit(NOT_ALL_WELL)
+
+
+def failures(output: Output, storage_options: StorageOptions = None) -> None:
+    """Print the failed inputs of a run, one per line, to be tried again.
+
+    rayclip failures OUTPUT | rayclip extract --file-with-video-paths - ...
+
+    Exit status: 0 all are printed, 1 some cannot stand in a list, 2 the command was wrong.
+    """
+    from rayclip.failed_inputs import write_failed
+
+    left_out = write_failed(output, storage_options_of(storage_options), sys.stdout.buffer)
+    for video in left_out:
+        say_to_user(f"rayclip: no line of a list can hold {video!r}: give it as an argument.")
+    if left_out:
+        raise typer.Exit(NOT_ALL_WELL)

@@ -1,0 +1,97 @@
+"""Output folders as they are found: which there are, opened as their ``run.json`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import fsspec
+
+from rayclip.errors import UsageError
+from rayclip.formats import FileFormat, file_format
+from rayclip.storage import RUN_FILE, OutputFolder
+
+
+class Recorded(NamedTuple):
+    """The features of one model, and how they were made.
+
+    Attributes:
+        folder: where they are.
+        files: the format of their files.
+        run: what ``run.json`` says.
+    """
+
+    folder: OutputFolder
+    files: FileFormat
+    run: dict[str, Any]
+
+    @property
+    def dim(self) -> int:
+        """Features per frame."""
+        return int(self.run["dim"])
+
+    @property
+    def naming(self) -> str:
+        """How the files are called, ``stem`` or ``path``."""
+        return str(self.run.get("naming", "stem"))
+
+
+def model_folders(output_path: str, storage_options: Mapping[str, Any]) -> list[str]:
+    """The folders with a ``run.json``: this one, or those of the models in an ``output_path``.
+
+    Raises:
+        UsageError: there is none, or the storage cannot be read.
+    """
+    base = output_path if output_path.endswith("/") else f"{output_path}/"
+    try:
+        fs, root = fsspec.core.url_to_fs(output_path, **storage_options)
+        if _is_there(fs, f"{root}/{RUN_FILE}"):
+            return [output_path]
+        names = sorted(path.rstrip("/").rpartition("/")[2] for path in _entries(fs, f"{root}/clip"))
+        found = [name for name in names if _is_there(fs, f"{root}/clip/{name}/{RUN_FILE}")]
+    except Exception as error:  # each storage has exceptions of its own
+        raise UsageError(f"The folder {output_path} cannot be read: {error}.") from error
+    if not found:
+        raise UsageError(
+            f"{output_path} has no {RUN_FILE}, and no clip/MODEL in it has one: name the "
+            "output_path of a run that has begun to save features."
+        )
+    return [f"{base}clip/{name}" for name in found]
+
+
+def open_recorded(url: str, storage_options: Mapping[str, Any]) -> Recorded:
+    """Open the features of one model.
+
+    Raises:
+        UsageError: ``run.json`` is damaged.
+    """
+    run = OutputFolder(url, 1, storage_options).read_run() or {}
+    try:
+        dim = int(run["dim"])
+        files = file_format(run.get("on_extraction", "save_numpy"), run["feature_dtype"])
+        files.features_size(1, dim)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{url}/{RUN_FILE} is damaged ({error!r}): remove it.") from error
+    nested = run.get("naming") == "path"
+    return Recorded(OutputFolder(url, dim, storage_options, files, nested), files, run)
+
+
+def shown(text: str) -> str:
+    """A name on a line of its own, whatever is in it."""
+    return text if text.isprintable() else repr(text)
+
+
+def _is_there(fs: Any, path: str) -> bool:
+    try:
+        fs.info(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _entries(fs: Any, path: str) -> list[str]:
+    try:
+        entries: list[str] = fs.ls(path, detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return entries

@@ -1,0 +1,209 @@
+"""``rayclip status --verify``: every file is opened, and none is believed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import call
+from output_folders import DIM, a_run, commit
+
+from rayclip.recorded import open_recorded
+from rayclip.storage import OutputFolder
+from rayclip.verify import AHEAD, Damage, verify
+
+FRAMES = 3
+
+
+def folder_of(tmp_path: Path, suffix: str) -> tuple[OutputFolder, Path]:
+    folder = a_run(tmp_path, pickled=suffix == ".pkl")
+    for name in ("cat", "dog"):
+        commit(folder, name, FRAMES)
+    return folder, tmp_path / "clip/demo"
+
+
+def damages(model: Path) -> list[Damage]:
+    return [damage for damage in verify(open_recorded(str(model), {})) if damage is not None]
+
+
+def write(path: Path, values: Any) -> None:
+    if path.suffix == ".npy":
+        np.save(path, values)
+    else:
+        path.write_bytes(pickle.dumps(values, protocol=4))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".pkl"])
+def test_whole_files_are_not_damaged(suffix: str, tmp_path: Path) -> None:
+    _, model = folder_of(tmp_path, suffix)
+    assert list(verify(open_recorded(str(model), {}))) == [None, None]
+
+
+def test_a_video_need_not_tell_its_rate(tmp_path: Path) -> None:
+    _, model = folder_of(tmp_path, ".npy")
+    np.save(model / "cat_fps.npy", np.array(np.nan))
+    assert damages(model) == []
+
+
+def not_finite() -> np.ndarray:
+    values = np.ones((FRAMES, DIM), np.float32)
+    values[-1, -1] = np.nan
+    return values
+
+
+WRONG: list[tuple[str, Callable[[], Any], str]] = [
+    ("_clip", lambda: np.ones((FRAMES, DIM + 1), np.float32), r"shape is \(3, 5\) and not \(T, 4"),
+    ("_clip", lambda: np.ones(FRAMES * DIM, np.float32), r"shape is \(12,\)"),
+    ("_clip", lambda: np.ones((0, DIM), np.float32), r"shape is \(0, 4\)"),
+    ("_clip", lambda: np.ones((FRAMES, DIM)), "numbers are float64 and not float32"),
+    ("_clip", not_finite, "not all of its numbers are finite"),
+    ("_timestamps_ms", lambda: np.ones(FRAMES + 1), r"shape is \(4,\) and not \(3,\)"),
+    ("_timestamps_ms", lambda: np.full(FRAMES, np.inf), "not all of its numbers are finite"),
+    ("_timestamps_ms", lambda: np.ones(FRAMES, np.int64), "numbers are int64"),
+    ("_fps", lambda: np.ones(1), r"shape is \(1,\) and not \(\)"),
+]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".pkl"])
+@pytest.mark.parametrize(("kind", "values", "reason"), WRONG)
+def test_wrong_arrays_are_named_with_what_is_wrong(
+    kind: str, values: Callable[[], Any], reason: str, suffix: str, tmp_path: Path
+) -> None:
+    _, model = folder_of(tmp_path, suffix)
+    write(model / f"cat{kind}{suffix}", values())
+    (damage,) = damages(model)
+    assert damage.file == f"cat{kind}{suffix}"
+    assert re.search(reason, damage.reason), damage.reason
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".pkl"])
+@pytest.mark.parametrize("kind", ["_clip", "_timestamps_ms", "_fps"])
+@pytest.mark.parametrize("size", [0, 5, 60, -1])
+def test_truncated_files_are_damaged(size: int, kind: str, suffix: str, tmp_path: Path) -> None:
+    _, model = folder_of(tmp_path, suffix)
+    path = model / f"cat{kind}{suffix}"
+    os.truncate(path, size if size >= 0 else path.stat().st_size + size)
+    assert [damage.file for damage in damages(model)] == [path.name]
+
+
+@pytest.mark.parametrize("content", [b"garbage" * 30, b"\0" * 200, b"\x93NUMPY\x01\x00\xff\xff{"])
+@pytest.mark.parametrize("suffix", [".npy", ".pkl"])
+def test_files_of_something_else_are_damaged(content: bytes, suffix: str, tmp_path: Path) -> None:
+    _, model = folder_of(tmp_path, suffix)
+    (model / f"cat_clip{suffix}").write_bytes(content)
+    assert [damage.file for damage in damages(model)] == [f"cat_clip{suffix}"]
+
+
+def test_more_bytes_than_the_header_says_are_damage(tmp_path: Path) -> None:
+    _, model = folder_of(tmp_path, ".npy")
+    with (model / "cat_clip.npy").open("ab") as file:
+        file.write(b"\0")
+    assert damages(model) == [Damage("cat_clip.npy", "there is more in it than its header says")]
+
+
+@pytest.mark.parametrize("kind", ["_timestamps_ms", "_fps"])
+def test_a_missing_neighbour_is_damage(kind: str, tmp_path: Path) -> None:
+    _, model = folder_of(tmp_path, ".npy")
+    (model / f"cat{kind}.npy").unlink()
+    assert damages(model) == [Damage(f"cat{kind}.npy", "it is missing")]
+
+
+def test_a_video_that_is_being_made_again_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, model = folder_of(tmp_path, ".npy")
+    recorded = open_recorded(str(model), {})
+    before = list(recorded.folder.arrays())
+    monkeypatch.setattr(recorded.folder, "arrays", lambda: iter(before))
+    folder.discard(["cat"])
+    assert list(verify(recorded)) == [None, None]
+
+
+# ---- files that were made to do harm ----
+
+
+class Harm:
+    """Unpickled without care, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_that_is_code_is_not_run(tmp_path: Path) -> None:
+    _, model = folder_of(tmp_path, ".pkl")
+    mark = tmp_path / "harm"
+    (model / "cat_clip.pkl").write_bytes(pickle.dumps(Harm(mark)))
+    (damage,) = damages(model)
+    assert "which no array needs" in damage.reason
+    assert not mark.exists()
+
+
+def test_code_inside_an_array_of_objects_is_not_run(tmp_path: Path) -> None:
+    for suffix in (".npy", ".pkl"):
+        _, model = folder_of(tmp_path / suffix, suffix)
+        mark = tmp_path / "harm"
+        write(model / f"cat_clip{suffix}", np.array([Harm(mark)], object))
+        (damage,) = damages(model)
+        assert damage.file == f"cat_clip{suffix}"
+        assert not mark.exists()
+
+
+def test_a_header_that_claims_much_takes_no_memory(tmp_path: Path) -> None:
+    _, model = folder_of(tmp_path, ".npy")
+    with (model / "cat_clip.npy").open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (2**50, DIM)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(b"\0" * 100)
+    (damage,) = damages(model)
+    assert damage.reason.startswith("it ends after 100 of ")
+
+
+def test_a_pickle_that_claims_much_takes_no_memory(tmp_path: Path) -> None:
+    _, model = folder_of(tmp_path, ".pkl")
+    claim = b"\x80\x04" + pickle.BINBYTES8 + (2**45).to_bytes(8, "little") + b"abc"
+    (model / "cat_clip.pkl").write_bytes(claim)
+    (damage,) = damages(model)
+    assert damage.reason.startswith("it is no whole pickle")
+
+
+# ---- the command ----
+
+
+def test_the_command_names_each_damaged_file_and_ends_with_1(tmp_path: Path) -> None:
+    _, model = folder_of(tmp_path, ".npy")
+    os.truncate(model / "dog_clip.npy", 150)
+    (model / "cat_fps.npy").unlink()
+    ended = call("status", tmp_path, "--verify")
+    assert ended.status == 1
+    lines = [line for line in ended.stdout.splitlines() if line.startswith("  damaged")]
+    assert sorted(lines) == [
+        f"  damaged   {model}/cat_fps.npy: it is missing",
+        f"  damaged   {model}/dog_clip.npy: it ends after 22 of 48 bytes of numbers",
+    ]
+    assert "2 videos opened, 2 damaged" in ended.stdout
+
+
+def test_whole_folders_end_with_0(tmp_path: Path) -> None:
+    folder_of(tmp_path, ".npy")
+    ended = call("status", tmp_path, "--verify")
+    assert ended.status == 0
+    assert "2 videos opened, 0 damaged" in ended.stdout
+
+
+def test_many_videos_are_gone_through_in_their_order(tmp_path: Path) -> None:
+    folder = a_run(tmp_path)
+    for number in range(AHEAD + 10):
+        commit(folder, f"v{number}")
+    model = tmp_path / "clip/demo"
+    for number in (3, AHEAD + 5):
+        (model / f"v{number}_fps.npy").unlink()
+    assert {damage.file for damage in damages(model)} == {"v3_fps.npy", f"v{AHEAD + 5}_fps.npy"}
