@@ -23,7 +23,9 @@ COMMANDS = [
     if language == "bash" and line.startswith("rayclip ")
 ]
 READING = [command for command in COMMANDS if not command.startswith("rayclip extract")]
-HERE = [command for command in COMMANDS if command not in READING and "auto" not in command]
+HERE = [
+    command for command in COMMANDS if command not in READING and "--address auto" not in command
+]
 ON_A_CLUSTER = [command for command in COMMANDS if "--address auto" in command]
 PYTHON = [block for language, block in BLOCKS if language == "python"]
 
