@@ -1,0 +1,103 @@
+"""When so much fails alike that the videos cannot be what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from rayclip.breaker import WINDOW, CircuitBreaker
+from rayclip.errors import RunStopped
+from rayclip.results import Failure, VideoResult
+
+HALF = WINDOW // 2
+
+
+def results(codes: Iterable[str | None]) -> list[VideoResult]:
+    """Videos v0, v1, …: done, or failed with a code."""
+    return [
+        VideoResult(f"v{i}", 0, Failure(f"v{i}", "read", code, "no route to host", 1))
+        if code
+        else VideoResult(f"v{i}", 3)
+        for i, code in enumerate(codes)
+    ]
+
+
+def stops_at(codes: Iterable[str | None], known: dict[str, str] | None = None) -> int | None:
+    """How many results were counted when the run was stopped; None where it was not."""
+    breaker = CircuitBreaker(known or {})
+    for number, result in enumerate(results(codes), start=1):
+        try:
+            breaker.add(result)
+        except RunStopped:
+            return number
+    return None
+
+
+BAD, GOOD, OTHER = ["read_failed"], [None], ["not_a_video"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "stops"),
+    [
+        (BAD * WINDOW, WINDOW),
+        (BAD * (WINDOW - 1), None),
+        (BAD * 12, None),
+        (GOOD * HALF + BAD * HALF, None),
+        (GOOD * HALF + BAD * (HALF + 1), WINDOW + 1),
+        (BAD * (HALF + 1) + GOOD * (HALF - 1), None),
+        (BAD * (HALF + 1) + GOOD * (HALF - 2) + BAD, WINDOW),
+        ((BAD + OTHER) * 1000, None),
+        ((BAD + BAD + OTHER) * 1000, WINDOW),
+        ((BAD + GOOD) * 1000, None),
+        (GOOD * 10_000 + BAD * 1000, 10_000 + HALF + 1),
+        (BAD * HALF + GOOD * WINDOW + BAD * HALF + GOOD * WINDOW, None),
+    ],
+    ids=[
+        "all",
+        "all of a smaller run",
+        "a small folder of garbage",
+        "half",
+        "over half",
+        "over half, seen only when a good one comes",
+        "over half, among them the last",
+        "two codes by turns",
+        "one code twice as often",
+        "every other",
+        "a storage goes away late",
+        "twice in a long run",
+    ],
+)
+def test_over_half_of_the_last_two_hundred_with_one_code(
+    codes: list[str | None], stops: int | None
+) -> None:
+    assert stops_at(codes) == stops
+
+
+def test_videos_that_failed_alike_before_tell_nothing() -> None:
+    known = {f"v{i}": "read_failed" for i in range(1000)}
+    assert stops_at(BAD * 1000, known) is None
+    assert stops_at(BAD * 1000 + BAD * WINDOW, known) == 1000 + WINDOW
+
+
+def test_videos_that_failed_otherwise_before_are_counted() -> None:
+    assert stops_at(BAD * WINDOW, {f"v{i}": "not_found" for i in range(1000)}) == WINDOW
+
+
+def test_the_sentence_says_what_failed_how_often_why_and_what_to_do() -> None:
+    breaker = CircuitBreaker({})
+    *before, last = results(BAD * WINDOW)
+    for result in before:
+        breaker.add(result)
+    with pytest.raises(RunStopped) as caught:
+        breaker.add(last)
+    sentence = str(caught.value)
+    for words in (
+        "200 of the last 200 videos",
+        "read_failed (stage read)",
+        "v199",
+        "no route to host",
+        "the same command again",
+    ):
+        assert words in sentence
+    assert caught.value.exit_status == 3
