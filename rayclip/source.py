@@ -12,13 +12,15 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from typing import Any, BinaryIO
+from functools import partial
+from typing import Any, BinaryIO, TypeGuard
 
-import fsspec
-from fsspec.caching import BackgroundBlockCache
 from fsspec.spec import AbstractBufferedFile
 
 from rayclip.errors import BadVideo, VideoError
+from rayclip.faults import Fault, fault_of, passes, reason
+from rayclip.patience import persistently
+from rayclip.remote import BLOCK_BYTES, open_remote
 
 VideoSource = str | os.PathLike[str] | BinaryIO
 """A local path, an fsspec URL, or a binary file object that is read forward."""
@@ -28,15 +30,6 @@ NO_OTHER_FILES = {"protocol_whitelist": ""}
 
 HEAD_BYTES = 1024
 PLAYLIST = re.compile(rb"\s*(#EXTM3U|ffconcat version|(<\?xml.*)?<MPD)", re.DOTALL)
-
-# Memory per open remote file: 40 MiB. libav reads forward, but first jumps to an index at the end:
-# the block of the index is read again after so many others, at most a tenth of the file.
-BLOCK_BYTES = 4 * 2**20
-BLOCKS = 10
-COMMON_CACHES = ("readahead", "bytes")  # fsspec's own choices, which lose the beginning to a jump
-
-CONNECT_TIMEOUT_S = 30.0
-SILENCE_TIMEOUT_S = 60.0
 
 FIRST_BOXES = {b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid"}
 MOST_BOXES_BYTES = 2**20  # an index further on than that counts as last
@@ -134,7 +127,8 @@ def readable(
 
     A file object is read from its beginning if it can seek, else from where it is, and left open.
     Remote files are read about once and not copied to disk, except mp4 files whose index comes
-    last on a storage that cannot seek.
+    last on a storage that cannot seek. What a remote storage fails to give is asked for again, but
+    for a stream that breaks off in the middle: its error has :func:`rayclip.faults.passes`.
 
     Args:
         source: a local path, an fsspec URL or a binary file object.
@@ -146,23 +140,39 @@ def readable(
         VideoError: it could not be read (stage ``read``): not the video's fault. At the end of
             the block, too, if libav took a failure for the end of the file.
     """
-    with ExitStack() as stack:
-        with _opening():
-            if isinstance(source, str | os.PathLike):
-                file = stack.enter_context(closing(_open(os.fspath(source), storage_options)))
-            else:
-                file = source
-            reader = Reader(file, moved)
-            _check_head(reader.peek(HEAD_BYTES))
-            if not reader.seekable() and _index_is_last(reader):
-                spool = stack.enter_context(tempfile.TemporaryFile())
-                reader.copy_to(spool)
-                reader = Reader(spool, moved)
+    begin = partial(_begin, source, storage_options, moved)
+    with _opening():
+        # a file object is in whatever place a failure left it
+        reader, stack = persistently(begin, passes) if _is_url(source) else begin()
+    with stack:
         try:
             yield reader
         finally:
             if reader.error is not None:
                 raise reader.error
+
+
+def _begin(
+    source: VideoSource,
+    storage_options: Mapping[str, Any],
+    moved: Callable[[], object] | None,
+) -> tuple[Reader, ExitStack]:
+    """A source at its beginning, and what is to be closed after it."""
+    with ExitStack() as stack:
+        if _is_url(source):
+            opened = open_remote(os.fspath(source), storage_options, moved)
+            file = stack.enter_context(opened)
+        elif isinstance(source, str | os.PathLike):
+            file = stack.enter_context(closing(_open_local(os.fspath(source))))
+        else:
+            file = source
+        reader = Reader(file, moved)
+        _check_head(reader.peek(HEAD_BYTES))
+        if not reader.seekable() and _index_is_last(reader):
+            spool = stack.enter_context(tempfile.TemporaryFile())
+            reader.copy_to(spool)
+            reader = Reader(spool, moved)
+        return reader, stack.pop_all()
 
 
 @contextmanager
@@ -185,8 +195,13 @@ def _opening() -> Iterator[None]:
 
 
 def _read_failed(error: BaseException) -> VideoError:
-    reason = str(error) or type(error).__name__
-    return VideoError("read", "read_failed", f"reading failed: {reason}")
+    denied = fault_of(error) in (Fault.DENIED, Fault.CREDENTIALS)
+    code = "access_denied" if denied else "read_failed"
+    return VideoError("read", code, f"reading failed: {reason(error)}")
+
+
+def _is_url(source: VideoSource) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(source, str | os.PathLike) and "://" in os.fspath(source)
 
 
 def _check_head(head: bytes) -> None:
@@ -198,56 +213,11 @@ def _check_head(head: bytes) -> None:
         )
 
 
-def _open(path: str, storage_options: Mapping[str, Any]) -> BinaryIO:
-    return _open_url(path, storage_options) if "://" in path else _open_local(path)
-
-
 def _open_local(path: str) -> BinaryIO:
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe may wait for ever
         raise BadVideo("open", "not_a_file", "this is not a regular file")
     return open(path, "rb", buffering=0)
-
-
-def _open_url(url: str, storage_options: Mapping[str, Any]) -> BinaryIO:
-    if url.lower().startswith(("http://", "https://")):
-        file = _open_http(url, storage_options)
-    else:
-        fs, path = fsspec.core.url_to_fs(url, **storage_options)
-        file = fs.open(path, "rb")
-    if isinstance(file, AbstractBufferedFile) and file.size and file.cache.name in COMMON_CACHES:
-        # not every storage's open() takes a choice of cache
-        file.cache = BackgroundBlockCache(BLOCK_BYTES, file._fetch_range, file.size, BLOCKS)
-    opened: BinaryIO = file
-    return opened
-
-
-def _open_http(url: str, storage_options: Mapping[str, Any]) -> Any:
-    """A file that can seek if the server gives ranges, else the stream of its one answer."""
-    import aiohttp  # what fsspec's http needs
-
-    # aiohttp's own is five minutes for a whole answer, however much of it has come
-    timeout = aiohttp.ClientTimeout(
-        total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S
-    )
-    client = {"timeout": timeout, **storage_options.get("client_kwargs", {})}
-    fs, path = fsspec.core.url_to_fs(url, **{**storage_options, "client_kwargs": client})
-    try:
-        file = fs.open(path, "rb")
-    except FileNotFoundError as error:  # fsspec says so of whatever goes wrong
-        cause = error.__cause__
-        if cause is None or getattr(cause, "status", None) in (404, 410):
-            raise
-        raise cause from None
-    if not file.size:
-        return file
-    try:
-        file.seek(file.size - 1)
-        file.read(1)
-    except ValueError:  # the server answers with the whole file
-        file.close()
-        return fs.open(path, "rb", block_size=0)
-    return file
 
 
 def can_seek(file: BinaryIO) -> bool:

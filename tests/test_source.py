@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import av
 import fsspec
 import pytest
+from flaky import Fate, Request, flaky
 from makers import (
     a_folder,
     an_empty_file,
@@ -28,11 +29,21 @@ from makers import (
     write_video,
 )
 
+from rayclip import patience
 from rayclip.errors import BadVideo, VideoError
-from rayclip.source import BLOCK_BYTES, BLOCKS, NO_OTHER_FILES, VideoSource, readable
+from rayclip.faults import passes
+from rayclip.patience import Patience
+from rayclip.remote import BLOCK_BYTES, BLOCKS
+from rayclip.source import NO_OTHER_FILES, VideoSource, readable
 
 COUNT = 12
 NUMBERS = list(range(COUNT))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not come to an end by itself is tried twice, and at once."""
+    monkeypatch.setattr(patience, "STORAGE", Patience(2, 60, first_s=0.01))
 
 
 def numbers_of(source: VideoSource, **options: Any) -> list[int]:
@@ -319,6 +330,7 @@ def test_a_server_without_ranges_is_read_forward(large_mov: Path) -> None:
     assert numbers == numbers_of(large_mov)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("share", [0.01, 0.5])
 def test_a_connection_that_breaks_is_no_end_of_a_video(
@@ -340,20 +352,88 @@ def test_what_a_server_does_not_have_is_not_found(tmp_path: Path, server: Server
     assert (type(error), error.stage, error.code) == (BadVideo, "open", "not_found")
 
 
-@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
-def test_what_a_server_refuses_could_not_be_read(mp4: Path, server: Server, status: int) -> None:
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_what_a_server_keeps_from_giving_could_not_be_read(
+    mp4: Path, server: Server, status: int
+) -> None:
     server.status = status
     error = failure_of(server.url(mp4))
     assert (type(error), error.stage, error.code) == (VideoError, "read", "read_failed")
     assert str(status) in str(error)
+    assert "tried 2 times" in str(error)
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_a_server_denies_is_asked_for_once(mp4: Path, server: Server, status: int) -> None:
+    server.status = status
+    error = failure_of(server.url(mp4))
+    assert (type(error), error.stage, error.code) == (VideoError, "read", "access_denied")
+    assert str(status) in str(error)
+    assert "tried" not in str(error)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_server_that_is_not_there_could_not_be_read() -> None:
     pytest.importorskip("aiohttp")
     with socket.socket() as taken:  # bound and not listening: nobody else can listen
         taken.bind(("127.0.0.1", 0))
         error = failure_of(f"http://127.0.0.1:{taken.getsockname()[1]}/a.mp4")
     assert (type(error), error.stage, error.code) == (VideoError, "read", "read_failed")
+
+
+# ---- storages that fail for a while ----
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much patience as ever, in less time."""
+    monkeypatch.setattr(patience, "STORAGE", Patience(10, 60, first_s=0.01))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("way", ["busy", "reset", "cut", "unanswered"])
+def test_a_part_that_fails_is_asked_for_again_and_no_other(large_mov: Path, way: Fate) -> None:
+    def every_fifth(request: Request) -> Fate:
+        return way if request.number % 5 == 0 else "fine"
+
+    with serving(large_mov.parent) as server, flaky(server.server_port, every_fifth) as proxy:
+        numbers = numbers_of(f"{proxy.url}/{large_mov.name}")
+    assert numbers == numbers_of(large_mov)
+    assert proxy.count(way) > 2
+    lost = proxy.count("cut", "unanswered") * BLOCK_BYTES
+    assert server.served <= 1.1 * large_mov.stat().st_size + lost
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("way", ["busy", "reset", "cut", "unanswered"])
+def test_a_file_that_cannot_be_opened_at_first_is_opened_in_the_end(
+    mp4: Path, server: Server, way: Fate, ranges: bool
+) -> None:
+    def at_first(request: Request) -> Fate:
+        return way if request.number in (1, 2, 3, 5, 8) else "fine"
+
+    server.ranges = ranges
+    with flaky(server.server_port, at_first) as proxy:
+        assert numbers_of(f"{proxy.url}/{mp4.name}") == NUMBERS
+    assert proxy.count(way) >= 3
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_stream_that_breaks_off_is_a_failure_that_may_pass(
+    large_mov: Path,
+) -> None:
+    with serving(large_mov.parent) as server:
+        server.ranges = False
+        server.breaks_at = large_mov.stat().st_size // 2
+        assert passes(failure_of(server.url(index_first(large_mov))))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_was_tried_often_enough_is_not_worth_another_try(mp4: Path, server: Server) -> None:
+    server.status = 503
+    assert not passes(failure_of(server.url(mp4)))
 
 
 # ---- file objects ----

@@ -1,0 +1,169 @@
+"""Files of remote storages: which parts are asked for, how often, and when that ends."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
+
+from rayclip import patience
+from rayclip.patience import GaveUp, Patience
+from rayclip.remote import BLOCK_BYTES, file_system, open_remote
+
+CONTENT = bytes(range(256)) * (3 * BLOCK_BYTES // 256) + b"the end"
+
+Fetch = Callable[[int, int], bytes]
+
+
+class Storage(AbstractFileSystem):
+    """One file, given by whatever function a test puts in.
+
+    Attributes:
+        fetch: gives a part of the file.
+    """
+
+    protocol = "test-storage"
+    cachable = False
+    fetch: Fetch
+
+    def info(self, path: str, **options: Any) -> dict[str, Any]:
+        return {"name": path, "size": len(CONTENT), "type": "file"}
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> AbstractBufferedFile:
+        file = AbstractBufferedFile(self, path, mode, size=len(CONTENT))
+        file._fetch_range = Storage.fetch
+        return file
+
+
+def whole(start: int, end: int) -> bytes:
+    return CONTENT[start:end]
+
+
+@pytest.fixture
+def storage(monkeypatch: pytest.MonkeyPatch) -> type[Storage]:
+    fsspec.register_implementation(Storage.protocol, Storage, clobber=True)
+    monkeypatch.setattr(Storage, "fetch", staticmethod(whole), raising=False)
+    monkeypatch.setattr(patience, "STORAGE", Patience(5, 60, first_s=0.001))
+    return Storage
+
+
+def content() -> bytes:
+    with open_remote("test-storage://a", {}) as file:
+        return b"".join(iter(lambda: file.read(100_000), b""))
+
+
+def failing(times: int, how: Callable[[int, int], bytes]) -> tuple[Fetch, list[int]]:
+    """Parts that fail so many times each; and where the parts began that were asked for."""
+    asked: list[int] = []
+
+    def fetch(start: int, end: int) -> bytes:
+        asked.append(start)
+        return how(start, end) if asked.count(start) <= times else whole(start, end)
+
+    return fetch, asked
+
+
+def broken(start: int, end: int) -> bytes:
+    raise ConnectionResetError("gone")
+
+
+def short(start: int, end: int) -> bytes:
+    return whole(start, end)[:-1]
+
+
+def nothing(start: int, end: int) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("how", [broken, short, nothing])
+def test_each_part_is_asked_for_until_it_is_there_and_then_no_more(
+    storage: type[Storage], monkeypatch: pytest.MonkeyPatch, how: Fetch
+) -> None:
+    fetch, asked = failing(3, how)
+    monkeypatch.setattr(storage, "fetch", staticmethod(fetch))
+    assert content() == CONTENT
+    assert [asked.count(block * BLOCK_BYTES) for block in range(4)] == [4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("how", [broken, short])
+def test_a_part_that_never_comes_is_given_up(
+    storage: type[Storage], monkeypatch: pytest.MonkeyPatch, how: Fetch
+) -> None:
+    monkeypatch.setattr(storage, "fetch", staticmethod(how))
+    with pytest.raises(GaveUp, match="tried 5 times"):
+        content()
+
+
+def test_what_will_not_pass_is_not_asked_for_again(
+    storage: type[Storage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def denied(start: int, end: int) -> bytes:
+        asked.append(start)
+        raise PermissionError(errno.EACCES, "not yours")
+
+    monkeypatch.setattr(storage, "fetch", staticmethod(denied))
+    with pytest.raises(PermissionError):
+        content()
+    assert len(asked) == 1
+
+
+def test_closing_does_not_wait_for_the_patience_of_reading_ahead(
+    storage: type[Storage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = threading.Event()
+
+    def ahead(start: int, end: int) -> bytes:
+        if start > BLOCK_BYTES:  # the blocks of the first read, and not the one after them
+            failed.set()
+            raise ConnectionResetError("gone")
+        return whole(start, end)
+
+    monkeypatch.setattr(storage, "fetch", staticmethod(ahead))
+    monkeypatch.setattr(patience, "STORAGE", Patience(99, 1000, first_s=100, longest_s=100))
+    began = time.monotonic()
+    with open_remote("test-storage://a", {}) as file:
+        file.read(BLOCK_BYTES)
+        assert failed.wait(30)
+    assert time.monotonic() - began < 30
+
+
+def test_whoever_watches_is_told_while_a_storage_is_awaited(
+    storage: type[Storage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch, _ = failing(2, broken)
+    monkeypatch.setattr(storage, "fetch", staticmethod(fetch))
+    told: list[None] = []
+    with open_remote("test-storage://a", {}, lambda: told.append(None)) as file:
+        file.read(10)
+    assert len(told) >= 2
+
+
+@pytest.mark.parametrize("given", [{}, {"connect_timeout": 1}])
+def test_botocores_own_patience_does_not_multiply_ours(given: dict[str, int]) -> None:
+    pytest.importorskip("s3fs")
+    fs, path = file_system("s3://bucket/a.mp4", {"config_kwargs": given, "anon": True})
+    assert path == "bucket/a.mp4"
+    assert fs.config_kwargs == {"retries": {"total_max_attempts": 1}, **given}
+
+
+def test_whoever_wants_botocores_patience_has_it() -> None:
+    pytest.importorskip("s3fs")
+    wanted = {"retries": {"mode": "adaptive", "max_attempts": 9}}
+    fs, _ = file_system("s3://bucket/a.mp4", {"config_kwargs": wanted, "anon": True})
+    assert fs.config_kwargs == wanted
+
+
+def test_options_that_were_given_stay_as_they_are() -> None:
+    options: dict[str, Any] = {"client_kwargs": {"trust_env": True}}
+    pytest.importorskip("aiohttp")
+    fs, _ = file_system("http://127.0.0.1/a.mp4", options)
+    assert fs.client_kwargs["trust_env"]
+    assert options == {"client_kwargs": {"trust_env": True}}
