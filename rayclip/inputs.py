@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 
 from rayclip.errors import UsageError
+from rayclip.faults import reason
 from rayclip.settings import Settings
 
 STANDARD_INPUT = "-"
@@ -80,8 +81,10 @@ def _listed(path: str, settings: Settings) -> Iterator[str]:
         else:
             with fsspec.open(path, "rb", **settings.storage_options) as file:
                 yield from _lines(_text(file))
-    except (OSError, ValueError, ImportError) as error:
-        raise UsageError(f"The list of videos {path} cannot be read: {error}.") from error
+    except UsageError:
+        raise
+    except Exception as error:  # each storage has exceptions of its own
+        raise UsageError(f"The list of videos {path} cannot be read: {reason(error)}.") from error
 
 
 def fits_a_line(video: str) -> bool:

@@ -17,6 +17,7 @@ from rayclip.actors.batcher import Batcher
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.job import ExtractionJob, FirstAttempts
 from rayclip.awaiting import at_work, awaited
+from rayclip.breaker import CircuitBreaker
 from rayclip.devices import device_here, device_on_ray
 from rayclip.errors import RunStopped, UsageError
 from rayclip.failures import FailureLog
@@ -110,7 +111,12 @@ def run_extraction(
         reencoded=_tmp_folder(settings) if settings.keep_tmp_files else None,
     )
     tally = Tally(plan.skipped, folder.url if folder else None)
-    failures = FailureLog(folder) if folder else None
+    failures = None
+    if folder and plan.done is not None:
+        done = plan.done
+        folder.remove(done.leftovers)
+        failures = FailureLog(folder, lambda video: done.frames_of(name_of(video)) is not None)
+    breaker = CircuitBreaker(failures.known if failures else {})
     say = say_to_user if show else _say_nothing
     begun = not plan.videos
     try:
@@ -130,6 +136,7 @@ def run_extraction(
                                 failures.add(result)
                             if on_result:
                                 on_result(result, machine.zero_shot)
+                            breaker.add(result)
                 except BaseException:
                     counts = machine.counts()  # of results that were still on their way, too
                     if counts:
@@ -139,9 +146,9 @@ def run_extraction(
     finally:
         summary = tally.summary(time.monotonic() - started)
         if begun:
+            say("\n".join(summary_lines(summary)))
             if failures:
                 failures.write()
-            say("\n".join(summary_lines(summary)))
     return summary
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rayclip.done import DoneVideos, name_hash
 from rayclip.errors import UsageError
 from rayclip.run_record import differences, refuse_to_mix
-from rayclip.storage import OutputFolder, name_hash
+from rayclip.storage import OutputFolder
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class Plan:
         videos: to be extracted, in input order.
         skipped: how many were done before.
         discarded: names whose old features go before the work begins.
+        done: what was complete in the folder; None where nothing is saved.
     """
 
     videos: list[str]
     skipped: int = 0
     discarded: list[str] = field(default_factory=list)
+    done: DoneVideos | None = field(default=None, compare=False)
 
 
 def plan_files(
@@ -66,7 +69,7 @@ def plan_files(
                 f"{folder.url} holds other videos, {len(begun)} of them, of other settings "
                 f"({', '.join(differences(before, record))}): choose another output_path."
             )
-        return Plan(videos, 0, discarded)
+        return Plan(videos, 0, discarded, done)
     if len(done.begun):
         refuse_to_mix(before, record, folder.url)
     for video in _once(inputs(), name_of, repeated):
@@ -74,7 +77,7 @@ def plan_files(
             videos.append(video)
         else:
             skipped += 1
-    return Plan(videos, skipped)
+    return Plan(videos, skipped, done=done)
 
 
 def begin(plan: Plan, folder: OutputFolder, record: dict[str, object]) -> None:

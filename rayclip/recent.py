@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rayclip.done import FEATURES
 from rayclip.formats import SUFFIXES, FileFormat
 from rayclip.listing import StoredFile
-from rayclip.storage import FEATURES
 
 WINDOWS_S = (600.0, 3600.0)  # over which a rate is told: the first in which enough was finished
 ENOUGH = 10  # videos, for a rate

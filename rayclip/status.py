@@ -13,12 +13,13 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from rayclip.done import DoneVideos, name_hash
 from rayclip.inputs import iter_videos, output_name
 from rayclip.progress import duration
 from rayclip.recent import Rate, Recent
 from rayclip.recorded import Recorded, model_folders, open_recorded, shown
 from rayclip.settings import Settings
-from rayclip.storage import RUN_FILE, DoneVideos, name_hash
+from rayclip.storage import RUN_FILE
 from rayclip.verify import verify
 
 
@@ -89,7 +90,7 @@ def status_of(recorded: Recorded, settings: Settings | None, now: float) -> Stat
     """
     folder = recorded.folder
     recent = Recent(recorded.files, recorded.dim, now, folder.modified(RUN_FILE))
-    done = folder.done(recent.noting(folder.arrays()))
+    done = folder.done(recent.noting(folder.files()))
     name_of = partial(output_name, naming=recorded.naming)
     failed: Counter[str] = Counter()
     failed_names = array("Q")

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import IO, Any, NamedTuple
 
-import fsspec
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
-from rayclip.errors import UsageError
+from rayclip.done import FEATURES, FPS, TIMESTAMPS, DoneVideos, find_done
+from rayclip.errors import RayclipError, RunStopped, UsageError
+from rayclip.faults import Fault, fault_of, passes, reason, why_to_stop
 from rayclip.formats import SUFFIXES, FileFormat, file_format
 from rayclip.listing import StoredFile, local_files, modified_of
-from rayclip.whole_files import write_whole
+from rayclip.patience import GaveUp, persistently
+from rayclip.remote import file_system
+from rayclip.whole_files import LEFT_OVER, Write, write_whole
 
-FEATURES = "_clip"
-TIMESTAMPS = "_timestamps_ms"
-FPS = "_fps"
 PREDICTIONS_FILE = "_pred.csv"
 NUMPY = file_format("save_numpy", "float32")
 RUN_FILE = "run.json"
@@ -42,38 +39,6 @@ class Extraction(NamedTuple):
     clip: NDArray[np.float32]
     timestamps_ms: NDArray[np.float64]
     fps: float
-
-
-class DoneVideos:
-    """Which videos of a folder are complete, as 16 bytes each.
-
-    Attributes:
-        hashes: of their names, in ascending order.
-        frames: of all of them together.
-        begun: hashes of the names of all that have a features file, in any format and state.
-    """
-
-    def __init__(
-        self,
-        hashes: NDArray[np.uint64],
-        frames: NDArray[np.uint64],
-        begun: NDArray[np.uint64],
-    ) -> None:
-        self.hashes = hashes
-        self._frames = frames
-        self.frames = int(frames.sum())
-        self.begun = begun
-
-    def __len__(self) -> int:
-        return len(self.hashes)
-
-    def frames_of(self, name: str) -> int | None:
-        """The number of frames of a complete video; None where it is not complete."""
-        wanted = np.uint64(name_hash(name))
-        place = int(np.searchsorted(self.hashes, wanted))
-        if place == len(self.hashes) or self.hashes[place] != wanted:
-            return None
-        return int(self._frames[place])
 
 
 class OutputFolder:
@@ -103,24 +68,25 @@ class OutputFolder:
             UsageError: no storage is known under this URL's protocol.
         """
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(url, **storage_options)
+            self._fs, self._root = file_system(url, storage_options)
         except (ValueError, ImportError) as error:
             raise UsageError(f"The output_path {url} cannot be used: {error}.") from error
         self.url = url
         self._dim = dim
         self._files = files
         self._nested = nested
+        self._made: set[str] = set()
 
     def prepare(self) -> None:
         """Make the folder.
 
         Raises:
-            UsageError: it cannot be made.
+            UsageError, RunStopped: it cannot be made.
         """
         try:
-            self._fs.makedirs(self._root, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"The folder {self.url} cannot be made: {error}.") from error
+            persistently(lambda: self._fs.makedirs(self._root, exist_ok=True), passes)
+        except Exception as error:  # each storage has exceptions of its own
+            raise self._unusable(f"The folder {self.url} cannot be made", error) from error
 
     def commit(self, name: str, extraction: Extraction, predictions: bytes | None = None) -> None:
         """Write one video's files so that the features file, which says "done", comes last.
@@ -129,9 +95,14 @@ class OutputFolder:
             name: of the video in this folder.
             extraction: its arrays.
             predictions: the content of ``{name}_pred.csv``, where there is one.
+
+        Raises:
+            RunStopped: nothing can be written here: the sentence says why and what to do.
+            Exception: what the storage raises, of this video's files only; there is no new features
+                file then.
         """
         if self._nested:
-            self._fs.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
+            self._make_folder(self._path(name).rpartition("/")[0])
         if predictions is not None:
             self._put(name + PREDICTIONS_FILE, predictions)
         self._put_array(self._file(name, FPS), np.array(extraction.fps), "float64")
@@ -146,12 +117,13 @@ class OutputFolder:
                     self._fs.rm_file(self._path(name + FEATURES + suffix))
 
     def committed_frames(self, name: str) -> int | None:
-        """The number of frames of one complete video; None where it is not complete."""
+        """The number of frames of one complete video; None where it is not known to be complete."""
         sizes = []
         for kind in (FPS, TIMESTAMPS, FEATURES):
+            size = partial(self._fs.size, self._path(self._file(name, kind)))
             try:
-                sizes.append(int(self._fs.size(self._path(self._file(name, kind)))))
-            except FileNotFoundError:
+                sizes.append(int(persistently(size, passes)))
+            except Exception:  # a storage that does not tell: to make it again is safe
                 return None
         frames = self._files.timestamps_rows(sizes[1])
         if not frames:
@@ -163,33 +135,18 @@ class OutputFolder:
         """Find every complete video in one listing of the folder.
 
         Args:
-            listing: what :meth:`arrays` gives, handed on; None lists the folder.
+            listing: what :meth:`files` gives, handed on; None lists the folder.
+
+        Raises:
+            UsageError, RunStopped: it cannot be listed.
         """
-        found = {kind: (array("Q"), array("Q")) for kind in (FPS, TIMESTAMPS, FEATURES)}
-        begun = array("Q")
-        for file, size, _ in self.arrays() if listing is None else listing:
-            for suffix in SUFFIXES:
-                if file.endswith(FEATURES + suffix):
-                    begun.append(name_hash(file.removesuffix(FEATURES + suffix)))
-            for kind, (hashes, sizes) in found.items():
-                if file.endswith(kind + self._files.suffix):
-                    hashes.append(name_hash(file.removesuffix(kind + self._files.suffix)))
-                    sizes.append(size)
-        fps, timestamps, features = (
-            (np.frombuffer(hashes, np.uint64), np.frombuffer(sizes, np.uint64))
-            for hashes, sizes in found.values()
-        )
-        both, in_timestamps, in_features = np.intersect1d(
-            timestamps[0], features[0], return_indices=True
-        )
-        frames = np.array(
-            [self._files.timestamps_rows(int(size)) or 0 for size in timestamps[1][in_timestamps]],
-            np.uint64,
-        )
-        expected = [self._files.features_size(int(rows), self._dim) for rows in frames]
-        whole = (frames > 0) & (features[1][in_features] == np.array(expected, np.uint64))
-        whole &= np.isin(both, fps[0][fps[1] == self._files.size((), "float64")])
-        return DoneVideos(both[whole], frames[whole], np.frombuffer(begun, np.uint64))
+        return find_done(self.files() if listing is None else listing, self._files, self._dim)
+
+    def remove(self, leftovers: Iterable[str]) -> None:
+        """Take away temporary files that :meth:`done` found."""
+        for name in leftovers:
+            with suppress(OSError):  # another run was faster, or may and we may not
+                self._fs.rm_file(self._path(name))
 
     def open(self, file: str) -> IO[bytes]:
         """Open one of its files for reading."""
@@ -204,7 +161,7 @@ class OutputFolder:
         """What ``run.json`` says; None where there is none.
 
         Raises:
-            UsageError: there is one that cannot be understood.
+            UsageError, RunStopped: there is one that cannot be read or understood.
         """
         content = self._content(RUN_FILE)
         if content is None:
@@ -218,7 +175,17 @@ class OutputFolder:
         return run
 
     def write_run(self, run: Mapping[str, Any]) -> None:
-        self._put(RUN_FILE, (json.dumps(run, indent=2) + "\n").encode())
+        """Write ``run.json``.
+
+        Raises:
+            UsageError, RunStopped: it cannot be written.
+        """
+        try:
+            self._put(RUN_FILE, (json.dumps(run, indent=2) + "\n").encode())
+        except RunStopped:
+            raise
+        except Exception as error:
+            raise self._unusable(f"{self.url}/{RUN_FILE} cannot be written", error) from error
 
     def read_failures(self) -> list[dict[str, Any]]:
         """The lines of ``failures.jsonl``; those that cannot be understood are left out."""
@@ -233,6 +200,7 @@ class OutputFolder:
         return failures
 
     def write_failures(self, failures: Iterable[Mapping[str, Any]]) -> None:
+        """Write ``failures.jsonl``; raises as :meth:`commit`."""
         lines = [json.dumps(failure) + "\n" for failure in failures]
         self._put(FAILURES_FILE, "".join(lines).encode())
 
@@ -241,50 +209,68 @@ class OutputFolder:
 
     def _content(self, name: str) -> bytes | None:
         try:
-            return bytes(self._fs.cat_file(self._path(name)))
+            return bytes(persistently(lambda: self._fs.cat_file(self._path(name)), passes))
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise UsageError(f"{self.url}/{name} cannot be read: {error}.") from error
+        except Exception as error:
+            raise self._unusable(f"{self.url}/{name} cannot be read", error) from error
 
     def _put(self, name: str, content: bytes) -> None:
-        write_whole(self._fs, self._path(name), len(content), lambda file: file.write(content))
+        self._write(name, len(content), lambda file: file.write(content))
 
     def _put_array(self, name: str, values: NDArray[Any], dtype: str) -> None:
-        size = self._files.size(values.shape, dtype)
         write = partial(self._files.write, values=values, dtype=dtype)
-        write_whole(self._fs, self._path(name), size, write)
+        self._write(name, self._files.size(values.shape, dtype), write)
+
+    def _write(self, name: str, size: int, write: Write) -> None:
+        self._persist(lambda: write_whole(self._fs, self._path(name), size, write))
+
+    def _make_folder(self, path: str) -> None:
+        if path not in self._made:  # a storage may need several requests to find that it is there
+            self._persist(lambda: self._fs.makedirs(path, exist_ok=True))
+            self._made.add(path)
+
+    def _persist(self, change: Callable[[], object]) -> None:
+        try:
+            persistently(change, passes)
+        except Exception as error:
+            sentence = why_to_stop(error, self.url)
+            if sentence is None:
+                raise
+            raise RunStopped(sentence) from error
+
+    def _unusable(self, what: str, error: Exception) -> RayclipError:
+        """The command is wrong where its folder can never be used, and else may be repeated."""
+        if fault_of(error) in (Fault.CREDENTIALS, Fault.FULL):
+            return RunStopped(str(why_to_stop(error, self.url)))
+        kind = RunStopped if isinstance(error, GaveUp) else UsageError
+        return kind(f"{what}: {reason(error)}.")
 
     def _file(self, name: str, kind: str) -> str:
         return name + kind + self._files.suffix
 
-    def arrays(self) -> Iterator[StoredFile]:
-        """List the files of all arrays, streamed where the folder is local.
+    def files(self) -> Iterator[StoredFile]:
+        """List the files of all arrays, and temporary ones; streamed where the folder is local.
 
         Raises:
-            UsageError: it cannot be listed.
+            UsageError, RunStopped: it cannot be listed.
         """
         try:
             if isinstance(self._fs, LocalFileSystem):
-                yield from local_files(self._root, SUFFIXES)
+                yield from local_files(self._root, (*SUFFIXES, LEFT_OVER))
                 return
             self._fs.invalidate_cache(self._root)
-            depth = None if self._nested else 1
-            for path, entry in self._fs.find(self._root, maxdepth=depth, detail=True).items():
+            find = partial(self._fs.find, self._root, None if self._nested else 1, detail=True)
+            for path, entry in persistently(find, passes).items():
                 file = path.removeprefix(self._root).lstrip("/")
                 yield StoredFile(file, int(entry["size"] or 0), modified_of(entry))
         except FileNotFoundError:
             return
-        except OSError as error:
-            raise UsageError(f"The folder {self.url} cannot be listed: {error}.") from error
+        except Exception as error:
+            raise self._unusable(f"The folder {self.url} cannot be listed", error) from error
 
 
 def model_folder(output_path: str, model_name: str) -> str:
     """The reference's place for a model's features: ``{output_path}/clip/{model_name}``."""
     between = "" if output_path.endswith("/") else "/"
     return f"{output_path}{between}clip/{model_name.replace('/', '_')}"
-
-
-def name_hash(name: str) -> int:
-    """64 bits of a name, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")

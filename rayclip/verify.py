@@ -12,10 +12,11 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rayclip.done import FEATURES, FPS, TIMESTAMPS
 from rayclip.formats import SUFFIXES, Shape
 from rayclip.recorded import Recorded
 from rayclip.spool import SLICE, slices
-from rayclip.storage import FEATURES, FPS, TIMESTAMPS, OutputFolder
+from rayclip.storage import OutputFolder
 
 THREADS = 16  # most of the time of a remote file is waiting
 AHEAD = 4 * THREADS  # videos that are begun before the first of them is answered
@@ -66,7 +67,7 @@ def verify(recorded: Recorded) -> Iterator[Damage | None]:
         return damage_of(recorded, file) and damage_of(recorded, file)
 
     endings = tuple(FEATURES + suffix for suffix in SUFFIXES)
-    files = (file.path for file in recorded.folder.arrays() if file.path.endswith(endings))
+    files = (file.path for file in recorded.folder.files() if file.path.endswith(endings))
     yield from _side_by_side(first_damage, files)
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import re
+import socket
 import tempfile
 import uuid
 from collections.abc import Callable
 from typing import IO, Any
 
 from fsspec.implementations.local import LocalFileSystem
+
+LEFT_OVER = ".tmp"  # how the names of temporary files end
+TEMPORARY = re.compile(r"\.(?P<host>.+)\.(?P<process>\d+)\.[0-9a-f]{32}\.tmp")
+OLD_S = 3600.0  # no file takes that long to write
 
 LARGE = 32 * 2**20  # bytes from which a file goes to a remote storage by way of a local disk
 
@@ -40,23 +47,64 @@ def write_whole(fs: Any, path: str, size: int, write: Write) -> None:
         _upload(fs, path, write)
 
 
+def is_left_over(name: str, age_s: float) -> bool:
+    """Whether a file is a temporary one of ours that nobody will ever finish.
+
+    It is, where its process was on this machine and is no more, or where it is old: of other
+    machines nothing else is known. Should that err, the writer finds its file gone, and writes it
+    again.
+
+    Args:
+        name: of the file, without folders.
+        age_s: seconds since it was last written to.
+    """
+    found = TEMPORARY.fullmatch(name)
+    if found is None:
+        return False
+    here = found["host"] == socket.gethostname()
+    return age_s > OLD_S or (here and not _is_alive(int(found["process"])))
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
 def _replace(path: str, write: Write) -> None:
-    temporary = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex}.tmp")
+    name = f".{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}{LEFT_OVER}"
+    temporary = os.path.join(os.path.dirname(path), name)
     try:
         with open(temporary, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        _rename(temporary, path)
     except BaseException:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
 
 
+def _rename(temporary: str, path: str) -> None:
+    try:
+        os.replace(temporary, path)
+    except FileNotFoundError:  # see is_left_over
+        raise OSError(errno.ESTALE, "it was taken away while it was written", path) from None
+
+
 def _upload(fs: Any, path: str, write: Write) -> None:
     # Not fs.open(path, "wb"): leaving its with-block by an exception publishes what was written.
     with tempfile.NamedTemporaryFile(prefix="rayclip-") as file:
-        write(file)
-        file.flush()
+        try:
+            write(file)
+            file.flush()
+        except OSError as error:
+            if error.errno:  # it is this disk that is full, and not the storage
+                error.filename = file.name
+            raise
         fs.put_file(file.name, path)

@@ -1,21 +1,28 @@
 """The per-video step: videos in, results out, in order, whatever goes wrong with one of them."""
 
+import errno
+import io
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import fsspec
 import numpy as np
 import pytest
+from fsspec.spec import AbstractFileSystem
 from makers import numbered_frame, numbered_frames, write_video
 from numpy.typing import NDArray
 
 import rayclip.actors.decoder
+from rayclip import patience, source
 from rayclip.actors.decoder import CHUNK_FRAMES, WINDOW_FRAMES, VideoExtractor
 from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
 from rayclip.errors import RunStopped
 from rayclip.frames import WantedFrames, open_shown
+from rayclip.patience import Patience
 from rayclip.results import VideoResult
 from rayclip.sampling import FrameChoice
 from rayclip.storage import Extraction, OutputFolder
@@ -368,6 +375,157 @@ def test_what_was_finished_before_the_end_is_given(video: Make, folder: OutputFo
     with pytest.raises(RunStopped):
         next(results)
     assert (folder.committed_frames("a"), folder.committed_frames("b")) == (3, None)
+
+
+# ---- storages that fail ----
+
+
+class InvalidAccessKeyId(Exception):
+    """As botocore tells it."""
+
+    response: ClassVar[dict[str, dict[str, str]]] = {"Error": {"Code": "InvalidAccessKeyId"}}
+
+
+class Unreliable(AbstractFileSystem):
+    """A storage whose files break off.
+
+    Attributes:
+        breaks: for each time that a file is opened, the byte after which it fails, and how; then no
+            more.
+        opened: how often a file was.
+    """
+
+    protocol = "unreliable"
+    breaks: ClassVar[list[tuple[int, Exception]]] = []
+    opened = 0
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        Unreliable.opened += 1
+        content = Path(path).read_bytes()
+        at, error = self.breaks.pop(0) if self.breaks else (len(content) + 1, None)
+
+        class File(io.BytesIO):
+            def seekable(self) -> bool:
+                return False
+
+            def read(self, size: int | None = -1) -> bytes:
+                if error is not None and self.tell() >= at:
+                    raise error
+                return super().read(size)
+
+        return File(content)
+
+
+@pytest.fixture
+def unreliable(monkeypatch: pytest.MonkeyPatch) -> type[Unreliable]:
+    fsspec.register_implementation("unreliable", Unreliable, clobber=True)
+    monkeypatch.setattr(patience, "STORAGE", Patience(3, 60, first_s=0.001))
+    monkeypatch.setattr(patience, "ANEW", Patience(3, 60, first_s=0.001))
+    Unreliable.breaks, Unreliable.opened = [], 0
+    return Unreliable
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> str:
+    """A video whose storage gives it once, from its beginning to its end."""
+    frames = [numbered_frame(number, 64, 64) for number in range(200)]
+    path = write_video(tmp_path / "a.mkv", frames, codec="rawvideo")
+    assert path.stat().st_size > 1_000_000
+    return f"unreliable://{path}"
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["quick-encoder", "slow-encoder"])
+def test_a_video_whose_source_breaks_off_is_begun_anew(
+    stream: str, unreliable: type[Unreliable], at_once: bool
+) -> None:
+    unreliable.breaks = [(900_000, ConnectionResetError("gone")), (700_000, TimeoutError())]
+    encoders = Encoders(at_once=at_once)
+    (result,) = extract([stream], encoders)
+    assert numbers_of(result) == [number % 31 for number in range(200)]
+    assert result.extraction is not None
+    assert len(result.extraction.timestamps_ms) == 200
+    assert unreliable.opened == 3
+    assert sum(encoders.chunks) > 200, "nothing had been sent when the source broke off"
+
+
+def test_a_video_whose_source_always_breaks_off_is_a_failure_of_stage_read(
+    stream: str, unreliable: type[Unreliable]
+) -> None:
+    unreliable.breaks = [(900_000, ConnectionResetError("gone"))] * 9
+    (result,) = extract([stream])
+    assert code_of(result) == ("read", "read_failed")
+    assert result.failure is not None
+    assert "tried 3 times" in result.failure.message
+    assert unreliable.opened == 3
+
+
+def test_a_video_that_is_not_there_for_us_is_not_begun_anew(
+    stream: str, unreliable: type[Unreliable]
+) -> None:
+    unreliable.breaks = [(900_000, PermissionError(errno.EACCES, "not yours"))] * 9
+    (result,) = extract([stream])
+    assert code_of(result) == ("read", "access_denied")
+    assert unreliable.opened == 1
+
+
+def test_a_local_disk_that_fails_is_reported_at_once(
+    video: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = video("a.mp4", 40)
+    opened: list[str] = []
+
+    class Disk(io.FileIO):
+        def __init__(self, name: str, *_: object, **__: object) -> None:
+            opened.append(name)
+            super().__init__(name)
+
+        def read(self, size: int = -1) -> bytes:
+            if self.tell() > 0:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    monkeypatch.setattr(source, "open", Disk, raising=False)
+    (result,) = extract([path])
+    assert code_of(result) == ("read", "read_failed")
+    assert opened == [path]
+
+
+def test_refused_credentials_stop_the_run_once_what_went_before_is_finished(
+    video: Make, folder: OutputFolder, stream: str, unreliable: type[Unreliable]
+) -> None:
+    unreliable.breaks = [(0, InvalidAccessKeyId("unknown key"))] * 9
+    paths = [video("first.mp4"), stream, video("never.mp4", first=20)]
+    encoders = Encoders(at_once=False)
+    results = VideoExtractor(job(folder), encoders, FirstAttempts()).run(paths)
+    assert next(results).frames == 3
+    with pytest.raises(RunStopped, match=r"unreliable://.*refused.*unknown key.*renew them"):
+        next(results)
+    assert encoders.chunks == [3]
+    assert folder.committed_frames("first") == 3
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
+def test_a_folder_that_takes_nothing_more_stops_the_run(
+    video: Make,
+    folder: OutputFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    tmp_path: Path,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    paths = [video("a.mp4"), video("b.mp4"), video("c.mp4")]
+    results = VideoExtractor(job(folder), Encoders(), FirstAttempts()).run(paths)
+    assert next(results).frames == 3
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunStopped, match="the same command again"):
+        next(results)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "a_clip.npy",
+        "a_fps.npy",
+        "a_timestamps_ms.npy",
+    ]
 
 
 # ---- attempts ----

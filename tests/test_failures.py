@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from rayclip.errors import RunStopped
 from rayclip.failures import REWRITE_S, FailureLog
 from rayclip.results import Failure, VideoResult
 from rayclip.storage import OutputFolder
@@ -89,3 +90,60 @@ def test_the_file_is_rewritten_while_a_long_run_goes_on(
     monkeypatch.setattr("rayclip.failures.REWRITE_S", -1.0)
     FailureLog(folder).add(failed("a"))
     assert [failure["video"] for failure in folder.read_failures()] == ["a"]
+
+
+def test_a_video_that_another_run_has_done_leaves_the_file(folder: OutputFolder) -> None:
+    failures_after(folder, failed("a"), failed("b"))
+    log = FailureLog(folder, lambda video: video == "a")
+    log.write()
+    assert [failure["video"] for failure in folder.read_failures()] == ["b"]
+
+
+def test_what_had_failed_before_is_known_with_its_code(folder: OutputFolder) -> None:
+    failures_after(folder, failed("a", "not_found"), failed("b", "no_frames"))
+    log = FailureLog(folder, lambda video: video == "a")
+    log.add(failed("c"))
+    assert log.known == {"b": "no_frames"}
+
+
+class Unwritable(OutputFolder):
+    """A folder that cannot be written for a while."""
+
+    error: Exception | None = None
+
+    def write_failures(self, failures: object) -> None:
+        if self.error is not None:
+            raise self.error
+        super().write_failures(failures)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Unwritable:
+    monkeypatch.setattr("rayclip.failures.REWRITE_S", -1.0)
+    folder = Unwritable(str(tmp_path / "out"), 4, {})
+    folder.prepare()
+    return folder
+
+
+def test_that_the_file_cannot_be_written_just_now_stops_nothing(unwritable: Unwritable) -> None:
+    log = FailureLog(unwritable)
+    unwritable.error = ConnectionResetError("gone")
+    log.add(failed("a"))
+    unwritable.error = None
+    log.add(failed("b"))
+    assert [failure["video"] for failure in unwritable.read_failures()] == ["a", "b"]
+
+
+def test_that_nothing_can_be_written_stops_the_run(unwritable: Unwritable) -> None:
+    log = FailureLog(unwritable)
+    unwritable.error = RunStopped("There is no space left")
+    with pytest.raises(RunStopped, match="no space left"):
+        log.add(failed("a"))
+
+
+def test_that_the_file_could_not_be_written_in_the_end_is_said(unwritable: Unwritable) -> None:
+    log = FailureLog(unwritable)
+    unwritable.error = ConnectionResetError("gone")
+    log.add(failed("a"))
+    with pytest.raises(RunStopped, match=r"failures\.jsonl cannot be written: gone\."):
+        log.write()

@@ -285,7 +285,7 @@ def test_a_folder_that_changes_while_it_is_listed_is_no_trouble(tmp_path: Path) 
     for number in range(50):
         commit(folder, f"v{number}")
     recorded = open_recorded(str(tmp_path / "clip/demo"), {})
-    listing = recorded.folder.arrays()
+    listing = recorded.folder.files()
     next(listing)
     folder.discard(f"v{number}" for number in range(50))
     assert len(recorded.folder.done(listing)) <= 1

@@ -1,23 +1,29 @@
 """The output folder: what is written, in which order, and what counts as done."""
 
+import errno
 import json
 import os
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
 import pytest
 
-from rayclip import spool, whole_files
-from rayclip.errors import UsageError
+from rayclip import patience, spool, whole_files
+from rayclip.done import name_hash
+from rayclip.errors import RunStopped, UsageError
 from rayclip.formats import file_format
+from rayclip.patience import Patience
 from rayclip.spool import FeatureSpool
 from rayclip.storage import (
     NUMPY,
     Extraction,
     OutputFolder,
     model_folder,
-    name_hash,
 )
 
 DIM = 4
@@ -368,3 +374,180 @@ def test_every_format_tells_whole_files_from_cut_ones(
     features.write_bytes(features.read_bytes()[:-1])
     assert folder.done().frames_of("cat") is None
     assert folder.committed_frames("cat") is None
+
+
+# ---- storages that fail ----
+
+CALLS: dict[str, Callable[[OutputFolder], object]] = {
+    "makedirs": lambda folder: folder.prepare(),
+    "pipe_file": lambda folder: folder.commit("cat", extraction()),
+    "find": lambda folder: folder.done(),
+    "size": lambda folder: folder.committed_frames("dog"),
+    "cat_file": lambda folder: folder.read_run(),
+}
+"""What needs which call of a storage."""
+
+
+@pytest.fixture
+def remote(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> OutputFolder:
+    """A folder with one video and a record."""
+    monkeypatch.setattr(patience, "STORAGE", Patience(4, 60, first_s=0.001))
+    folder = opened(memory_url)
+    folder.write_run({"model_name": "demo"})
+    folder.commit("dog", extraction(7))
+    return folder
+
+
+def fail(
+    monkeypatch: pytest.MonkeyPatch, call: str, error: Exception, times: float = float("inf")
+) -> list[None]:
+    """Let a call of the in-memory storage fail so often; gives one item for each time."""
+    storage = type(fsspec.filesystem("memory"))
+    original = getattr(storage, call)
+    failed: list[None] = []
+
+    def called(*arguments: Any, **options: Any) -> Any:
+        if len(failed) < times:
+            failed.append(None)
+            raise error
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(storage, call, called)
+    return failed
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_what_a_storage_fails_to_do_is_asked_for_again(
+    remote: OutputFolder, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    expected = CALLS[call](remote)
+    failed = fail(monkeypatch, call, ConnectionResetError("gone"), times=3)
+    again = CALLS[call](remote)
+    assert len(failed) == 3
+    if not isinstance(again, type(remote.done())):
+        assert again == expected
+    assert remote.done().frames_of("dog") == 7
+
+
+def test_a_write_that_never_succeeds_is_an_error_of_that_video(
+    remote: OutputFolder, monkeypatch: pytest.MonkeyPatch, memory_url: str
+) -> None:
+    failed = fail(monkeypatch, "pipe_file", ConnectionResetError("gone"))
+    with pytest.raises(Exception, match=r"gone \(tried 4 times") as caught:
+        remote.commit("cat", extraction())
+    assert not isinstance(caught.value, RunStopped)
+    assert len(failed) == 4
+    assert not [name for name in names(memory_url) if name.startswith("cat")]
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+DENIED = PermissionError(errno.EACCES, "Permission denied")
+
+
+class NoCredentialsError(Exception):
+    """As botocore's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(FULL, "no space left"), (DENIED, "may not be written"), (NoCredentialsError(), "renew them")],
+)
+def test_what_keeps_everything_from_being_written_stops_the_run_at_once(
+    remote: OutputFolder, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    failed = fail(monkeypatch, "pipe_file", error)
+    for write in (
+        lambda: remote.commit("cat", extraction()),
+        lambda: remote.write_failures([]),
+        lambda: remote.write_run({}),
+    ):
+        with pytest.raises(RunStopped, match=words):
+            write()
+    assert len(failed) == 3
+
+
+@pytest.mark.parametrize("call", ["makedirs", "find", "cat_file"])
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ConnectionResetError("gone"), RunStopped),
+        (NoCredentialsError(), RunStopped),
+        (OSError("a word"), UsageError),
+        (DENIED, UsageError),
+    ],
+)
+def test_before_anything_is_begun_only_a_wrong_folder_is_the_commands_fault(
+    remote: OutputFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    error: Exception,
+    kind: type[Exception],
+) -> None:
+    fail(monkeypatch, call, error)
+    with pytest.raises(kind, match="memory://"):
+        CALLS[call](remote)
+
+
+def test_a_storage_that_does_not_tell_of_a_video_lets_it_be_made_again(
+    remote: OutputFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(monkeypatch, "size", RuntimeError("a word"))
+    assert remote.committed_frames("dog") is None
+
+
+def test_a_folder_of_names_is_made_once(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = OutputFolder(memory_url, DIM, {}, nested=True)
+    folder.commit("a/cat", extraction())
+    made = fail(monkeypatch, "makedirs", AssertionError("not again"))
+    folder.commit("a/dog", extraction())
+    assert made == []
+
+
+# ---- what dead runs leave ----
+
+
+def left_by(process: int | str, age_s: float, folder: Path, host: str | None = None) -> Path:
+    path = folder / f".{host or socket.gethostname()}.{process}.{'ab' * 16}.tmp"
+    path.write_bytes(b"half")
+    os.utime(path, (time.time() - age_s,) * 2)
+    return path
+
+
+NOBODY = "9" * 12  # no process has such a number
+
+
+def test_temporary_files_of_the_dead_are_found_and_removed_and_no_others(tmp_path: Path) -> None:
+    folder = OutputFolder(str(tmp_path), DIM, {}, nested=True)
+    folder.commit("a/cat", extraction())
+    dead = [left_by(NOBODY, 0, tmp_path), left_by(NOBODY, 0, tmp_path / "a")]
+    dead.append(left_by(1, 7200, tmp_path, host="elsewhere"))
+    alive = [left_by(os.getpid(), 60, tmp_path), left_by(2, 60, tmp_path, host="elsewhere")]
+    foreign = tmp_path / ".mine.tmp"
+    foreign.touch()
+    done = folder.done()
+    assert sorted(done.leftovers) == sorted(str(path.relative_to(tmp_path)) for path in dead)
+    folder.remove(done.leftovers)
+    folder.remove(done.leftovers)  # as another run might have, meanwhile
+    assert not any(path.exists() for path in dead)
+    assert all(path.exists() for path in [*alive, foreign])
+    assert folder.done().frames_of("a/cat") == 3
+
+
+def test_a_file_that_was_taken_for_left_over_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "STORAGE", Patience(4, 60, first_s=0.001))
+    folder = opened(tmp_path)
+    replace = os.replace
+    taken: list[object] = []
+
+    def take_away(source: str, destination: str) -> None:
+        if not taken:
+            taken.append(source)
+            os.unlink(source)
+        replace(source, destination)
+
+    monkeypatch.setattr(os, "replace", take_away)
+    folder.commit("cat", extraction())
+    assert len(taken) == 1
+    assert folder.committed_frames("cat") == 3

@@ -119,8 +119,8 @@ def test_a_video_that_is_being_made_again_is_not_damaged(
 ) -> None:
     folder, model = folder_of(tmp_path, ".npy")
     recorded = open_recorded(str(model), {})
-    before = list(recorded.folder.arrays())
-    monkeypatch.setattr(recorded.folder, "arrays", lambda: iter(before))
+    before = list(recorded.folder.files())
+    monkeypatch.setattr(recorded.folder, "files", lambda: iter(before))
     folder.discard(["cat"])
     assert list(verify(recorded)) == [None, None]
 

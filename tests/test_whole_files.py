@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import IO, Any
@@ -11,7 +15,8 @@ import fsspec
 import pytest
 
 from rayclip import whole_files
-from rayclip.whole_files import write_whole
+from rayclip.faults import passes
+from rayclip.whole_files import OLD_S, is_left_over, write_whole
 
 CONTENT = b"0123456789"
 
@@ -142,3 +147,80 @@ def test_the_temporary_file_is_in_the_folder_of_the_file(tmp_path: Path) -> None
 
     write_whole(fs, str(tmp_path / "file"), 0, look)
     assert seen == [str(tmp_path)]
+
+
+# ---- what dead processes leave ----
+
+
+def temporary_name(host: str | None = None, process: int | str | None = None) -> str:
+    host = socket.gethostname() if host is None else host
+    return f".{host}.{os.getpid() if process is None else process}.{'0f' * 16}.tmp"
+
+
+def a_dead_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize("age_s", [0.0, OLD_S + 1])
+@pytest.mark.parametrize(
+    ("name", "left_over"),
+    [
+        (temporary_name(), "when old"),
+        (temporary_name(process=1), "when old"),
+        (temporary_name(process=a_dead_process()), "always"),
+        (temporary_name(process="9" * 30), "always"),
+        (temporary_name(host="another.machine"), "when old"),
+        (temporary_name(host=""), "never"),
+        (temporary_name().removeprefix("."), "never"),
+        (temporary_name() + "x", "never"),
+        (".tmp", "never"),
+        ("cat_clip.npy", "never"),
+        (".mine.1.tmp", "never"),
+    ],
+    ids=[
+        "mine",
+        "another user's",
+        "a dead process's",
+        "no process's",
+        "another machine's",
+        "no machine's",
+        "not hidden",
+        "longer",
+        "short",
+        "features",
+        "of somebody else",
+    ],
+)
+def test_a_temporary_file_is_left_over(name: str, left_over: str, age_s: float) -> None:
+    expected = left_over == "always" or (left_over == "when old" and age_s > OLD_S)
+    assert is_left_over(name, age_s) == expected
+
+
+def test_a_temporary_file_is_known_as_such(tmp_path: Path) -> None:
+    fs = fsspec.filesystem("file")
+    seen: list[str] = []
+    write_whole(fs, str(tmp_path / "file"), 0, lambda file: seen.append(file.name))
+    (name,) = (os.path.basename(path) for path in seen)
+    assert not is_left_over(name, 0.0)
+    assert is_left_over(name, OLD_S + 1)
+
+
+def test_a_temporary_file_that_somebody_takes_away_may_be_written_again(tmp_path: Path) -> None:
+    fs = fsspec.filesystem("file")
+    with pytest.raises(OSError, match="taken away") as caught:
+        write_whole(fs, str(tmp_path / "file"), 0, lambda file: os.unlink(file.name))
+    assert passes(caught.value)
+
+
+def test_a_full_disk_under_an_upload_is_told_from_a_full_storage(
+    memory_url: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(file: IO[bytes]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(whole_files, "LARGE", 0)
+    fs, root = fsspec.core.url_to_fs(memory_url)
+    with pytest.raises(OSError, match=f"No space left on device: '{temporary}"):
+        write_whole(fs, f"{root}/file", len(CONTENT), fill)

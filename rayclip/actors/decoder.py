@@ -14,14 +14,17 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import numpy as np
 from numpy.typing import NDArray
 
+from rayclip import patience
 from rayclip.actors.gathering import Chunk, OpenVideo
 from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
 from rayclip.decoding import ShownFrame
 from rayclip.errors import RunStopped, VideoError
+from rayclip.faults import Fault, fault_of, passes, reason, why_to_stop
 from rayclip.frames import WantedFrames, open_shown
 from rayclip.groups import Irregular
 from rayclip.inputs import absolute, output_name
 from rayclip.orientation import upright_rgb
+from rayclip.patience import GaveUp, persistently
 from rayclip.preprocess import resize_crop, resize_crop_fast
 from rayclip.reencode import reencode
 from rayclip.results import Failure, VideoResult
@@ -87,8 +90,9 @@ class VideoExtractor:
                 self._attempts.end(position, before)
                 yield before
                 continue
-            self._open.append(self._decode(video, position, attempt))
-            yield from self._finish(everything=alone)
+            opened = self._decode(video, position, attempt)
+            self._open.append(opened)
+            yield from self._finish(everything=alone or _refused(opened.error))
         yield from self._finish(everything=True)
 
     def _from_before(self, video: str, attempt: int) -> VideoResult | None:
@@ -105,9 +109,21 @@ class VideoExtractor:
         return VideoResult(video, 0, Failure.of(video, error, attempt - 1))
 
     def _decode(self, video: str, position: int, attempt: int) -> OpenVideo:
+        """Decode a video and send its frames, from the beginning again where its source broke off.
+
+        What can be asked for again without decoding again, :mod:`rayclip.remote` has asked for.
+        """
         opened = OpenVideo(video, position, attempt)
-        try:
+
+        def decode() -> None:
+            nonlocal opened
+            opened = OpenVideo(video, position, attempt)  # frames on their way belong to the other
             self._extract(opened)
+
+        try:
+            persistently(decode, _broke_off, patience.ANEW)
+        except GaveUp as error:
+            opened.fail(VideoError("read", "read_failed", str(error)))
         except VideoError as error:
             opened.fail(error)
         except Irregular as error:
@@ -116,8 +132,8 @@ class VideoExtractor:
             raise
         except Exception as error:  # a bug of ours must not take the other videos along
             logger.exception("decoding %s", video)
-            reason = f"{type(error).__name__}: {error}"
-            opened.fail(VideoError("decode", "internal_error", reason))
+            bug = f"{type(error).__name__}: {error}"
+            opened.fail(VideoError("decode", "internal_error", bug))
         return opened
 
     def _extract(self, opened: OpenVideo, divide: bool = True) -> None:
@@ -170,6 +186,9 @@ class VideoExtractor:
         try:
             reencode(place, copy, job.choice.extraction_fps, job.storage_options)
         except OSError as error:
+            sentence = why_to_stop(error, job.reencoded)
+            if sentence is not None:
+                raise RunStopped(sentence) from error
             raise VideoError("write", "write_failed", f"writing {copy} failed: {error}") from error
         with (
             open_video(place, job.storage_options) as original,
@@ -209,6 +228,9 @@ class VideoExtractor:
                 opened.video, len(extraction.clip), extraction=extraction if handed_on else None
             )
         except VideoError as error:
+            if _refused(error):
+                sentence = why_to_stop(error, opened.video)
+                raise RunStopped(str(sentence)) from error
             failure = Failure.of(opened.video, error, opened.attempt)
         except RunStopped:
             raise
@@ -225,8 +247,21 @@ class VideoExtractor:
             predictions = predictions_csv(extraction.timestamps_ms, frames)
         try:
             folder.commit(self._name(video), extraction, predictions)
+        except RunStopped:
+            raise
         except Exception as error:  # each storage has exceptions of its own
-            raise VideoError("write", "write_failed", f"writing failed: {error}") from error
+            text = f"writing failed: {reason(error)}"
+            raise VideoError("write", "write_failed", text) from error
 
     def _name(self, video: str) -> str:
         return output_name(video, self._job.naming)
+
+
+def _broke_off(error: Exception) -> bool:
+    """Whether a source broke off where it cannot be asked for the rest."""
+    return isinstance(error, VideoError) and error.stage == "read" and passes(error)
+
+
+def _refused(error: VideoError | None) -> bool:
+    """Whether no other video of this storage could be read either."""
+    return error is not None and fault_of(error) is Fault.CREDENTIALS
