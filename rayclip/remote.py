@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 from fsspec.caching import BackgroundBlockCache
@@ -13,6 +13,8 @@ from fsspec.spec import AbstractBufferedFile
 
 from rayclip.faults import gives_no_reason, passes
 from rayclip.patience import persistently
+
+T = TypeVar("T")
 
 # Memory per open remote file: 40 MiB. libav reads forward, but first jumps to an index at the end:
 # the block of the index is read again after so many others, at most a tenth of the file.
@@ -62,7 +64,10 @@ def open_remote(
         moved: called while a storage is awaited.
     """
     fs, path = file_system(url, storage_options)
-    file = _open_http(fs, path) if _is_http(url) else _open(fs, path)
+    if _is_http(url):
+        file = _open_http(fs, path)
+    else:
+        file = with_reason(fs, path, lambda: fs.open(path, "rb"))
     closed = threading.Event()
 
     def wait(seconds: float) -> bool:
@@ -94,9 +99,14 @@ def _part(file: Any, start: int, end: int) -> bytes:
     return data
 
 
-def _open(fs: Any, path: str) -> Any:
+def with_reason(fs: Any, path: str, call: Callable[[], T]) -> T:
+    """Do something with a file that may begin with asking for its size.
+
+    Raises:
+        Exception: why not, even where a storage does not say so at first.
+    """
     try:
-        return fs.open(path, "rb")
+        return call()
     except Exception as error:
         if gives_no_reason(error):
             fs.cat_file(path, start=0, end=1)  # which fails with the reason

@@ -18,7 +18,7 @@ from rayclip.faults import Fault, fault_of, passes, reason, why_to_stop
 from rayclip.formats import SUFFIXES, FileFormat, file_format
 from rayclip.listing import StoredFile, local_files, modified_of
 from rayclip.patience import GaveUp, persistently
-from rayclip.remote import file_system
+from rayclip.remote import file_system, with_reason
 from rayclip.whole_files import LEFT_OVER, Write, write_whole
 
 PREDICTIONS_FILE = "_pred.csv"
@@ -208,8 +208,10 @@ class OutputFolder:
         return f"{self._root}/{name}"
 
     def _content(self, name: str) -> bytes | None:
+        path = self._path(name)
+        read = partial(with_reason, self._fs, path, lambda: self._fs.cat_file(path))
         try:
-            return bytes(persistently(lambda: self._fs.cat_file(self._path(name)), passes))
+            return bytes(persistently(read, passes))
         except FileNotFoundError:
             return None
         except Exception as error:

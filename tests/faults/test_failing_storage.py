@@ -1,0 +1,248 @@
+"""A storage that fails: an S3 server on loopback, behind a proxy that loses requests."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from commands import Finished, call
+from flaky import Fate, FlakyProxy, Request, always_fine, every_tenth, flaky
+from makers import numbered_frame, write_video
+
+from rayclip.remote import BLOCK_BYTES
+
+pytest.importorskip("s3fs")
+moto = pytest.importorskip("moto.server")
+
+COPIES = 12
+BUCKET = "bucket"
+NOT_CACHED: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[int]:
+    """The port of an S3 server."""
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield server.get_host_and_port()[1]
+    server.stop()
+
+
+@pytest.fixture
+def proxy(s3: int) -> Iterator[FlakyProxy]:
+    """The way to that server, with an empty bucket behind it; it is well until a test says else."""
+    with flaky(s3) as proxy:
+        fs = storage(proxy)
+        if fs.exists(BUCKET):
+            fs.rm(BUCKET, recursive=True)
+        fs.mkdir(BUCKET)
+        proxy.fates.clear()
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Eleven small videos, and one of several parts of a remote file."""
+    folder = tmp_path_factory.mktemp("clips")
+    small = [
+        write_video(folder / f"clip_{i:02}.mp4", [numbered_frame(i + j) for j in range(6)], fps=5)
+        for i in range(COPIES - 1)
+    ]
+    side = 512
+    frames = [numbered_frame(number, side, side) for number in range(3 * BLOCK_BYTES // side**2)]
+    return [*small, write_video(folder / "long.mov", frames, codec="rawvideo", pix_fmt="rgb24")]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a run on local disks."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    assert call(*extract(clips, output)).status == 0
+    return {path.name: path.read_bytes() for path in output.glob("clip/demo/*.npy")}
+
+
+def options(proxy: FlakyProxy) -> dict[str, Any]:
+    return {"key": "a key", "secret": "a secret", "endpoint_url": proxy.url}
+
+
+def storage(proxy: FlakyProxy) -> Any:
+    return fsspec.filesystem("s3", **options(proxy), **NOT_CACHED)
+
+
+def extract(videos: Sequence[Path | str], output: Path | str) -> list[Path | str]:
+    words: list[Path | str] = ["extract", *videos, "--model-name", "demo", "--address", "none"]
+    return [*words, "--on-extraction", "save_numpy", "--output-path", output]
+
+
+def run(proxy: FlakyProxy, videos: Sequence[Path | str], output: Path | str) -> Finished:
+    return call(*extract(videos, output), "--storage-options", json.dumps(options(proxy)))
+
+
+def uploaded(proxy: FlakyProxy, clips: Sequence[Path]) -> list[str]:
+    """The videos, on the storage."""
+    fs = storage(proxy)
+    for clip in clips:
+        fs.put_file(str(clip), f"{BUCKET}/videos/{clip.name}")
+    proxy.fates.clear()
+    return [f"s3://{BUCKET}/videos/{clip.name}" for clip in clips]
+
+
+def files(proxy: FlakyProxy) -> dict[str, bytes]:
+    """Names and contents of all that a run left, without its record."""
+    proxy.fate_of = always_fine
+    fs = storage(proxy)
+    paths = fs.find(f"{BUCKET}/features")
+    return {p.rpartition("/")[2]: fs.cat_file(p) for p in paths if not p.endswith("run.json")}
+
+
+def test_one_request_in_ten_fails_and_every_video_has_the_features_of_a_local_run(
+    proxy: FlakyProxy, clips: list[Path], undisturbed: dict[str, bytes]
+) -> None:
+    videos = uploaded(proxy, clips)
+    proxy.fate_of = every_tenth
+    ended = run(proxy, videos, f"s3://{BUCKET}/features")
+    assert ended.status == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    lost = proxy.count("busy", "reset", "cut", "unanswered")
+    assert lost > 5
+    assert abs(lost - len(proxy.fates) / 10) < 1
+    assert len({fate for _, fate in proxy.fates}) == 5, "not every way to fail was tried"
+    assert files(proxy) == undisturbed
+    assert not storage(proxy).list_multipart_uploads(BUCKET)
+
+
+@pytest.mark.parametrize("fate", ["cut", "unanswered"])
+def test_a_large_file_that_cannot_be_uploaded_is_not_there_at_all(
+    proxy: FlakyProxy, fate: Fate, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rayclip import patience, whole_files
+
+    monkeypatch.setattr(whole_files, "LARGE", 0)
+    monkeypatch.setattr(patience, "STORAGE", patience.Patience(2, 60, first_s=0.01))
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+
+    def features_only(request: Request) -> Fate:
+        return fate if request.method == "PUT" and "_clip.npy" in request.path else "fine"
+
+    proxy.fate_of = features_only
+    ended = run(proxy, clips[:2], f"s3://{BUCKET}/features")
+    assert ended.status == 1, ended.stderr
+    left = files(proxy)
+    failed = [json.loads(line) for line in left.pop("failures.jsonl").splitlines()]
+    assert [(f["stage"], f["code"]) for f in failed] == [("write", "write_failed")] * 2
+    if fate != "unanswered":  # for then the file has come, and whole
+        assert not [name for name in left if "_clip" in name]
+
+
+def expiring(when: Callable[[Request], bool]) -> Callable[[Request], Fate]:
+    """Credentials that are too old from the first request on that is so."""
+    expired: list[Request] = []
+
+    def fate_of(request: Request) -> Fate:
+        if when(request):
+            expired.append(request)
+        return "expired" if expired else "fine"
+
+    return fate_of
+
+
+def test_credentials_that_expire_while_features_are_written_stop_the_run_and_it_goes_on_later(
+    proxy: FlakyProxy, clips: list[Path], undisturbed: dict[str, bytes]
+) -> None:
+    proxy.fate_of = expiring(
+        lambda request: request.method == "PUT" and "clip_05_timestamps" in request.path
+    )
+    began = time.monotonic()
+    ended = run(proxy, clips, f"s3://{BUCKET}/features")
+    assert time.monotonic() - began < 60
+    assert ended.status == 3, ended.stderr
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith(f"rayclip: The credentials for s3://{BUCKET}/features/clip/demo were")
+    assert "the ExpiredToken of a test" in last
+    assert "renew them and give the same command again" in last
+    assert "Traceback" not in ended.stderr
+    left = files(proxy)
+    assert left.items() <= undisturbed.items()
+    assert sum(name.endswith("_clip.npy") for name in left) == 5
+
+    ended = run(proxy, clips, f"s3://{BUCKET}/features")
+    assert ended.status == 0, ended.stderr
+    assert "5 done before" in ended.stderr
+    assert files(proxy) == undisturbed
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_credentials_that_expire_while_videos_are_read_stop_the_run(
+    proxy: FlakyProxy,
+    clips: list[Path],
+    undisturbed: dict[str, bytes],
+    tmp_path: Path,
+    method: str,
+) -> None:
+    """S3 gives no reason when it is asked for a file's size, and one when it is asked for bytes."""
+    videos = uploaded(proxy, clips[:8])
+    proxy.fate_of = expiring(
+        lambda request: request.method == method and request.path.endswith("clip_03.mp4")
+    )
+    began = time.monotonic()
+    ended = run(proxy, videos, tmp_path)
+    assert time.monotonic() - began < 60
+    assert ended.status == 3, ended.stderr
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith(f"rayclip: The credentials for {videos[3]} were refused")
+    assert "the ExpiredToken of a test" in last
+    assert len(list(tmp_path.glob("clip/demo/*_clip.npy"))) == 3
+
+    proxy.fate_of = always_fine
+    ended = run(proxy, videos, tmp_path)
+    assert ended.status == 0, ended.stderr
+    assert "3 done before" in ended.stderr
+    for path in tmp_path.glob("clip/demo/*.npy"):
+        assert path.read_bytes() == undisturbed[path.name]
+
+
+def test_credentials_that_are_too_old_from_the_beginning_are_one_sentence(
+    proxy: FlakyProxy, clips: list[Path]
+) -> None:
+    proxy.fate_of = lambda request: "expired"
+    ended = run(proxy, clips, f"s3://{BUCKET}/features")
+    assert (ended.status, len(ended.stderr.splitlines())) == (3, 1), ended.stderr
+    assert "the ExpiredToken of a test" in ended.stderr
+
+
+def test_a_file_that_may_not_be_read_is_that_videos_failure_alone(
+    proxy: FlakyProxy, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import flaky as ways
+
+    monkeypatch.setitem(ways.ANSWERS, "expired", (403, "AccessDenied"))
+    videos = uploaded(proxy, clips[:4])
+    proxy.fate_of = lambda request: "expired" if "clip_01" in request.path else "fine"
+    ended = run(proxy, [*videos, f"s3://{BUCKET}/videos/nowhere.mp4"], tmp_path)
+    assert ended.status == 1, ended.stderr
+    lines = (tmp_path / "clip" / "demo" / "failures.jsonl").read_text().splitlines()
+    failed = {
+        f["video"].rpartition("/")[2]: (f["stage"], f["code"]) for f in map(json.loads, lines)
+    }
+    assert failed == {
+        "clip_01.mp4": ("read", "access_denied"),
+        "nowhere.mp4": ("open", "not_found"),
+    }
+
+
+def test_features_on_a_storage_that_were_cut_short_are_made_again(
+    proxy: FlakyProxy, clips: list[Path], undisturbed: dict[str, bytes]
+) -> None:
+    output = f"s3://{BUCKET}/features"
+    assert run(proxy, clips[:3], output).status == 0
+    name = f"{BUCKET}/features/clip/demo/clip_01_clip.npy"
+    fs = storage(proxy)
+    fs.pipe_file(name, fs.cat_file(name)[:-4])
+    ended = run(proxy, clips[:3], output)
+    assert (ended.status, "1 done, 2 done before" in ended.stderr) == (0, True), ended.stderr
+    assert fs.cat_file(name) == undisturbed["clip_01_clip.npy"]
