@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import PurePosixPath
 from typing import BinaryIO, TextIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import fsspec
 
 from rayclip.errors import UsageError
 from rayclip.faults import reason
+from rayclip.safe_names import safe_name
 from rayclip.settings import Settings
 
 STANDARD_INPUT = "-"
@@ -43,28 +45,30 @@ def iter_videos(settings: Settings) -> Iterator[str]:
 def stem(video: str) -> str:
     """A video's name without folders and suffix: ``a/b.c.mp4`` gives ``b.c``."""
     scheme, is_url, path = video.partition("://")
-    if not is_url:
-        path = video
-    elif scheme in ("http", "https"):
-        path = unquote(urlsplit(video).path)
-    else:
-        path = path.partition("::")[0]  # zip://member::archive
-    return PurePosixPath(path).stem
+    return PurePosixPath(_path_in(scheme, path)[1] if is_url else video).stem
 
 
 def output_name(video: str, naming: str) -> str:
-    """The name of a video's files in the output folder.
+    """The name of a video's files in the output folder; it never leads out of there.
 
     Args:
         video: a path or URL, as it was given.
         naming: ``stem`` gives the stem, ``path`` puts folders like the input's before it.
     """
     if naming == "stem":
-        return stem(video)
+        return safe_name(stem(video))
     scheme, is_url, path = video.partition("://")
-    path = f"{scheme}/{path.partition('::')[0]}" if is_url else os.path.normpath(video)
+    path = "/".join((scheme, *_path_in(scheme, path))) if is_url else os.path.normpath(video)
     folders = [part for part in path.split("/")[:-1] if part not in ("", ".", "..")]
-    return "/".join([*folders, stem(video)])
+    return safe_name(*folders, stem(video))
+
+
+def _path_in(scheme: str, rest: str) -> tuple[str, str]:
+    """The host, where that is told apart, and the path of a URL, without what may be secret."""
+    if scheme.lower() not in ("http", "https"):
+        return "", rest.partition("::")[0]  # zip://member::archive
+    host, _, path = re.split("[?#]", rest, maxsplit=1)[0].partition("/")
+    return host.rpartition("@")[2], unquote(path)
 
 
 def absolute(video: str, folder: str) -> str:

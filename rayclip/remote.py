@@ -11,6 +11,7 @@ import fsspec
 from fsspec.caching import BackgroundBlockCache
 from fsspec.spec import AbstractBufferedFile
 
+from rayclip.errors import BadVideo
 from rayclip.faults import gives_no_reason, passes
 from rayclip.patience import persistently
 
@@ -21,6 +22,9 @@ T = TypeVar("T")
 BLOCK_BYTES = 4 * 2**20
 BLOCKS = 10
 COMMON_CACHES = ("readahead", "bytes")  # fsspec's own choices, which lose the beginning to a jump
+
+# Their files say what else is opened, and until fsspec 2026.3 at least, what code is run.
+INDIRECT = ("reference",)
 
 CONNECT_TIMEOUT_S = 30.0
 SILENCE_TIMEOUT_S = 60.0
@@ -62,7 +66,11 @@ def open_remote(
         url: of a storage that fsspec knows.
         storage_options: given to fsspec.
         moved: called while a storage is awaited.
+
+    Raises:
+        BadVideo: its protocol is refused.
     """
+    _refuse_indirection(url)
     fs, path = file_system(url, storage_options)
     if _is_http(url):
         file = _open_http(fs, path)
@@ -89,6 +97,13 @@ def open_remote(
     finally:
         closed.set()  # closing waits for the part that is read ahead
         file.close()
+
+
+def _refuse_indirection(url: str) -> None:
+    for part in url.split("::"):
+        protocol = part.partition("://")[0]
+        if protocol in INDIRECT:
+            raise BadVideo("open", "refused_protocol", f"{protocol}:// is not for videos")
 
 
 def _part(file: Any, start: int, end: int) -> bytes:

@@ -34,7 +34,8 @@ class Failure:
 
     @classmethod
     def of(cls, video: str, error: VideoError, attempts: int) -> Failure:
-        return cls(video, error.stage, error.code, error.message, attempts)
+        message = error.message.encode("utf-8", "backslashreplace").decode()  # names may be in it
+        return cls(video, error.stage, error.code, message, attempts)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

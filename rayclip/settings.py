@@ -109,6 +109,11 @@ class Settings:
                 raise UsageError(f"{name} must be true or false, not {getattr(self, name)!r}.")
         if not all(self.video_paths):
             raise UsageError("One of the video_paths is empty.")
+        for video in self.video_paths:
+            try:
+                os.fsencode(video)
+            except UnicodeEncodeError:
+                raise UsageError(f"{video!r} of video_paths cannot be a file's name.") from None
         for text in self.pred_texts:
             if not text.isprintable() or not text.strip():
                 raise UsageError(f"The text {text!r} of pred_texts is not one that can be read.")

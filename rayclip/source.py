@@ -214,6 +214,8 @@ def _check_head(head: bytes) -> None:
 
 
 def _open_local(path: str) -> BinaryIO:
+    if "\0" in path:
+        raise FileNotFoundError(path)
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe may wait for ever
         raise BadVideo("open", "not_a_file", "this is not a regular file")

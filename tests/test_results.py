@@ -182,3 +182,12 @@ def test_of_a_run_that_ends_early_videos_count_whose_results_were_still_on_their
     assert (tally.summary(1.0).done, tally.summary(1.0).frames) == (3, 40)
     tally.heard(done=0, frames=0)  # the control actor may know less than what has come
     assert (tally.summary(1.0).done, tally.summary(1.0).frames) == (1, 10)
+
+
+def test_a_reason_may_speak_of_a_name_that_is_not_utf8() -> None:
+    error = VideoError("read", "read_failed", "caf\udce9.mp4 is locked")
+    failure = Failure.of("caf\udce9.mp4", error, 1)
+    (result,) = from_table(to_table([VideoResult(failure.video, 0, failure)], DIM))
+    assert result.failure is not None
+    assert result.failure.video == "caf\udce9.mp4"
+    assert result.failure.message == r"caf\udce9.mp4 is locked"

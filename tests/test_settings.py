@@ -127,3 +127,8 @@ def test_what_is_no_frame_rate_is_refused_naming_right_ones(value: str | float) 
         "extraction_fps must be a number above zero, and at most 1000, such as 5, 2.5 or "
         f"30000/1001, not {value!r}."
     )
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"'a\\ud800' of video_paths cannot be a file's name"):
+        Settings(video_paths=("a\ud800",))

@@ -375,6 +375,27 @@ def test_an_empty_object_behind_a_url_is_an_empty_file(tmp_path: Path, memory_ur
     assert failure_of(as_url(an_empty_file(tmp_path), memory_url)).code == "empty_file"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "reference://a.mp4::{table}",
+        "reference::{table}",
+        "simplecache::reference://a.mp4::{table}",
+        "simplecache::reference::{table}",
+        "zip://a.mp4::reference://a.zip::{table}",
+    ],
+)
+def test_a_file_that_says_what_else_is_opened_is_refused(url: str, tmp_path: Path) -> None:
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({"version": 1, "refs": {"a.mp4": [f"file://{__file__}"]}}))
+    error = failure_of(url.format(table=f"file://{table}"))
+    assert (type(error), error.stage, error.code) == (BadVideo, "open", "refused_protocol")
+
+
+def test_a_name_that_no_file_can_have_is_not_found() -> None:
+    assert failure_of("a\0b.mp4").code == "not_found"
+
+
 def test_a_url_of_an_unknown_protocol_is_no_fault_of_the_video() -> None:
     error = failure_of("nosuch://bucket/a.mp4")
     assert (type(error), error.stage) == (VideoError, "read")
