@@ -1,0 +1,127 @@
+"""Hosts that are none: namespaces of this machine, each with a network, a name, processes and a
+/tmp of its own.
+
+They share the machine's processors and other files, and see one another only over a bridge.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from commands import wait_until
+
+BRIDGE = f"rc{os.getpid()}"  # at most 15 letters; two runs of the tests may be on one machine
+SUBNET = f"10.213.{os.getpid() % 256}"
+BRIDGE_ADDRESS = f"{SUBNET}.254"
+SEPARATE = ("net", "uts", "pid", "mount")
+INIT = "sleep infinity & wait"  # bash buries the orphans of its host meanwhile
+SETUP = """set -e
+hostname {name}
+ip link set lo up
+ip addr add {address}/24 dev eth0
+ip link set eth0 up
+ip route add default via {gateway}
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/shared /mnt/changes /mnt/work
+mount --bind {shared} /mnt/shared
+mount -t overlay overlay -o lowerdir=/tmp,upperdir=/mnt/changes,workdir=/mnt/work /tmp
+mount --bind /mnt/shared {shared}
+mount --bind {shared}/hosts /etc/hosts
+"""
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where commands can be run as if on another machine.
+
+    Attributes:
+        name: by which the hosts know one another.
+        address: on the bridge.
+        init: the first of its processes, with which all others end.
+    """
+
+    name: str
+    address: str
+    init: int
+
+    def inside(self, *words: str | Path) -> list[str]:
+        """A command line that runs another one on this host."""
+        separate = [f"--{kind}" for kind in SEPARATE]
+        return ["nsenter", f"--target={self.init}", *separate, "--", *map(str, words)]
+
+    def processes(self) -> list[int]:
+        """Those that were started on this host and still run."""
+        mine = os.readlink(f"/proc/{self.init}/ns/pid")
+        found = []
+        for pid in psutil.pids():
+            with suppress(OSError):
+                if os.readlink(f"/proc/{pid}/ns/pid") == mine:
+                    found.append(pid)
+        idle = {self.init, *(child.pid for child in psutil.Process(self.init).children())}
+        return [pid for pid in found if pid not in idle]
+
+
+def why_not() -> str | None:
+    """Why this machine cannot have such hosts; None where it can."""
+    if absent := [tool for tool in ("ip", "unshare", "nsenter") if shutil.which(tool) is None]:
+        return f"not found: {', '.join(absent)}"
+    separate = ["unshare", "--fork", *(f"--{kind}" for kind in SEPARATE), "true"]
+    tried = subprocess.run(separate, capture_output=True, text=True)
+    return f"namespaces are not allowed here: {tried.stderr}" if tried.returncode else None
+
+
+@contextmanager
+def hosts(shared: Path, *names: str) -> Iterator[list[Host]]:
+    """Make hosts that know one another by name; whatever still runs on them at the end is killed.
+
+    Args:
+        shared: a folder that they share.
+        names: of the hosts.
+    """
+    addresses = {name: f"{SUBNET}.{number}" for number, name in enumerate(names, 1)}
+    lines = [f"{address} {name}" for name, address in addresses.items()]
+    (shared / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
+    with ExitStack() as stack:
+        _ip(f"link add {BRIDGE} type bridge")
+        stack.callback(_ip, f"link del {BRIDGE}")
+        _ip(f"addr add {BRIDGE_ADDRESS}/24 dev {BRIDGE}")
+        _ip(f"link set {BRIDGE} up")
+        yield [
+            stack.enter_context(_host(name, address, shared))
+            for name, address in addresses.items()
+        ]
+
+
+@contextmanager
+def _host(name: str, address: str, shared: Path) -> Iterator[Host]:
+    separate = ["--mount-proc", "--kill-child", *(f"--{kind}" for kind in SEPARATE)]
+    port = f"{BRIDGE}-{address.rpartition('.')[2]}"
+    keeper = subprocess.Popen(["unshare", "--fork", *separate, "bash", "-c", INIT])
+    try:
+        process = psutil.Process(keeper.pid)
+        wait_until(lambda: [c for p in process.children() for c in p.children()], f"a host {name}")
+        host = Host(name, address, process.children()[0].pid)
+        _ip(f"link add {port} type veth peer name eth0 netns {host.init}")
+        _ip(f"link set {port} master {BRIDGE} up")
+        setup = SETUP.format(
+            name=name, address=address, gateway=BRIDGE_ADDRESS, shared=shared
+        )
+        subprocess.run(host.inside("bash", "-c", setup), check=True)
+        yield host
+        _ip(f"link del {port}")  # with its namespace it would go too, but some time later
+    finally:
+        keeper.kill()
+        keeper.wait()
+
+
+def _ip(words: str) -> None:
+    ended = subprocess.run(["ip", *words.split()], capture_output=True, text=True)
+    if ended.returncode:
+        raise RuntimeError(f"ip {words}: {ended.stderr.strip()}")
