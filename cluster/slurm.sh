@@ -33,12 +33,13 @@ export RAY_TMPDIR=/tmp/rayclip-$SLURM_JOB_ID
 
 nodes=$SLURM_JOB_NUM_NODES
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) # this script runs there
-ip=$(python -c 'import ray; print(ray.util.get_node_ip_address())') # Ray does not ask /etc/hosts
+ip=$(python -c 'import ray; print(ray.util.get_node_ip_address())') # as Ray sees itself
 port=$((20000 + SLURM_JOB_ID % 10000))
 
 export SLURM_CPU_BIND=none # a Ray node is one task, on all cores
 
 finish() {
+    set +e # whatever has ended already
     jobs -p | xargs --no-run-if-empty kill
     wait
     srun --overlap --ntasks="$nodes" rm -rf "$RAY_TMPDIR"

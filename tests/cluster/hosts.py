@@ -94,8 +94,7 @@ def hosts(shared: Path, *names: str) -> Iterator[list[Host]]:
         _ip(f"addr add {BRIDGE_ADDRESS}/24 dev {BRIDGE}")
         _ip(f"link set {BRIDGE} up")
         yield [
-            stack.enter_context(_host(name, address, shared))
-            for name, address in addresses.items()
+            stack.enter_context(_host(name, address, shared)) for name, address in addresses.items()
         ]
 
 
@@ -110,9 +109,7 @@ def _host(name: str, address: str, shared: Path) -> Iterator[Host]:
         host = Host(name, address, process.children()[0].pid)
         _ip(f"link add {port} type veth peer name eth0 netns {host.init}")
         _ip(f"link set {port} master {BRIDGE} up")
-        setup = SETUP.format(
-            name=name, address=address, gateway=BRIDGE_ADDRESS, shared=shared
-        )
+        setup = SETUP.format(name=name, address=address, gateway=BRIDGE_ADDRESS, shared=shared)
         subprocess.run(host.inside("bash", "-c", setup), check=True)
         yield host
         _ip(f"link del {port}")  # with its namespace it would go too, but some time later

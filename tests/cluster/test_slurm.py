@@ -95,14 +95,15 @@ def _configure(folder: Path, nodes: list[Host]) -> None:
     (folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")  # a GPU that is none
 
 
-def test_a_job_on_two_nodes_makes_the_features_and_leaves_nothing_running(
+def test_a_job_on_two_nodes_ends_with_the_status_of_rayclip_and_leaves_nothing_running(
     slurm: tuple[Mapping[str, str], list[Host]], tmp_path: Path
 ) -> None:
     environment, nodes = slurm
     videos = [tmp_path / f"video-{number}.mp4" for number in range(4)]
     for video in videos:
         shapes.write_video(video, [("red", "circle")], seconds_per_scene=1)
-    (tmp_path / "videos.txt").write_text("\n".join(map(str, videos)))
+    listed = [*videos, tmp_path / "missing.mp4"]
+    (tmp_path / "videos.txt").write_text("\n".join(map(str, listed)))
     options = f"--file-with-video-paths {tmp_path}/videos.txt --output-path {tmp_path}/features"
     options += " --model-name demo --device cpu --extraction-fps 5 --verbose"
     log = tmp_path / "log"
@@ -110,9 +111,10 @@ def test_a_job_on_two_nodes_makes_the_features_and_leaves_nothing_running(
 
     ended = subprocess.run(submit, env=environment, capture_output=True, text=True, timeout=200)
 
-    assert ended.returncode == 0, log.read_text()
+    assert ended.returncode == 1, log.read_text()  # done, but for one video
     assert "encoders: 2" in log.read_text()  # one on each node
     features = [np.load(tmp_path / "features/clip/demo" / f"{v.stem}_clip.npy") for v in videos]
     assert [array.shape for array in features] == [(5, 64)] * 4
     wait_until(lambda: [len(node.processes()) for node in nodes] == [1, 1], "only slurmd is left")
-    assert not list(Path("/tmp").glob(f"rayclip-{ended.stdout.split()[-1]}"))
+    for node in nodes:
+        subprocess.run(node.inside("test", "!", "-e", "/tmp/rayclip-1"), check=True)
