@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from rayclip.pipeline import run_extraction
 from rayclip.printing import printer_of
 from rayclip.results import Summary
+from rayclip.run import run_extraction
 from rayclip.settings import (
     FeatureDtype,
     Naming,

@@ -187,8 +187,8 @@ def extract(
             storage_options=storage_options_of(storage_options),
             verbose=verbose,
         )
-        from rayclip.pipeline import run_extraction
         from rayclip.printing import printer_of
+        from rayclip.run import run_extraction
 
         summary = run_extraction(settings, printer_of(settings))
         if summary.failed:

@@ -69,7 +69,7 @@ def of(tool: str) -> list[str]:
 @pytest.mark.parametrize("command", of("rayclip extract "))
 def test_a_command_of_rayclip_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing_done = SimpleNamespace(failed=())
-    monkeypatch.setattr("rayclip.pipeline.run_extraction", lambda *_: nothing_done)
+    monkeypatch.setattr("rayclip.run.run_extraction", lambda *_: nothing_done)
     ended = call(*shlex.split(command)[1:])
     assert ended.status == 0, ended.stderr
 

@@ -1,0 +1,63 @@
+"""The machine without Ray: one process decodes on one thread and encodes on others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+from rayclip.actors.batcher import Batcher
+from rayclip.actors.decoder import VideoExtractor
+from rayclip.actors.job import ExtractionJob, FirstAttempts
+from rayclip.awaiting import at_work
+from rayclip.devices import device_here
+from rayclip.machine import Machine
+from rayclip.models import ModelSpec
+from rayclip.progress import Counts
+from rayclip.results import Tally
+from rayclip.settings import Settings
+from rayclip.zeroshot import prompts
+
+
+@contextmanager
+def in_process(
+    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: list[str], tally: Tally
+) -> Iterator[Machine]:
+    """Decode on this thread and encode on another; the model is loaded meanwhile."""
+    from rayclip.actors.encoder import EncoderSettings, load_encoder_model, zero_shot_of
+    from rayclip.clip_model import ClipModel
+
+    device = device_here(settings.device)
+    encoder = EncoderSettings(
+        spec, device, settings.batch_size, None, settings.precision, settings.compile
+    )
+    batcher = Batcher(partial(load_encoder_model, encoder))
+    attempts = FirstAttempts()
+    if settings.show_pred:
+        model = batcher.ready.result()
+        assert isinstance(model, ClipModel)
+        job = replace(job, zero_shot=zero_shot_of(model, prompts(settings.pred_texts or None)))
+    yield Machine(
+        f"{spec.model_name} on {device}, without Ray",
+        job.zero_shot,
+        VideoExtractor(job, batcher, attempts).run(videos),
+        lambda: _counts(tally, batcher, attempts),
+        lambda: [batcher.stats],
+        batcher.ready.result,
+    )
+    batcher.close()  # not after an error: that would wait for all that is queued
+
+
+def _counts(tally: Tally, batcher: Batcher, attempts: FirstAttempts) -> Counts:
+    work = batcher.stats
+    if not batcher.ready.done():
+        why = "the model is being loaded"
+    elif attempts.busy is None:
+        why = "no video is begun yet"
+    else:
+        video, since = attempts.busy
+        why = at_work(video, time.monotonic() - since, batcher.waiting)
+    failed = len(tally.failed)
+    return Counts(tally.done, failed, tally.frames, work.frames, work.notes, why)

@@ -1,0 +1,32 @@
+"""What turns videos into results, on Ray or without it, as a run sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rayclip.actors.batch_stats import BatchStats
+from rayclip.progress import Counts
+from rayclip.results import VideoResult
+from rayclip.zeroshot import ZeroShot
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Videos being turned into results.
+
+    Attributes:
+        description: devices, encoders and decoding tasks, for the first line of a run.
+        zero_shot: the texts that frames are compared with, where they are.
+        results: one for each video, as they are finished.
+        counts: how far it is; None where that cannot be told just now.
+        work: what each encoder did.
+        wait_until_up: returns when an encoder is up; raises RunStopped where none can start.
+    """
+
+    description: str
+    zero_shot: ZeroShot | None
+    results: Iterator[VideoResult]
+    counts: Callable[[], Counts | None]
+    work: Callable[[], Sequence[BatchStats]]
+    wait_until_up: Callable[[], object]

@@ -1,0 +1,141 @@
+"""A run from settings to summary: what is to be done, the machine that does it, the report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+from rayclip.actors.job import ExtractionJob
+from rayclip.breaker import CircuitBreaker
+from rayclip.errors import UsageError
+from rayclip.failures import FailureLog
+from rayclip.formats import file_format
+from rayclip.in_process import in_process
+from rayclip.inputs import iter_videos, output_name
+from rayclip.machine import Machine
+from rayclip.messages import say_to_user
+from rayclip.models import ModelSpec, describe
+from rayclip.pipeline import on_ray
+from rayclip.plan import Plan, begin, plan_files, refuse_shared_names
+from rayclip.printing import OnResult
+from rayclip.progress import Counts, Progress, encoder_lines, summary_lines
+from rayclip.results import Summary, Tally
+from rayclip.run_record import run_record
+from rayclip.sampling import FrameChoice
+from rayclip.settings import Settings
+from rayclip.storage import OutputFolder, model_folder
+
+
+def run_extraction(
+    settings: Settings, on_result: OnResult | None = None, show: bool = True
+) -> Summary:
+    """Extract the features of all videos that do not have them yet.
+
+    Args:
+        settings: what to do.
+        on_result: called with every result; in input order and with the arrays, where they are
+            printed or compared with texts.
+        show: tell on standard error what is going on.
+
+    Raises:
+        UsageError: the settings do not fit one another, the inputs or the output folder.
+        RunStopped: the run ended early; what was finished is kept.
+    """
+    started = time.monotonic()
+    spec = describe(settings.model_name, settings.weights, settings.storage_options)
+    inputs = partial(iter_videos, settings)
+    name_of = partial(output_name, naming=settings.naming)
+    if settings.saves:
+        url = model_folder(settings.output_path, settings.model_name)
+        files = file_format(settings.on_extraction, settings.feature_dtype)
+        nested = settings.naming == "path"
+        folder = OutputFolder(url, spec.dim, settings.storage_options, files, nested)
+        record = run_record(settings, spec)
+        plan = plan_files(inputs, name_of, folder, record, settings.overwrite)
+    else:
+        folder = None
+        if settings.keep_tmp_files:
+            refuse_shared_names(inputs, name_of)
+        plan = Plan(list(inputs()))
+    job = ExtractionJob(
+        n_px=spec.n_px,
+        resize=settings.resize,
+        choice=FrameChoice(settings.extraction_fps, settings.extraction_total),
+        naming=settings.naming,
+        folder=folder,
+        max_attempts=settings.max_attempts,
+        folder_of_inputs=os.getcwd(),
+        storage_options=dict(settings.storage_options),
+        reencoded=_tmp_folder(settings) if settings.keep_tmp_files else None,
+    )
+    tally = Tally(plan.skipped, folder.url if folder else None)
+    failures = None
+    if folder and plan.done is not None:
+        done = plan.done
+        folder.remove(done.leftovers)
+        failures = FailureLog(folder, lambda video: done.frames_of(name_of(video)) is not None)
+    breaker = CircuitBreaker(failures.known if failures else {})
+    say = say_to_user if show else _say_nothing
+    begun = not plan.videos
+    try:
+        if plan.videos:
+            with _machine(settings, spec, job, plan.videos, tally) as machine:
+                if plan.discarded:
+                    machine.wait_until_up()  # before anything that was made goes
+                if folder:
+                    begin(plan, folder, record)
+                begun = True
+                say(f"{machine.description}; videos to do: {len(plan.videos)}")
+                try:
+                    with _progress(len(plan.videos), machine.counts, show):
+                        for result in machine.results:
+                            tally.add(result)
+                            if failures:
+                                failures.add(result)
+                            if on_result:
+                                on_result(result, machine.zero_shot)
+                            breaker.add(result)
+                except BaseException:
+                    counts = machine.counts()  # of results that were still on their way, too
+                    if counts:
+                        tally.heard(counts.done, counts.frames)
+                    raise
+                say("\n".join(encoder_lines(machine.work(), settings.verbose)))
+    finally:
+        summary = tally.summary(time.monotonic() - started)
+        if begun:
+            say("\n".join(summary_lines(summary)))
+            if failures:
+                failures.write()
+    return summary
+
+
+def _machine(
+    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: list[str], tally: Tally
+) -> AbstractContextManager[Machine]:
+    if settings.address == "none":
+        return in_process(settings, spec, job, videos, tally)
+    return on_ray(settings, spec, job, videos)
+
+
+def _tmp_folder(settings: Settings) -> str:
+    """Where re-encoded videos are kept, laid out like the output folder."""
+    folder = model_folder(os.path.abspath(settings.tmp_path), settings.model_name)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"The tmp_path {settings.tmp_path} cannot be used: {error}.") from error
+    return folder
+
+
+def _progress(
+    total: int, counts: Callable[[], Counts | None], show: bool
+) -> AbstractContextManager[object]:
+    return Progress(total, counts) if show else nullcontext()
+
+
+def _say_nothing(text: str) -> None:
+    pass
