@@ -18,7 +18,10 @@ Fate = Literal["fine", "busy", "reset", "cut", "unanswered", "expired"]
 ``unanswered``: all arrives, and the connection goes before the answer; ``expired``: what S3 says
 to credentials that are too old."""
 
-ANSWERS: dict[Fate, tuple[int, str]] = {"busy": (503, "SlowDown"), "expired": (403, "ExpiredToken")}
+ANSWERS: dict[Fate, tuple[int, str]] = {
+    "busy": (503, "ServiceUnavailable"),  # which s3fs does not try again by itself
+    "expired": (403, "ExpiredToken"),
+}
 
 
 @dataclass(frozen=True)

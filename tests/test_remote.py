@@ -127,12 +127,12 @@ def test_closing_does_not_wait_for_the_patience_of_reading_ahead(
         return whole(start, end)
 
     monkeypatch.setattr(storage, "fetch", staticmethod(ahead))
-    monkeypatch.setattr(patience, "STORAGE", Patience(99, 1000, first_s=100, longest_s=100))
+    monkeypatch.setattr(patience, "STORAGE", Patience(2, 1000, first_s=60, longest_s=60))
     began = time.monotonic()
     with open_remote("test-storage://a", {}) as file:
         file.read(BLOCK_BYTES)
-        assert failed.wait(30)
-    assert time.monotonic() - began < 30
+        assert failed.wait(20)
+    assert time.monotonic() - began < 20
 
 
 def test_whoever_watches_is_told_while_a_storage_is_awaited(
