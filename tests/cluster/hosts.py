@@ -21,7 +21,7 @@ BRIDGE = f"rc{os.getpid()}"  # at most 15 letters; two runs of the tests may be 
 SUBNET = f"10.213.{os.getpid() % 256}"
 BRIDGE_ADDRESS = f"{SUBNET}.254"
 SEPARATE = ("net", "uts", "pid", "mount")
-INIT = "sleep infinity & wait"  # bash buries the orphans of its host meanwhile
+INIT = "read"  # nothing ever comes; meanwhile bash buries the orphans of its host
 SETUP = """set -e
 hostname {name}
 ip link set lo up
@@ -64,8 +64,7 @@ class Host:
             with suppress(OSError):
                 if os.readlink(f"/proc/{pid}/ns/pid") == mine:
                     found.append(pid)
-        idle = {self.init, *(child.pid for child in psutil.Process(self.init).children())}
-        return [pid for pid in found if pid not in idle]
+        return [pid for pid in found if pid != self.init]
 
 
 def why_not() -> str | None:
@@ -102,10 +101,11 @@ def hosts(shared: Path, *names: str) -> Iterator[list[Host]]:
 def _host(name: str, address: str, shared: Path) -> Iterator[Host]:
     separate = ["--mount-proc", "--kill-child", *(f"--{kind}" for kind in SEPARATE)]
     port = f"{BRIDGE}-{address.rpartition('.')[2]}"
-    keeper = subprocess.Popen(["unshare", "--fork", *separate, "bash", "-c", INIT])
+    command = ["unshare", "--fork", *separate, "bash", "-c", INIT]
+    keeper = subprocess.Popen(command, stdin=subprocess.PIPE)
     try:
         process = psutil.Process(keeper.pid)
-        wait_until(lambda: [c for p in process.children() for c in p.children()], f"a host {name}")
+        wait_until(lambda: _is_bash(process.children()), f"a host {name}")
         host = Host(name, address, process.children()[0].pid)
         _ip(f"link add {port} type veth peer name eth0 netns {host.init}")
         _ip(f"link set {port} master {BRIDGE} up")
@@ -115,7 +115,12 @@ def _host(name: str, address: str, shared: Path) -> Iterator[Host]:
         _ip(f"link del {port}")  # with its namespace it would go too, but some time later
     finally:
         keeper.kill()
-        keeper.wait()
+        keeper.communicate()
+
+
+def _is_bash(children: list[psutil.Process]) -> bool:
+    """Whether the first process of a host is what it will be, with /proc and all."""
+    return bool(children) and children[0].name() == "bash"
 
 
 def _ip(words: str) -> None:

@@ -103,7 +103,7 @@ def test_the_launcher_of_ray_takes_the_aws_recipe() -> None:
 
 @pytest.mark.parametrize("kind", AWS["available_node_types"])
 def test_ec2_takes_the_instances_of_the_aws_recipe(kind: str) -> None:
-    session = pytest.importorskip("botocore.session", reason="it has the model of EC2's requests")
+    session = pytest.importorskip("botocore.session", reason="no botocore")
     from botocore.validate import validate_parameters
 
     model = session.Session().get_service_model("ec2")
@@ -123,7 +123,7 @@ def test_kuberay_takes_the_job() -> None:
 
 @pytest.mark.parametrize("group", GROUPS, ids=["head", "gpu", "cpu"])
 def test_kubernetes_takes_the_pods(group: dict[str, Any]) -> None:
-    kubernetes = pytest.importorskip("kubernetes_validate", reason="it has Kubernetes' schemas")
+    kubernetes = pytest.importorskip("kubernetes_validate", reason="no kubernetes-validate")
     template = {"apiVersion": "v1", "kind": "PodTemplate", "template": group["template"]}
     kubernetes.validate(template, KUBERNETES, strict=True)
     kubernetes.validate(SERVICE_ACCOUNT, KUBERNETES, strict=True)

@@ -51,7 +51,7 @@ NODE = "NodeName={name} NodeAddr={address} CPUs=2 RealMemory=2000 Gres=gpu:1 Sta
 def slurm(tmp_path: Path) -> Iterator[tuple[Mapping[str, str], list[Host]]]:
     """A small Slurm: the environment of somebody on its login node, and its two nodes."""
     if absent := [name for name in NEEDED if shutil.which(name) is None]:
-        pytest.skip(f"there is no Slurm: {', '.join(absent)} not found")
+        pytest.skip(f"no {absent[0]} (on Debian: apt install slurmctld slurmd slurm-client munge)")
     if reason := why_not():
         pytest.skip(reason)
     (tmp_path / "state").mkdir()
@@ -65,11 +65,11 @@ def slurm(tmp_path: Path) -> Iterator[tuple[Mapping[str, str], list[Host]]]:
         names = {kind: f"{tmp_path}/munge.{kind}" for kind in ("socket", "pid", "log", "seed")}
         munged = ["munged", "--foreground", "--force", f"--key-file={tmp_path}/munge.key"]
         munged += [f"--{kind}{'' if kind == 'socket' else '-file'}={names[kind]}" for kind in names]
-        commands = [munged, ["slurmctld", "-D"]]
-        commands += [node.inside("slurmd", "-D") for node in nodes]
         try:
-            for command in commands:
+            for command in (munged, ["slurmctld", "-D"]):
                 daemons.append(subprocess.Popen(command, env=environment))
+            for node in nodes:
+                subprocess.run(node.inside("slurmd"), env=environment, check=True)
             idle = ["sinfo", "--noheader", "--states=idle", "--format=%D"]
             wait_until(
                 lambda: subprocess.run(idle, env=environment, capture_output=True).stdout == b"2\n",
