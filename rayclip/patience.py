@@ -41,7 +41,7 @@ ANEW = Patience(attempts=4, seconds=1800.0, first_s=2.0)
 
 
 class GaveUp(Exception):
-    """Something was tried again, to no avail; its cause is the last attempt's error."""
+    """Something was tried long enough; its cause is the last attempt's error."""
 
 
 def persistently(
@@ -61,7 +61,7 @@ def persistently(
         clock: tells seconds.
 
     Raises:
-        GaveUp: it was tried more than once, and its last error may still pass.
+        GaveUp: patience is at its end, and the last error might still pass.
         Exception: whatever else ``call`` raises, at once.
     """
     patience = patience or STORAGE
@@ -77,5 +77,6 @@ def persistently(
             spent = clock() - began
             if attempt == patience.attempts or spent + pause > patience.seconds or wait(pause):
                 text = " ".join(str(error).split()) or type(error).__name__
-                raise GaveUp(f"{text} (tried {attempt} times in {spent:.0f} s)") from error
+                times = "once" if attempt == 1 else f"{attempt} times"
+                raise GaveUp(f"{text} (tried {times} in {spent:.0f} s)") from error
         attempt += 1
