@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,15 +73,17 @@ def on_ray(
             if settings.show_pred:
                 texts = prompts(settings.pred_texts or None)
                 job = replace(job, zero_shot=ask_pool(pool.zero_shot.remote(texts)))
-            yield Machine(
-                f"{spec.model_name} on {device}; encoders: {resources.encoders}, "
-                f"batch size: {batch_size}, decoding tasks at once: {tasks}",
-                job.zero_shot,
-                _dataset_results(settings, spec, job, videos, pool, resources, tasks),
-                lambda: _counts(pool, resources),
-                lambda: ray.get(pool.state.remote()).encoders,
-                lambda: ask_pool(pool.encoders.remote()),
-            )
+            results = _dataset_results(settings, spec, job, videos, pool, resources, tasks)
+            with closing(results):  # else Ray Data goes on, and starts a Ray when this one is gone
+                yield Machine(
+                    f"{spec.model_name} on {device}; encoders: {resources.encoders}, "
+                    f"batch size: {batch_size}, decoding tasks at once: {tasks}",
+                    job.zero_shot,
+                    results,
+                    lambda: _counts(pool, resources),
+                    lambda: ray.get(pool.state.remote()).encoders,
+                    lambda: ask_pool(pool.encoders.remote()),
+                )
         finally:
             ray.kill(pool)  # its encoders are released with it
 
@@ -94,7 +96,7 @@ def _dataset_results(
     pool: Any,
     resources: EncoderResources,
     tasks: int,
-) -> Iterator[VideoResult]:
+) -> Generator[VideoResult]:
     """list -> map, as one Ray Data pipeline of one row for each video."""
     import pyarrow as pa
     import ray.data

@@ -79,15 +79,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-@pytest.mark.parametrize(
-    "address",
-    [["--address", "none"], pytest.param([], marks=pytest.mark.ray)],
-    ids=["without Ray", "on Ray"],
-)
 def test_a_full_disk_stops_the_run_and_the_same_command_goes_on_when_there_is_room(
-    small_disk: Path, clips: list[Path], undisturbed: dict[str, bytes], address: list[str]
+    small_disk: Path, clips: list[Path], undisturbed: dict[str, bytes]
 ) -> None:
-    ended = rayclip(*words(clips, small_disk, *address))
+    ended = rayclip(*words(clips, small_disk, "--address", "none"))
     assert ended.status == 3, ended.stderr
     assert "Traceback" not in ended.stderr
     last = ended.stderr.splitlines()[-1]
@@ -259,6 +254,17 @@ def test_a_run_in_which_nearly_everything_fails_is_stopped(
     ended = run(first, output)
     assert ended.status == 0, ended.stderr
     assert len(failures(output)) == WINDOW - COPIES - len(first)
+
+
+@pytest.mark.ray
+def test_on_ray_such_a_run_is_stopped_and_nothing_of_it_goes_on(tmp_path: Path) -> None:
+    videos, output = nowhere(tmp_path, 10 * WINDOW), tmp_path / "output"
+    ended = rayclip(*words([], output, *listed(videos, tmp_path)))
+    assert ended.status == 3, ended.stderr
+    assert "of the last 200 videos failed with not_found" in ended.stderr.splitlines()[-1]
+    assert WINDOW <= len(failures(output)) < len(videos)
+    for word in ("Traceback", "WARNING", "Error"):  # a Ray that nobody started would say these
+        assert word not in ended.stderr
 
 
 def test_a_few_hundred_bad_videos_that_are_known_do_not_stop_the_next_run(tmp_path: Path) -> None:
