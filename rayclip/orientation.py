@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
@@ -30,7 +31,10 @@ class Orientation(NamedTuple):
 def orientation(frame: av.VideoFrame) -> Orientation:
     """Multiples of 90 degrees and mirrors, as ffmpeg's autorotate follows them; other angles are
     left as they are."""
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    # Not frame.side_data: the frame would keep that, and that the frame, until some later day on
+    # which Python looks for such circles. Hundreds of frames are a gigabyte or more.
+    side_data: Any = SideDataContainer
+    matrix: Any = side_data(frame).get("DISPLAYMATRIX")
     if matrix is None:
         return Orientation(False, False, False)
     terms = np.frombuffer(bytes(matrix)[:36], np.int32)
