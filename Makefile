@@ -9,7 +9,8 @@ demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not ray" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m ray  # one at a time: each takes a machine
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from rayclip.actors.credits import Debt, Terms
 from rayclip.actors.pool import EncoderAddress, reason_of
@@ -44,7 +44,10 @@ class RemoteAttempts:
             ask_pool(self._pool.stop.remote(str(error)))
 
     def begin(self, position: int, video: str) -> int:
-        attempt: int = ask_pool(self._pool.begin.remote(self._group, position, video))
+        reply = self._pool.begin.remote(self._group, position, video)
+        if not self.again:
+            return 1  # nobody waits for the answer: it could say nothing else
+        attempt: int = ask_pool(reply)
         return attempt
 
     def end(self, position: int, result: VideoResult) -> None:
@@ -158,23 +161,23 @@ class RemoteChunk:
             RunStopped: no encoder is left.
         """
         while True:
-            ready, _ = ray.wait([self._reply], timeout=PATIENCE_S)
-            if not ready and not self._encoders.is_silent(self._address):
-                continue
-            terms = None
             try:
-                features, terms = ray.get(self._reply, timeout=0)
+                features, terms = ray.get(self._reply, timeout=PATIENCE_S)
+            except GetTimeoutError:
+                if not self._encoders.is_silent(self._address):
+                    continue
             except RayTaskError as error:
+                self._encoders.answered(self._reply)
                 kind = RunStopped if isinstance(error, RunStopped) else RuntimeError
                 raise kind(reason_of(error)) from None
             except RayActorError as error:
                 self._encoders.lost(self._address, error)
-            except RayError:  # it never came, or was lost with its node
+            except RayError:  # the reply was lost with its node
                 pass
             else:
-                return np.array(features)  # a copy, so that the shared memory is free at once
-            finally:
                 self._encoders.answered(self._reply, terms)
+                return np.array(features)  # a copy, so that the shared memory is free at once
+            self._encoders.answered(self._reply)
             self._send()
 
 
