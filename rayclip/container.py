@@ -16,6 +16,7 @@ from rayclip.source import NO_OTHER_FILES, VideoSource, readable
 from rayclip.watchdog import LIBAV
 
 MAX_PIXELS = 8192 * 8192
+OF_EACH_STREAM = {"max_pixels": str(MAX_PIXELS)}  # while libav looks what is in it
 ATTACHED_PICTURE = 0x400  # libavformat's AV_DISPOSITION_ATTACHED_PIC
 DEFAULT_BONUS = 5_000_000  # what ffmpeg's choice of stream adds for AV_DISPOSITION_DEFAULT
 
@@ -35,7 +36,11 @@ def open_stream(
         try:
             with LIBAV:
                 container = av.open(
-                    file, "r", metadata_errors="ignore", container_options=NO_OTHER_FILES
+                    file,
+                    "r",
+                    metadata_errors="ignore",
+                    options=OF_EACH_STREAM,
+                    container_options=NO_OTHER_FILES,
                 )
         except av.FFmpegError as error:
             if begins_as_mp4:
@@ -88,7 +93,11 @@ def video_stream(container: InputContainer) -> VideoStream:
     if codec is None:
         raise BadVideo("open", "no_decoder", "there is no decoder for the video stream")
     if codec.width <= 0 or codec.height <= 0:
-        raise BadVideo("open", "no_size", "the video stream does not say its size")
+        raise BadVideo(
+            "open",
+            "no_size",
+            f"the video stream says no size, or one of more than {MAX_PIXELS} pixels a frame",
+        )
     if codec.width * codec.height > MAX_PIXELS:
         size = f"{codec.width}x{codec.height}"
         raise BadVideo("open", "too_large", f"{size} is more than {MAX_PIXELS} pixels a frame")

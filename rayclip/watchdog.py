@@ -1,11 +1,15 @@
-"""End a process that hangs inside libav, where Python can interrupt nothing."""
+"""End a process that hangs inside libav, or takes too much memory there: Python can interrupt
+nothing."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+
+from rayclip.errors import BadVideo
+from rayclip.memory import MemoryLimit
 
 HUNG_STATUS = 75  # sysexits' EX_TEMPFAIL
 LOOKS = 4
@@ -33,14 +37,21 @@ class Watchdog:
     that was stopped and goes on, or a machine that slept, has missed looks and not failed them.
     """
 
-    def __init__(self, limit_s: float, on_hang: Callable[[str], None] = end_process) -> None:
+    def __init__(
+        self,
+        limit_s: float,
+        on_hang: Callable[[str], None] = end_process,
+        memory: MemoryLimit | None = None,
+    ) -> None:
         """Watch nothing yet.
 
         Args:
             limit_s: seconds without progress in a call that make a hang; it is seen up to a
                 quarter later.
             on_hang: called once, on the watching thread, with a sentence that names the video.
+            memory: what a video may take; None sets no limit.
         """
+        self._memory = memory
         self._limit_s = limit_s
         self._on_hang = on_hang
         self._inside = False
@@ -57,12 +68,16 @@ class Watchdog:
             self._thread.start()
         self._video = video
         try:
-            yield
+            with self._memory.watching(video) if self._memory else nullcontext():
+                yield
         finally:
             self._inside = False  # an interrupt may have come between a call and its __exit__
             self._video = None
 
     def __enter__(self) -> None:
+        if self._memory is not None and self._memory.is_exceeded:
+            most = self._memory.most_growth // 2**20
+            raise BadVideo("decode", "too_much_memory", f"decoding takes more than {most} MB")
         self._steps += 1
         self._inside = True
 
@@ -93,5 +108,7 @@ class Watchdog:
 
 
 LIBAV_LIMIT_S = 300.0  # longer than storages try again by themselves
-LIBAV = Watchdog(LIBAV_LIMIT_S)
+VIDEO_MEMORY = 3 * 2**29  # bytes: of 8K, H.264 with all its 16 references takes 1.3 GB
+PROCESS_MEMORY = 2**31 - 2**27  # so that it stays below 2 GiB until it is seen
+LIBAV = Watchdog(LIBAV_LIMIT_S, memory=MemoryLimit(VIDEO_MEMORY, PROCESS_MEMORY, end_process))
 """Wrapped around the calls of libav in this process; those that own the process let it watch."""

@@ -118,7 +118,8 @@ class VideoExtractor:
         def decode() -> None:
             nonlocal opened
             opened = OpenVideo(video, position, attempt)  # frames on their way belong to the other
-            self._extract(opened)
+            with self._watching(video):
+                self._extract(opened)
 
         try:
             persistently(decode, _broke_off, patience.ANEW)
@@ -137,7 +138,7 @@ class VideoExtractor:
         return opened
 
     def _extract(self, opened: OpenVideo, divide: bool = True) -> None:
-        with self._watching(opened.video), self._wanted_frames(opened.video) as wanted:
+        with self._wanted_frames(opened.video) as wanted:
             opened.fps = wanted.fps
             if not (divide and self._segments and self._segments.is_long(wanted.duration_s)):
                 self._send_all(opened, wanted.frames)

@@ -108,7 +108,8 @@ class OpenVideo:
             self.fail(VideoError("write", "no_temporary_file", reason))
 
     def fail(self, error: VideoError) -> None:
-        self.error = self.error or error
+        if self.error is None:  # a copy: the one that was raised holds what decoding it held
+            self.error = VideoError(error.stage, error.code, error.message)
 
     def forget(self) -> None:
         """Begin again with this video."""
