@@ -43,21 +43,23 @@ def in_process(
         f"{spec.model_name} on {device}, without Ray",
         job.zero_shot,
         VideoExtractor(job, batcher, attempts).run(videos),
-        lambda: _counts(tally, batcher, attempts),
+        lambda: _counts(tally, batcher),
+        lambda: _awaited(batcher, attempts),
         lambda: [batcher.stats],
         batcher.ready.result,
     )
     batcher.close()  # not after an error: that would wait for all that is queued
 
 
-def _counts(tally: Tally, batcher: Batcher, attempts: FirstAttempts) -> Counts:
+def _counts(tally: Tally, batcher: Batcher) -> Counts:
     work = batcher.stats
+    return Counts(tally.done, len(tally.failed), tally.frames, work.frames, work.notes)
+
+
+def _awaited(batcher: Batcher, attempts: FirstAttempts) -> str:
     if not batcher.ready.done():
-        why = "the model is being loaded"
-    elif attempts.busy is None:
-        why = "no video is begun yet"
-    else:
-        video, since = attempts.busy
-        why = at_work(video, time.monotonic() - since, batcher.waiting)
-    failed = len(tally.failed)
-    return Counts(tally.done, failed, tally.frames, work.frames, work.notes, why)
+        return "the model is being loaded"
+    if attempts.busy is None:
+        return "no video is begun yet"
+    video, since = attempts.busy
+    return at_work(video, time.monotonic() - since, batcher.waiting)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LONGEST_END_S = 20.0  # a signal that went to Ray's processes, too, leaves nobody to answer
 
 
 class Terminated(BaseException):
@@ -32,6 +34,9 @@ def _in_order(number: int, frame: FrameType | None) -> None:
     for other in SIGNALS:
         if signal.getsignal(other) is not signal.SIG_IGN:
             signal.signal(other, _at_once)
+    end = threading.Timer(LONGEST_END_S, _at_once, (number, None))
+    end.daemon = True
+    end.start()
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 

@@ -20,6 +20,7 @@ class Machine:
         zero_shot: the texts that frames are compared with, where they are.
         results: one for each video, as they are finished.
         counts: how far it is; None where that cannot be told just now.
+        awaited: what it waits for, in words.
         work: what each encoder did.
         wait_until_up: returns when an encoder is up; raises RunStopped where none can start.
     """
@@ -28,5 +29,6 @@ class Machine:
     zero_shot: ZeroShot | None
     results: Iterator[VideoResult]
     counts: Callable[[], Counts | None]
+    awaited: Callable[[], str]
     work: Callable[[], Sequence[BatchStats]]
     wait_until_up: Callable[[], object]

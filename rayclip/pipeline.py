@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rayclip.actors.segments import Division
 
 SEGMENT_S = 300.0  # of a long video that several tasks decode
+STATE_TIMEOUT_S = 5.0
 DECODING_MEMORY = 512 * 2**20  # bytes that a decoding task asks of its node
 
 
@@ -80,7 +81,8 @@ def on_ray(
                     f"batch size: {batch_size}, decoding tasks at once: {tasks}",
                     job.zero_shot,
                     results,
-                    lambda: _counts(pool, resources),
+                    lambda: _counts(pool),
+                    lambda: _awaited(pool, resources),
                     lambda: ray.get(pool.state.remote()).encoders,
                     lambda: ask_pool(pool.encoders.remote()),
                 )
@@ -155,16 +157,25 @@ def extract_group(
         return to_table(extractor.run(videos), dim)
 
 
-def _counts(pool: Any, resources: EncoderResources) -> Counts | None:
+def _counts(pool: Any) -> Counts | None:
     import ray
 
     try:
-        state = ray.get(pool.state.remote(), timeout=5)
-        why = awaited(state, resources, ray.available_resources())
+        state = ray.get(pool.state.remote(), timeout=STATE_TIMEOUT_S)
     except ray.exceptions.RayError:  # it is starting, busy or gone; the results will tell
         return None
     work = sum(state.encoders, BatchStats())
-    return Counts(state.done, state.failed, state.frames, work.frames, work.notes, why)
+    return Counts(state.done, state.failed, state.frames, work.frames, work.notes)
+
+
+def _awaited(pool: Any, resources: EncoderResources) -> str:
+    import ray
+
+    try:
+        state = ray.get(pool.state.remote(), timeout=STATE_TIMEOUT_S)
+    except ray.exceptions.RayError:
+        return "the control actor does not answer"
+    return awaited(state, resources, ray.available_resources())
 
 
 def _why_it_stopped(pool: Any, error: Exception) -> str:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TextIO
 
@@ -31,7 +31,6 @@ class Counts:
         frames: features of the videos that are done.
         encoded: frames, those of unfinished videos included.
         notes: what the user should know, a line each.
-        awaited: what it waits for, should nothing move.
     """
 
     done: int = 0
@@ -39,24 +38,29 @@ class Counts:
     frames: int = 0
     encoded: int = 0
     notes: tuple[str, ...] = ()
-    awaited: str = ""
 
 
 class Progress:
     """A live line on a terminal; plain lines every so often elsewhere."""
 
     def __init__(
-        self, total: int, poll: Callable[[], Counts | None], stream: TextIO | None = None
+        self,
+        total: int,
+        poll: Callable[[], Counts | None],
+        awaited: Callable[[], str],
+        stream: TextIO | None = None,
     ) -> None:
         """Nothing is shown before the ``with`` block begins.
 
         Args:
             total: videos of the run.
             poll: asks how far it is; None where that is not known just now.
+            awaited: says what the run waits for, when nothing moves.
             stream: where to write; standard error by default.
         """
         self._total = total
         self._poll = poll
+        self._awaited = awaited
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._ended = threading.Event()
@@ -90,10 +94,10 @@ class Progress:
             self._tell(counts)
             now = time.monotonic()
             line = progress_line(counts, self._total, now - self._started)
-            if replace(counts, awaited="") != self._seen:
-                self._seen, self._moved = replace(counts, awaited=""), now
+            if counts != self._seen:
+                self._seen, self._moved = counts, now
             if now - self._moved >= SILENCE_S:
-                line += f"; nothing for {duration(now - self._moved)}: {counts.awaited}"
+                line += f"; nothing for {duration(now - self._moved)}: {self._awaited()}"
             self._write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
 
     def _tell(self, counts: Counts | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
@@ -21,7 +20,7 @@ from rayclip.models import ModelSpec, describe
 from rayclip.pipeline import on_ray
 from rayclip.plan import Plan, begin, plan_files, refuse_shared_names
 from rayclip.printing import OnResult
-from rayclip.progress import Counts, Progress, encoder_lines, summary_lines
+from rayclip.progress import Progress, encoder_lines, summary_lines
 from rayclip.results import Summary, Tally
 from rayclip.run_record import run_record
 from rayclip.sampling import FrameChoice
@@ -79,38 +78,39 @@ def run_extraction(
         failures = FailureLog(folder, lambda video: done.frames_of(name_of(video)) is not None)
     breaker = CircuitBreaker(failures.known if failures else {})
     say = say_to_user if show else _say_nothing
-    begun = not plan.videos
-    try:
-        if plan.videos:
-            with _machine(settings, spec, job, plan.videos, tally) as machine:
-                if plan.discarded:
-                    machine.wait_until_up()  # before anything that was made goes
-                if folder:
-                    begin(plan, folder, record)
-                begun = True
-                say(f"{machine.description}; videos to do: {len(plan.videos)}")
-                try:
-                    with _progress(len(plan.videos), machine.counts, show):
-                        for result in machine.results:
-                            tally.add(result)
-                            if failures:
-                                failures.add(result)
-                            if on_result:
-                                on_result(result, machine.zero_shot)
-                            breaker.add(result)
-                except BaseException:
-                    counts = machine.counts()  # of results that were still on their way, too
-                    if counts:
-                        tally.heard(counts.done, counts.frames)
-                    raise
-                say("\n".join(encoder_lines(machine.work(), settings.verbose)))
-    finally:
+
+    def end() -> Summary:
         summary = tally.summary(time.monotonic() - started)
-        if begun:
-            say("\n".join(summary_lines(summary)))
-            if failures:
-                failures.write()
-    return summary
+        say("\n".join(summary_lines(summary)))
+        if failures:
+            failures.write()
+        return summary
+
+    if not plan.videos:
+        return end()
+    with _machine(settings, spec, job, plan.videos, tally) as machine:
+        if plan.discarded:
+            machine.wait_until_up()  # before anything that was made goes
+        if folder:
+            begin(plan, folder, record)
+        say(f"{machine.description}; videos to do: {len(plan.videos)}")
+        try:
+            with _progress(len(plan.videos), machine, show):
+                for result in machine.results:
+                    tally.add(result)
+                    if failures:
+                        failures.add(result)
+                    if on_result:
+                        on_result(result, machine.zero_shot)
+                    breaker.add(result)
+        except BaseException:
+            counts = machine.counts()  # of results that were still on their way, too
+            if counts:
+                tally.heard(counts.done, counts.frames)
+            end()  # before the machine is put away, which may fail where Ray is gone
+            raise
+        say("\n".join(encoder_lines(machine.work(), settings.verbose)))
+        return end()
 
 
 def _machine(
@@ -131,10 +131,8 @@ def _tmp_folder(settings: Settings) -> str:
     return folder
 
 
-def _progress(
-    total: int, counts: Callable[[], Counts | None], show: bool
-) -> AbstractContextManager[object]:
-    return Progress(total, counts) if show else nullcontext()
+def _progress(total: int, machine: Machine, show: bool) -> AbstractContextManager[object]:
+    return Progress(total, machine.counts, machine.awaited) if show else nullcontext()
 
 
 def _say_nothing(text: str) -> None:

@@ -175,8 +175,8 @@ if int(most):
 for path in paths:
     frames, code = 0, None
     try:
-        with watchdog.LIBAV.watching(path), open_shown(path, FrameChoice()) as (fps, shown):
-            for one in shown:
+        with watchdog.LIBAV.watching(path), open_shown(path, FrameChoice()) as wanted:
+            for one in wanted.frames:
                 resize_crop(upright_rgb(one.frame), 64)
                 frames += 1
     except VideoError as error:

@@ -74,7 +74,9 @@ def test_encoders_that_are_nearly_always_busy_are_the_bottleneck() -> None:
 
 def test_a_note_is_written_once() -> None:
     stream = io.StringIO()
-    with Progress(1, lambda: Counts(notes=("An encoder has no memory.",)), stream) as progress:
+    with Progress(
+        1, lambda: Counts(notes=("An encoder has no memory.",)), lambda: "", stream
+    ) as progress:
         progress._tell(Counts(notes=("An encoder has no memory.",)))
     assert stream.getvalue() == "An encoder has no memory.\n"
 
@@ -152,7 +154,7 @@ def shown(stream: io.StringIO, polls: Sequence[Counts | None]) -> str:
             all_asked.set()
         return answer
 
-    with Progress(10, poll, stream):
+    with Progress(10, poll, lambda: "an encoder waits for a GPU", stream):
         assert all_asked.wait(DEADLINE_S)
     return stream.getvalue()
 
@@ -175,14 +177,13 @@ def test_a_run_in_which_nothing_moves_says_what_it_waits_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("rayclip.progress.SILENCE_S", 0.0)
-    stuck = Counts(1, awaited="an encoder waits for a GPU")
-    (line,) = shown(io.StringIO(), [stuck]).splitlines()
+    (line,) = shown(io.StringIO(), [Counts(1)]).splitlines()
     assert line.endswith("; nothing for 0:00: an encoder waits for a GPU")
 
 
 def test_a_run_that_moves_does_not_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rayclip.progress.SILENCE_S", 30.0)
-    text = shown(io.StringIO(), [Counts(encoded=1, awaited="cat.mp4"), Counts(encoded=2)])
+    text = shown(io.StringIO(), [Counts(encoded=1), Counts(encoded=2)])
     assert "nothing" not in text
 
 
