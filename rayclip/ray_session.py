@@ -14,9 +14,11 @@ from functools import lru_cache
 from typing import Any
 
 from rayclip.errors import UsageError
+from rayclip.joining import knock, why_not_joined
 from rayclip.reaper import reaped
 
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+ONE_TRY = "RAY_gcs_server_port_wait_time_s"  # tries to get in; 20 by default, whatever the answer
 
 _is_on_loopback = False  # whether ray was imported here, to stay there
 
@@ -69,15 +71,13 @@ def _connect(address: str, verbose: bool) -> None:
         )
     import ray
 
+    name = knock(address)
     try:
-        with _our_signal_handlers():
+        with _our_signal_handlers(), _environment({ONE_TRY: "1"}):
             ray.init(address=address, **_quiet_options(verbose))
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(
-            f"No Ray cluster answers at {address}: {reason}. (Where a cluster demands a token, set "
-            "RAY_AUTH_MODE=token and have the token in RAY_AUTH_TOKEN or ~/.ray/auth_token.)"
-        ) from error
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
+        ray.shutdown()  # it may be half connected
+        raise UsageError(why_not_joined(name, error)) from error
 
 
 @lru_cache

@@ -1,17 +1,11 @@
 """What several test files share."""
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
-import psutil
 import pytest
-from commands import ON_LOOPBACK, wait_until
+from heads import ray_head
 from makers import SHARED_DATA
 
 
@@ -36,28 +30,5 @@ def memory_url(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Ray with four CPUs that somebody else started, on loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("ray")
-    environment = {**os.environ, **ON_LOOPBACK, "RAY_USAGE_STATS_ENABLED": "0"}
-    environment["RAY_AUTH_MODE"] = "disabled"  # else a token in ~/.ray would be demanded
-    start = (
-        f"start --head --block --node-ip-address=127.0.0.1 --port={port} --num-cpus=4 "
-        f"--num-gpus=0 --include-dashboard=false --temp-dir=/tmp/rc-{port}"
-    )
-    head = subprocess.Popen(
-        [Path(sys.executable).with_name("ray"), *start.split()],
-        env=environment,
-        stdout=(folder / "log").open("w"),
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        log = folder / "log"
-        wait_until(lambda: "Ray runtime started" in log.read_text(), "a Ray cluster")
-        yield f"127.0.0.1:{port}"
-    finally:
-        for process in [*psutil.Process(head.pid).children(recursive=True), head]:
-            process.kill()
-        head.wait()
-        shutil.rmtree(f"/tmp/rc-{port}", ignore_errors=True)
+    with ray_head(tmp_path_factory.mktemp("ray")) as address:
+        yield address

@@ -1,0 +1,111 @@
+"""Whether a Ray cluster is there and lets us in; Ray itself waits for minutes to find out."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+
+from rayclip.errors import UsageError
+
+KNOCK_S = 5.0
+# What a client of gRPC begins with, and an empty frame of settings.
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+FRAME_HEAD_BYTES, SETTINGS_FRAME = 9, 4
+VERSIONS = re.compile(r"^\s*(Ray|Python): (\S+)", re.MULTILINE)
+
+TOKEN = (
+    "set RAY_AUTH_MODE=token, and have the cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+)
+FROM_A_NODE = (
+    "run the command on a machine of the cluster, or there with `ray job submit -- rayclip "
+    "extract --address auto ...`"
+)
+
+
+def knock(address: str) -> str:
+    """Make sure that a Ray listens at an address and that this machine belongs to a cluster.
+
+    Args:
+        address: ``auto`` or ``host:port``.
+
+    Returns:
+        The address, with the place where Ray will look for it.
+
+    Raises:
+        UsageError: not so; the sentence says what to do.
+    """
+    from ray._private import services
+
+    try:
+        found = services.canonicalize_bootstrap_address(address)
+    except ConnectionError:
+        raise UsageError(
+            "No Ray cluster runs on this machine, so that there is none at the address auto: start "
+            "one with `ray start`, name its host:port, or leave the address out for a private Ray."
+        ) from None
+    except ValueError:
+        raise UsageError(f"The address must be auto, none or host:port, not {address!r}.") from None
+    if found is None:
+        return address
+    name = address if address == found else f"{address} ({found})"
+    host, _, port = found.rpartition(":")
+    try:
+        _greet(host.strip("[]"), int(port))
+    except (OSError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f"No Ray cluster answers at {name}: {_reason(error)}. Look with `ray status` on its "
+            "head whether it runs, and whether this machine may reach that port."
+        ) from error
+    nodes_here = getattr(services, "find_node_ids", None)  # by their processes, as Ray itself
+    if nodes_here is not None and not nodes_here():
+        raise UsageError(
+            f"There is a Ray cluster at {name}, but this machine is no node of it: {FROM_A_NODE}."
+        )
+    return name
+
+
+def _greet(host: str, port: int) -> None:
+    """Exchange the first words of gRPC.
+
+    Raises:
+        OSError: nobody listens there, or somebody who speaks otherwise.
+    """
+    with socket.create_connection((host, port), timeout=KNOCK_S) as connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+            return
+        connection.sendall(GREETING)
+        head = b""
+        while len(head) < FRAME_HEAD_BYTES and (data := connection.recv(FRAME_HEAD_BYTES)):
+            head += data
+    if len(head) < FRAME_HEAD_BYTES or head[3] != SETTINGS_FRAME:
+        raise OSError("what listens there is no Ray")
+
+
+def why_not_joined(address: str, error: Exception) -> str:
+    """The sentence for what ``ray.init`` raised."""
+    text = f"{error} {error.__cause__ or ''}"
+    if type(error).__name__ == "AuthenticationError" or "AuthenticationError" in text:
+        return (
+            f"The Ray cluster at {address} demands a token and did not get the right one: {TOKEN}."
+        )
+    versions = VERSIONS.findall(text)
+    if "Version mismatch" in text and len(versions) == 4:
+        theirs, ours = (_versions(dict(two)) for two in (versions[:2], versions[2:]))
+        return (
+            f"The Ray cluster at {address} has {theirs}, and this machine {ours}: install the same "
+            "Ray and Python on both."
+        )
+    return f"No Ray cluster can be used at {address}: {_reason(error)}."
+
+
+def _versions(of: dict[str, str]) -> str:
+    return f"Ray {of.get('Ray')} with Python {of.get('Python')}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer in {KNOCK_S:.0f} s"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

@@ -1,0 +1,149 @@
+"""What is said of clusters that are not there or do not let us in."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import ON_LOOPBACK, rayclip
+from heads import ray_head
+
+from rayclip import joining
+from rayclip.errors import UsageError
+from rayclip.joining import knock, why_not_joined
+
+TOKEN = "0123456789abcdef" * 4
+MISMATCH = """Version mismatch: The cluster was started with:
+    Ray: 2.59.0
+    Python: 3.11.7
+This process on node 10.0.0.2 was started with:
+    Ray: 2.60.0
+    Python: 3.12.1
+"""
+
+
+@pytest.fixture
+def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Something that listens on loopback, where Ray would look for it."""
+    services = pytest.importorskip("ray._private.services")
+    monkeypatch.setattr(services, "resolve_ip_for_localhost", lambda host: host)
+    monkeypatch.setattr(services, "find_node_ids", lambda: {"a raylet"})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def address_of(server: socket.socket) -> str:
+    return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def answer(server: socket.socket, data: bytes) -> None:
+    def run() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1024)
+            connection.sendall(data)
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+SETTINGS_FRAME = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+def test_whoever_speaks_as_ray_does_is_let_be(listener: socket.socket) -> None:
+    answer(listener, SETTINGS_FRAME)
+    assert knock(address_of(listener)) == address_of(listener)
+
+
+def test_a_machine_that_is_no_node_of_the_cluster_is_told_so(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray._private.services.find_node_ids", set)
+    answer(listener, SETTINGS_FRAME)
+    with pytest.raises(UsageError, match=r"this machine is no node of it.*ray job submit"):
+        knock(address_of(listener))
+
+
+def test_nobody_at_an_address_is_said_at_once(listener: socket.socket) -> None:
+    address = address_of(listener)
+    listener.close()
+    with pytest.raises(UsageError, match=f"answers at {address}: Connection refused"):
+        knock(address)
+
+
+def test_a_port_that_never_answers_is_not_waited_for(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "KNOCK_S", 0.05)
+    with pytest.raises(UsageError, match="no answer in"):
+        knock(address_of(listener))
+
+
+def test_a_web_server_is_no_ray(listener: socket.socket) -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UsageError, match="what listens there is no Ray"):
+            knock(address_of(server.socket))
+        server.shutdown()
+
+
+def test_auto_without_any_ray_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", frozenset)
+    monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda _: None)
+    with pytest.raises(UsageError, match=r"No Ray cluster runs on this machine.*ray start"):
+        knock("auto")
+
+
+@pytest.mark.parametrize("address", ["cluster", "http://a:1", "a:b"])
+def test_what_is_no_address_is_named(address: str) -> None:
+    with pytest.raises(UsageError, match=address):
+        knock(address)
+
+
+def test_other_versions_are_both_named_in_one_sentence() -> None:
+    assert why_not_joined("10.0.0.1:6379", RuntimeError(MISMATCH)) == (
+        "The Ray cluster at 10.0.0.1:6379 has Ray 2.59.0 with Python 3.11.7, and this machine Ray "
+        "2.60.0 with Python 3.12.1: install the same Ray and Python on both."
+    )
+
+
+def test_other_reasons_are_given_in_one_line() -> None:
+    said = why_not_joined("auto", RuntimeError("It broke.\nAnd here is a long story."))
+    assert said == "No Ray cluster can be used at auto: It broke."
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Ray that demands a token."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    with ray_head(tmp_path_factory.mktemp("guarded"), token) as address:
+        yield address
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    "variables",
+    [{}, {"RAY_AUTH_MODE": "token"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}],
+    ids=["nothing", "no token", "another token"],
+)
+def test_who_has_not_the_token_of_a_cluster_is_told_where_to_put_it(
+    guarded: str, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    begun = time.monotonic()
+    ended = rayclip(
+        *("extract", "some.mp4", "--model-name", "demo", "--address", guarded),
+        *("--on-extraction", "save_numpy", "--output-path", tmp_path / "output"),
+        env={**ON_LOOPBACK, "HOME": str(tmp_path), **variables},
+    )
+    assert ended.status == 2
+    said = ended.stderr.splitlines()[-1]
+    assert said.startswith(f"rayclip: The Ray cluster at {guarded} demands a token")
+    assert "RAY_AUTH_MODE=token" in said
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "output").exists()
+    assert time.monotonic() - begun < 30
