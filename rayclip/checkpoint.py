@@ -74,7 +74,11 @@ def without_warnings() -> Iterator[None]:
 
 
 def _tensors(path: str) -> Mapping[str, torch.Tensor]:
-    """The tensors of a checkpoint; pickled code is refused, TorchScript code is not called."""
+    """The tensors of a checkpoint.
+
+    Pickled code is refused. Nothing of a TorchScript archive is called, but torch may run parts of
+    it while it loads: an archive is a program.
+    """
     import torch
 
     is_torchscript = _is_torchscript(path)

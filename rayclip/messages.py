@@ -10,3 +10,8 @@ def say_to_user(text: str) -> None:
     """A line on standard error; a run does not fail because nobody can read it."""
     with suppress(OSError, ValueError, AttributeError):
         print(text, file=sys.stderr, flush=True)
+
+
+def shown(text: str) -> str:
+    """A name on a line of its own, whatever is in it."""
+    return text if text.isprintable() else repr(text)

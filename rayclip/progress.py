@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TextIO
 
 from rayclip.actors.batch_stats import BatchStats
+from rayclip.messages import shown
 from rayclip.results import Summary
 
 TERMINAL_PERIOD_S = 0.5
@@ -170,7 +171,10 @@ def summary_lines(summary: Summary) -> list[str]:
     if summary.failed:
         lines.append("failed:")
         named = len(summary.failed) if summary.output_path is None else NAMED_FAILURES
-        lines += [f"  {f.video}: {f.message} ({f.stage}: {f.code})" for f in summary.failed[:named]]
+        lines += [
+            f"  {shown(f.video)}: {shown(f.message)} ({f.stage}: {f.code})"
+            for f in summary.failed[:named]
+        ]
         if len(summary.failed) > named:
             lines.append(f"  and {len(summary.failed) - named} more, in failures.jsonl")
     return lines

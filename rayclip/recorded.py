@@ -76,11 +76,6 @@ def open_recorded(url: str, storage_options: Mapping[str, Any]) -> Recorded:
     return Recorded(OutputFolder(url, dim, storage_options, files, nested), files, run)
 
 
-def shown(text: str) -> str:
-    """A name on a line of its own, whatever is in it."""
-    return text if text.isprintable() else repr(text)
-
-
 def _is_there(fs: Any, path: str) -> bool:
     try:
         fs.info(path)

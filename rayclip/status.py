@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from rayclip.done import DoneVideos, name_hash
 from rayclip.inputs import iter_videos, output_name
+from rayclip.messages import shown
 from rayclip.progress import duration
 from rayclip.recent import Rate, Recent
-from rayclip.recorded import Recorded, model_folders, open_recorded, shown
+from rayclip.recorded import Recorded, model_folders, open_recorded
 from rayclip.settings import Settings
 from rayclip.storage import RUN_FILE
 from rayclip.verify import verify

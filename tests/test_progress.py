@@ -198,3 +198,9 @@ def test_a_run_goes_on_when_its_terminal_is_gone() -> None:
 
 def test_nothing_is_shown_where_it_is_not_known_how_far_it_is() -> None:
     assert shown(io.StringIO(), [None]) == ""
+
+
+def test_a_name_cannot_write_lines_of_its_own() -> None:
+    hostile = Failure("a\nvideos: 9 done\x1b[2J.mp4", "open", "not_found", "no\nfile", 1)
+    lines = summary_lines(Summary(failed=(hostile,)))
+    assert lines[-1] == r"  'a\nvideos: 9 done\x1b[2J.mp4': 'no\nfile' (open: not_found)"
