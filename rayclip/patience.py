@@ -39,6 +39,9 @@ STORAGE = Patience(attempts=10, seconds=60.0)
 ANEW = Patience(attempts=4, seconds=1800.0, first_s=2.0)
 """For a video that has to be begun anew, since its source cannot go back to where it broke off."""
 
+A_LOOK = Patience(attempts=3, seconds=5.0)
+"""For finding out, before a run, whether something works at all."""
+
 
 class GaveUp(Exception):
     """Something was tried long enough; its cause is the last attempt's error."""

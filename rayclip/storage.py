@@ -77,6 +77,10 @@ class OutputFolder:
         self._nested = nested
         self._made: set[str] = set()
 
+    def where(self) -> tuple[Any, str]:
+        """The fsspec file system that it is on, and its path there."""
+        return self._fs, self._root
+
     def prepare(self) -> None:
         """Make the folder.
 

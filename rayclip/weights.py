@@ -10,7 +10,8 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,11 @@ def official_checkpoint(
     Raises:
         WeightsUnavailable: it cannot be read there or kept here, or it has another checksum.
     """
-    file_name = model_name.replace("/", "-").replace("@", "-") + ".pt"
-    folder = cache or Path(os.path.expanduser(DEFAULT_CACHE))
-    path = folder / file_name
-    address = f"{(mirror or OFFICIAL_ADDRESS).rstrip('/')}/{sha256}/{file_name}"
+    path, address = _places(model_name, sha256, mirror, cache)
     try:
         if not _is_right(path, sha256):  # before the lock: a cache may be for reading only
-            folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(folder / f"{file_name}.lock"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(path.with_name(f"{path.name}.lock")):
                 if not _is_right(path, sha256):
                     _download(address, sha256, path)
     except OSError as error:
@@ -70,6 +68,24 @@ def official_checkpoint(
             "that the folder is writable and has room."
         ) from error
     return str(path)
+
+
+def look_for_official(
+    model_name: str, sha256: str, mirror: str | None = None, cache: Path | None = None
+) -> None:
+    """Make sure that :func:`official_checkpoint` has a file here, or where to get it.
+
+    Raises:
+        WeightsUnavailable: neither; not even its beginning can be downloaded.
+    """
+    path, address = _places(model_name, sha256, mirror, cache)
+    if path.is_file():
+        return
+    with closing(_chunks(address)) as chunks:
+        try:
+            next(chunks, None)
+        except _Interrupted as error:
+            raise _unreachable(address, error) from error
 
 
 def fetched_checkpoint(url: str, storage_options: Mapping[str, Any]) -> str:
@@ -103,6 +119,22 @@ def placed_checkpoint(content: bytes, sha256: str) -> str:
         _write(iter([content]), temporary)
         os.replace(temporary, path)
     return str(path)
+
+
+def _places(
+    model_name: str, sha256: str, mirror: str | None, cache: Path | None
+) -> tuple[Path, str]:
+    """Where OpenAI's checkpoint is kept, and its address."""
+    file_name = model_name.replace("/", "-").replace("@", "-") + ".pt"
+    folder = cache or Path(os.path.expanduser(DEFAULT_CACHE))
+    return folder / file_name, f"{(mirror or OFFICIAL_ADDRESS).rstrip('/')}/{sha256}/{file_name}"
+
+
+def _unreachable(address: str, error: Exception) -> WeightsUnavailable:
+    return WeightsUnavailable(
+        f"{address} cannot be downloaded ({error}): check the network, or name a mirror or a local "
+        f"folder with the same files in {MIRROR_VARIABLE}."
+    )
 
 
 def _is_right(path: Path, sha256: str) -> bool:
@@ -141,10 +173,7 @@ def _fetch(address: str, path: Path) -> str:
         except _Interrupted as error:
             pause = next(pauses, None)
             if pause is None:
-                raise WeightsUnavailable(
-                    f"{address} cannot be downloaded ({error}): check the network, or name a "
-                    f"mirror or a local folder with the same files in {MIRROR_VARIABLE}."
-                ) from error
+                raise _unreachable(address, error) from error
         time.sleep(pause)
 
 
@@ -159,7 +188,7 @@ def _write(chunks: Iterator[bytes], path: Path) -> str:
     return digest.hexdigest()
 
 
-def _chunks(address: str) -> Iterator[bytes]:
+def _chunks(address: str) -> Generator[bytes]:
     """What is at an address; none of its errors is an OSError, which means the local file.
 
     Raises:

@@ -47,6 +47,11 @@ def write_whole(fs: Any, path: str, size: int, write: Write) -> None:
         _upload(fs, path, write)
 
 
+def temporary_name() -> str:
+    """A name for a file of this process that nobody else has."""
+    return f".{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}{LEFT_OVER}"
+
+
 def is_left_over(name: str, age_s: float) -> bool:
     """Whether a file is a temporary one of ours that nobody will ever finish.
 
@@ -76,8 +81,7 @@ def _is_alive(process: int) -> bool:
 
 
 def _replace(path: str, write: Write) -> None:
-    name = f".{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}{LEFT_OVER}"
-    temporary = os.path.join(os.path.dirname(path), name)
+    temporary = os.path.join(os.path.dirname(path), temporary_name())
     try:
         with open(temporary, "xb") as file:
             write(file)
