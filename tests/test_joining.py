@@ -5,19 +5,14 @@ from __future__ import annotations
 import http.server
 import socket
 import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from commands import ON_LOOPBACK, rayclip
-from heads import ray_head
 
 from rayclip import joining
 from rayclip.errors import UsageError
 from rayclip.joining import knock, why_not_joined
 
-TOKEN = "0123456789abcdef" * 4
 MISMATCH = """Version mismatch: The cluster was started with:
     Ray: 2.59.0
     Python: 3.11.7
@@ -115,35 +110,3 @@ def test_other_versions_are_both_named_in_one_sentence() -> None:
 def test_other_reasons_are_given_in_one_line() -> None:
     said = why_not_joined("auto", RuntimeError("It broke.\nAnd here is a long story."))
     assert said == "No Ray cluster can be used at auto: It broke."
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Ray that demands a token."""
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-    with ray_head(tmp_path_factory.mktemp("guarded"), token) as address:
-        yield address
-
-
-@pytest.mark.ray
-@pytest.mark.parametrize(
-    "variables",
-    [{}, {"RAY_AUTH_MODE": "token"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}],
-    ids=["nothing", "no token", "another token"],
-)
-def test_who_has_not_the_token_of_a_cluster_is_told_where_to_put_it(
-    guarded: str, tmp_path: Path, variables: dict[str, str]
-) -> None:
-    begun = time.monotonic()
-    ended = rayclip(
-        *("extract", "some.mp4", "--model-name", "demo", "--address", guarded),
-        *("--on-extraction", "save_numpy", "--output-path", tmp_path / "output"),
-        env={**ON_LOOPBACK, "HOME": str(tmp_path), **variables},
-    )
-    assert ended.status == 2
-    said = ended.stderr.splitlines()[-1]
-    assert said.startswith(f"rayclip: The Ray cluster at {guarded} demands a token")
-    assert "RAY_AUTH_MODE=token" in said
-    assert "Traceback" not in ended.stderr
-    assert not (tmp_path / "output").exists()
-    assert time.monotonic() - begun < 30

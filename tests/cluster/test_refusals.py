@@ -1,0 +1,164 @@
+"""What is wrong with a cluster, found out before anything starts: on two hosts with a token, of
+which the second has, where a test says so, another rayclip or none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import shapes
+from hosts import Host, hosts, why_not
+
+pytestmark = pytest.mark.ray
+
+WITH_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+OTHER_RAYCLIP = """
+import importlib.util, pathlib, sys
+
+FAKE = pathlib.Path(__file__).with_name("fake.py")
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "rayclip" and FAKE.exists():
+            return importlib.util.spec_from_file_location(name, FAKE)
+
+sys.meta_path.insert(0, Finder)
+"""
+START = {
+    "first": "ray start --head --port=6379 --num-cpus=2 --num-gpus=0 --include-dashboard=false",
+    "second": "ray start --address={head}:6379 --num-cpus=2 --num-gpus=0",
+}
+
+
+class TwoHosts(NamedTuple):
+    """A cluster of two hosts, and a host that is none of it.
+
+    Attributes:
+        first: with the head.
+        outside: without Ray.
+        shared: a folder that both see; what else is in /tmp each has for itself.
+        environment: of commands.
+    """
+
+    first: Host
+    outside: Host
+    shared: Path
+    environment: dict[str, str]
+
+    @property
+    def fake(self) -> Path:
+        """A file that takes the place of rayclip on the second host, if it exists."""
+        return self.shared / "fake.py"
+
+
+@pytest.fixture(scope="module")
+def two_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoHosts]:
+    if reason := why_not():
+        pytest.skip(reason)
+    shared = tmp_path_factory.mktemp("shared")
+    (shared / "sitecustomize.py").write_text(OTHER_RAYCLIP)
+    shapes.write_video(shared / "clip.mp4", [("red", "circle")], seconds_per_scene=0.5)
+    environment = {**os.environ, "HOME": str(shared), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with hosts(shared, "first", "second", "outside") as machines:
+        for host in machines[:2]:
+            path = os.environ.get("PYTHONPATH", "")
+            if host.name == "second":
+                path = f"{shared}:{path}"
+            subprocess.run(
+                host.inside("sh", "-c", START[host.name].format(head=machines[0].address)),
+                env={**environment, **WITH_TOKEN, "PYTHONPATH": path},
+                check=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        yield TwoHosts(machines[0], machines[2], shared, environment)
+
+
+def refused(
+    cluster: TwoHosts,
+    video: Path,
+    output: Path,
+    variables: dict[str, str],
+    address: str = "auto",
+    outside: bool = False,
+) -> str:
+    """Give a command that must end at once, with nothing started; its sentence."""
+    host = cluster.outside if outside else cluster.first
+    words = ["extract", video, "--model-name", "demo", "--device", "cpu", "--address", address]
+    words += ["--on-extraction", "save_numpy", "--output-path", output]
+    begun = time.monotonic()
+    ended = subprocess.run(
+        host.inside(sys.executable, "-m", "rayclip", *words),
+        env={**cluster.environment, **variables},
+        capture_output=True,
+        text=True,
+    )
+    assert time.monotonic() - begun < 30
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not output.exists()
+    assert list(cluster.shared.glob(".*.tmp")) == []
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("rayclip: ")
+    return last.removeprefix("rayclip: ")
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{}, {"RAY_AUTH_MODE": "token"}, {**WITH_TOKEN, "RAY_AUTH_TOKEN": "f" * 64}],
+    ids=["nothing", "no token", "another token"],
+)
+def test_who_has_not_the_token_is_told_where_to_put_it(
+    two_hosts: TwoHosts, variables: dict[str, str]
+) -> None:
+    shared = two_hosts.shared
+    said = refused(two_hosts, shared / "clip.mp4", shared / "output", variables)
+    assert "demands a token" in said
+    assert "RAY_AUTH_MODE=token" in said
+
+
+def test_an_output_folder_that_only_the_driver_sees_is_refused(two_hosts: TwoHosts) -> None:
+    said = refused(two_hosts, two_hosts.shared / "clip.mp4", Path("/tmp/features"), WITH_TOKEN)
+    assert said.startswith("On node second (")
+    assert "the folder /tmp/features/clip/demo is another than here" in said
+
+
+def test_a_video_that_only_the_driver_sees_is_refused(two_hosts: TwoHosts) -> None:
+    video = Path("/tmp/local.mp4")
+    there = two_hosts.shared / "clip.mp4"
+    subprocess.run(two_hosts.first.inside("cp", there, video), check=True)
+    said = refused(two_hosts, video, two_hosts.shared / "output", WITH_TOKEN)
+    assert said.startswith("On node second (")
+    assert "the input /tmp/local.mp4 cannot be opened (there is no such file)" in said
+
+
+def test_a_node_without_rayclip_is_named(two_hosts: TwoHosts) -> None:
+    shared = two_hosts.shared
+    two_hosts.fake.write_text("raise ModuleNotFoundError(\"No module named 'rayclip'\")")
+    try:
+        said = refused(two_hosts, shared / "clip.mp4", shared / "output", WITH_TOKEN)
+    finally:
+        two_hosts.fake.unlink()
+    assert said.startswith("On node second (")
+    assert "rayclip cannot be imported (No module named 'rayclip')" in said
+
+
+def test_a_host_without_ray_is_told_that_there_is_none(two_hosts: TwoHosts) -> None:
+    video, output = two_hosts.shared / "clip.mp4", two_hosts.shared / "output"
+    said = refused(two_hosts, video, output, WITH_TOKEN, outside=True)
+    assert said.startswith("No Ray cluster")
+
+
+def test_a_host_that_is_no_node_of_the_cluster_is_told_so(two_hosts: TwoHosts) -> None:
+    video, output = two_hosts.shared / "clip.mp4", two_hosts.shared / "output"
+    head = f"{two_hosts.first.address}:6379"
+    said = refused(two_hosts, video, output, WITH_TOKEN, head, outside=True)
+    assert said.startswith(f"There is a Ray cluster at {head}, but this machine is no node of it")
