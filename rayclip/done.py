@@ -18,6 +18,7 @@ from rayclip.whole_files import LEFT_OVER, is_left_over
 FEATURES = "_clip"
 TIMESTAMPS = "_timestamps_ms"
 FPS = "_fps"
+HASHES_AT_A_TIME = 2**20  # so that looking many up takes no memory to speak of
 
 
 class DoneVideos:
@@ -67,8 +68,9 @@ def find_done(
         file_format: of the arrays that count.
         dim: features per frame.
     """
-    found = {kind: (array("Q"), array("Q")) for kind in (FPS, TIMESTAMPS, FEATURES)}
-    begun = array("Q")
+    fps, begun = array("Q"), array("Q")
+    timestamps, features = (array("Q"), array("Q")), (array("Q"), array("Q"))
+    fps_size = file_format.size((), "float64")
     leftovers = []
     now = time.time()
     for file, size, modified in files:
@@ -76,31 +78,47 @@ def find_done(
             if modified is not None and is_left_over(file.rpartition("/")[2], now - modified):
                 leftovers.append(file)
             continue
-        for suffix in SUFFIXES:
-            if file.endswith(FEATURES + suffix):
-                begun.append(name_hash(file.removesuffix(FEATURES + suffix)))
-        for kind, (hashes, sizes) in found.items():
-            if file.endswith(kind + file_format.suffix):
-                hashes.append(name_hash(file.removesuffix(kind + file_format.suffix)))
-                sizes.append(size)
-    fps, timestamps, features = (
-        (np.frombuffer(hashes, np.uint64), np.frombuffer(sizes, np.uint64))
-        for hashes, sizes in found.values()
-    )
+        name, suffix = os.path.splitext(file)
+        if suffix not in SUFFIXES or not name.endswith((FEATURES, TIMESTAMPS, FPS)):
+            continue
+        ours = suffix == file_format.suffix
+        if name.endswith(FEATURES):
+            hashed = name_hash(name.removesuffix(FEATURES))
+            begun.append(hashed)
+            if ours:
+                features[0].append(hashed)
+                features[1].append(size)
+        elif ours and name.endswith(TIMESTAMPS):
+            if rows := file_format.timestamps_rows(size):
+                timestamps[0].append(name_hash(name.removesuffix(TIMESTAMPS)))
+                timestamps[1].append(rows)
+        elif ours and size == fps_size:
+            fps.append(name_hash(name.removesuffix(FPS)))
     both, in_timestamps, in_features = np.intersect1d(
-        timestamps[0], features[0], return_indices=True
+        _numbers(timestamps[0]), _numbers(features[0]), return_indices=True
     )
-    frames = np.array(
-        [file_format.timestamps_rows(int(size)) or 0 for size in timestamps[1][in_timestamps]],
-        np.uint64,
-    )
-    expected = [file_format.features_size(int(rows), dim) for rows in frames]
-    whole = (frames > 0) & (features[1][in_features] == np.array(expected, np.uint64))
-    whole &= np.isin(both, fps[0][fps[1] == file_format.size((), "float64")])
-    begun_hashes = np.frombuffer(begun, np.uint64)
-    return DoneVideos(both[whole], frames[whole], begun_hashes, leftovers)
+    frames = _numbers(timestamps[1])[in_timestamps]
+    rows_of, place = np.unique(frames, return_inverse=True)
+    sizes = np.array([file_format.features_size(int(rows), dim) for rows in rows_of], np.uint64)
+    whole = _numbers(features[1])[in_features] == sizes[place]
+    whole &= is_in(both, np.sort(_numbers(fps)))
+    return DoneVideos(both[whole], frames[whole], _numbers(begun), leftovers)
+
+
+def is_in(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Of each hash, whether it is one of those known, which are in ascending order."""
+    found = np.zeros(len(hashes), np.bool_)
+    for start in range(0, len(hashes) if len(known) else 0, HASHES_AT_A_TIME):
+        part = hashes[start : start + HASHES_AT_A_TIME]
+        places = np.minimum(np.searchsorted(known, part), len(known) - 1)
+        found[start : start + HASHES_AT_A_TIME] = known[places] == part
+    return found
 
 
 def name_hash(name: str) -> int:
     """64 bits of a name, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")
+
+
+def _numbers(values: array[int]) -> NDArray[np.uint64]:
+    return np.frombuffer(values, np.uint64)

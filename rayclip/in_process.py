@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,7 @@ from rayclip.zeroshot import prompts
 
 @contextmanager
 def in_process(
-    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: list[str], tally: Tally
+    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: Iterable[str], tally: Tally
 ) -> Iterator[Machine]:
     """Decode on this thread and encode on another; the model is loaded meanwhile."""
     from rayclip.actors.encoder import EncoderSettings, load_encoder_model, zero_shot_of

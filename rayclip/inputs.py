@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import PurePosixPath
-from typing import BinaryIO, TextIO
+from typing import IO, TextIO
 from urllib.parse import unquote
 
 import fsspec
@@ -22,6 +24,7 @@ from rayclip.settings import Settings
 STANDARD_INPUT = "-"
 PATH_COLUMN = "path"
 ROWS_AT_A_TIME = 65_536
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def iter_videos(settings: Settings) -> Iterator[str]:
@@ -78,10 +81,13 @@ def absolute(video: str, folder: str) -> str:
 
 def _listed(path: str, settings: Settings) -> Iterator[str]:
     try:
+        suffix = PurePosixPath(path).suffix.lower()
         if path == STANDARD_INPUT:
-            yield from _lines(io.StringIO(_standard_input()))
-        elif PurePosixPath(path).suffix == ".parquet":
+            yield from _standard_input_lines()
+        elif suffix == ".parquet":
             yield from _parquet_rows(path, settings)
+        elif suffix in DELIMITERS:
+            yield from _csv_rows(path, DELIMITERS[suffix], settings)
         else:
             with fsspec.open(path, "rb", **settings.storage_options) as file:
                 yield from _lines(_text(file))
@@ -96,7 +102,7 @@ def fits_a_line(video: str) -> bool:
     return bool(video) and video == video.strip() and "\n" not in video and "\r" not in video
 
 
-def _text(file: BinaryIO) -> TextIO:
+def _text(file: IO[bytes]) -> io.TextIOWrapper:
     """Bytes that are not UTF-8 stand for themselves, as in the names of files."""
     return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape")
 
@@ -110,9 +116,21 @@ def _lines(file: TextIO) -> Iterator[str]:
 
 
 @cache
-def _standard_input() -> str:
+def _standard_input() -> IO[bytes]:
     """Standard input can be read only once, but the list is passed over more than once."""
-    return _text(sys.stdin.buffer).read()
+    kept = tempfile.TemporaryFile()  # noqa: SIM115  # open until the process ends
+    shutil.copyfileobj(sys.stdin.buffer, kept)
+    return kept
+
+
+def _standard_input_lines() -> Iterator[str]:
+    kept = _standard_input()
+    kept.seek(0)
+    text = _text(kept)
+    try:
+        yield from _lines(text)
+    finally:
+        text.detach()  # which would close it
 
 
 def _parquet_rows(path: str, settings: Settings) -> Iterator[str]:
@@ -125,10 +143,42 @@ def _parquet_rows(path: str, settings: Settings) -> Iterator[str]:
         except pa.ArrowInvalid as error:
             raise UsageError(f"{path} is not a parquet table: {error}.") from error
         if PATH_COLUMN not in table.schema_arrow.names:
-            columns = ", ".join(table.schema_arrow.names)
-            raise UsageError(f"{path} has no column {PATH_COLUMN!r}; its columns are: {columns}.")
+            raise _no_column(path, table.schema_arrow.names)
         for batch in table.iter_batches(ROWS_AT_A_TIME, columns=[PATH_COLUMN]):
-            for video in batch.column(0).to_pylist():
-                if not isinstance(video, str) or not video:
-                    raise UsageError(f"{path} has {video!r} in column {PATH_COLUMN!r}: no path.")
-                yield video
+            yield from _paths(batch.column(0).to_pylist(), path)
+
+
+def _csv_rows(path: str, delimiter: str, settings: Settings) -> Iterator[str]:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    read = csv.ReadOptions(use_threads=False)  # no thread reads on where a pass is given up
+    # Quoted values, such as captions beside the paths, may have line ends in them.
+    parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    paths = csv.ConvertOptions(
+        include_columns=[PATH_COLUMN],
+        column_types={PATH_COLUMN: pa.binary()},  # they need not be UTF-8
+    )
+    with fsspec.open(path, "rb", **settings.storage_options) as file:
+        try:
+            batches = csv.open_csv(file, read, parse, paths)
+        except KeyError:
+            file.seek(0)
+            columns = csv.open_csv(file, read, parse).schema.names
+            raise _no_column(path, columns) from None
+        with batches:
+            for batch in batches:
+                yield from _paths(map(os.fsdecode, batch.column(0).to_pylist()), path)
+
+
+def _paths(values: Iterable[object], table: str) -> Iterator[str]:
+    for video in values:
+        if not isinstance(video, str) or not video:
+            raise UsageError(f"{table} has {video!r} in column {PATH_COLUMN!r}: no path.")
+        yield video
+
+
+def _no_column(path: str, columns: Iterable[str]) -> UsageError:
+    return UsageError(
+        f"{path} has no column {PATH_COLUMN!r}; its columns are: {', '.join(columns)}."
+    )

@@ -24,6 +24,7 @@ from rayclip.models import ModelSpec
 from rayclip.precision import CPU_BATCH_SIZE
 from rayclip.progress import Counts
 from rayclip.results import VideoResult, from_table, to_table, video_column
+from rayclip.selection import Selection
 from rayclip.settings import Settings
 from rayclip.watchdog import LIBAV
 from rayclip.zeroshot import prompts
@@ -41,7 +42,7 @@ DECODING_MEMORY = 512 * 2**20  # bytes that a decoding task asks of its node
 
 @contextmanager
 def on_ray(
-    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: list[str]
+    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: Selection
 ) -> Iterator[Machine]:
     """Videos are rows of Ray Data; their frames go straight from decoding tasks to encoders."""
     from rayclip.ray_session import ray_session
@@ -74,10 +75,13 @@ def on_ray(
         pool = start_pool(encoder, resources, content)
         tasks = resources.decoding_tasks(ray.cluster_resources().get("CPU", 1))
         try:
+            blocks = _blocks(videos)  # read once more, while the encoders start
             if settings.show_pred:
                 texts = prompts(settings.pred_texts or None)
                 job = replace(job, zero_shot=ask_pool(pool.zero_shot.remote(texts)))
-            results = _dataset_results(settings, spec, job, videos, pool, resources, tasks)
+            results = _dataset_results(
+                settings, spec, job, blocks, len(videos), pool, resources, tasks
+            )
             with closing(results):  # else Ray Data goes on, and starts a Ray when this one is gone
                 yield Machine(
                     f"{spec.model_name} on {device}; encoders: {resources.encoders}, "
@@ -97,13 +101,13 @@ def _dataset_results(
     settings: Settings,
     spec: ModelSpec,
     job: ExtractionJob,
-    videos: list[str],
+    blocks: list[Any],
+    videos: int,
     pool: Any,
     resources: EncoderResources,
     tasks: int,
 ) -> Generator[VideoResult]:
     """list -> map, as one Ray Data pipeline of one row for each video."""
-    import pyarrow as pa
     import ray.data
 
     from rayclip.actors.resources import videos_per_task
@@ -112,11 +116,11 @@ def _dataset_results(
     # Long videos are divided among tasks like those of the step.
     division = Division(SEGMENT_S, tasks, resources.decoding_cpus, DECODING_MEMORY)
 
-    # 1. The list: one row for each video.
-    dataset: ray.data.Dataset = ray.data.from_arrow(pa.table({"video": video_column(videos)}))
+    # 1. The list: one row for each video, in blocks that a node can fetch while others are at work.
+    dataset: ray.data.Dataset = ray.data.from_arrow_refs(blocks)
 
     # 2. Groups: a block becomes a task, and whatever the list came in, the work is shared out.
-    rows = videos_per_task(len(videos), tasks)
+    rows = videos_per_task(videos, tasks)
     dataset = dataset.repartition(target_num_rows_per_block=rows)
 
     # 3. The step: one CPU decodes, and the frames leave by actor calls, never as blocks.
@@ -141,6 +145,14 @@ def _dataset_results(
             yield from from_table(table)
     except ray.exceptions.RayError as error:
         raise RunStopped(_why_it_stopped(pool, error)) from error
+
+
+def _blocks(videos: Selection) -> list[Any]:
+    """Put the list into Ray's object store, block by block; the driver keeps none of it."""
+    import pyarrow as pa
+    import ray
+
+    return [ray.put(pa.table({"video": video_column(block)})) for block in videos.blocks()]
 
 
 def extract_group(

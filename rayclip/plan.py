@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rayclip.done import DoneVideos, name_hash
+from rayclip.done import DoneVideos, is_in, name_hash
 from rayclip.errors import UsageError
 from rayclip.run_record import differences, refuse_to_mix
+from rayclip.selection import Inputs, Seen, Selection, in_blocks
 from rayclip.storage import OutputFolder
 
 
@@ -21,18 +23,31 @@ class Plan:
     Attributes:
         videos: to be extracted, in input order.
         skipped: how many were done before.
-        discarded: names whose old features go before the work begins.
+        discarded: those whose old features go before the work begins.
         done: what was complete in the folder; None where nothing is saved.
     """
 
-    videos: list[str]
+    videos: Selection
     skipped: int = 0
-    discarded: list[str] = field(default_factory=list)
-    done: DoneVideos | None = field(default=None, compare=False)
+    discarded: Selection | None = None
+    done: DoneVideos | None = None
+
+
+@dataclass
+class Named(Seen):
+    """What a pass keeps of inputs that have names: 16 bytes of each.
+
+    Attributes:
+        names: hashes of their names.
+        texts: hashes of the inputs themselves, of this process only.
+    """
+
+    names: array[int] = field(default_factory=lambda: array("Q"))
+    texts: array[int] = field(default_factory=lambda: array("q"))
 
 
 def plan_files(
-    inputs: Callable[[], Iterator[str]],
+    inputs: Inputs,
     name_of: Callable[[str], str],
     folder: OutputFolder,
     record: dict[str, object],
@@ -40,8 +55,10 @@ def plan_files(
 ) -> Plan:
     """Compare the inputs with the output folder; nothing is changed yet.
 
+    This is one pass over the inputs; each use of what is in the plan is another.
+
     Args:
-        inputs: gives the videos; it is called once for each pass over them.
+        inputs: gives the videos.
         name_of: gives the name of a video's files in the folder.
         folder: where features go.
         record: what ``run.json`` will hold.
@@ -51,76 +68,88 @@ def plan_files(
         UsageError: two inputs would have the same file names, or the folder holds features of
             other settings.
     """
-    repeated = refuse_shared_names(inputs, name_of)
+    seen = _look_at(inputs, name_of)
+    first = _first_of_each(seen, inputs, name_of)
+    names, checks = np.frombuffer(seen.names, np.uint64), seen.checks
+    del seen  # 80 MB of 10 million inputs
     before = folder.read_run()
     done = folder.done()
-    videos: list[str] = []
-    discarded: list[str] = []
-    skipped = 0
     if overwrite:
-        begun = {int(name) for name in done.begun}
-        for video in _once(inputs(), name_of, repeated):
-            videos.append(video)
-            if name_hash(name_of(video)) in begun:
-                begun.remove(name_hash(name_of(video)))
-                discarded.append(name_of(video))
-        if begun and differences(before, record):
+        begun = np.unique(done.begun)
+        discarded = first & is_in(names, begun)
+        others = len(begun) - np.count_nonzero(discarded)
+        if others and differences(before, record):
             raise UsageError(
-                f"{folder.url} holds other videos, {len(begun)} of them, of other settings "
+                f"{folder.url} holds other videos, {others} of them, of other settings "
                 f"({', '.join(differences(before, record))}): choose another output_path."
             )
-        return Plan(videos, 0, discarded, done)
+        again = Selection(inputs, discarded, checks)
+        return Plan(Selection(inputs, first, checks), 0, again, done)
     if len(done.begun):
         refuse_to_mix(before, record, folder.url)
-    for video in _once(inputs(), name_of, repeated):
-        if done.frames_of(name_of(video)) is None:
-            videos.append(video)
-        else:
-            skipped += 1
-    return Plan(videos, skipped, done=done)
+    left = first & ~is_in(names, done.hashes)
+    skipped = int(np.count_nonzero(first) - np.count_nonzero(left))
+    return Plan(Selection(inputs, left, checks), skipped, done=done)
 
 
-def begin(plan: Plan, folder: OutputFolder, record: dict[str, object]) -> None:
-    """Take back what is to be made again, and say in ``run.json`` how it is made."""
+def begin(
+    plan: Plan, name_of: Callable[[str], str], folder: OutputFolder, record: dict[str, object]
+) -> None:
+    """Take back what is to be made again, and say in ``run.json`` how it is made.
+
+    Raises:
+        UsageError, RunStopped: the folder cannot be written, or the inputs not be read again.
+    """
     folder.prepare()
-    folder.discard(plan.discarded)
+    if plan.discarded:
+        folder.discard(map(name_of, plan.discarded))
     folder.write_run(record)
 
 
-def refuse_shared_names(
-    inputs: Callable[[], Iterator[str]], name_of: Callable[[str], str]
-) -> set[int]:
-    """Make sure that no two inputs have one name.
-
-    Returns:
-        Hashes of the names that come more than once, all of them for one and the same input.
+def refuse_shared_names(inputs: Inputs, name_of: Callable[[str], str]) -> None:
+    """Make sure that no two inputs have one name, in one pass.
 
     Raises:
         UsageError: naming two inputs of one name.
     """
-    hashes = np.frombuffer(array("Q", (name_hash(name_of(video)) for video in inputs())), np.uint64)
-    unique, counts = np.unique(hashes, return_counts=True)
-    repeated = {int(value) for value in unique[counts > 1]}
+    _first_of_each(_look_at(inputs, name_of), inputs, name_of)
+
+
+def _look_at(inputs: Inputs, name_of: Callable[[str], str]) -> Named:
+    seen = Named()
+    for block in in_blocks(inputs()):
+        seen.add(block)
+        seen.names.extend(name_hash(name_of(video)) for video in block)
+        seen.texts.extend(map(hash, block))
+    return seen
+
+
+def _first_of_each(seen: Named, inputs: Inputs, name_of: Callable[[str], str]) -> NDArray[np.bool_]:
+    """Of each input, whether it is not there before: one that is listed again is done once.
+
+    Raises:
+        UsageError: naming two inputs of one name, for which they are read again.
+    """
+    names, texts = np.frombuffer(seen.names, np.uint64), np.frombuffer(seen.texts, np.int64)
+    first = np.ones(seen.count, np.bool_)
+    order = np.argsort(names, kind="stable")
+    earlier, later = order[:-1], order[1:]
+    repeated = names[earlier] == names[later]
+    if repeated.any():
+        earlier, later = earlier[repeated], later[repeated]
+        shared = names[later[texts[earlier] != texts[later]]]
+        if len(shared):
+            _refuse({int(name) for name in shared}, inputs, name_of)
+        first[later] = False
+    return first
+
+
+def _refuse(shared: set[int], inputs: Inputs, name_of: Callable[[str], str]) -> None:
     first: dict[int, str] = {}
-    for video in inputs() if repeated else ():
+    for video in inputs():
         name = name_hash(name_of(video))
-        if name in repeated and first.setdefault(name, video) != video:
+        if name in shared and first.setdefault(name, video) != video:
             raise UsageError(
                 f"{first[name]} and {video} would both be saved as {name_of(video)}: say "
                 "--naming path, or extract them with different output_paths."
             )
-    return repeated
-
-
-def _once(
-    videos: Iterable[str], name_of: Callable[[str], str], repeated: set[int]
-) -> Iterator[str]:
-    """Leave out the second and later copies of an input that is listed more than once."""
-    seen: set[int] = set()
-    for video in videos:
-        name = name_hash(name_of(video)) if repeated else 0
-        if name in repeated:
-            if name in seen:
-                continue
-            seen.add(name)
-        yield video

@@ -24,6 +24,7 @@ from rayclip.progress import Progress, encoder_lines, summary_lines
 from rayclip.results import Summary, Tally
 from rayclip.run_record import run_record
 from rayclip.sampling import FrameChoice
+from rayclip.selection import Selection, every
 from rayclip.settings import Settings
 from rayclip.storage import OutputFolder, model_folder
 
@@ -58,7 +59,7 @@ def run_extraction(
         folder = None
         if settings.keep_tmp_files:
             refuse_shared_names(inputs, name_of)
-        plan = Plan(list(inputs()))
+        plan = Plan(every(inputs))
     job = ExtractionJob(
         n_px=spec.n_px,
         resize=settings.resize,
@@ -92,7 +93,7 @@ def run_extraction(
         if plan.discarded:
             machine.wait_until_up()  # before anything that was made goes
         if folder:
-            begin(plan, folder, record)
+            begin(plan, name_of, folder, record)
         say(f"{machine.description}; videos to do: {len(plan.videos)}")
         try:
             with _progress(len(plan.videos), machine, show):
@@ -114,7 +115,7 @@ def run_extraction(
 
 
 def _machine(
-    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: list[str], tally: Tally
+    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: Selection, tally: Tally
 ) -> AbstractContextManager[Machine]:
     if settings.address == "none":
         return in_process(settings, spec, job, videos, tally)

@@ -22,6 +22,11 @@ def inputs(*videos: str) -> Callable[[], Iterator[str]]:
     return lambda: iter(videos)
 
 
+def work(plan: Plan) -> tuple[list[str], int, list[str]]:
+    """The videos to do, how many are skipped, and the videos whose features go."""
+    return list(plan.videos), plan.skipped, list(plan.discarded or ())
+
+
 def committed(folder: OutputFolder, stems: Sequence[str], record: dict[str, object]) -> None:
     folder.prepare()
     folder.write_run(record)
@@ -36,26 +41,27 @@ def folder(tmp_path: Path) -> OutputFolder:
 
 def test_into_a_new_folder_every_video_is_done_in_input_order(folder: OutputFolder) -> None:
     plan = plan_files(inputs("b.mp4", "a.mp4"), stem, folder, RECORD, overwrite=False)
-    assert plan == Plan(["b.mp4", "a.mp4"], skipped=0)
+    assert work(plan) == (["b.mp4", "a.mp4"], 0, [])
 
 
 def test_the_record_is_written_before_the_work_begins(folder: OutputFolder) -> None:
     plan = plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=False)
     assert folder.read_run() is None  # nothing changes before the machine is up
-    begin(plan, folder, RECORD)
+    begin(plan, stem, folder, RECORD)
     assert folder.read_run() == RECORD
 
 
 def test_what_is_done_already_is_skipped(folder: OutputFolder) -> None:
     committed(folder, ["a", "c"], RECORD)
     plan = plan_files(inputs("x/a.mp4", "b.mp4", "c.mkv"), stem, folder, RECORD, overwrite=False)
-    assert plan == Plan(["b.mp4"], skipped=2)
+    assert work(plan) == (["b.mp4"], 2, [])
 
 
 def test_what_is_half_done_is_done_again(folder: OutputFolder, tmp_path: Path) -> None:
     committed(folder, ["a"], RECORD)
     (tmp_path / "out" / "a_clip.npy").write_bytes(b"half")
-    assert plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=False).videos == ["a.mp4"]
+    plan = plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=False)
+    assert work(plan) == (["a.mp4"], 0, [])
 
 
 # ---- one name, several inputs ----
@@ -83,14 +89,13 @@ def test_two_inputs_of_one_name_are_refused_even_where_it_is_done(folder: Output
 
 def test_the_same_input_twice_is_done_once(folder: OutputFolder) -> None:
     plan = plan_files(inputs("a.mp4", "b.mp4", "a.mp4"), stem, folder, RECORD, overwrite=False)
-    assert plan == Plan(["a.mp4", "b.mp4"], skipped=0)
+    assert work(plan) == (["a.mp4", "b.mp4"], 0, [])
 
 
 def test_the_same_input_twice_is_skipped_once(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
-    assert plan_files(inputs("a.mp4", "a.mp4"), stem, folder, RECORD, overwrite=False) == Plan(
-        [], 1
-    )
+    plan = plan_files(inputs("a.mp4", "a.mp4"), stem, folder, RECORD, overwrite=False)
+    assert work(plan) == ([], 1, [])
 
 
 # ---- other settings ----
@@ -115,7 +120,7 @@ def test_a_refused_run_leaves_the_record_as_it_was(folder: OutputFolder) -> None
 def test_another_device_or_batch_size_is_no_other_setting(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD | {"device": "cpu", "batch_size": 1})
     now = RECORD | {"device": "cuda", "batch_size": 256}
-    assert plan_files(inputs("a.mp4"), stem, folder, now, overwrite=False) == Plan([], 1)
+    assert work(plan_files(inputs("a.mp4"), stem, folder, now, overwrite=False)) == ([], 1, [])
 
 
 # ---- overwrite ----
@@ -124,27 +129,27 @@ def test_another_device_or_batch_size_is_no_other_setting(folder: OutputFolder) 
 def test_overwrite_makes_everything_again(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     plan = plan_files(inputs("a.mp4", "b.mp4"), stem, folder, RECORD, overwrite=True)
-    assert plan == Plan(["a.mp4", "b.mp4"], skipped=0, discarded=["a"])
+    assert work(plan) == (["a.mp4", "b.mp4"], 0, ["a.mp4"])
 
 
 def test_overwrite_takes_back_the_old_features_first(folder: OutputFolder) -> None:
     committed(folder, ["a", "b"], RECORD)
     plan = plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=True)
     assert (folder.committed_frames("a"), folder.committed_frames("b")) == (2, 2)
-    begin(plan, folder, RECORD)
+    begin(plan, stem, folder, RECORD)
     assert (folder.committed_frames("a"), folder.committed_frames("b")) == (None, 2)
 
 
 def test_overwrite_with_the_same_input_twice_takes_it_back_once(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     plan = plan_files(inputs("a.mp4", "a.mp4"), stem, folder, RECORD, overwrite=True)
-    assert plan == Plan(["a.mp4"], skipped=0, discarded=["a"])
+    assert work(plan) == (["a.mp4"], 0, ["a.mp4"])
 
 
 def test_overwrite_with_other_settings_may_replace_all_that_is_there(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     plan = plan_files(inputs("a.mp4", "b.mp4"), stem, folder, OTHER_RECORD, overwrite=True)
-    begin(plan, folder, OTHER_RECORD)
+    begin(plan, stem, folder, OTHER_RECORD)
     assert folder.read_run() == OTHER_RECORD
 
 
@@ -181,6 +186,6 @@ def test_overwrite_takes_back_the_files_of_every_format(folder: OutputFolder) ->
     committed(folder, ["a"], RECORD)
     committed(pickles(folder), ["a"], RECORD)
     plan = plan_files(inputs("a.mp4"), stem, pickles(folder), OTHER_RECORD, overwrite=True)
-    begin(plan, pickles(folder), OTHER_RECORD)
+    begin(plan, stem, pickles(folder), OTHER_RECORD)
     assert folder.committed_frames("a") is None
     assert pickles(folder).committed_frames("a") is None

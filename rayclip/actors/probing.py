@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import ray
@@ -27,7 +28,7 @@ ANSWER_S = 20.0
 FIRST_VIDEOS = 8  # among which one that opens is looked for
 
 
-def probe_nodes(spec: ModelSpec, job: ExtractionJob, videos: list[str], device: str) -> None:
+def probe_nodes(spec: ModelSpec, job: ExtractionJob, videos: Iterable[str], device: str) -> None:
     """Let nodes import rayclip, find the weights, open an input and write where features go.
 
     Those that do not answer in time are named, and the run goes on: they may be busy.
@@ -36,7 +37,7 @@ def probe_nodes(spec: ModelSpec, job: ExtractionJob, videos: list[str], device: 
         UsageError: it cannot be done somewhere; the sentence says what to do.
     """
     nodes = nodes_to_probe(ray.nodes(), device)
-    firsts = [absolute(video, job.folder_of_inputs) for video in videos[:FIRST_VIDEOS]]
+    firsts = [absolute(video, job.folder_of_inputs) for video in islice(videos, FIRST_VIDEOS)]
     opens = (video for video in firsts if why_closed(video, job.storage_options) is None)
     opened = next(opens, None)
     needs = Needs(
