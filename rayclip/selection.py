@@ -47,8 +47,8 @@ class Selection:
             RunStopped: the inputs cannot be read again, or are no more what they were.
         """
         start = 0
-        blocks = in_blocks(self.inputs())
         try:
+            blocks = in_blocks(self.inputs())
             for check in self.checks:
                 block = next(blocks, [])[: len(self.chosen) - start]
                 if hash(tuple(block)) != check:

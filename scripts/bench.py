@@ -5,6 +5,7 @@
     python scripts/bench.py segments my.mp4   # a long video, decoded in parts side by side
     python scripts/bench.py encode            # the model alone, and what rayclip puts around it
     python scripts/bench.py pipeline          # rayclip extract beside its parts; see its --help
+    python scripts/bench.py lists             # what a long list costs before any video is read
 
 Numbers are of the machine and the moment; ratios within one run are what to compare.
 """
@@ -197,6 +198,26 @@ def pipeline(
         fill = bench_pipeline.batch_fill(job) if bench_pipeline.RAYCLIP in ways else None
         measured = _told(bench_pipeline.rounds_of(job, ways, rounds))
         typer.echo(bench_pipeline.report(job, measured, fill))
+
+
+@app.command()
+def lists(
+    videos: Annotated[int, typer.Option(min=1, help="Of the list.")] = 1_000_000,
+    done: Annotated[int, typer.Option(min=0, help="Of these, how many are done.")] = 100_000,
+    suffix: Annotated[str, typer.Option(help="Of the list: .txt, .csv or .parquet.")] = ".txt",
+    real: Annotated[
+        bool, typer.Option("--real", help="Write three files for each that is done, and list them.")
+    ] = False,
+    results: Annotated[
+        int, typer.Option(min=0, help="Videos of a real run on Ray, whose tasks cost nothing.")
+    ] = 0,
+) -> None:
+    """Time and memory of the process in which a long list is given."""
+    import bench_lists
+
+    with _told_errors():
+        job = bench_lists.Lists(videos, done, real, suffix, results)
+        typer.echo(bench_lists.report(job, bench_lists.measured(job)))
 
 
 def _chosen(ways: list[str] | None, known: list[str]) -> list[str]:

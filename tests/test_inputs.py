@@ -65,6 +65,39 @@ def test_a_parquet_list_has_its_videos_in_the_column_path(tmp_path: Path) -> Non
     assert videos(list_file=listed) == ["a.mp4", "b.mp4"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("videos.csv", b"label,path\n1,a.mp4\n2,b.mp4\n"),
+        ("videos.CSV", b"path\na.mp4\nb.mp4"),
+        ("videos.csv", b"\xef\xbb\xbfpath\r\na.mp4\r\nb.mp4\r\n"),
+        ("videos.csv", b'"path","caption"\n"a.mp4","two\nlines, and ""quotes"""\nb.mp4,\n'),
+        ("videos.tsv", b"path\tcaption\na.mp4\tone, two\nb.mp4\t\n"),
+    ],
+    ids=["columns", "one-column", "windows-byte-order-mark", "quotes", "tabs"],
+)
+def test_a_csv_list_has_its_videos_in_the_column_path(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert videos(list_file=tmp_path / name) == ["a.mp4", "b.mp4"]
+
+
+def test_a_csv_list_can_hold_any_name(tmp_path: Path) -> None:
+    listed = tmp_path / "videos.csv"
+    listed.write_bytes(b'path\n"a, ""b""\n.mp4"\nNULL\n007\ncaf\xe9.mp4\n')
+    found = videos(list_file=listed)
+    assert found == ['a, "b"\n.mp4', "NULL", "007", os.fsdecode(b"caf\xe9.mp4")]
+
+
+def test_a_csv_list_is_read_block_by_block(tmp_path: Path) -> None:
+    listed = tmp_path / "videos.csv"
+    listed.write_text("number,path\n" + "".join(f"{n},{n}.mp4\n" for n in range(200_000)))
+    given = iter_videos(Settings(file_with_video_paths=str(listed)))
+    assert next(given) == "0.mp4"
+    assert sum(1 for _ in given) == 199_999
+
+
 def test_arguments_come_before_the_list(tmp_path: Path) -> None:
     listed = text_list(tmp_path, "b.mp4\n")
     assert videos("c.mp4", "a.mp4", list_file=listed) == ["c.mp4", "a.mp4", "b.mp4"]
@@ -152,6 +185,27 @@ def test_a_table_without_the_column_path_is_refused_naming_its_columns(tmp_path:
     listed = parquet_list(tmp_path, video=["a.mp4"], label=[1])
     with pytest.raises(UsageError, match="no column 'path'; its columns are: video, label"):
         videos(list_file=listed)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"video,label\na.mp4,1\n", "no column 'path'; its columns are: video, label"),
+        (b"a.mp4\nb.mp4\n", r"no column 'path'; its columns are: a\.mp4"),
+        (b"path,label\na.mp4,1\n,2\n", "has '' in column 'path': no path"),
+        (b"path,label\na.mp4,1\nb.mp4\n", r"cannot be read: .*Row #3: Expected 2 columns, got 1"),
+        (b"", "cannot be read: Empty CSV file"),
+        (b"path\n", "holds no videos"),
+    ],
+    ids=["other-columns", "no-header", "no-path", "short-row", "empty", "header-only"],
+)
+def test_a_csv_list_that_cannot_be_used_is_refused_in_one_sentence(
+    content: bytes, sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / "videos.csv").write_bytes(content)
+    with pytest.raises(UsageError, match=sentence) as caught:
+        videos(list_file=tmp_path / "videos.csv")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("paths", [["a.mp4", None], [1, 2]], ids=["null", "numbers"])

@@ -1,16 +1,19 @@
 """What a run has to do, and what it refuses to begin."""
 
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rayclip.errors import UsageError
+from rayclip.errors import RunStopped, UsageError
 from rayclip.formats import file_format
 from rayclip.inputs import stem
 from rayclip.plan import Plan, begin, plan_files
 from rayclip.run_record import COMPARED
+from rayclip.selection import BLOCK_ROWS, every
 from rayclip.storage import Extraction, OutputFolder
 
 DIM = 4
@@ -189,3 +192,73 @@ def test_overwrite_takes_back_the_files_of_every_format(folder: OutputFolder) ->
     begin(plan, stem, pickles(folder), OTHER_RECORD)
     assert folder.committed_frames("a") is None
     assert pickles(folder).committed_frames("a") is None
+
+
+# ---- long lists ----
+
+
+def test_a_plan_holds_no_list_of_all_videos(folder: OutputFolder) -> None:
+    count = 200_000
+    tracemalloc.start()
+    plan = plan_files(lambda: map(str, range(count)), str, folder, RECORD, overwrite=False)
+    most = tracemalloc.get_traced_memory()[1]
+    done = sum(1 for _ in plan.videos)
+    kept, most_of_all = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert done == len(plan.videos) == count
+    assert kept < count * 4  # a byte each; a list of these strings takes 64
+    assert max(most, most_of_all) < count * 48 + BLOCK_ROWS * 100
+
+
+def test_a_plan_is_one_pass_over_the_inputs_and_its_videos_are_another(
+    folder: OutputFolder,
+) -> None:
+    committed(folder, ["a"], RECORD)
+    passes = []
+
+    def counted() -> Iterator[str]:
+        passes.append(1)
+        return iter(["a.mp4", "b.mp4", "b.mp4"])
+
+    plan = plan_files(counted, stem, folder, RECORD, overwrite=False)
+    assert len(passes) == 1
+    assert (list(plan.videos), len(passes)) == (["b.mp4"], 2)
+
+
+def test_names_are_told_apart_across_the_blocks_of_a_list(
+    folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rayclip.selection.BLOCK_ROWS", 2)
+    committed(folder, ["c"], RECORD)
+    listed = inputs("a.mp4", "b.mp4", "c.mp4", "a.mp4", "d.mp4")
+    plan = plan_files(listed, stem, folder, RECORD, overwrite=False)
+    assert work(plan) == (["a.mp4", "b.mp4", "d.mp4"], 1, [])
+    assert list(plan.videos.blocks()) == [["a.mp4", "b.mp4"], ["d.mp4"]]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [["b.mp4", "a.mp4", "c.mp4"], ["a.mp4", "b.mp4"], []],
+    ids=["other-order", "shorter", "empty"],
+)
+def test_a_list_that_is_changed_between_its_passes_stops_the_run(after: list[str]) -> None:
+    now = ["a.mp4", "b.mp4", "c.mp4"]
+    chosen = every(lambda: iter(now))
+    now = after
+    with pytest.raises(RunStopped, match="was changed while it was in use"):
+        list(chosen)
+
+
+def test_videos_that_are_added_to_a_list_meanwhile_are_left_for_the_next_run() -> None:
+    now = ["a.mp4", "b.mp4"]
+    chosen = every(lambda: iter(now))
+    now = ["a.mp4", "b.mp4", "c.mp4"]
+    assert list(chosen) == ["a.mp4", "b.mp4"]
+
+
+def test_a_list_that_can_no_more_be_read_stops_the_run() -> None:
+    def gone() -> Iterator[str]:
+        raise UsageError("The list cannot be read.")
+
+    with pytest.raises(RunStopped, match=r"The list cannot be read\."):
+        list(replace(every(lambda: iter(["a.mp4"])), inputs=gone))

@@ -1,0 +1,248 @@
+"""What a long list costs the process in which the command was given, before and while videos run.
+
+Each measurement has a process of its own, so that its peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from rayclip.done import FEATURES, FPS, TIMESTAMPS
+from rayclip.errors import RayclipError
+from rayclip.formats import file_format
+from rayclip.inputs import iter_videos, output_name
+from rayclip.listing import StoredFile
+from rayclip.models import describe
+from rayclip.plan import plan_files
+from rayclip.results import VideoResult, video_column
+from rayclip.run import run_extraction
+from rayclip.run_record import run_record
+from rayclip.settings import Settings
+from rayclip.storage import Extraction, OutputFolder, model_folder
+
+STAND_INS = Path(__file__).with_name("bench_stand_ins")
+NPY = file_format("save_numpy", "float32")
+WARM = 200  # results, before the cost of a video is measured
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What is measured.
+
+    Attributes:
+        videos: of the list, in paths of some 60 bytes.
+        done: of these, as the listing of the output folder says.
+        real: whether that folder is there, with three small files for each; else its listing is
+            made up, and costs what is done with each name, but no request.
+        suffix: of the list.
+        results: videos of a real run on Ray, of one ready frame each; 0 does not start one.
+    """
+
+    videos: int
+    done: int
+    real: bool = False
+    suffix: str = ".txt"
+    results: int = 0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a run: seconds, CPU seconds, and the most private memory by its end, in MB."""
+
+    name: str
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+
+
+def measured(job: Lists) -> list[Phase]:
+    """Every phase, in a process of its own.
+
+    Raises:
+        RayclipError: that process failed; it has said why.
+    """
+    path = os.pathsep.join([str(STAND_INS), os.environ.get("PYTHONPATH", "")])
+    stand_ins = {"RAYCLIP_BENCH_SYNTHETIC_FRAMES": "1", "RAYCLIP_BENCH_FAKE_MICROSECONDS": "1"}
+    ended = subprocess.run(
+        [sys.executable, __file__, json.dumps(asdict(job))],
+        env={**os.environ, **stand_ins, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if ended.returncode:
+        raise RayclipError(f"The measurement ended with {ended.returncode}.")
+    return [Phase(**phase) for phase in json.loads(ended.stdout.splitlines()[-1])]
+
+
+def report(job: Lists, phases: list[Phase]) -> str:
+    """A table."""
+    where = "in a real folder" if job.real else "in a made-up listing"
+    lines = [
+        f"{job.videos:,} videos in a {job.suffix} list, {job.done:,} of them done, {where}",
+        "",
+        "| phase | s | CPU s | peak MB |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for phase in phases:
+        lines.append(
+            f"| {phase.name} | {phase.wall_s:.1f} | {phase.cpu_s:.2f} | {phase.peak_mb:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def name_of(number: int) -> str:
+    """A path of 60 bytes."""
+    return f"s3://bucket/kinetics700/train/class{number % 700:04}/{number:012}.mp4"
+
+
+class _Stopwatch:
+    """Notes phases as they end."""
+
+    def __init__(self) -> None:
+        self.phases: list[Phase] = []
+        self._peak = 0.0
+        threading.Thread(target=self._watch, daemon=True).start()
+        self._restart()
+
+    def note(self, name: str, parts: int = 1) -> None:
+        wall = (time.perf_counter() - self._began) / parts
+        cpu = (time.process_time() - self._cpu) / parts
+        self.phases.append(Phase(name, wall, cpu, max(self._peak, _private_mb())))
+        self._restart()
+
+    def _restart(self) -> None:
+        self._began, self._cpu = time.perf_counter(), time.process_time()
+
+    def _watch(self) -> None:
+        while True:
+            self._peak = max(self._peak, _private_mb())
+            time.sleep(0.05)
+
+
+def _private_mb() -> float:
+    """Memory of this process that it shares with no other: not Ray's object store."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("this kernel does not tell RssAnon")
+
+
+def _listing(done: int) -> Iterator[StoredFile]:
+    """Names of finished videos, of one frame each, as a storage might give them."""
+    sizes = {
+        FEATURES: NPY.features_size(1, 64),
+        FPS: NPY.size((), "float64"),
+        TIMESTAMPS: NPY.size((1,), "float64"),
+    }
+    for number in range(done):
+        stem = output_name(name_of(number), "stem")
+        for kind, size in sizes.items():
+            yield StoredFile(f"{stem}{kind}.npy", size, 0.0)
+
+
+def _write_list(path: Path, videos: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.suffix == ".parquet":
+        schema = pa.schema([("path", pa.string())])
+        with pq.ParquetWriter(path, schema) as writer:
+            for start in range(0, videos, 2**20):
+                part = [name_of(n) for n in range(start, min(videos, start + 2**20))]
+                writer.write_table(pa.table({"path": part}, schema=schema))
+        return
+    with path.open("w") as file:
+        if path.suffix in (".csv", ".tsv"):
+            file.write("path\n")
+        file.writelines(f"{name_of(number)}\n" for number in range(videos))
+
+
+def _measure(job: Lists, folder: Path) -> list[Phase]:
+    """What this process is for."""
+    listed = folder / f"videos{job.suffix}"
+    _write_list(listed, job.videos)
+    settings = Settings(
+        file_with_video_paths=str(listed),
+        model_name="demo",
+        device="cpu",
+        on_extraction="save_numpy",
+        output_path=str(folder / "out"),
+    )
+    spec = describe("demo", None, {})
+    output = OutputFolder(model_folder(settings.output_path, "demo"), spec.dim, {}, NPY)
+    output.prepare()
+    record = run_record(settings, spec)
+    output.write_run(record)
+    if job.real:
+        one = Extraction(np.zeros((1, spec.dim), np.float32), np.zeros(1), 25.0)
+        root = Path(output.url)
+        output.commit("one", one)
+        contents = {
+            kind: (root / f"one{kind}.npy").read_bytes() for kind in (FEATURES, FPS, TIMESTAMPS)
+        }
+        for number in range(job.done):
+            for kind, content in contents.items():
+                (root / f"{output_name(name_of(number), 'stem')}{kind}.npy").write_bytes(content)
+    else:
+        OutputFolder.files = lambda self: _listing(job.done)  # type: ignore[method-assign]
+    name = partial(output_name, naming="stem")
+
+    watch = _Stopwatch()
+    watch.note("(nothing yet)")
+    for _ in iter_videos(settings):
+        pass
+    watch.note("a pass over the list alone")
+    for _ in output.files():
+        pass
+    watch.note("the listing alone")
+    plan = plan_files(partial(iter_videos, settings), name, output, record, overwrite=False)
+    watch.note("the plan: a pass, and the listing")
+    for block in plan.videos.blocks():
+        video_column(block)
+    watch.note("the second pass, into blocks")
+    if job.results:
+        _run(settings, job.results, watch)
+    return watch.phases
+
+
+class _Enough(Exception):
+    pass
+
+
+def _run(settings: Settings, results: int, watch: _Stopwatch) -> None:
+    """A real run on Ray, as far as some results."""
+    count = 0
+
+    def on_result(result: VideoResult, zero_shot: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 1:
+            watch.note("rayclip extract, to the first result")
+        if count == WARM:
+            watch.note(f"to result {WARM}")
+        if count == WARM + results:
+            watch.note("then, a video", results)
+            raise _Enough
+
+    with suppress(_Enough):
+        run_extraction(settings, on_result, show=False)
+
+
+if __name__ == "__main__":
+    with TemporaryDirectory() as temporary:
+        phases = _measure(Lists(**json.loads(sys.argv[1])), Path(temporary))
+    print(json.dumps([asdict(phase) for phase in phases]))
