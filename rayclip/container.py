@@ -16,7 +16,7 @@ from rayclip.source import NO_OTHER_FILES, VideoSource, readable
 from rayclip.watchdog import LIBAV
 
 MAX_PIXELS = 8192 * 8192
-OF_EACH_STREAM = {"max_pixels": str(MAX_PIXELS)}  # while libav looks what is in it
+MAX_PIXELS_TO_LOOK_AT = 2 * MAX_PIXELS  # libav may decode one picture to learn its size
 ATTACHED_PICTURE = 0x400  # libavformat's AV_DISPOSITION_ATTACHED_PIC
 DEFAULT_BONUS = 5_000_000  # what ffmpeg's choice of stream adds for AV_DISPOSITION_DEFAULT
 
@@ -39,7 +39,7 @@ def open_stream(
                     file,
                     "r",
                     metadata_errors="ignore",
-                    options=OF_EACH_STREAM,
+                    options={"max_pixels": str(MAX_PIXELS_TO_LOOK_AT)},
                     container_options=NO_OTHER_FILES,
                 )
         except av.FFmpegError as error:
@@ -96,7 +96,8 @@ def video_stream(container: InputContainer) -> VideoStream:
         raise BadVideo(
             "open",
             "no_size",
-            f"the video stream says no size, or one of more than {MAX_PIXELS} pixels a frame",
+            "the video stream says no size, or one of more than "
+            f"{MAX_PIXELS_TO_LOOK_AT} pixels a frame",
         )
     if codec.width * codec.height > MAX_PIXELS:
         size = f"{codec.width}x{codec.height}"
