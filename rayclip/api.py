@@ -81,7 +81,7 @@ def extract(
         encoders: how many encoder actors; None takes one for each GPU, or one for about every
             8 CPU cores.
         overwrite: make features again that are there already.
-        max_attempts: how often a video may take its worker process down before it is given up.
+        max_attempts: how often a video may crash or hang its worker process before it is given up.
         storage_options: given to fsspec for every URL.
         verbose: show progress, and Ray's own messages, on standard error.
 

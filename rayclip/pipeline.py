@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rayclip import last_words
 from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.job import ExtractionJob
@@ -166,7 +167,7 @@ def extract_group(
     from rayclip.actors.segments import RemoteSegments
 
     videos = map(os.fsdecode, table.column("video").to_pylist())
-    with RemoteAttempts(pool) as attempts:
+    with RemoteAttempts(pool) as attempts, last_words.kept(attempts.last_words):
         segments = RemoteSegments(job, pool, division)
         extractor = VideoExtractor(job, RemoteEncoders(pool), attempts, segments, LIBAV.watching)
         return to_table(extractor.run(videos), dim)

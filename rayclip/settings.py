@@ -62,7 +62,7 @@ class Settings:
         encoders: how many encoder actors; None takes one for each GPU, or one for about every
             8 CPU cores.
         overwrite: compute everything again.
-        max_attempts: how often a video may take its worker process down before it is given up.
+        max_attempts: how often a video may crash or hang its worker process before it is given up.
         storage_options: given to fsspec for every URL. Never written anywhere.
         verbose: show Ray's own messages and the figures of the encoders.
 

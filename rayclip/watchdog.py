@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
+from rayclip import last_words
 from rayclip.errors import BadVideo
 from rayclip.memory import MemoryLimit
 
@@ -16,8 +17,8 @@ LOOKS = 4
 
 
 def end_process(message: str) -> None:
-    """Write a line to standard error and end, without waiting for anything."""
-    os.write(2, f"{message}\n".encode(errors="backslashreplace"))
+    """Say why, and end without waiting for anything."""
+    last_words.say(message)
     os._exit(HUNG_STATUS)
 
 

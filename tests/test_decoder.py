@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import rayclip.actors.decoder
 from rayclip import patience, source
+from rayclip.actors.attempts import CRASHED, Death
 from rayclip.actors.decoder import CHUNK_FRAMES, WINDOW_FRAMES, VideoExtractor
 from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
 from rayclip.errors import RunStopped
@@ -102,16 +103,16 @@ def failing_on(
 
 
 class Attempts:
-    """A group whose videos begin at given attempts, and what was begun and ended."""
+    """A group whose videos crashed so often before, and what was begun and ended."""
 
-    def __init__(self, attempts: Mapping[int, int] | None = None, again: bool = False) -> None:
+    def __init__(self, crashes: Mapping[int, int] | None = None, again: bool = False) -> None:
         self.again = again
-        self._attempts = attempts or {}
+        self._crashes = crashes or {}
         self.log: list[str] = []
 
-    def begin(self, position: int, video: str) -> int:
+    def begin(self, position: int, video: str) -> list[Death]:
         self.log.append(f"begin {position}")
-        return self._attempts.get(position, 1)
+        return [Death(CRASHED, "Segmentation fault")] * self._crashes.get(position, 0)
 
     def end(self, position: int, result: VideoResult) -> None:
         self.log.append(f"end {position}: {result.frames} frames")
@@ -549,7 +550,7 @@ def test_in_a_group_that_is_run_again_what_was_committed_is_not_decoded_again(
 ) -> None:
     gone = "no/longer/there.mp4"
     folder.commit("there", Extraction(np.zeros((7, DIM), np.float32), np.zeros(7), 25.0))
-    encoders, attempts = Encoders(), Attempts({0: 2}, again=True)
+    encoders, attempts = Encoders(), Attempts({0: 1}, again=True)
     assert extract([gone], encoders, attempts, folder=folder) == [VideoResult(gone, 7)]
     assert encoders.chunks == []
     assert attempts.log == ["begin 0", "end 0: 7 frames"]
@@ -557,7 +558,7 @@ def test_in_a_group_that_is_run_again_what_was_committed_is_not_decoded_again(
 
 def test_a_video_that_was_committed_in_its_last_attempt_is_a_success(folder: OutputFolder) -> None:
     folder.commit("a", Extraction(np.zeros((7, DIM), np.float32), np.zeros(7), 25.0))
-    attempts = Attempts({0: 9}, again=True)
+    attempts = Attempts({0: 8}, again=True)
     results = extract(["a.mp4"], attempts=attempts, folder=folder, max_attempts=3)
     assert results == [VideoResult("a.mp4", 7)]
 
@@ -570,31 +571,31 @@ def test_a_group_that_runs_for_the_first_time_does_not_trust_files_that_are_ther
     assert extract([path], folder=folder) == [VideoResult(path, 2)]
 
 
-@pytest.mark.parametrize("attempt", [1, 2, 3])
-def test_up_to_max_attempts_a_video_is_tried_again(video: Make, attempt: int) -> None:
-    attempts = Attempts({0: attempt}, again=True)
+@pytest.mark.parametrize("crashes", [0, 1, 2])
+def test_up_to_max_attempts_a_video_is_tried_again(video: Make, crashes: int) -> None:
+    attempts = Attempts({0: crashes}, again=True)
     (result,) = extract([video("a.mp4", 2)], attempts=attempts, max_attempts=3)
     assert numbers_of(result) == [0, 1]
 
 
 def test_after_max_attempts_a_video_is_given_up_undecoded(video: Make) -> None:
-    encoders, attempts = Encoders(), Attempts({0: 4}, again=True)
+    encoders, attempts = Encoders(), Attempts({0: 3}, again=True)
     (result,) = extract([video("a.mp4")], encoders, attempts, max_attempts=3)
-    assert code_of(result) == ("decode", "worker_died")
+    assert code_of(result) == ("decode", "worker_crashed")
     assert result.failure is not None
     assert result.failure.attempts == 3
     assert encoders.chunks == []
 
 
 def test_a_failure_says_how_often_the_video_was_tried() -> None:
-    (result,) = extract(["/nowhere.mp4"], attempts=Attempts({0: 2}, again=True))
+    (result,) = extract(["/nowhere.mp4"], attempts=Attempts({0: 1}, again=True))
     assert result.failure is not None
     assert (result.failure.video, result.failure.attempts) == ("/nowhere.mp4", 2)
 
 
 def test_in_a_group_that_is_run_again_every_video_is_tried_alone(video: Make) -> None:
     paths = [video("a.mp4", 1), video("b.mp4", 2), video("c.mp4", 3)]
-    encoders, attempts = Encoders(at_once=False), Attempts({1: 2}, again=True)
+    encoders, attempts = Encoders(at_once=False), Attempts({1: 1}, again=True)
     extract(paths, encoders, attempts)
     assert encoders.levels == [1, 2, 3]
     assert attempts.log == [
@@ -609,7 +610,7 @@ def test_in_a_group_that_is_run_again_every_video_is_tried_alone(video: Make) ->
 
 def test_a_video_that_is_given_up_keeps_its_place(video: Make) -> None:
     paths = [video("a.mp4", 1), video("b.mp4"), video("c.mp4", 2)]
-    attempts = Attempts({1: 4}, again=True)
+    attempts = Attempts({1: 3}, again=True)
     results = extract(paths, Encoders(at_once=False), attempts, max_attempts=3)
     assert [(result.video, result.frames) for result in results] == list(
         zip(paths, [1, 0, 2], strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import os
 import random
 import secrets
 import time
@@ -13,6 +14,7 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
+from rayclip.actors.attempts import Death, Process
 from rayclip.actors.credits import Debt, Terms
 from rayclip.actors.pool import EncoderAddress, reason_of
 from rayclip.errors import RunStopped
@@ -25,12 +27,19 @@ PATIENCE_S = 20.0  # with one answer, after which a task asks whether its encode
 
 class RemoteAttempts:
     """Attempts counted by the control actor, which outlives the task. Use it in a ``with`` block
-    around the work on a group; Ray gives a task that it runs again the same id."""
+    around the work on a group; Ray gives a task that it runs again the same id.
+
+    Attributes:
+        last_words: the file from which the control actor will learn why this process died.
+    """
 
     def __init__(self, pool: Any) -> None:
+        context = ray.get_runtime_context()
         self._pool = pool
-        self._group = ray.get_runtime_context().get_task_id()
-        self.again: bool = ask_pool(pool.begin_group.remote(self._group))
+        self._group = context.get_task_id()
+        self.last_words = f"{context.get_temp_dir()}/rayclip-decoder-{self._group}-{os.getpid()}"
+        process = Process(context.get_node_id(), self.last_words)
+        self.again: bool = ask_pool(pool.begin_group.remote(self._group, process))
 
     def __enter__(self) -> RemoteAttempts:
         return self
@@ -43,12 +52,10 @@ class RemoteAttempts:
         elif isinstance(error, RunStopped):
             ask_pool(self._pool.stop.remote(str(error)))
 
-    def begin(self, position: int, video: str) -> int:
-        reply = self._pool.begin.remote(self._group, position, video)
-        if not self.again:
-            return 1  # nobody waits for the answer: it could say nothing else
-        attempt: int = ask_pool(reply)
-        return attempt
+    def begin(self, position: int, video: str) -> list[Death]:
+        # Waited for, although it may say nothing new: who is noted late would be blamed on others.
+        deaths: list[Death] = ask_pool(self._pool.begin.remote(self._group, position, video))
+        return deaths
 
     def end(self, position: int, result: VideoResult) -> None:
         failed = result.failure is not None

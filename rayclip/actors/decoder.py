@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayclip import patience
+from rayclip.actors.attempts import Death, why_to_give_up
 from rayclip.actors.gathering import Chunk, OpenVideo
 from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
 from rayclip.decoding import ShownFrame
@@ -84,29 +85,27 @@ class VideoExtractor:
         """
         alone = self._attempts.again  # one may be a killer: none shares another's fate
         for position, video in enumerate(videos):
-            attempt = self._attempts.begin(position, video)
-            before = self._from_before(video, attempt) if alone else None
+            deaths = self._attempts.begin(position, video)
+            before = self._from_before(video, deaths) if alone else None
             if before is not None:
                 self._attempts.end(position, before)
                 yield before
                 continue
-            opened = self._decode(video, position, attempt)
+            opened = self._decode(video, position, len(deaths) + 1)
             self._open.append(opened)
             yield from self._finish(everything=alone or _refused(opened.error))
         yield from self._finish(everything=True)
 
-    def _from_before(self, video: str, attempt: int) -> VideoResult | None:
+    def _from_before(self, video: str, deaths: Sequence[Death]) -> VideoResult | None:
         """What an earlier process of this group, which died, leaves to report."""
         if self._job.folder is not None:
             frames = self._job.folder.committed_frames(self._name(video))
             if frames is not None:
                 return VideoResult(video, frames)
-        if attempt <= self._job.max_attempts:
+        error = why_to_give_up(deaths, self._job.max_attempts)
+        if error is None:
             return None
-        error = VideoError(
-            "decode", "worker_died", f"its worker process died in {attempt - 1} attempts"
-        )
-        return VideoResult(video, 0, Failure.of(video, error, attempt - 1))
+        return VideoResult(video, 0, Failure.of(video, error, len(deaths)))
 
     def _decode(self, video: str, position: int, attempt: int) -> OpenVideo:
         """Decode a video and send its frames, from the beginning again where its source broke off.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rayclip.actors.attempts import Death
 from rayclip.actors.gathering import Pending
 from rayclip.results import VideoResult
 from rayclip.sampling import FrameChoice
@@ -34,8 +35,9 @@ class Attempts(Protocol):
         """Whether this group was begun before, by a process that died."""
         ...
 
-    def begin(self, position: int, video: str) -> int:
-        """Note that a video, at this place of the group, is begun; the number of its attempt."""
+    def begin(self, position: int, video: str) -> Sequence[Death]:
+        """Note that a video, at this place of the group, is begun; what ended its attempts so
+        far."""
         ...
 
     def end(self, position: int, result: VideoResult) -> None: ...
@@ -74,9 +76,9 @@ class FirstAttempts:
     again = False
     busy: tuple[str, float] | None = None
 
-    def begin(self, position: int, video: str) -> int:
+    def begin(self, position: int, video: str) -> Sequence[Death]:
         self.busy = video, time.monotonic()
-        return 1
+        return ()
 
     def end(self, position: int, result: VideoResult) -> None:
         pass
@@ -92,7 +94,7 @@ class ExtractionJob:
         choice: which frames of each video are wanted.
         naming: how files are called, ``stem`` or ``path``.
         folder: where features are committed; None hands the arrays on.
-        max_attempts: how often a video may take its worker down.
+        max_attempts: how often a video may crash or hang its worker.
         folder_of_inputs: where relative paths begin: workers have working folders of their own.
         storage_options: given to fsspec for inputs.
         reencoded: local folder where videos re-encoded at extraction_fps are kept and read from;

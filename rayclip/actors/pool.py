@@ -6,16 +6,17 @@ No frame passes through it, and it knows nothing that the output folder does not
 from __future__ import annotations
 
 import asyncio
-import collections
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rayclip import last_words
+from rayclip.actors.attempts import AttemptLog, Death, Process
 from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.encoder import Encoder, EncoderReport, EncoderSettings
 from rayclip.actors.metrics import PERIOD_S, RunMetrics
@@ -29,6 +30,7 @@ CONTROL_CALLS_AT_ONCE = 1000
 STATS_TIMEOUT_S = 1.0
 CONTROL = "control"  # calls of this group do not wait for frames to be encoded
 SILENT_S = 15.0  # without an answer, after which an encoder gets no more frames
+LAST_WORDS_WITHIN_S = 20.0  # else their node is taken for lost
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,6 @@ class EncoderAddress:
     index: int
     handle: Any
     node_id: str
-
-
-@dataclass
-class _Group:
-    """The videos of a task, by their places in it: attempts at each, when those that are at work
-    were begun, and which are finished."""
-
-    attempts: collections.Counter[int] = field(default_factory=collections.Counter)
-    busy: dict[int, tuple[str, float]] = field(default_factory=dict)
-    finished: set[int] = field(default_factory=set)
 
 
 class Pool:
@@ -79,9 +71,7 @@ class Pool:
         self._answered: dict[int, float] = {}
         self._reasons: list[str] = []
         self._stop_reason: str | None = None
-        self._groups: dict[str, _Group] = {}
-        self._ended: set[str] = set()
-        self._done = self._failed = self._frames = 0
+        self._attempts = AttemptLog()
         self._stats: dict[tuple[int, int], BatchStats] = {}
         self._waiting = [0] * resources.encoders
         metrics = RunMetrics(settings.spec.model_name, resources.encoders)
@@ -113,36 +103,24 @@ class Pool:
         answer: ZeroShot = await first.handle.zero_shot.remote(texts)
         return answer
 
-    async def begin_group(self, group: str) -> bool:
+    async def begin_group(self, group: str, process: Process) -> bool:
         """Note that a task begins; whether it ran before, so that its process must have died or
         its output was lost."""
-        again = group in self._groups or group in self._ended
-        self._groups.setdefault(group, _Group())
-        return again
+        before = self._attempts.process_of(group)
+        death = None if before is None else await _death_of(before)
+        return self._attempts.begin_group(group, process, death)
 
-    async def begin(self, group: str, position: int, video: str) -> int:
-        """Count one more attempt at a video; the number of the attempt."""
-        work = self._groups[group]
-        if position not in work.finished:  # else it is innocent of what happened to its group
-            work.attempts[position] += 1
-            work.busy[position] = video, time.monotonic()
-        return work.attempts[position]
+    async def begin(self, group: str, position: int, video: str) -> list[Death]:
+        """Note that a video is begun; what ended the attempts at it so far."""
+        return self._attempts.begin(group, position, video)
 
     async def end(self, group: str, position: int, failed: bool, frames: int) -> None:
         """Note that a video is finished, for better or worse."""
-        work = self._groups.get(group)
-        if work is None or position in work.finished or group in self._ended:
-            return
-        work.finished.add(position)
-        work.busy.pop(position, None)
-        self._failed += failed
-        self._done += not failed
-        self._frames += frames
+        self._attempts.end(group, position, failed, frames)
 
     async def end_group(self, group: str) -> None:
         """Forget the videos of a task, which is finished."""
-        self._groups.pop(group, None)
-        self._ended.add(group)
+        self._attempts.end_group(group)
 
     async def stop(self, reason: str) -> None:
         """Note why a task ends the run."""
@@ -171,23 +149,15 @@ class Pool:
         for (index, _), stats in self._stats.items():
             work[index] += stats
         return RunState(
-            self._done,
-            self._failed,
-            self._frames,
+            self._attempts.done,
+            self._attempts.failed,
+            self._attempts.frames,
             tuple(work),
             tuple(self._waiting),
             placed=sum(placing.done() for placing in self._placing),
             up=up,
-            longest=self._longest(),
+            longest=self._attempts.longest(),
         )
-
-    def _longest(self) -> tuple[str, float] | None:
-        """The video that is at work the longest, and for how many seconds."""
-        busy = [begun for group in self._groups.values() for begun in group.busy.values()]
-        if not busy:
-            return None
-        video, since = min(busy, key=lambda begun: begun[1])
-        return video, time.monotonic() - since
 
     async def _record(self, metrics: RunMetrics) -> None:
         while True:
@@ -243,3 +213,14 @@ def reason_of(error: BaseException) -> str:
 async def _report(handle: Any) -> EncoderReport:
     answer: EncoderReport = await handle.report.options(concurrency_group=CONTROL).remote()
     return answer
+
+
+async def _death_of(process: Process) -> Death:
+    """Ask the node of a process that is dead what it died of."""
+    there = NodeAffinitySchedulingStrategy(process.node_id, soft=False)
+    reader = ray.remote(last_words.read).options(num_cpus=0, scheduling_strategy=there)
+    try:
+        words = await asyncio.wait_for(reader.remote(process.last_words), LAST_WORDS_WITHIN_S)
+    except (RayError, TimeoutError):  # the node is gone
+        words = None
+    return Death.told_by(words)
