@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import wraps
 from typing import Annotated, Any
 
@@ -141,7 +141,7 @@ def extract(
     overwrite: Annotated[bool, _switch("overwrite", "Make again what is there already.")] = False,
     max_attempts: Annotated[
         int,
-        _option("max_attempts", "How often a video may take its worker process down."),
+        _option("max_attempts", "How often a video may crash or hang its worker process."),
     ] = 3,
     storage_options: Annotated[
         str | None, _option("storage_options", "For fsspec, as a JSON object.")
@@ -190,7 +190,10 @@ def extract(
         from rayclip.printing import printer_of
         from rayclip.run import run_extraction
 
-        summary = run_extraction(settings, printer_of(settings))
+        printer = printer_of(settings)
+        # Of workers that died, Ray prints there, whatever it is told.
+        with redirect_stdout(sys.stderr if sys.stdout else None):
+            summary = run_extraction(settings, printer)
         if summary.failed:
             raise typer.Exit(SOME_FAILED)
 

@@ -20,10 +20,11 @@ OnResult = Callable[[VideoResult, ZeroShot | None], None]
 
 
 def printer_of(settings: Settings) -> OnResult | None:
-    """What a run with these settings prints of each result; None where it prints nothing."""
+    """What a run with these settings prints of each result, to what now is standard output; None
+    where it prints nothing."""
     if settings.saves and not settings.show_pred:
         return None
-    return partial(print_result, arrays=not settings.saves)
+    return partial(print_result, arrays=not settings.saves, stream=sys.stdout)
 
 
 def print_result(
