@@ -191,8 +191,7 @@ def extract(
         from rayclip.run import run_extraction
 
         printer = printer_of(settings)
-        # Of workers that died, Ray prints there, whatever it is told.
-        with redirect_stdout(sys.stderr if sys.stdout else None):
+        with _only_results_on_standard_output(verbose):
             summary = run_extraction(settings, printer)
         if summary.failed:
             raise typer.Exit(SOME_FAILED)
@@ -232,6 +231,15 @@ def _in_sentences(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
 
     return run
+
+
+@contextmanager
+def _only_results_on_standard_output(verbose: bool) -> Iterator[None]:
+    """Ray prints there when a worker died, whatever it is told."""
+    with open(os.devnull, "w") as nowhere:
+        elsewhere = sys.stderr if verbose else nowhere
+        with redirect_stdout(elsewhere if sys.stdout else None):
+            yield
 
 
 def _let_go_of_standard_output() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from rayclip.actors.device_faults import (
+    UNEXPLAINED_DEATHS,
     BlackBox,
     Death,
     deaths_with,
@@ -92,11 +93,16 @@ def test_an_encoder_is_given_up_after_three_deaths_without_suspects_in_ten_minut
 # ---- the black box ----
 
 PROCESS = """
-import os, signal, sys, threading
+import contextlib, os, signal, sys, threading
 from pathlib import Path
 from rayclip.actors.device_faults import BlackBox
 
 box, (end, *chunks) = BlackBox(Path(sys.argv[1])), sys.argv[2:]
+with box.loading():
+    if chunks == ["loading"]:
+        os.kill(os.getpid(), getattr(signal, end))
+with contextlib.suppress(ValueError), box.loading():
+    raise ValueError("the model cannot be loaded, which is no death")
 with box.noting(["through"]):
     pass
 with box.noting(chunks[:1]), box.noting(chunks):
@@ -142,6 +148,21 @@ def test_a_kill_from_outside_says_nothing_about_the_frames(tmp_path: Path, numbe
     for _ in range(2):
         assert life(path, number, "a") == -getattr(signal, number)
     assert told(path) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [("SIGKILL", "killed while it loaded its model"), ("SIGSEGV", "Segmentation fault")],
+)
+def test_a_process_that_never_has_its_model_is_given_up(
+    tmp_path: Path, number: str, reason: str
+) -> None:
+    path = tmp_path / "box"
+    for deaths in range(UNEXPLAINED_DEATHS):
+        assert not is_given_up(BlackBox(path).deaths, time.time())
+        assert told(path) == [(reason, ())] * deaths
+        life(path, number, "loading")
+    assert is_given_up(BlackBox(path).deaths, time.time())
 
 
 def test_deaths_are_remembered_over_many_lives(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 
 from rayclip.actors.attempts import Death, Process
 from rayclip.actors.credits import Debt, Terms
-from rayclip.actors.pool import EncoderAddress, reason_of
+from rayclip.actors.pool import EncoderAddress, left_for_good, reason_of
 from rayclip.errors import RunStopped
 from rayclip.results import VideoResult
 
@@ -123,7 +123,7 @@ class RemoteEncoders:
     def lost(self, address: EncoderAddress, error: RayActorError) -> None:
         """Never use this encoder again: Ray says that it will not come back."""
         self._gone.add(address.index)
-        self._given_up = "exit_actor" in str(error)
+        self._given_up = left_for_good(error)
         self._refresh()
 
     def is_silent(self, address: EncoderAddress) -> bool:

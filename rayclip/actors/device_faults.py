@@ -20,6 +20,7 @@ DEATHS_OF_GUILTY_FRAMES = 2
 UNEXPLAINED_DEATHS = 3
 UNEXPLAINED_WITHIN_S = 600.0
 REMEMBERED_DEATHS = 100
+LOADING = "loading"  # in place of the names of chunks
 
 _DEVICE_ERROR = re.compile(
     r"CUDA (driver )?error|cuDNN error|(CUDNN|CUBLAS)_STATUS_|Triton Error \[CUDA\]"
@@ -92,7 +93,8 @@ class BlackBox:
 
     A death counts when the process ends itself because of its device, or when it crashes (a
     segmentation fault, an abort). A kill from outside (SIGKILL, the memory killer) does not: it
-    says nothing about the frames that happened to be there.
+    says nothing about the frames that happened to be there. But it does while the model is loaded:
+    there may never be memory for it.
 
     The file has a line of deaths and a line of the names of chunks; the second is written at both
     ends of each pass (some 10 microseconds). What Python's fault handler says comes last.
@@ -128,6 +130,17 @@ class BlackBox:
             with self._lock:
                 self._in_passes.subtract(chunks)
                 self._in_passes += collections.Counter()  # without those that are through
+                self._write_passes()
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """While the model is loaded, before any pass."""
+        with self._lock:
+            self._write(_line(LOADING), self._passes_at)
+        try:
+            yield
+        finally:
+            with self._lock:
                 self._write_passes()
 
     def acquit(self, chunk: str) -> None:
@@ -167,9 +180,12 @@ def _deaths_in(path: Path) -> tuple[Death, ...]:
     try:
         deaths, passes, rest = path.read_text(errors="replace").split("\n", 2)
         known = [Death(at_s, reason, tuple(names)) for at_s, reason, names in json.loads(deaths)]
-        crash = _CRASH.search(rest)
-        if crash is not None:
-            known.append(Death(path.stat().st_mtime, crash[1], tuple(json.loads(passes))))
+        crash, noted = _CRASH.search(rest), json.loads(passes)
+        if noted == LOADING:
+            reason = crash[1] if crash else "killed while it loaded its model"
+            known.append(Death(time.time(), reason, ()))
+        elif crash:
+            known.append(Death(path.stat().st_mtime, crash[1], tuple(noted)))
     except (OSError, ValueError):
         return ()
     return tuple(known)

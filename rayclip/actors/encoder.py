@@ -117,8 +117,11 @@ class Encoder:
         store = stores.get(context.get_node_id(), 0)
         self._creditor = Creditor(budget_frames(store, settings.spec.n_px))
         again = context.was_current_actor_reconstructed
-        load = self._load_again if again else load_encoder_model
-        self._batcher = Batcher(partial(load, settings), black_box=self._black_box)
+        self._batcher = Batcher(partial(self._load, settings, again), black_box=self._black_box)
+
+    def _load(self, settings: EncoderSettings, again: bool) -> ClipModel:
+        with self._black_box.loading():
+            return self._load_again(settings) if again else load_encoder_model(settings)
 
     def _load_again(self, settings: EncoderSettings) -> ClipModel:
         """Load the model after a death, and try it: no frames are blamed for a broken device."""

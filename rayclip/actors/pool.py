@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayclip import last_words
@@ -179,6 +179,11 @@ class Pool:
             if error is None:
                 self._up[index] = task.result()
                 self._answered[index] = time.monotonic()
+            elif left_for_good(error):
+                self._reasons.append(
+                    "No encoder can start: their processes die again and again while they load the "
+                    "model, as they do where memory is short."
+                )
             else:
                 self._reasons.append(reason_of(error))
 
@@ -198,6 +203,11 @@ def start_pool(
         num_cpus=0, max_concurrency=CONTROL_CALLS_AT_ONCE, scheduling_strategy=here
     )
     return actor.remote(settings, resources, checkpoint)
+
+
+def left_for_good(error: BaseException) -> bool:
+    """Whether an encoder does not come back because it died too often."""
+    return isinstance(error, RayActorError) and "exit_actor" in str(error)
 
 
 def reason_of(error: BaseException) -> str:

@@ -23,7 +23,7 @@ COPIES = 12
 SECONDS = 1.0
 
 FAULTS = '''
-import importlib.abc, importlib.util, os, sys
+import importlib.abc, importlib.util, os, signal, sys
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,11 @@ def failing(real):
     return encode_image
 
 
+def starved(*_):
+    """What becomes of a process whose model does not fit into its node's memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Patching(importlib.abc.MetaPathFinder):
     """Puts the faults into the model once it is imported."""
 
@@ -73,6 +78,8 @@ class Patching(importlib.abc.MetaPathFinder):
         def exec_module(module):
             load(module)
             module.ClipModel.encode_image = failing(module.ClipModel.encode_image)
+            if "starved" in FAULT:
+                module.load_spec = starved
 
         spec.loader.exec_module = exec_module
         return spec
@@ -151,6 +158,19 @@ def test_an_encoder_whose_device_keeps_failing_is_given_up(
     ended = run_with("always", tmp_path, *command(videos[:1], output))
     assert ended.status == 3, ended.stderr
     assert "No encoder is left: their devices keep failing." in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_encoder_that_is_killed_whenever_it_loads_its_model_ends_the_run(
+    videos: list[Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    ended = run_with("starved", tmp_path, *command(videos[:1], output))
+    assert ended.status == 3, ended.stderr
+    assert ended.stderr.splitlines()[-1] == (
+        "rayclip: No encoder can start: their processes die again and again while they load the "
+        "model, as they do where memory is short."
+    )
     assert "Traceback" not in ended.stderr
 
 

@@ -115,7 +115,7 @@ def test_videos_that_crash_hang_or_are_killed_harm_no_others(tmp_path: Path) -> 
     ended = rayclip(*words, env=environment)
     assert ended.status == 1, ended.stderr
     assert "Traceback" not in ended.stderr
-    assert ended.stdout == ""  # whatever Ray has to say about dead workers
+    assert "worker died" not in ended.stdout + ended.stderr  # as Ray has it, at length
     made = {path.stem: path for path in (tmp_path / "output").glob("clip/demo/*_clip.npy")}
     assert made.keys() == {f"{path.stem}_clip" for path in paths} - {"crash_clip", "hang_clip"}
     assert len({path.read_bytes() for path in made.values()}) == 1
