@@ -118,7 +118,7 @@ class _Stopwatch:
         threading.Thread(target=self._watch, daemon=True).start()
         self._restart()
 
-    def note(self, name: str, parts: int = 1) -> None:
+    def note(self, name: str, parts: float = 1.0) -> None:
         wall = (time.perf_counter() - self._began) / parts
         cpu = (time.process_time() - self._cpu) / parts
         self.phases.append(Phase(name, wall, cpu, max(self._peak, _private_mb())))
@@ -235,7 +235,7 @@ def _run(settings: Settings, results: int, watch: _Stopwatch) -> None:
         if count == WARM:
             watch.note(f"to result {WARM}")
         if count == WARM + results:
-            watch.note("then, a video", results)
+            watch.note("then, 1,000 videos", results / 1000)
             raise _Enough
 
     with suppress(_Enough):
