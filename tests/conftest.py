@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,3 +33,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Ray with four CPUs that somebody else started, on loopback."""
     with ray_head(tmp_path_factory.mktemp("ray")) as address:
         yield address
+
+
+@pytest.fixture(autouse=True)
+def _usual_priority() -> Iterator[None]:
+    """SVT-AV1 gives a process of root's real-time priority, in which torch's threads starve others
+    and one another."""
+    yield
+    if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
