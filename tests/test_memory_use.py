@@ -1,0 +1,138 @@
+"""Memory does not grow with the number of videos, nor with the length of one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+from makers import numbered_frames, textured_frames, write_video
+
+MANY, WARM_UP = 1000, 250
+LONG_FRAMES = 30_000  # 20 minutes
+
+EXTRACT = """
+import os, resource, sys
+from fractions import Fraction
+
+import numpy as np
+
+from rayclip.actors.decoder import VideoExtractor
+from rayclip.actors.job import ExtractionJob, FirstAttempts
+from rayclip.sampling import FrameChoice
+
+class Encoded:
+    def __init__(self, frames):
+        self.frames = frames
+    def done(self):
+        return False  # so that as many frames as may be wait in memory
+    def result(self):
+        return np.repeat(self.frames.mean(axis=(1, 2, 3), dtype=np.float32)[:, None], 64, axis=1)
+
+class Encoders:
+    submit = Encoded
+
+def kilobytes():
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1024
+
+def extract(videos):
+    choice = FrameChoice(Fraction(5))
+    job = ExtractionJob(64, "pil", choice, "stem", None, 3, "/", {})
+    yield from VideoExtractor(job, Encoders(), FirstAttempts()).run(videos)
+"""
+
+needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="tells no memory")
+
+
+def measured(program: str, *words: object) -> list[int]:
+    """The numbers that a program prints, in a process of its own."""
+    ended = subprocess.run(
+        [sys.executable, "-c", EXTRACT + program, *map(str, words)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return [int(number) for number in ended.stdout.split()]
+
+
+AFTER_EACH = """
+videos = (sys.argv[4:][i % len(sys.argv[4:])] for i in range(int(sys.argv[1])))
+results = [(kilobytes(), result.frames) for result in extract(videos)]
+used, frames = zip(*results)
+warm_up = int(sys.argv[2])
+print(sum(frames), max(used[:warm_up]), max(used[warm_up:]))
+"""
+
+
+@needs_proc
+def test_a_thousand_short_videos_take_no_more_memory_than_the_first(tmp_path: Path) -> None:
+    """They are decoded by plan, and in full, or are bad in several ways."""
+    planned = write_video(tmp_path / "a.mp4", textured_frames(20), codec="libx264")
+    in_full = write_video(tmp_path / "b.avi", textured_frames(20))
+    (tmp_path / "broken.mp4").write_bytes(planned.read_bytes()[:-600])
+    (tmp_path / "text.mp4").write_text("this is no video")
+    videos = [planned, in_full, tmp_path / "broken.mp4", tmp_path / "text.mp4"]
+    frames, first_kb, later_kb = measured(AFTER_EACH, MANY, WARM_UP, "", *videos)
+    assert frames == MANY / len(videos) * 2 * 10
+    assert later_kb - first_kb < 3 * 1024
+
+
+UNCOLLECTED = """
+import gc
+gc.collect()
+gc.disable()
+(result,) = extract(sys.argv[1:])
+del result
+print(gc.collect())
+"""
+
+
+def test_frames_are_free_as_soon_as_nobody_needs_them(tmp_path: Path) -> None:
+    """Python looks for what holds itself by the number of objects, and not by their megabytes."""
+    frames = textured_frames(50)
+    upright = write_video(tmp_path / "a.mp4", frames, codec="libx264")
+    turned = write_video(tmp_path / "b.mp4", frames, orientation={"degrees": 90})
+    for video in (upright, turned):
+        (garbage,) = measured(UNCOLLECTED, video)
+        assert garbage < 25  # fewer than one for each frame
+
+
+PEAK = """
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+(result,) = extract(sys.argv[1:])
+print(result.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@needs_proc
+def test_a_long_video_takes_the_memory_of_its_window(tmp_path: Path) -> None:
+    short = write_video(tmp_path / "short.mp4", numbered_frames(250), fps=25, codec="libx264")
+    long = repeated(short, tmp_path / "long.mp4", LONG_FRAMES // 250)
+    frames, kb = measured(PEAK, long)
+    assert frames == LONG_FRAMES / 5
+    squares_kb = frames * 64 * 64 * 3 // 1024
+    assert squares_kb > 70 * 1024  # were they kept, ...
+    assert kb < 32 * 1024
+
+
+def repeated(video: Path, to: Path, times: int) -> Path:
+    """A copy in which all packets come again and again, later each time."""
+    with av.open(str(video)) as once, av.open(str(to), "w") as output:
+        source = once.streams.video[0]
+        stream = output.add_stream_from_template(source)
+        assert source.duration is not None
+        for time in range(times):
+            once.seek(0)
+            for packet in once.demux(source):
+                if packet.size:
+                    assert packet.pts is not None
+                    assert packet.dts is not None
+                    packet.pts += time * source.duration
+                    packet.dts += time * source.duration
+                    packet.stream = stream
+                    output.mux_one(packet)
+    return to
