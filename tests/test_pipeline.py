@@ -85,9 +85,10 @@ def test_a_private_ray_is_private_gives_the_bits_of_no_ray_and_fills_batches_acr
         line.split(", ") for line in ended.stderr.splitlines() if line.startswith("encoder ")
     ]
     assert len(figures) == 2, ended.stderr
-    for _, fill, shared, _ in figures:
+    for _, fill, _, _ in figures:
         assert float(fill.removeprefix("mean batch fill ")) > 0.9
-        assert int(shared.split()[0]) > 0
+    # of the two together: one that comes up late may be left a single video
+    assert sum(int(shared.split()[0]) for _, _, shared, _ in figures) > 0
 
     assert rayclip("extract", clip, *save_to(alone), "--address", "none").status == 0
     assert {features(output, video) for video in videos} == {features(alone, clip)}
