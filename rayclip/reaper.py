@@ -40,23 +40,37 @@ def main() -> None:
     sys.stdin.read()
     folder = sys.argv[1]
     for _ in range(ROUNDS):
-        if not os.path.exists(folder):
+        left = list(_processes_of(folder))
+        if not left and not os.path.exists(folder):
             return
-        for pid in _naming(folder):
+        for pid in left:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(PAUSE_S)
 
 
-def _naming(folder: str) -> Iterator[int]:
-    """Ray's processes with the folder on their command lines; none where there is no ``/proc``."""
+def _processes_of(folder: str) -> Iterator[int]:
+    """Ray's processes with the folder on their command lines, or with files in it; none where there
+    is no ``/proc``.
+
+    Agents of a raylet that was killed would go on for a minute, and name nothing.
+    """
     with suppress(OSError):
         for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
             with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
                 words = file.read()
-                if os.fsencode(folder) in words and b"/ray/" in words:
+                rays = words.startswith(b"ray::") or b"/ray/" in words
+                if rays and (os.fsencode(folder) in words or _has_files_in(pid, folder)):
                     yield pid
+
+
+def _has_files_in(pid: int, folder: str) -> bool:
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(OSError):
+            if os.readlink(f"/proc/{pid}/fd/{descriptor}").startswith(f"{folder}/"):
+                return True
+    return False
 
 
 if __name__ == "__main__":
