@@ -15,6 +15,7 @@ from rayclip.errors import (
 if TYPE_CHECKING:
     from rayclip.api import extract
     from rayclip.clip_model import ClipModel, load_clip
+    from rayclip.dataset import encode
     from rayclip.frames import iter_frames
     from rayclip.results import Failure, Summary
 
@@ -28,6 +29,7 @@ __all__ = [
     "UsageError",
     "VideoError",
     "WeightsUnavailable",
+    "encode",
     "extract",
     "iter_frames",
     "load_clip",
@@ -38,6 +40,7 @@ _HOMES = {
     "ClipModel": "rayclip.clip_model",
     "Failure": "rayclip.results",
     "Summary": "rayclip.results",
+    "encode": "rayclip.dataset",
     "extract": "rayclip.api",
     "iter_frames": "rayclip.frames",
     "load_clip": "rayclip.clip_model",

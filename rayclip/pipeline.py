@@ -13,9 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayclip import last_words
 from rayclip.actors.batch_stats import BatchStats
-from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.job import ExtractionJob
 from rayclip.awaiting import awaited
 from rayclip.devices import device_on_ray
@@ -27,7 +25,6 @@ from rayclip.progress import Counts
 from rayclip.results import VideoResult, from_table, to_table, video_column
 from rayclip.selection import Selection
 from rayclip.settings import Settings
-from rayclip.watchdog import LIBAV
 from rayclip.zeroshot import prompts
 
 if TYPE_CHECKING:
@@ -36,9 +33,7 @@ if TYPE_CHECKING:
     from rayclip.actors.resources import EncoderResources
     from rayclip.actors.segments import Division
 
-SEGMENT_S = 300.0  # of a long video that several tasks decode
 STATE_TIMEOUT_S = 5.0
-DECODING_MEMORY = 512 * 2**20  # bytes that a decoding task asks of its node
 
 
 @contextmanager
@@ -112,10 +107,10 @@ def _dataset_results(
     import ray.data
 
     from rayclip.actors.resources import videos_per_task
-    from rayclip.actors.segments import Division
+    from rayclip.actors.segments import division_among
 
     # Long videos are divided among tasks like those of the step.
-    division = Division(SEGMENT_S, tasks, resources.decoding_cpus, DECODING_MEMORY)
+    division = division_among(tasks, resources.decoding_cpus)
 
     # 1. The list: one row for each video, in blocks that a node can fetch while others are at work.
     dataset: ray.data.Dataset = ray.data.from_arrow_refs(blocks)
@@ -163,14 +158,10 @@ def extract_group(
 
     Input: rows with ``video``. Output: one row for each, in order, in ``result_schema(dim)``.
     """
-    from rayclip.actors.client import RemoteAttempts, RemoteEncoders
-    from rayclip.actors.segments import RemoteSegments
+    from rayclip.actors.group import results_of
 
     videos = map(os.fsdecode, table.column("video").to_pylist())
-    with RemoteAttempts(pool) as attempts, last_words.kept(attempts.last_words):
-        segments = RemoteSegments(job, pool, division)
-        extractor = VideoExtractor(job, RemoteEncoders(pool), attempts, segments, LIBAV.watching)
-        return to_table(extractor.run(videos), dim)
+    return to_table(results_of(videos, job, pool, division), dim)
 
 
 def _counts(pool: Any) -> Counts | None:

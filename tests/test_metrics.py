@@ -48,7 +48,7 @@ def work(frames: int, capacity: int, busy_s: float, room_s: float) -> BatchStats
 
 
 def test_counters_get_what_was_done_since_they_were_told_last() -> None:
-    run = RunMetrics("demo", encoders=2)
+    run = RunMetrics("demo")
     run.record(state(3, 1, [work(10, 16, 1, 2), work(0, 0, 0, 0)], [0, 0]))
     run.record(state(3, 2, [work(25, 32, 2, 4), work(5, 16, 1, 1)], [0, 0]))
     assert told["rayclip_videos", None] == [3]
@@ -58,7 +58,7 @@ def test_counters_get_what_was_done_since_they_were_told_last() -> None:
 
 
 def test_gauges_are_about_the_time_since_they_were_told_last() -> None:
-    run = RunMetrics("demo", encoders=1)
+    run = RunMetrics("demo")
     run.record(state(0, 0, [work(8, 16, 1, 2)], [640]))
     run.record(state(0, 0, [work(24, 32, 2, 12)], [64]))
     run.record(state(0, 0, [work(24, 32, 2, 12)], [0]))

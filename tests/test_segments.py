@@ -65,9 +65,9 @@ def test_a_divided_video_has_the_bits_of_the_undivided(cluster: str, tmp_path: P
     scenes = [("red", "circle"), ("blue", "star"), ("green", "triangle"), ("yellow", "cross")]
     shapes.write_video(video, scenes * 2, fps=25, seconds_per_scene=2)
     program = f"""
-import rayclip, rayclip.actors.resources, rayclip.pipeline
+import rayclip, rayclip.actors.resources, rayclip.actors.segments
 rayclip.actors.resources.ENCODING_SHARE = 0.5  # of 4 CPUs: two are left to decode
-rayclip.pipeline.SEGMENT_S = 3.0
+rayclip.actors.segments.SEGMENT_S = 3.0
 for fps in (None, "2.5"):
     summary = rayclip.extract(
         {str(video)!r}, model_name="demo", device="cpu", extraction_fps=fps,

@@ -112,6 +112,11 @@ class AttemptLog:
         self._groups: dict[str, _Group] = {}
         self._ended: set[str] = set()
 
+    @property
+    def groups(self) -> int:
+        """How many groups were begun and are not ended."""
+        return len(self._groups)
+
     def process_of(self, group: str) -> Process | None:
         """The process that was last at work on a group that is not ended."""
         work = self._groups.get(group)

@@ -16,7 +16,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 
 from rayclip.actors.attempts import Death, Process
 from rayclip.actors.credits import Debt, Terms
-from rayclip.actors.pool import EncoderAddress, left_for_good, reason_of
+from rayclip.actors.fleet import EncoderAddress, left_for_good, reason_of
 from rayclip.errors import RunStopped
 from rayclip.results import VideoResult
 
@@ -45,12 +45,11 @@ class RemoteAttempts:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, *_: object
+        self, _: type[BaseException] | None, error: BaseException | None, *__: object
     ) -> None:
-        if kind is None:
-            self._pool.end_group.remote(self._group)
-        elif isinstance(error, RunStopped):
+        if isinstance(error, RunStopped):
             ask_pool(self._pool.stop.remote(str(error)))
+        self._pool.end_group.remote(self._group)
 
     def begin(self, position: int, video: str) -> list[Death]:
         # Waited for, although it may say nothing new: who is noted late would be blamed on others.

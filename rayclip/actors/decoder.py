@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from rayclip.preprocess import resize_crop, resize_crop_fast
 from rayclip.reencode import reencode
 from rayclip.results import Failure, VideoResult
 from rayclip.sampling import FrameChoice
+from rayclip.source import VideoSource
 from rayclip.storage import Extraction, OutputFolder
 from rayclip.video import open_video
 from rayclip.zeroshot import predictions_csv
@@ -57,6 +59,7 @@ class VideoExtractor:
         attempts: Attempts,
         segments: Segments | None = None,
         watching: Callable[[str], AbstractContextManager[None]] = _watching_nothing,
+        source_of: Callable[[str], VideoSource] | None = None,
     ) -> None:
         """Prepare to extract.
 
@@ -66,12 +69,14 @@ class VideoExtractor:
             attempts: who counts the attempts.
             segments: who decodes long videos.
             watching: entered for each video while it is decoded, to end a process that hangs.
+            source_of: where a video of this name is read from; None takes the name for its place.
         """
         self._job = job
         self._segments = segments
         self._watching = watching
         self._encoders = encoders
         self._attempts = attempts
+        self._source_of = source_of or partial(absolute, folder=job.folder_of_inputs)
         self._resize_crop = resize_crop_fast if job.resize == "fast" else resize_crop
         self._open: deque[OpenVideo] = deque()
         self._in_flight: deque[Chunk] = deque()
@@ -177,7 +182,7 @@ class VideoExtractor:
     def _wanted_frames(self, video: str) -> Iterator[WantedFrames]:
         """The frames to encode, from the video itself or from a re-encoded copy."""
         job = self._job
-        place = absolute(video, job.folder_of_inputs)
+        place = self._source_of(video)
         if job.reencoded is None or job.choice.extraction_fps is None:
             with open_shown(place, job.choice, job.storage_options, job.segment) as wanted:
                 yield wanted

@@ -19,10 +19,8 @@ class RunMetrics:
     model's name, those of encoders with their numbers, too.
     """
 
-    def __init__(self, model_name: str, encoders: int) -> None:
-        model = {"model_name": model_name}
-        self._encoders = [{**model, "encoder": str(number)} for number in range(encoders)]
-        self._model = model
+    def __init__(self, model_name: str) -> None:
+        model = self._model = {"model_name": model_name}
         one, each = tuple(model), (*model, "encoder")
         self._videos = Counter("rayclip_videos", "Videos done.", one)
         self._failures = Counter("rayclip_failures", "Videos given up.", one)
@@ -31,7 +29,7 @@ class RunMetrics:
         self._busy = Gauge("rayclip_encoder_busy", "Share of time in passes, 0 to 1.", each)
         self._queue = Gauge("rayclip_queue_frames", "Frames that wait for an encoder.", each)
         self._done = self._failed = 0
-        self._work: Sequence[BatchStats] = [BatchStats()] * encoders
+        self._work: Sequence[BatchStats] = ()
 
     def record(self, state: RunState) -> None:
         """Add what was done since the last call."""
@@ -39,10 +37,9 @@ class RunMetrics:
         _grow(self._failures, state.failed - self._failed, self._model)
         before, self._work = self._work, state.encoders
         self._done, self._failed = state.done, state.failed
-        for tags, now, then, waiting in zip(
-            self._encoders, state.encoders, before, state.waiting, strict=True
-        ):
-            lately = now - then
+        for number, (now, waiting) in enumerate(zip(state.encoders, state.waiting, strict=True)):
+            tags = {**self._model, "encoder": str(number)}
+            lately = now - before[number] if number < len(before) else now
             _grow(self._frames, lately.frames, tags)
             self._fill.set(lately.fill, tags)
             self._busy.set(lately.busy, tags)

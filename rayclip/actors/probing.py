@@ -13,8 +13,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rayclip.actors.fleet import reason_of
 from rayclip.actors.job import ExtractionJob
-from rayclip.actors.pool import reason_of
 from rayclip.errors import UsageError
 from rayclip.faults import reason
 from rayclip.inputs import absolute

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor
 
 CORES_PER_ENCODER = 8
@@ -30,6 +30,10 @@ class EncoderResources:
     def threads(self) -> int | None:
         """CPU threads of a forward pass; None on GPUs."""
         return None if self.gpus else max(1, round(self.cpus))
+
+    def shared_by(self, steps: int) -> EncoderResources:
+        """So many encoders as before, where several steps of a pipeline share the devices."""
+        return replace(self, gpus=self.gpus / steps, cpus=self.cpus / steps)
 
     def decoding_tasks(self, cluster_cpus: float) -> int:
         """How many decoding tasks fit beside the encoders."""

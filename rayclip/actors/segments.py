@@ -20,6 +20,9 @@ from rayclip.segments import Segment, inner_borders
 from rayclip.spool import slices
 from rayclip.watchdog import LIBAV
 
+SEGMENT_S = 300.0  # of a long video that several tasks decode
+DECODING_MEMORY = 512 * 2**20  # bytes that a decoding task asks of its node
+
 
 @dataclass(frozen=True)
 class Division:
@@ -36,6 +39,11 @@ class Division:
     most: int
     cpus: float
     memory: int
+
+
+def division_among(tasks: int, cpus: float) -> Division:
+    """How so many tasks at once, of so many CPUs each, divide long videos."""
+    return Division(SEGMENT_S, tasks, cpus, DECODING_MEMORY)
 
 
 class RemoteSegments:

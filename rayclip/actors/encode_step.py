@@ -1,0 +1,112 @@
+"""The step that :func:`rayclip.encode` adds to a pipeline: in the tasks of Ray Data."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from rayclip.actors.group import results_of
+from rayclip.actors.job import ExtractionJob
+from rayclip.actors.resources import EncoderResources
+from rayclip.actors.segments import Division
+from rayclip.errors import UsageError
+from rayclip.results import Failure, VideoResult, to_table
+
+ADDED = ("clip", "timestamps_ms", "fps", "error")
+"""The columns that the step adds, before their prefix."""
+
+
+@dataclass
+class EncodeStep:
+    """What the tasks of the step need to know.
+
+    Attributes:
+        job: what to do with each video.
+        dim: features per frame.
+        pool: the control actor.
+        division: how long videos are divided.
+        resources: what its encoders ask for where no other step is beside it.
+        column: of paths and URLs, or of encoded videos.
+        holds_videos: whether the column has the videos themselves.
+        prefix: of the columns that are added.
+        steps: how many steps of the pipeline, this one included, share the devices.
+    """
+
+    job: ExtractionJob
+    dim: int
+    pool: Any
+    division: Division
+    resources: EncoderResources
+    column: str
+    holds_videos: bool
+    prefix: str
+    steps: int = 1
+
+    def check_columns(self, names: Iterable[str]) -> None:
+        """Compare with the columns that come in.
+
+        Raises:
+            UsageError: the one that is wanted is missing, or one that is to be added is there.
+        """
+        names = list(names)
+        if self.column not in names:
+            raise UsageError(
+                f"The dataset has no column {self.column!r}; its columns are: {', '.join(names)}."
+            )
+        taken = [self.prefix + name for name in ADDED if self.prefix + name in names]
+        if taken:
+            raise UsageError(
+                f"The dataset has a column {taken[0]!r} already: give encode a prefix for the "
+                "columns that it adds, such as prefix='b32_'."
+            )
+
+
+def encode_videos(table: pa.Table, *, step: EncodeStep) -> pa.Table:
+    """The step, on a group of rows: all their columns, and those of the features.
+
+    Raises:
+        UsageError: the table does not have the columns that it should have.
+        RunStopped: no encoder can start, or a storage refuses us.
+    """
+    step.check_columns(table.column_names)
+    step.pool.ask_for.remote(step.resources.shared_by(step.steps))
+    values = _values(table.column(step.column), step)
+    if step.holds_videos:
+        videos = {f"row {row}": value for row, value in enumerate(values) if value is not None}
+        encoded = results_of(
+            videos, step.job, step.pool, None, lambda name: io.BytesIO(videos[name])
+        )
+    else:
+        paths = [value for value in values if value is not None]
+        encoded = results_of(paths, step.job, step.pool, step.division)
+    made = iter(encoded)
+    results = [_NOTHING if value is None else next(made) for value in values]
+    for name, column in zip(ADDED, _columns(results, step.dim), strict=True):
+        table = table.append_column(step.prefix + name, column)
+    return table
+
+
+_NOTHING = VideoResult("", 0, Failure("", "open", "no_video", "there is no video in this row", 0))
+
+
+def _values(column: pa.ChunkedArray, step: EncodeStep) -> list[Any]:
+    kind = column.type
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if not (pa.types.is_null(kind) or (binary if step.holds_videos else text)):
+        wanted = "encoded videos as bytes" if step.holds_videos else "paths or URLs as strings"
+        raise UsageError(f"The column {step.column!r} has values of type {kind}, not {wanted}.")
+    return list(column.to_pylist())
+
+
+def _columns(results: list[VideoResult], dim: int) -> list[pa.ChunkedArray | pa.Array]:
+    table = to_table(results, dim)
+    failures = [result.failure for result in results]
+    errors = [
+        failure and f"{failure.stage}/{failure.code}: {failure.message}" for failure in failures
+    ]
+    return [*(table.column(name) for name in ADDED[:-1]), pa.array(errors, pa.string())]

@@ -1,0 +1,191 @@
+"""The encoders that a control actor starts, hears of, and releases."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from rayclip.actors.batch_stats import BatchStats
+from rayclip.actors.encoder import Encoder, EncoderReport, EncoderSettings
+from rayclip.actors.resources import EncoderResources
+from rayclip.errors import RunStopped
+
+ENCODE_CALLS_AT_ONCE = 256
+REPORT_TIMEOUT_S = 1.0
+CONTROL = "control"  # calls of this group do not wait for frames to be encoded
+SILENT_S = 15.0  # without an answer, after which an encoder gets no more frames
+
+
+@dataclass(frozen=True)
+class EncoderAddress:
+    """An encoder that is up, and where."""
+
+    index: int
+    handle: Any
+    node_id: str
+
+
+class Fleet:
+    """Encoders, numbered in the order in which they were started; no number is used twice."""
+
+    def __init__(self, settings: EncoderSettings, checkpoint: bytes | None) -> None:
+        """Prepare to start encoders.
+
+        Args:
+            settings: of each; the threads are those of the resources that it gets.
+            checkpoint: the content of a checkpoint that other nodes may not have.
+        """
+        self._settings = settings
+        # Held on to: an encoder that is started again needs its arguments again.
+        self._content = None if checkpoint is None else ray.put(checkpoint)
+        self._handles: list[Any] = []
+        self._starting: dict[asyncio.Task[str], int] = {}
+        self._placing: dict[int, asyncio.Task[None]] = {}
+        self._up: dict[int, str] = {}
+        self._answered: dict[int, float] = {}
+        self._reasons: list[str] = []
+        self._work: dict[tuple[int, int], BatchStats] = {}
+        self._waiting: dict[int, int] = {}
+
+    def __bool__(self) -> bool:
+        """Whether encoders are up or starting, or failed to start."""
+        return bool(self._up or self._starting or self._reasons)
+
+    def start(self, resources: EncoderResources) -> None:
+        """Start encoders; they come up when there is room for them on the nodes."""
+        options: dict[str, Any] = {
+            "num_cpus": resources.cpus,
+            "num_gpus": resources.gpus,
+            "max_restarts": -1,
+            "max_task_retries": -1,
+            "max_concurrency": ENCODE_CALLS_AT_ONCE,
+            "concurrency_groups": {CONTROL: 4},
+            "scheduling_strategy": "SPREAD",
+        }
+        encoder = ray.remote(**options)(Encoder)
+        settings = replace(self._settings, threads=resources.threads)
+        for _ in range(resources.encoders):
+            handle, index = encoder.remote(settings, self._content), len(self._handles)
+            self._handles.append(handle)
+            self._waiting[index] = 0
+            self._starting[asyncio.create_task(_ready(handle))] = index
+            self._placing[index] = asyncio.create_task(_placed(handle))
+
+    def release(self) -> None:
+        """End all encoders, and free what they hold; others may be started later."""
+        for index in [*self._up, *self._starting.values()]:
+            ray.kill(self._handles[index])
+        for task in (*self._starting, *self._placing.values()):
+            task.cancel()
+        for memory in (self._up, self._starting, self._placing, self._answered, self._waiting):
+            memory.clear()
+
+    async def addresses(self, without: frozenset[int]) -> list[EncoderAddress]:
+        """Wait until an encoder is up, and give all that are; none where there can be no more.
+
+        Those that are silent, as when their nodes are gone, are left out while others answer.
+
+        Raises:
+            RunStopped: none can start.
+        """
+        self._collect_started()
+        while not (up := [i for i in self._up if i not in without]):
+            if not self._starting and self._up:
+                return []
+            if not self._starting:
+                raise RunStopped(self._reasons[-1])
+            await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
+            self._collect_started()
+        now = time.monotonic()
+        answering = [i for i in up if now - self._answered[i] < SILENT_S]
+        return [EncoderAddress(i, self._handles[i], self._up[i]) for i in answering or up]
+
+    async def hear(self) -> int:
+        """Ask all encoders for their reports, and say how many gave one in time."""
+        self._collect_started()
+        asked = {asyncio.create_task(_report(self._handles[i])): i for i in self._up}
+        if not asked:
+            return 0
+        answered, late = await asyncio.wait(asked, timeout=REPORT_TIMEOUT_S)
+        for task in late:
+            task.cancel()
+        reports = {asked[task]: task.result() for task in answered if task.exception() is None}
+        for index, report in reports.items():
+            self._answered[index] = time.monotonic()
+            self._work[index, report.process] = report.work
+            self._waiting[index] = report.waiting
+        return len(reports)
+
+    @property
+    def work(self) -> tuple[BatchStats, ...]:
+        """What each encoder did, over all its lives, as far as it was heard of."""
+        work = [BatchStats() for _ in self._handles]
+        for (index, _), stats in self._work.items():
+            work[index] += stats
+        return tuple(work)
+
+    @property
+    def waiting(self) -> tuple[int, ...]:
+        """Frames that are with each encoder, as far as it was heard of."""
+        return tuple(self._waiting.get(index, 0) for index in range(len(self._handles)))
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether an encoder has no node yet."""
+        return not all(placing.done() for placing in self._placing.values())
+
+    @property
+    def placed(self) -> int:
+        """Encoders for which there was room on a node."""
+        return sum(placing.done() for placing in self._placing.values())
+
+    def _collect_started(self) -> None:
+        for task in [task for task in self._starting if task.done()]:
+            index = self._starting.pop(task)
+            error = task.exception()
+            if error is None:
+                self._up[index] = task.result()
+                self._answered[index] = time.monotonic()
+            elif left_for_good(error):
+                self._reasons.append(
+                    "No encoder can start: their processes die again and again while they load the "
+                    "model, as they do where memory is short."
+                )
+            else:
+                self._reasons.append(reason_of(error))
+
+
+def left_for_good(error: BaseException) -> bool:
+    """Whether an encoder does not come back because it died too often."""
+    return isinstance(error, RayActorError) and "exit_actor" in str(error)
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what really happened, without Ray's wrapping."""
+    if isinstance(error, RayTaskError):
+        cause = error.cause
+        while isinstance(cause, RayTaskError):
+            cause = cause.cause
+        error = cause or error
+    return f"{str(error).strip().partition(chr(10))[0] or type(error).__name__}"
+
+
+async def _placed(handle: Any) -> None:
+    with suppress(RayError):  # whoever waits for it to be up will see
+        await handle.placed.options(concurrency_group=CONTROL).remote()
+
+
+async def _ready(handle: Any) -> str:
+    node_id: str = await handle.ready.options(concurrency_group=CONTROL).remote()
+    return node_id
+
+
+async def _report(handle: Any) -> EncoderReport:
+    answer: EncoderReport = await handle.report.options(concurrency_group=CONTROL).remote()
+    return answer

@@ -1,0 +1,41 @@
+"""What a decoding task of Ray does with its group of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from rayclip import last_words
+from rayclip.actors.client import RemoteAttempts, RemoteEncoders
+from rayclip.actors.decoder import VideoExtractor
+from rayclip.actors.job import ExtractionJob
+from rayclip.actors.segments import Division, RemoteSegments
+from rayclip.results import VideoResult
+from rayclip.source import VideoSource
+from rayclip.watchdog import LIBAV
+
+
+def results_of(
+    videos: Iterable[str],
+    job: ExtractionJob,
+    pool: Any,
+    division: Division | None,
+    source_of: Callable[[str], VideoSource] | None = None,
+) -> list[VideoResult]:
+    """One result for each video of a task, in order.
+
+    Args:
+        videos: their names.
+        job: what to do with each.
+        pool: the control actor.
+        division: how long videos are divided; None never divides them.
+        source_of: where a video of this name is read from; None takes the name for its place.
+
+    Raises:
+        RunStopped: the run cannot go on; the control actor knows why.
+    """
+    with RemoteAttempts(pool) as attempts, last_words.kept(attempts.last_words):
+        segments = RemoteSegments(job, pool, division) if division else None
+        encoders = RemoteEncoders(pool)
+        extractor = VideoExtractor(job, encoders, attempts, segments, LIBAV.watching, source_of)
+        return list(extractor.run(videos))

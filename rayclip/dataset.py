@@ -1,0 +1,172 @@
+"""``rayclip.encode``: CLIP features as a step of anybody's Ray Data pipeline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rayclip.models import describe
+from rayclip.sampling import FrameChoice
+from rayclip.settings import Precision, Resize, Settings, extraction_fps_of
+
+if TYPE_CHECKING:
+    import ray.data
+
+    from rayclip.actors.encode_step import EncodeStep
+
+VIDEOS_PER_TASK = 4  # rows of a block: how many there will be in all is not known yet
+IDLE_S = 10.0  # without a task, after which the encoders are released
+
+
+def encode(
+    ds: ray.data.Dataset,
+    *,
+    path_column: str = "path",
+    bytes_column: str | None = None,
+    prefix: str = "",
+    model_name: str = "ViT-B/32",
+    weights: str | os.PathLike[str] | None = None,
+    batch_size: int | None = None,
+    precision: Precision = "auto",
+    compile: bool = False,  # noqa: A002  # the option's name
+    extraction_fps: str | int | float | Fraction | None = None,
+    extraction_total: int | None = None,
+    device: str | None = None,
+    resize: Resize = "pil",
+    encoders: int | None = None,
+    max_attempts: int = 3,
+    storage_options: Mapping[str, Any] | None = None,
+) -> ray.data.Dataset:
+    """Add the CLIP features of videos to a dataset that has one row for each video.
+
+    Nothing is decoded before the dataset is used. The encoders start with its first task and are
+    released when none was at work for 10 s. Steps of one pipeline share the devices evenly.
+
+    Args:
+        ds: rows with a path, a URL or a whole encoded video, whatever else is in them.
+        path_column: holds local paths, as the nodes see them, or fsspec URLs.
+        bytes_column: holds encoded videos instead, such as the content of an mp4 file.
+        prefix: put before the names of the columns that are added.
+        model_name: a name of OpenAI's ``clip.available_models()``, ``custom`` or ``demo``.
+        weights: the checkpoint of ``model_name="custom"``.
+        batch_size: frames per forward pass; None lets the device decide.
+        precision: what the model computes in: ``fp32``, ``fp16``, ``bf16``, or ``auto`` (fp16 on
+            GPUs, fp32 on CPUs). Features are float32 in any case.
+        compile: compile the model's forward pass first.
+        extraction_fps: output frames per second; None gives every frame.
+        extraction_total: so many frames of each video, evenly spaced; not with extraction_fps.
+        device: ``cpu`` or ``cuda``; None takes the GPUs of the Ray that is connected.
+        resize: ``pil`` (OpenAI's preprocessing, to the byte) or ``fast`` (up to 2 levels off).
+        encoders: how many encoder actors; None takes one for each GPU, or one for about every
+            8 CPU cores.
+        max_attempts: how often a video may crash or hang its worker process before it is given up.
+        storage_options: given to fsspec for every URL.
+
+    Returns:
+        The dataset with all its columns and, in each row, ``clip`` (``list<fixed_size_list<float32,
+        D>>``, one feature for each frame), ``timestamps_ms`` (``list<float64>``, from the
+        container's start), ``fps`` (``float64``, the video's own average frame rate) and ``error``
+        (``string``). Of a video that failed, the error says why and the others are null; else the
+        error is null.
+
+    Raises:
+        UsageError: the arguments are wrong, or this Ray does not have the device. Columns that are
+            missing or in the way are found here where the dataset's schema is known, else when it
+            is used.
+    """
+    settings = Settings(
+        model_name=model_name,
+        weights=None if weights is None else os.fspath(weights),
+        batch_size=batch_size,
+        precision=precision,
+        compile=compile,
+        extraction_fps=extraction_fps_of(extraction_fps),
+        extraction_total=extraction_total,
+        device=device,
+        resize=resize,
+        encoders=encoders,
+        max_attempts=max_attempts,
+        storage_options=storage_options or {},
+    )
+    from rayclip.actors.encode_step import encode_videos
+
+    function: Any = encode_videos
+    step = _step(settings, bytes_column or path_column, bytes_column is not None, prefix)
+    known = ds.columns(fetch_if_missing=False)
+    if known is not None:
+        step.check_columns(known)
+    steps = [*_steps_before(ds), step]
+    for one in steps:
+        one.steps = max(one.steps, len(steps))
+    encoded = ds.repartition(target_num_rows_per_block=VIDEOS_PER_TASK).map_batches(
+        function,
+        fn_kwargs={"step": step},
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=step.division.cpus,
+        memory=step.division.memory,
+        udf_modifying_row_count=False,
+    )
+    encoded.context.execution_no_progress_timeout_s = -1  # a long video is one quiet task
+    return encoded
+
+
+def _step(settings: Settings, column: str, holds_videos: bool, prefix: str) -> EncodeStep:
+    import ray
+
+    from rayclip.actors.encode_step import EncodeStep
+    from rayclip.actors.encoder import EncoderSettings
+    from rayclip.actors.job import ExtractionJob
+    from rayclip.actors.pool import start_pool
+    from rayclip.actors.segments import division_among
+    from rayclip.devices import device_on_ray
+
+    spec = describe(settings.model_name, settings.weights, settings.storage_options)
+    device, resources = device_on_ray(settings, private=False)
+    encoder = EncoderSettings(
+        spec,
+        device,
+        settings.batch_size,
+        resources.threads,
+        settings.precision,
+        settings.compile,
+    )
+    content = None if spec.checkpoint is None else Path(spec.checkpoint).read_bytes()
+    tasks = resources.decoding_tasks(ray.cluster_resources().get("CPU", 1))
+    job = ExtractionJob(
+        n_px=spec.n_px,
+        resize=settings.resize,
+        choice=FrameChoice(settings.extraction_fps, settings.extraction_total),
+        naming=settings.naming,
+        folder=None,
+        max_attempts=settings.max_attempts,
+        folder_of_inputs=os.getcwd(),
+        storage_options=dict(settings.storage_options),
+    )
+    return EncodeStep(
+        job=job,
+        dim=spec.dim,
+        pool=start_pool(encoder, resources, content, IDLE_S),
+        division=division_among(tasks, resources.decoding_cpus),
+        resources=resources,
+        column=column,
+        holds_videos=holds_videos,
+        prefix=prefix,
+    )
+
+
+def _steps_before(ds: ray.data.Dataset) -> list[EncodeStep]:
+    """The steps of this kind that a dataset has already.
+
+    Ray Data has no public way to look at a plan; where its own one is gone, steps do not know of
+    one another, and the second waits for devices that the first has.
+    """
+    from rayclip.actors.encode_step import EncodeStep
+
+    plan = getattr(ds, "_logical_plan", None)
+    operators = plan.dag.post_order_iter() if plan is not None else ()
+    given = [(getattr(operator, "fn_kwargs", None) or {}).get("step") for operator in operators]
+    return [step for step in given if isinstance(step, EncodeStep)]
