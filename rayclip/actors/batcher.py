@@ -187,7 +187,8 @@ class Batcher:
         pieces = [piece for piece in pieces if not piece.chunk.future.done()]
         if not pieces:
             return
-        frames = np.concatenate([piece.frames for piece in pieces])
+        parts = [piece.frames for piece in pieces]
+        frames = parts[0] if len(parts) == 1 else np.concatenate(parts)
         size = model.batch_size
         if len(frames) > size:  # it was halved meanwhile
             self._encode(model, pieces)
