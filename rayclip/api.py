@@ -65,7 +65,8 @@ def extract(
         extraction_total: so many frames of each video, evenly spaced; not with extraction_fps.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the GPUs, or the CPU where a run on
             this machine finds none.
-        on_extraction: ``print`` to standard output, ``save_numpy`` or ``save_pickle``.
+        on_extraction: ``print`` to standard output, ``save_numpy`` or ``save_pickle`` (files for
+            each video), or ``save_parquet`` (a row for each video, in shards).
         output_path: folder of the features, as a local path or fsspec URL.
         keep_tmp_files: with extraction_fps: keep each video, re-encoded at that rate, under
             tmp_path, and take the features from it, as video_features does.

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from rayclip.errors import RayclipError, UsageError
-from rayclip.folder_commands import failures, status
+from rayclip.folder_commands import compact, failures, status
 from rayclip.interrupts import Terminated, end_on_signals
 from rayclip.messages import say_to_user
 from rayclip.settings import Settings, extraction_fps_of, storage_options_of
@@ -102,7 +102,7 @@ def extract(
         _option("device", "cpu, cuda or cuda:N; by default the GPUs, else the CPU."),
     ] = None,
     on_extraction: Annotated[
-        str, _option("on_extraction", "print, save_numpy or save_pickle.")
+        str, _option("on_extraction", "print, save_numpy, save_pickle or save_parquet.")
     ] = "print",
     output_path: Annotated[
         str, _option("output_path", "Folder of the features: a path or an fsspec URL.")
@@ -257,5 +257,5 @@ def _stand_somewhere() -> None:
         raise UsageError("The working folder does not exist any more: change to another.") from None
 
 
-for _command in (status, failures):
+for _command in (status, failures, compact):
     app.command()(_in_sentences(_command))

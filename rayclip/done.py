@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rayclip.formats import SUFFIXES, FileFormat
 from rayclip.listing import StoredFile
+from rayclip.shard_names import SHARD
 from rayclip.whole_files import LEFT_OVER, is_left_over
 
 FEATURES = "_clip"
@@ -22,13 +23,50 @@ HASHES_AT_A_TIME = 2**20  # so that looking many up takes no memory to speak of
 
 
 class DoneVideos:
-    """Which videos of a folder are complete, as 16 bytes each.
+    """Which videos of a folder are complete.
 
     Attributes:
         hashes: of their names, in ascending order.
         frames: of all of them together.
-        begun: hashes of the names of all that have a features file, in any format and state.
-        leftovers: temporary files of runs that are no more.
+        begun: hashes of the names of all that have features, in any form and state.
+        not_whole: how many files of features are damaged, or lack what goes with them.
+        leftovers: temporary files of runs that are no more, and files that nobody can read.
+        foreign: a file of features that has another form than this folder's; None without any.
+    """
+
+    def __init__(
+        self,
+        hashes: NDArray[np.uint64],
+        frames: int,
+        begun: NDArray[np.uint64],
+        not_whole: int = 0,
+        leftovers: Sequence[str] = (),
+        foreign: str | None = None,
+    ) -> None:
+        self.hashes = hashes
+        self.frames = frames
+        self.begun = begun
+        self.not_whole = not_whole
+        self.leftovers = leftovers
+        self.foreign = foreign
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def __contains__(self, name: str) -> bool:
+        return self._place_of(name) is not None
+
+    def _place_of(self, name: str) -> int | None:
+        wanted = np.uint64(name_hash(name))
+        place = int(np.searchsorted(self.hashes, wanted))
+        return place if place < len(self.hashes) and self.hashes[place] == wanted else None
+
+
+class DoneFiles(DoneVideos):
+    """Complete videos whose files tell the number of frames of each, as 16 bytes a video.
+
+    Attributes:
+        others: how many features files have another suffix.
     """
 
     def __init__(
@@ -36,31 +74,26 @@ class DoneVideos:
         hashes: NDArray[np.uint64],
         frames: NDArray[np.uint64],
         begun: NDArray[np.uint64],
-        leftovers: Sequence[str] = (),
+        not_whole: int,
+        leftovers: Sequence[str],
+        foreign: str | None,
+        others: int,
     ) -> None:
-        self.hashes = hashes
+        super().__init__(hashes, int(frames.sum()), begun, not_whole, leftovers, foreign)
         self._frames = frames
-        self.frames = int(frames.sum())
-        self.begun = begun
-        self.leftovers = leftovers
-
-    def __len__(self) -> int:
-        return len(self.hashes)
+        self.others = others
 
     def frames_of(self, name: str) -> int | None:
         """The number of frames of a complete video; None where it is not complete."""
-        wanted = np.uint64(name_hash(name))
-        place = int(np.searchsorted(self.hashes, wanted))
-        if place == len(self.hashes) or self.hashes[place] != wanted:
-            return None
-        return int(self._frames[place])
+        place = self._place_of(name)
+        return None if place is None else int(self._frames[place])
 
 
 def find_done(
     files: Iterable[StoredFile],
     file_format: FileFormat,
     dim: int,
-) -> DoneVideos:
+) -> DoneFiles:
     """Find every complete video: its files are all there, and their sizes agree.
 
     Args:
@@ -72,12 +105,16 @@ def find_done(
     timestamps, features = (array("Q"), array("Q")), (array("Q"), array("Q"))
     fps_size = file_format.size((), "float64")
     leftovers = []
+    foreign = None
     now = time.time()
-    for file, size, modified in files:
+    for stored in files:
+        file, size, _ = stored
         if file.endswith(LEFT_OVER):
-            if modified is not None and is_left_over(file.rpartition("/")[2], now - modified):
+            if is_leftover(stored, now):
                 leftovers.append(file)
             continue
+        if SHARD.fullmatch(file):
+            foreign = file
         name, suffix = os.path.splitext(file)
         if suffix not in SUFFIXES or not name.endswith((FEATURES, TIMESTAMPS, FPS)):
             continue
@@ -102,7 +139,17 @@ def find_done(
     sizes = np.array([file_format.features_size(int(rows), dim) for rows in rows_of], np.uint64)
     whole = _numbers(features[1])[in_features] == sizes[place]
     whole &= is_in(both, np.sort(_numbers(fps)))
-    return DoneVideos(both[whole], frames[whole], _numbers(begun), leftovers)
+    not_whole = len(features[0]) - int(np.count_nonzero(whole))
+    others = len(begun) - len(features[0])
+    return DoneFiles(
+        both[whole], frames[whole], _numbers(begun), not_whole, leftovers, foreign, others
+    )
+
+
+def is_leftover(file: StoredFile, now: float) -> bool:
+    """Whether a file is a temporary one of a run that is no more; ``now`` is in s since 1970."""
+    name, modified = file.path.rpartition("/")[2], file.modified
+    return modified is not None and is_left_over(name, now - modified)
 
 
 def is_in(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from rayclip.errors import RunStopped
 from rayclip.faults import reason
+from rayclip.folder import FeatureFolder
 from rayclip.results import VideoResult
-from rayclip.storage import OutputFolder
 
 REWRITE_S = 10.0
 
@@ -25,7 +25,7 @@ class FailureLog:
     """
 
     def __init__(
-        self, folder: OutputFolder, is_done: Callable[[str], bool] = lambda video: False
+        self, folder: FeatureFolder, is_done: Callable[[str], bool] = lambda video: False
     ) -> None:
         """Read the failures of earlier runs.
 

@@ -69,3 +69,20 @@ def failures(output: Output, storage_options: StorageOptions = None) -> None:
         say_to_user(f"rayclip: no line of a list can hold {video!r}: give it as an argument.")
     if left_out:
         raise typer.Exit(NOT_ALL_WELL)
+
+
+def compact(
+    output: Output,
+    model_name: Annotated[
+        str | None,
+        typer.Option(*names_of("model_name"), help="The only model whose shards to join."),
+    ] = None,
+    storage_options: StorageOptions = None,
+) -> None:
+    """Join the small shards that save_parquet made into large ones, each video once.
+
+    Exit status: 0 done, 2 the command was wrong, 3 it stopped early, and nothing is lost.
+    """
+    from rayclip.compact import compact as join
+
+    join(output, model_name, storage_options_of(storage_options), print)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,14 +16,17 @@ from rayclip.devices import device_here
 from rayclip.machine import Machine
 from rayclip.models import ModelSpec
 from rayclip.progress import Counts
-from rayclip.results import Tally
+from rayclip.results import Tally, VideoResult, from_video_table, video_tables
+from rayclip.selection import Selection
 from rayclip.settings import Settings
 from rayclip.zeroshot import prompts
+
+GROUP = 1024  # videos that are taken together: at the end of each, encoders run dry for a moment
 
 
 @contextmanager
 def in_process(
-    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: Iterable[str], tally: Tally
+    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: Selection, tally: Tally
 ) -> Iterator[Machine]:
     """Decode on this thread and encode on another; the model is loaded meanwhile."""
     from rayclip.actors.encoder import EncoderSettings, load_encoder_model, zero_shot_of
@@ -42,13 +45,19 @@ def in_process(
     yield Machine(
         f"{spec.model_name} on {device}, without Ray",
         job.zero_shot,
-        VideoExtractor(job, batcher, attempts).run(videos),
+        _results(VideoExtractor(job, batcher, attempts), videos),
         lambda: _counts(tally, batcher),
         lambda: _awaited(batcher, attempts),
         lambda: [batcher.stats],
         batcher.ready.result,
     )
     batcher.close()  # not after an error: that would wait for all that is queued
+
+
+def _results(extractor: VideoExtractor, videos: Selection) -> Iterator[VideoResult]:
+    for table in video_tables(videos):
+        for start in range(0, table.num_rows, GROUP):
+            yield from extractor.run(*from_video_table(table.slice(start, GROUP)))
 
 
 def _counts(tally: Tally, batcher: Batcher) -> Counts:

@@ -6,7 +6,6 @@ Features are committed to the output folder by the tasks that made them, or hand
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -22,7 +21,7 @@ from rayclip.machine import Machine
 from rayclip.models import ModelSpec
 from rayclip.precision import CPU_BATCH_SIZE
 from rayclip.progress import Counts
-from rayclip.results import VideoResult, from_table, to_table, video_column
+from rayclip.results import VideoResult, from_table, from_video_table, to_table, video_tables
 from rayclip.selection import Selection
 from rayclip.settings import Settings
 from rayclip.zeroshot import prompts
@@ -145,10 +144,9 @@ def _dataset_results(
 
 def _blocks(videos: Selection) -> list[Any]:
     """Put the list into Ray's object store, block by block; the driver keeps none of it."""
-    import pyarrow as pa
     import ray
 
-    return [ray.put(pa.table({"video": video_column(block)})) for block in videos.blocks()]
+    return [ray.put(table) for table in video_tables(videos)]
 
 
 def extract_group(
@@ -156,12 +154,12 @@ def extract_group(
 ) -> pa.Table:
     """The step of the pipeline, in a decoding task.
 
-    Input: rows with ``video``. Output: one row for each, in order, in ``result_schema(dim)``.
+    Input: rows with ``video``, and what is to be carried into shards. Output: one row for each, in order, in ``result_schema(dim)``.
     """
     from rayclip.actors.group import results_of
 
-    videos = map(os.fsdecode, table.column("video").to_pylist())
-    return to_table(results_of(videos, job, pool, division), dim)
+    videos, carried = from_video_table(table)
+    return to_table(results_of(videos, job, pool, division, carried=carried), dim)
 
 
 def _counts(pool: Any) -> Counts | None:

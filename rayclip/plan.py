@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from rayclip.done import DoneVideos, is_in, name_hash
 from rayclip.errors import UsageError
+from rayclip.folder import FeatureFolder
 from rayclip.run_record import differences, refuse_to_mix
 from rayclip.selection import Inputs, Seen, Selection, in_blocks
-from rayclip.storage import OutputFolder
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Named(Seen):
 def plan_files(
     inputs: Inputs,
     name_of: Callable[[str], str],
-    folder: OutputFolder,
+    folder: FeatureFolder,
     record: dict[str, object],
     overwrite: bool,
 ) -> Plan:
@@ -66,7 +66,7 @@ def plan_files(
 
     Raises:
         UsageError: two inputs would have the same file names, or the folder holds features of
-            other settings.
+            other settings or in another form.
     """
     seen = _look_at(inputs, name_of)
     first = _first_of_each(seen, inputs, name_of)
@@ -74,6 +74,11 @@ def plan_files(
     del seen  # 80 MB of 10 million inputs
     before = folder.read_run()
     done = folder.done()
+    if done.foreign:
+        raise UsageError(
+            f"{folder.url} holds features in another form, such as {done.foreign}: choose another "
+            "output_path."
+        )
     if overwrite:
         begun = np.unique(done.begun)
         discarded = first & is_in(names, begun)
@@ -82,6 +87,11 @@ def plan_files(
             raise UsageError(
                 f"{folder.url} holds other videos, {others} of them, of other settings "
                 f"({', '.join(differences(before, record))}): choose another output_path."
+            )
+        if others and folder.goes_together:
+            raise UsageError(
+                f"{folder.url} holds other videos, {others} of them, in the {folder.unit}s that "
+                "overwrite would remove: choose another output_path, or give them, too."
             )
         again = Selection(inputs, discarded, checks)
         return Plan(Selection(inputs, first, checks), 0, again, done)
@@ -93,7 +103,7 @@ def plan_files(
 
 
 def begin(
-    plan: Plan, name_of: Callable[[str], str], folder: OutputFolder, record: dict[str, object]
+    plan: Plan, name_of: Callable[[str], str], folder: FeatureFolder, record: dict[str, object]
 ) -> None:
     """Take back what is to be made again, and say in ``run.json`` how it is made.
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from rayclip.errors import RunStopped
 from rayclip.results import VideoResult
+from rayclip.rows import Extraction
 from rayclip.settings import Settings
-from rayclip.storage import Extraction
 from rayclip.zeroshot import ZeroShot, format_table
 
 OnResult = Callable[[VideoResult, ZeroShot | None], None]

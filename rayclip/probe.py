@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from rayclip.errors import RayclipError
 from rayclip.faults import passes, reason
+from rayclip.folder import FeatureFolder
 from rayclip.markers import try_beside
 from rayclip.patience import A_LOOK, persistently
 from rayclip.remote import open_remote
-from rayclip.storage import OutputFolder
 from rayclip.weights import look_for_official
 
 MOST_NODES = 16  # of which every single one is probed; of more, one of each kind
@@ -40,7 +40,7 @@ class Needs:
     weights: tuple[str, str, str | None] | None = None
     video: str | None = None
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    folder: OutputFolder | None = None
+    folder: FeatureFolder | None = None
     marker: str = ""
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from rayclip.done import FEATURES
-from rayclip.formats import SUFFIXES, FileFormat
 from rayclip.listing import StoredFile
+from rayclip.rows import Work
 
 WINDOWS_S = (600.0, 3600.0)  # over which a rate is told: the first in which enough was finished
 ENOUGH = 10  # videos, for a rate
@@ -33,35 +30,28 @@ class Rate:
 
 @dataclass
 class Recent:
-    """The features files of one listing, counted: how many came lately.
+    """The files of features of one listing, counted: how many came lately.
 
     Attributes:
-        files: the run's format.
-        dim: features per frame.
+        work_in: what a file holds of the work of runs.
         now: seconds since 1970.
         begun: when the run began, before which nothing counts; None where nobody knows.
         newest: when the last file was written; None where no file tells.
-        features: features files in the run's format.
-        other_format: those in another.
     """
 
-    files: FileFormat
-    dim: int
+    work_in: Callable[[StoredFile], Work | None]
     now: float
     begun: float | None
     newest: float | None = None
-    features: int = 0
-    other_format: int = 0
     _videos: Counter[float] = field(default_factory=Counter)
-    _bytes: Counter[float] = field(default_factory=Counter)
+    _frames: defaultdict[float, float] = field(default_factory=lambda: defaultdict(float))
 
     def noting(self, listing: Iterable[StoredFile]) -> Iterator[StoredFile]:
         """Hand a listing on, and count what passes by."""
         for file in listing:
-            if file.path.endswith(FEATURES + self.files.suffix):
-                self._note(file)
-            elif any(file.path.endswith(FEATURES + other) for other in SUFFIXES):
-                self.other_format += 1
+            work = self.work_in(file)
+            if work is not None and file.modified is not None:
+                self._note(work, file.modified)
             yield file
 
     def rate(self) -> Rate | None:
@@ -69,21 +59,15 @@ class Recent:
         for window in WINDOWS_S:
             videos = self._videos[window]
             if videos >= (ENOUGH if window < WINDOWS_S[-1] else 1):
-                row = np.dtype(self.files.dtype).itemsize * self.dim
-                overhead = self.files.features_size(1, self.dim) - row
-                frames = (self._bytes[window] - videos * overhead) / row
-                return Rate(videos, frames, max(1.0, self.now - self._since(window)))
+                return Rate(videos, self._frames[window], max(1.0, self.now - self._since(window)))
         return None
 
-    def _note(self, file: StoredFile) -> None:
-        self.features += 1
-        if file.modified is None:
-            return
-        self.newest = max(file.modified, self.newest or 0.0)
+    def _note(self, work: Work, modified: float) -> None:
+        self.newest = max(modified, self.newest or 0.0)
         for window in WINDOWS_S:
-            if file.modified >= self._since(window):
-                self._videos[window] += 1
-                self._bytes[window] += file.size
+            if modified >= self._since(window):
+                self._videos[window] += work.videos
+                self._frames[window] += work.frames
 
     def _since(self, window: float) -> float:
         since = self.now - window

@@ -6,10 +6,29 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import fsspec
+import numpy as np
 
 from rayclip.errors import UsageError
-from rayclip.formats import FileFormat, file_format
-from rayclip.storage import RUN_FILE, OutputFolder
+from rayclip.folder import RUN_FILE, FeatureFolder
+from rayclip.formats import file_format
+from rayclip.shards import ShardFolder
+from rayclip.storage import OutputFolder
+
+
+class Form(NamedTuple):
+    """What features look like in a folder.
+
+    Attributes:
+        dim: features per frame.
+        on_extraction: ``save_numpy``, ``save_pickle`` or ``save_parquet``.
+        feature_dtype: ``float32`` or ``float16``.
+        naming: how files are called, ``stem`` or ``path``.
+    """
+
+    dim: int
+    on_extraction: str
+    feature_dtype: str
+    naming: str
 
 
 class Recorded(NamedTuple):
@@ -17,23 +36,16 @@ class Recorded(NamedTuple):
 
     Attributes:
         folder: where they are.
-        files: the format of their files.
         run: what ``run.json`` says.
     """
 
-    folder: OutputFolder
-    files: FileFormat
+    folder: FeatureFolder
     run: dict[str, Any]
 
     @property
     def dim(self) -> int:
         """Features per frame."""
         return int(self.run["dim"])
-
-    @property
-    def naming(self) -> str:
-        """How the files are called, ``stem`` or ``path``."""
-        return str(self.run.get("naming", "stem"))
 
 
 def model_folders(output_path: str, storage_options: Mapping[str, Any]) -> list[str]:
@@ -67,13 +79,29 @@ def open_recorded(url: str, storage_options: Mapping[str, Any]) -> Recorded:
     """
     run = OutputFolder(url, 1, storage_options).read_run() or {}
     try:
-        dim = int(run["dim"])
-        files = file_format(run.get("on_extraction", "save_numpy"), run["feature_dtype"])
-        files.features_size(1, dim)
+        form = Form(
+            int(run["dim"]),
+            run.get("on_extraction", "save_numpy"),
+            run["feature_dtype"],
+            run.get("naming", "stem"),
+        )
+        return Recorded(open_folder(url, form, storage_options), run)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{url}/{RUN_FILE} is damaged ({error!r}): remove it.") from error
-    nested = run.get("naming") == "path"
-    return Recorded(OutputFolder(url, dim, storage_options, files, nested), files, run)
+
+
+def open_folder(url: str, form: Form, storage_options: Mapping[str, Any]) -> FeatureFolder:
+    """The folder of one model, whatever its features look like.
+
+    Raises:
+        UsageError: no storage is known under this URL's protocol.
+        TypeError, ValueError: there is no such form.
+    """
+    if form.on_extraction == "save_parquet":
+        return ShardFolder(url, form.dim, storage_options, np.dtype(form.feature_dtype).name)
+    files = file_format(form.on_extraction, form.feature_dtype)
+    files.features_size(1, form.dim)
+    return OutputFolder(url, form.dim, storage_options, files, form.naming == "path")
 
 
 def _is_there(fs: Any, path: str) -> bool:

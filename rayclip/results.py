@@ -11,7 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from rayclip.errors import Stage, VideoError
-from rayclip.storage import Extraction
+from rayclip.rows import Extraction
+from rayclip.selection import Selection
+from rayclip.shard_names import VIDEO
+from rayclip.shard_tables import features_array
 
 
 @dataclass(frozen=True)
@@ -135,14 +138,28 @@ def video_column(videos: Iterable[str]) -> pa.Array:
     return pa.array([os.fsencode(video) for video in videos], pa.binary())
 
 
+def video_tables(videos: Selection) -> Iterator[pa.Table]:
+    """The list of a run as the rows that its groups are made of, block by block."""
+    for block in videos.blocks():
+        yield pa.table({VIDEO: video_column(block)})
+
+
+def from_video_table(table: pa.Table) -> tuple[list[str], pa.Table | None]:
+    """The videos of such rows, and their other columns, where there are any."""
+    videos = [os.fsdecode(name) for name in table.column(VIDEO).to_pylist()]
+    carried = table.drop_columns([VIDEO])
+    return videos, carried if carried.num_columns else None
+
+
 def to_table(results: Iterable[VideoResult], dim: int) -> pa.Table:
     """One row for each result, in order, in :func:`result_schema`."""
     results = list(results)
+    schema = result_schema(dim)
     extractions = [result.extraction for result in results]
     failures = [result.failure for result in results]
     columns = [
         video_column(result.video for result in results),
-        _features_column(extractions, dim),
+        features_array([e and e.clip for e in extractions], schema.field("clip").type),
         pa.array([e and e.timestamps_ms for e in extractions], pa.list_(pa.float64())),
         pa.array([e and e.fps for e in extractions], pa.float64()),
         pa.array([result.frames for result in results], pa.int64()),
@@ -151,7 +168,7 @@ def to_table(results: Iterable[VideoResult], dim: int) -> pa.Table:
         pa.array([f and f.message for f in failures], pa.string()),
         pa.array([f and f.attempts for f in failures], pa.int64()),
     ]
-    return pa.Table.from_arrays(columns, schema=result_schema(dim))
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def from_table(table: pa.Table) -> Iterator[VideoResult]:
@@ -171,14 +188,3 @@ def from_table(table: pa.Table) -> Iterator[VideoResult]:
                 row["fps"],
             )
         yield VideoResult(video, row["frames"], failure, extraction)
-
-
-def _features_column(extractions: list[Extraction | None], dim: int) -> pa.Array:
-    """Lists of fixed-size lists, built from the arrays' own memory and not number by number."""
-    lengths = [len(e.clip) if e else 0 for e in extractions]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    arrays = [e.clip.reshape(-1) for e in extractions if e]
-    values = np.concatenate(arrays) if arrays else np.empty(0, np.float32)
-    rows = pa.FixedSizeListArray.from_arrays(pa.array(values, pa.float32()), dim)
-    missing = pa.array([e is None for e in extractions], pa.bool_())
-    return pa.ListArray.from_arrays(offsets, rows, mask=missing)

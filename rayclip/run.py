@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
@@ -11,7 +12,6 @@ from rayclip.actors.job import ExtractionJob
 from rayclip.breaker import CircuitBreaker
 from rayclip.errors import UsageError
 from rayclip.failures import FailureLog
-from rayclip.formats import file_format
 from rayclip.in_process import in_process
 from rayclip.inputs import iter_videos, output_name
 from rayclip.machine import Machine
@@ -21,12 +21,13 @@ from rayclip.pipeline import on_ray
 from rayclip.plan import Plan, begin, plan_files, refuse_shared_names
 from rayclip.printing import OnResult
 from rayclip.progress import Progress, encoder_lines, summary_lines
+from rayclip.recorded import Form, open_folder
 from rayclip.results import Summary, Tally
 from rayclip.run_record import run_record
 from rayclip.sampling import FrameChoice
 from rayclip.selection import Selection, every
 from rayclip.settings import Settings
-from rayclip.storage import OutputFolder, model_folder
+from rayclip.storage import model_folder
 
 
 def run_extraction(
@@ -47,12 +48,12 @@ def run_extraction(
     started = time.monotonic()
     spec = describe(settings.model_name, settings.weights, settings.storage_options)
     inputs = partial(iter_videos, settings)
-    name_of = partial(output_name, naming=settings.naming)
+    name_of: Callable[[str], str] = partial(output_name, naming=settings.naming)
     if settings.saves:
         url = model_folder(settings.output_path, settings.model_name)
-        files = file_format(settings.on_extraction, settings.feature_dtype)
-        nested = settings.naming == "path"
-        folder = OutputFolder(url, spec.dim, settings.storage_options, files, nested)
+        form = Form(spec.dim, settings.on_extraction, settings.feature_dtype, settings.naming)
+        folder = open_folder(url, form, settings.storage_options)
+        name_of = folder.name_of
         record = run_record(settings, spec)
         plan = plan_files(inputs, name_of, folder, record, settings.overwrite)
     else:
@@ -76,7 +77,7 @@ def run_extraction(
     if folder and plan.done is not None:
         done = plan.done
         folder.remove(done.leftovers)
-        failures = FailureLog(folder, lambda video: done.frames_of(name_of(video)) is not None)
+        failures = FailureLog(folder, lambda video: name_of(video) in done)
     breaker = CircuitBreaker(failures.known if failures else {})
     say = say_to_user if show else _say_nothing
 

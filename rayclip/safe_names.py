@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 
-from rayclip.storage import FAILURES_FILE, RUN_FILE
+from rayclip.folder import FAILURES_FILE, RUN_FILE
 
 FOREIGN = re.compile(r"[\0\\\ud800-\udc7f\udd00-\udfff]")
 """NUL and text that no file system takes, and what parts folders on some storages."""

@@ -14,7 +14,7 @@ from rayclip.errors import UsageError
 from rayclip.sampling import LARGEST_FPS, parse_fps
 from rayclip.words import NULLS
 
-OnExtraction = Literal["print", "save_numpy", "save_pickle"]
+OnExtraction = Literal["print", "save_numpy", "save_pickle", "save_parquet"]
 FeatureDtype = Literal["float32", "float16"]
 Resize = Literal["pil", "fast"]
 Naming = Literal["stem", "path"]
@@ -47,7 +47,7 @@ class Settings:
         extraction_total: so many frames of each video, evenly spaced; not with extraction_fps.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the GPUs, or the CPU where a run on
             this machine finds none.
-        on_extraction: ``print``, ``save_numpy`` or ``save_pickle``.
+        on_extraction: ``print``, ``save_numpy``, ``save_pickle`` or ``save_parquet``.
         output_path: folder of the features, as a local path or fsspec URL.
         keep_tmp_files: with extraction_fps: re-encode each video at that rate, as video_features
             does, keep the file, and take the features from it.
@@ -123,6 +123,8 @@ class Settings:
             value, choices = getattr(self, name), get_args(kind)
             if value not in choices:
                 raise UsageError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+        if self.on_extraction == "save_parquet":
+            self._refuse_what_shards_lack()
         if self.extraction_fps is not None and self.extraction_total is not None:
             raise UsageError("extraction_fps and extraction_total exclude each other: give one.")
         if self.saves and os.path.abspath(self.output_path) == os.path.abspath(self.tmp_path):
@@ -137,6 +139,18 @@ class Settings:
             raise UsageError(
                 "ray:// addresses (Ray Client) are not supported: run the command on the cluster "
                 "with `ray job submit -- rayclip extract --address auto ...`."
+            )
+
+    def _refuse_what_shards_lack(self) -> None:
+        if self.show_pred:
+            raise UsageError(
+                "save_parquet has no place for the predictions of show_pred: extract with "
+                "save_numpy, or look at them with print."
+            )
+        if self.naming == "path" and not self.keep_tmp_files:
+            raise UsageError(
+                "naming path is for files of videos, and save_parquet makes none: rows have the "
+                "inputs as they were given. Leave naming out."
             )
 
     @property

@@ -7,20 +7,19 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rayclip.done import DoneVideos, name_hash
-from rayclip.inputs import iter_videos, output_name
+from rayclip.done import DoneFiles, DoneVideos, name_hash
+from rayclip.folder import RUN_FILE
+from rayclip.inputs import iter_videos
 from rayclip.messages import shown
 from rayclip.progress import duration
 from rayclip.recent import Rate, Recent
 from rayclip.recorded import Recorded, model_folders, open_recorded
 from rayclip.settings import Settings
-from rayclip.storage import RUN_FILE
 from rayclip.verify import verify
 
 
@@ -39,7 +38,8 @@ class Status:
     Attributes:
         done: videos that are complete.
         frames: of all of these.
-        not_whole: features files that do not go with the files beside them.
+        not_whole: files of features that are damaged, or do not go with the files beside them.
+        others: features files that have another suffix.
         failed: videos that failed, by code.
         recent: what was finished lately.
         listed: what is left of the list; None where none was given.
@@ -48,6 +48,7 @@ class Status:
     done: int
     frames: int
     not_whole: int
+    others: int
     failed: Counter[str]
     recent: Recent
     listed: Listed | None
@@ -90,22 +91,21 @@ def status_of(recorded: Recorded, settings: Settings | None, now: float) -> Stat
         now: seconds since 1970.
     """
     folder = recorded.folder
-    recent = Recent(recorded.files, recorded.dim, now, folder.modified(RUN_FILE))
+    recent = Recent(folder.work_in, now, folder.modified(RUN_FILE))
     done = folder.done(recent.noting(folder.files()))
-    name_of = partial(output_name, naming=recorded.naming)
     failed: Counter[str] = Counter()
     failed_names = array("Q")
     for failure in folder.read_failures():
-        name = name_of(failure["video"])
-        if done.frames_of(name) is None:  # else it has succeeded since
+        name = folder.name_of(failure["video"])
+        if name not in done:  # else it has succeeded since
             failed[str(failure.get("code"))] += 1
             failed_names.append(name_hash(name))
     listed = None
     if settings is not None:
-        names = array("Q", (name_hash(name_of(video)) for video in iter_videos(settings)))
+        names = array("Q", (name_hash(folder.name_of(video)) for video in iter_videos(settings)))
         listed = _listed(_hashes(names), done, _hashes(failed_names))
-    not_whole = recent.features - len(done)
-    return Status(len(done), done.frames, not_whole, failed, recent, listed)
+    others = done.others if isinstance(done, DoneFiles) else 0
+    return Status(len(done), done.frames, done.not_whole, others, failed, recent, listed)
 
 
 def status_lines(status: Status, recorded: Recorded) -> list[str]:
@@ -113,13 +113,13 @@ def status_lines(status: Status, recorded: Recorded) -> list[str]:
     lines = [f"done      {_count(status.done, 'video')}, {_count(status.frames, 'frame')}"]
     if status.not_whole:
         lines.append(
-            f"not whole {_count(status.not_whole, 'features file')}, by their sizes: the same "
-            "command makes them again"
+            f"not whole {_count(status.not_whole, recorded.folder.unit)}: the same command makes "
+            "again what was there"
         )
-    if status.recent.other_format:
+    if status.others:
         lines.append(
-            f"others    {_count(status.recent.other_format, 'features file')} that are not "
-            f"{recorded.files.suffix}, which the last run made"
+            f"others    {_count(status.others, recorded.folder.unit)} of another suffix than those "
+            "that the last run made"
         )
     codes = ", ".join(f"{code} {count:,}" for code, count in status.failed.most_common())
     lines.append(f"failed    {status.failed.total():,}{f': {codes}' if codes else ''}")
@@ -172,7 +172,7 @@ def _left(listed: Listed, rate: Rate | None) -> str:
 
 def _rate(recent: Recent, rate: Rate | None) -> str:
     if recent.newest is None:
-        return "unknown: no features file, or a storage that does not tell when they were written"
+        return "unknown: nothing done, or a storage that does not tell when they were written"
     last = f"the last video was finished {duration(max(0.0, recent.now - recent.newest))} ago"
     if rate is None:
         return last

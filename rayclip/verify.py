@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.done import FEATURES, FPS, TIMESTAMPS
+from rayclip.folder import FeatureFolder
 from rayclip.formats import SUFFIXES, Shape
 from rayclip.recorded import Recorded
 from rayclip.spool import SLICE, slices
-from rayclip.storage import OutputFolder
 
 THREADS = 16  # most of the time of a remote file is waiting
 AHEAD = 4 * THREADS  # videos that are begun before the first of them is answered
@@ -103,7 +103,7 @@ def _expect(shape: Shape, expected: Shape) -> None:
         raise _Damaged(f"its shape is {shape} and not {expected}")
 
 
-def _shape_of(folder: OutputFolder, file: str, dtype: str, may_be_nan: bool = False) -> Shape:
+def _shape_of(folder: FeatureFolder, file: str, dtype: str, may_be_nan: bool = False) -> Shape:
     """Read an array of numbers to its end; its shape."""
     read = _npy if file.endswith(".npy") else _pickled
     with folder.open(file) as opened:

@@ -150,6 +150,12 @@ class AttemptLog:
             work.busy[position] = video, time.monotonic()
         return work.deaths[position]
 
+    def made(self, group: str, position: int) -> None:
+        """Note that a video is no more at work, and innocent of what ends its process now."""
+        work = self._groups.get(group)
+        if work is not None:
+            work.busy.pop(position, None)
+
     def end(self, group: str, position: int, failed: bool, frames: int) -> None:
         """Note that a video is finished, for better or worse."""
         work = self._groups.get(group)

@@ -56,6 +56,9 @@ class RemoteAttempts:
         deaths: list[Death] = ask_pool(self._pool.begin.remote(self._group, position, video))
         return deaths
 
+    def made(self, position: int) -> None:
+        self._pool.made.remote(self._group, position)
+
     def end(self, position: int, result: VideoResult) -> None:
         failed = result.failure is not None
         self._pool.end.remote(self._group, position, failed, result.frames)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,10 @@ from rayclip import patience
 from rayclip.actors.attempts import Death, why_to_give_up
 from rayclip.actors.gathering import Chunk, OpenVideo
 from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
+from rayclip.actors.saving import Made, Saving
 from rayclip.decoding import ShownFrame
 from rayclip.errors import RunStopped, VideoError
-from rayclip.faults import Fault, fault_of, passes, reason, why_to_stop
+from rayclip.faults import Fault, fault_of, passes, why_to_stop
 from rayclip.frames import WantedFrames, open_shown
 from rayclip.groups import Irregular
 from rayclip.inputs import absolute, output_name
@@ -32,9 +34,11 @@ from rayclip.reencode import reencode
 from rayclip.results import Failure, VideoResult
 from rayclip.sampling import FrameChoice
 from rayclip.source import VideoSource
-from rayclip.storage import Extraction, OutputFolder
 from rayclip.video import open_video
 from rayclip.zeroshot import predictions_csv
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CHUNK_FRAMES = 64
 WINDOW_FRAMES = 8 * CHUNK_FRAMES  # 77 MB at 224 pixels
@@ -82,31 +86,50 @@ class VideoExtractor:
         self._in_flight: deque[Chunk] = deque()
         self._frames_in_flight = 0
 
-    def run(self, videos: Iterable[str]) -> Iterator[VideoResult]:
-        """One result for each video, in order. A bad video is a result, not an exception.
+    def run(self, videos: Iterable[str], carried: pa.Table | None = None) -> Iterator[VideoResult]:
+        """One result for each video of a group, in order: those that are saved come when they are.
+        A bad video is a result, not an exception.
+
+        Args:
+            videos: of the group.
+            carried: other columns of them, for the folder.
 
         Raises:
-            RunStopped: no encoder is left.
+            RunStopped: no encoder is left, or nothing can be saved.
         """
+        videos = list(videos)
+        folder = self._job.folder
+        writer = folder.writer(videos, carried) if folder else None
+        saving = Saving(writer, self._attempts, self._job.zero_shot is not None)
+        try:
+            yield from self._extract_all(videos, saving)
+        except RunStopped:
+            yield from saving.flush()  # what was finished is kept
+            raise
+
+    def _extract_all(self, videos: Sequence[str], saving: Saving) -> Iterator[VideoResult]:
         alone = self._attempts.again  # one may be a killer: none shares another's fate
         for position, video in enumerate(videos):
             deaths = self._attempts.begin(position, video)
-            before = self._from_before(video, deaths) if alone else None
+            if deaths:
+                yield from saving.flush()  # it may end this process, too
+            before = self._from_before(video, deaths, saving) if alone else None
             if before is not None:
-                self._attempts.end(position, before)
-                yield before
+                yield from saving.take(Made(position, before))
                 continue
             opened = self._decode(video, position, len(deaths) + 1)
             self._open.append(opened)
-            yield from self._finish(everything=alone or _refused(opened.error))
-        yield from self._finish(everything=True)
+            yield from self._finish(saving, everything=alone or _refused(opened.error))
+        yield from self._finish(saving, everything=True)
+        yield from saving.flush()
 
-    def _from_before(self, video: str, deaths: Sequence[Death]) -> VideoResult | None:
+    def _from_before(
+        self, video: str, deaths: Sequence[Death], saving: Saving
+    ) -> VideoResult | None:
         """What an earlier process of this group, which died, leaves to report."""
-        if self._job.folder is not None:
-            frames = self._job.folder.committed_frames(self._name(video))
-            if frames is not None:
-                return VideoResult(video, frames)
+        frames = saving.saved_before(video)
+        if frames is not None:
+            return VideoResult(video, frames)
         error = why_to_give_up(deaths, self._job.max_attempts)
         if error is None:
             return None
@@ -215,23 +238,22 @@ class VideoExtractor:
         self._in_flight.append(chunk)
         self._frames_in_flight += len(squares)
 
-    def _finish(self, everything: bool) -> Iterator[VideoResult]:
+    def _finish(self, saving: Saving, everything: bool) -> Iterator[VideoResult]:
         """Finish the open videos in order: those that are ready, or everything."""
         while self._open and (everything or self._open[0].is_ready()):
-            opened = self._open.popleft()
-            result = self._result(opened)
-            self._attempts.end(opened.position, result)
-            yield result
+            yield from saving.take(self._made(self._open.popleft(), saving))
 
-    def _result(self, opened: OpenVideo) -> VideoResult:
+    def _made(self, opened: OpenVideo, saving: Saving) -> Made:
+        """Wait for what becomes of a video."""
         try:
             extraction = opened.extraction()
-            if self._job.folder is not None:
-                self._commit(self._job.folder, opened.video, extraction)
-            handed_on = self._job.folder is None or self._job.zero_shot is not None
-            return VideoResult(
-                opened.video, len(extraction.clip), extraction=extraction if handed_on else None
-            )
+            saving.refuse_too_large(extraction)
+            predictions = None
+            if self._job.folder is not None and self._job.zero_shot is not None:
+                frames = self._job.zero_shot.top(extraction.clip)
+                predictions = predictions_csv(extraction.timestamps_ms, frames)
+            result = VideoResult(opened.video, len(extraction.clip), extraction=extraction)
+            return Made(opened.position, result, opened.attempt, predictions)
         except VideoError as error:
             if _refused(error):
                 sentence = why_to_stop(error, opened.video)
@@ -243,23 +265,7 @@ class VideoExtractor:
             logger.exception("finishing %s", opened.video)
             bug = VideoError("write", "internal_error", f"{type(error).__name__}: {error}")
             failure = Failure.of(opened.video, bug, opened.attempt)
-        return VideoResult(opened.video, 0, failure)
-
-    def _commit(self, folder: OutputFolder, video: str, extraction: Extraction) -> None:
-        predictions = None
-        if self._job.zero_shot is not None:
-            frames = self._job.zero_shot.top(extraction.clip)
-            predictions = predictions_csv(extraction.timestamps_ms, frames)
-        try:
-            folder.commit(self._name(video), extraction, predictions)
-        except RunStopped:
-            raise
-        except Exception as error:  # each storage has exceptions of its own
-            text = f"writing failed: {reason(error)}"
-            raise VideoError("write", "write_failed", text) from error
-
-    def _name(self, video: str) -> str:
-        return output_name(video, self._job.naming)
+        return Made(opened.position, VideoResult(opened.video, 0, failure), opened.attempt)
 
 
 def _broke_off(error: Exception) -> bool:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.errors import RunStopped, VideoError
+from rayclip.rows import Extraction
 from rayclip.spool import FeatureSpool
-from rayclip.storage import Extraction
 
 
 class Pending(Protocol):

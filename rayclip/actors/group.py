@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pyarrow as pa
+
 from rayclip import last_words
 from rayclip.actors.client import RemoteAttempts, RemoteEncoders
 from rayclip.actors.decoder import VideoExtractor
@@ -21,6 +23,7 @@ def results_of(
     pool: Any,
     division: Division | None,
     source_of: Callable[[str], VideoSource] | None = None,
+    carried: pa.Table | None = None,
 ) -> list[VideoResult]:
     """One result for each video of a task, in order.
 
@@ -30,6 +33,7 @@ def results_of(
         pool: the control actor.
         division: how long videos are divided; None never divides them.
         source_of: where a video of this name is read from; None takes the name for its place.
+        carried: other columns of the videos, to be saved with them where there is a place.
 
     Raises:
         RunStopped: the run cannot go on; the control actor knows why.
@@ -38,4 +42,4 @@ def results_of(
         segments = RemoteSegments(job, pool, division) if division else None
         encoders = RemoteEncoders(pool)
         extractor = VideoExtractor(job, encoders, attempts, segments, LIBAV.watching, source_of)
-        return list(extractor.run(videos))
+        return list(extractor.run(videos, carried))

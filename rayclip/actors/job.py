@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from rayclip.actors.attempts import Death
 from rayclip.actors.gathering import Pending
+from rayclip.folder import FeatureFolder
 from rayclip.results import VideoResult
 from rayclip.sampling import FrameChoice
 from rayclip.segments import WHOLE, Segment
-from rayclip.storage import OutputFolder
 from rayclip.zeroshot import ZeroShot
 
 
@@ -38,6 +38,10 @@ class Attempts(Protocol):
     def begin(self, position: int, video: str) -> Sequence[Death]:
         """Note that a video, at this place of the group, is begun; what ended its attempts so
         far."""
+        ...
+
+    def made(self, position: int) -> None:
+        """Note that a video is no more at work: what was made of it waits to be saved."""
         ...
 
     def end(self, position: int, result: VideoResult) -> None: ...
@@ -80,6 +84,9 @@ class FirstAttempts:
         self.busy = video, time.monotonic()
         return ()
 
+    def made(self, position: int) -> None:
+        pass
+
     def end(self, position: int, result: VideoResult) -> None:
         pass
 
@@ -107,7 +114,7 @@ class ExtractionJob:
     resize: str
     choice: FrameChoice
     naming: str
-    folder: OutputFolder | None
+    folder: FeatureFolder | None
     max_attempts: int
     folder_of_inputs: str
     storage_options: dict[str, Any] = field(repr=False)

@@ -94,6 +94,10 @@ class Pool:
         self._last_heard = time.monotonic()
         return self._attempts.begin(group, position, video)
 
+    async def made(self, group: str, position: int) -> None:
+        """Note that what was made of a video waits to be saved."""
+        self._attempts.made(group, position)
+
     async def end(self, group: str, position: int, failed: bool, frames: int) -> None:
         """Note that a video is finished, for better or worse."""
         self._attempts.end(group, position, failed, frames)

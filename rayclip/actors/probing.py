@@ -17,12 +17,12 @@ from rayclip.actors.fleet import reason_of
 from rayclip.actors.job import ExtractionJob
 from rayclip.errors import UsageError
 from rayclip.faults import reason
+from rayclip.folder import FeatureFolder
 from rayclip.inputs import absolute
 from rayclip.markers import marked
 from rayclip.messages import say_to_user
 from rayclip.models import ModelSpec
 from rayclip.probe import Needs, Node, Report, nodes_to_probe, why_closed, why_not
-from rayclip.storage import OutputFolder
 
 ANSWER_S = 20.0
 FIRST_VIDEOS = 8  # among which one that opens is looked for
@@ -59,7 +59,7 @@ def probe_nodes(spec: ModelSpec, job: ExtractionJob, videos: Iterable[str], devi
 
 
 @contextmanager
-def _marked(folder: OutputFolder | None) -> Iterator[str]:
+def _marked(folder: FeatureFolder | None) -> Iterator[str]:
     if folder is None:
         yield ""
         return
