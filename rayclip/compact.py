@@ -147,9 +147,8 @@ def _schema_and_hashes(shard: pq.ParquetFile) -> tuple[pa.Schema, list[int]]:
 
 
 def _join(folder: ShardFolder, group: list[Source]) -> None:
-    names = [
-        name for source in group for name in read_shard(folder, source.file, partial(_kept, source))
-    ]
+    kept = (read_shard(folder, source.file, partial(_kept, source)) for source in group)
+    names = [name for of_one in kept for name in of_one]
     joined = shard_name(JOINED, names)
     old = [source.file for source in group if source.file != joined]
     if names and len(old) == len(group):  # else it is there already
@@ -159,9 +158,8 @@ def _join(folder: ShardFolder, group: list[Source]) -> None:
         except (RunStopped, FileNotFoundError, Damaged):
             raise
         except Exception as error:  # each storage has exceptions of its own
-            raise RunStopped(
-                f"{folder.url}/{joined} cannot be written: {reason(error)}."
-            ) from error
+            what = f"{folder.url}/{joined} cannot be written"
+            raise RunStopped(f"{what}: {reason(error)}.") from error
     folder.remove(old)
 
 
@@ -175,8 +173,9 @@ def _row_groups(folder: ShardFolder, group: list[Source]) -> Iterator[pa.Table]:
     tables: list[pa.Table] = []
     for source in group:
         done = 0
-        for number in range(read_shard(folder, source.file, lambda shard: shard.num_row_groups)):
-            table = read_shard(folder, source.file, lambda shard, n=number: shard.read_row_group(n))
+        groups = read_shard(folder, source.file, _count_row_groups)
+        for number in range(groups):
+            table = read_shard(folder, source.file, partial(_row_group, number))
             first = source.first[done : done + table.num_rows]
             done += table.num_rows
             kept = table if first.all() else table.filter(pa.array(first))
@@ -187,3 +186,11 @@ def _row_groups(folder: ShardFolder, group: list[Source]) -> Iterator[pa.Table]:
                 tables.append(kept)
     if tables:
         yield pa.concat_tables(tables)
+
+
+def _count_row_groups(shard: pq.ParquetFile) -> int:
+    return int(shard.num_row_groups)
+
+
+def _row_group(number: int, shard: pq.ParquetFile) -> pa.Table:
+    return shard.read_row_group(number)

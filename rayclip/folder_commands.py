@@ -75,7 +75,7 @@ def compact(
     output: Output,
     model_name: Annotated[
         str | None,
-        typer.Option(*names_of("model_name"), help="The only model whose shards to join."),
+        typer.Option(*names_of("model_name"), help="Join the shards of this model only."),
     ] = None,
     storage_options: StorageOptions = None,
 ) -> None:

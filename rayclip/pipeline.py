@@ -154,7 +154,8 @@ def extract_group(
 ) -> pa.Table:
     """The step of the pipeline, in a decoding task.
 
-    Input: rows with ``video``, and what is to be carried into shards. Output: one row for each, in order, in ``result_schema(dim)``.
+    Input: rows with ``video``, and columns that are to be carried into shards. Output: one row for
+    each, in order, in ``result_schema(dim)``.
     """
     from rayclip.actors.group import results_of
 

@@ -47,6 +47,11 @@ class Recorded(NamedTuple):
         """Features per frame."""
         return int(self.run["dim"])
 
+    @property
+    def dtype(self) -> str:
+        """Of a feature, ``float32`` or ``float16``."""
+        return str(self.run["feature_dtype"])
+
 
 def model_folders(output_path: str, storage_options: Mapping[str, Any]) -> list[str]:
     """The folders with a ``run.json``: this one, or those of the models in an ``output_path``.

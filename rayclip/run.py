@@ -73,13 +73,15 @@ def run_extraction(
         reencoded=_tmp_folder(settings) if settings.keep_tmp_files else None,
     )
     tally = Tally(plan.skipped, folder.url if folder else None)
+    say = say_to_user if show else _say_nothing
     failures = None
     if folder and plan.done is not None:
         done = plan.done
+        if done.not_whole:
+            say(f"not whole, and so not done: {done.not_whole} {folder.unit}(s) in {folder.url}")
         folder.remove(done.leftovers)
         failures = FailureLog(folder, lambda video: name_of(video) in done)
     breaker = CircuitBreaker(failures.known if failures else {})
-    say = say_to_user if show else _say_nothing
 
     def end() -> Summary:
         summary = tally.summary(time.monotonic() - started)

@@ -7,6 +7,7 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -14,9 +15,7 @@ from rayclip.rows import Row
 from rayclip.shard_names import VIDEO, row_name
 from rayclip.spool import slices
 
-ROW_GROUP = (
-    16 * 2**20
-)  # bytes of features, or a single row: writing takes five times as much memory
+ROW_GROUP = 16 * 2**20  # bytes of features, or one row: writing takes five times as much memory
 
 
 def schema_of(carried: pa.Schema | None, dim: int, dtype: str) -> pa.Schema:
@@ -94,6 +93,32 @@ def write_tables(file: IO[bytes], schema: pa.Schema, tables: Iterable[Any]) -> N
         for table in tables:
             writer.write_table(table, row_group_size=max(1, table.num_rows))
     pa.default_memory_pool().release_unused()  # else it counts as memory of the next video
+
+
+def why_not_sound(shard: pq.ParquetFile, schema: pa.Schema) -> str | None:
+    """Read a shard to its end, a row group at a time; what is wrong with it, or None.
+
+    Args:
+        shard: opened.
+        schema: of the columns that it must have.
+    """
+    for field in schema:
+        if field.name not in shard.schema_arrow.names:
+            return f"it has no column {field.name}"
+        found = shard.schema_arrow.field(field.name).type
+        if found != field.type:
+            return f"its {field.name} are {found} and not {field.type}"
+    for group in range(shard.num_row_groups):
+        table = shard.read_row_group(group)
+        clip = table.column("clip").combine_chunks()
+        times = table.column("timestamps_ms").combine_chunks()
+        if not pc.all(pc.equal(pc.list_value_length(clip), pc.list_value_length(times))).as_py():
+            return "a video has other numbers of features than of times"
+        if clip.null_count or pc.min(pc.list_value_length(clip)).as_py() < 1:
+            return "a video has no features"
+        if not np.isfinite(clip.flatten().flatten().to_numpy()).all():
+            return "not all of its numbers are finite"
+    return None
 
 
 def _parts(rows: Sequence[Row]) -> Iterator[list[Row]]:

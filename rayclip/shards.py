@@ -9,12 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from rayclip.done import DoneVideos
+from rayclip.errors import RayclipError
 from rayclip.folder import FeatureFolder
 from rayclip.listing import StoredFile
 from rayclip.rows import Row, Work
 from rayclip.shard_names import JOINED, SHARD, key_of, row_name, shard_name
-from rayclip.shard_reading import find_rows, frames_by_video
-from rayclip.shard_tables import schema_of, tables_of, write_tables
+from rayclip.shard_reading import Damaged, find_rows, frames_by_video, read_shard
+from rayclip.shard_tables import schema_of, tables_of, why_not_sound, write_tables
 
 GATHERED_BYTES = 64 * 2**20
 GATHERED_S = 60.0
@@ -122,3 +123,14 @@ class ShardWriter:
         name = shard_name(self._group, [row_name(row.video) for row in rows])
         size = sum(row.extraction.clip.nbytes for row in rows)
         self._folder.put_shard(name, size, schema, lambda: tables_of(rows, carried, schema))
+
+
+def trouble_of(folder: ShardFolder, file: str) -> str | None:
+    """What is wrong with a shard, read to its end; None where nothing is, or where it is gone."""
+    schema = schema_of(None, folder.dim, folder.dtype)
+    try:
+        return read_shard(folder, file, partial(why_not_sound, schema=schema))
+    except FileNotFoundError:
+        return None
+    except (Damaged, RayclipError) as error:
+        return str(error)

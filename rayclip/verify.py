@@ -7,6 +7,7 @@ import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import repeat
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from rayclip.done import FEATURES, FPS, TIMESTAMPS
 from rayclip.folder import FeatureFolder
 from rayclip.formats import SUFFIXES, Shape
 from rayclip.recorded import Recorded
+from rayclip.shard_names import SHARD, rows_of
+from rayclip.shards import ShardFolder, trouble_of
 from rayclip.spool import SLICE, slices
 
 THREADS = 16  # most of the time of a remote file is waiting
@@ -50,17 +53,21 @@ class _Damaged(Exception):
 
 
 def verify(recorded: Recorded) -> Iterator[Damage | None]:
-    """Open the three files of every video that has features.
+    """Open every file of features, and those that go with it.
 
     Memory is bounded for ``.npy``, whatever they hold. A ``.pkl`` is in memory as a whole, twice,
-    and there are up to :data:`THREADS` of them at once.
+    and there are up to :data:`THREADS` of them at once; of a shard, a row group is.
 
     Yields:
-        For each video the first damage that was found, or None.
+        For each video the first damage that was found, or None; one damage for a whole shard.
 
     Raises:
         UsageError: the folder cannot be listed.
     """
+
+    if isinstance(recorded.folder, ShardFolder):
+        yield from _verify_shards(recorded.folder)
+        return
 
     def first_damage(file: str) -> Damage | None:
         # A run that goes on may replace files between our looks at two of them.
@@ -69,6 +76,16 @@ def verify(recorded: Recorded) -> Iterator[Damage | None]:
     endings = tuple(FEATURES + suffix for suffix in SUFFIXES)
     files = (file.path for file in recorded.folder.files() if file.path.endswith(endings))
     yield from _side_by_side(first_damage, files)
+
+
+def _verify_shards(folder: ShardFolder) -> Iterator[Damage | None]:
+    for file in folder.files():
+        if SHARD.fullmatch(file.path):
+            trouble = trouble_of(folder, file.path)
+            if trouble:
+                yield Damage(file.path, trouble)
+            else:
+                yield from repeat(None, rows_of(file.path))
 
 
 def damage_of(recorded: Recorded, features: str) -> Damage | None:
@@ -82,7 +99,7 @@ def damage_of(recorded: Recorded, features: str) -> Damage | None:
     name = features.removesuffix(FEATURES + suffix)
     file = features
     try:
-        clip = _shape_of(folder, file, recorded.files.dtype)
+        clip = _shape_of(folder, file, recorded.dtype)
         if len(clip) != 2 or clip[0] < 1 or clip[1] != dim:
             raise _Damaged(f"its shape is {clip} and not (T, {dim})")
         file = name + TIMESTAMPS + suffix

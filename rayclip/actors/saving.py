@@ -1,4 +1,4 @@
-"""Finished videos on their way into the folder: gathered, saved together, and only then reported."""
+"""Finished videos on their way into the folder: gathered, saved together, and then reported."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class Saving:
             raise VideoError(
                 "write",
                 "too_large_for_a_row",
-                f"its features are {extraction.clip.nbytes // 2**20} MB, and a row of parquet takes "
-                f"{largest // 2**20}: use save_numpy for it, or fewer frames a second",
+                f"its features are {extraction.clip.nbytes / 2**20:.0f} MB, and save_parquet takes "
+                f"{largest / 2**20:.0f} for a video: use save_numpy, or fewer frames a second",
             )
 
     def take(self, made: Made) -> Iterator[VideoResult]:
