@@ -166,3 +166,18 @@ def test_the_video_that_is_at_work_the_longest_is_told(log: AttemptLog) -> None:
     assert longest[0] == "b"
     log.end_group("group")
     assert log.longest() is None
+
+
+def test_a_video_that_waits_to_be_saved_is_innocent_of_what_ends_its_process() -> None:
+    log = AttemptLog()
+    process = Process("node", "words")
+    log.begin_group("group", process, None)
+    log.begin("group", 0, "made.mp4")
+    log.made("group", 0)
+    log.begin("group", 1, "guilty.mp4")
+    assert log.longest() is not None
+    assert log.longest()[0] == "guilty.mp4"  # type: ignore[index]
+    assert log.begin_group("group", process, CRASH)
+    assert log.begin("group", 0, "made.mp4") == []
+    assert log.begin("group", 1, "guilty.mp4") == [CRASH]
+    assert log.done == 0

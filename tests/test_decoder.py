@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fsspec.spec import AbstractFileSystem
 from makers import numbered_frame, numbered_frames, write_video
@@ -22,11 +24,14 @@ from rayclip.actors.attempts import CRASHED, Death
 from rayclip.actors.decoder import CHUNK_FRAMES, WINDOW_FRAMES, VideoExtractor
 from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
 from rayclip.errors import RunStopped
+from rayclip.folder import FeatureFolder
 from rayclip.frames import WantedFrames, open_shown
 from rayclip.patience import Patience
 from rayclip.results import VideoResult
+from rayclip.rows import Extraction
 from rayclip.sampling import FrameChoice
-from rayclip.storage import Extraction, OutputFolder
+from rayclip.shards import ShardFolder
+from rayclip.storage import OutputFolder
 
 N_PX = 8
 DIM = 4
@@ -114,12 +119,15 @@ class Attempts:
         self.log.append(f"begin {position}")
         return [Death(CRASHED, "Segmentation fault")] * self._crashes.get(position, 0)
 
+    def made(self, position: int) -> None:
+        self.log.append(f"made {position}")
+
     def end(self, position: int, result: VideoResult) -> None:
         self.log.append(f"end {position}: {result.frames} frames")
 
 
 def job(
-    folder: OutputFolder | None = None,
+    folder: FeatureFolder | None = None,
     fps: Fraction | None = None,
     max_attempts: int = 3,
     folder_of_inputs: str = "/",
@@ -141,6 +149,14 @@ def extract(
         attempts or FirstAttempts(),
     )
     return list(extractor.run(videos))
+
+
+def row_of(folder: ShardFolder) -> dict[str, list[int]]:
+    """What is in the shards of a folder: the numbers of the frames of each video."""
+    tables = [pq.read_table(path) for path in sorted(Path(folder.url).glob("*.parquet"))]
+    rows = [row for table in tables for row in table.to_pylist()]
+    assert len({row["video"] for row in rows}) == len(rows), "a video is there twice"
+    return {Path(row["video"]).stem: [int(f[0]) for f in row["clip"]] for row in rows}
 
 
 def numbers_of(result: VideoResult) -> list[int]:
@@ -615,6 +631,72 @@ def test_a_video_that_is_given_up_keeps_its_place(video: Make) -> None:
     assert [(result.video, result.frames) for result in results] == list(
         zip(paths, [1, 0, 2], strict=True)
     )
+
+
+# ---- shards ----
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> ShardFolder:
+    folder = ShardFolder(str(tmp_path / "out"), DIM, {})
+    folder.prepare()
+    return folder
+
+
+def test_a_group_becomes_a_shard_without_what_failed(video: Make, shards: ShardFolder) -> None:
+    paths = [video("a.mp4", 2), "/nowhere.mp4", video("b.mp4", 3, first=10)]
+    results = extract(paths, folder=shards)
+    assert [result.frames for result in results] == [2, 0, 3]
+    assert [result.extraction for result in results] == [None] * 3
+    assert row_of(shards) == {"a": [0, 1], "b": [10, 11, 12]}
+    assert len(list(Path(shards.url).glob("*.parquet"))) == 1
+
+
+def test_in_a_group_that_is_run_again_rows_that_were_put_are_not_made_again(
+    video: Make, shards: ShardFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [video("a.mp4", 1), video("b.mp4", 2), video("c.mp4", 3)]
+    monkeypatch.setattr("rayclip.shards.ShardWriter.gathers_s", 0.0)
+    first = VideoExtractor(job(shards), Encoders(), FirstAttempts()).run(paths)
+    assert [next(first).frames, next(first).frames] == [1, 2]
+    first.close()  # and then its process dies
+    encoders = Encoders()
+    results = extract(paths, encoders, Attempts({2: 1}, again=True), folder=shards)
+    assert [result.frames for result in results] == [1, 2, 3]
+    assert encoders.chunks == [3]
+    assert row_of(shards) == {"a": [0], "b": [0, 1], "c": [0, 1, 2]}
+
+
+def test_what_was_gathered_is_put_before_a_video_that_ended_a_process_is_begun(
+    video: Make, shards: ShardFolder
+) -> None:
+    paths = [video("a.mp4", 1), video("guilty.mp4", 2)]
+    attempts = Attempts({1: 1}, again=True)
+    results = VideoExtractor(job(shards), Encoders(), attempts).run(paths)
+    assert next(results).frames == 1
+    assert attempts.log == ["begin 0", "made 0", "begin 1", "end 0: 1 frames"]
+    assert row_of(shards) == {"a": [0]}
+
+
+def test_what_was_gathered_is_put_when_the_encoders_end(video: Make, shards: ShardFolder) -> None:
+    paths = [video("a.mp4"), video("b.mp4", first=10)]
+    results = VideoExtractor(job(shards), Encoders(failing_on(10, stopped)), FirstAttempts()).run(
+        paths
+    )
+    assert next(results).frames == 3
+    with pytest.raises(RunStopped):
+        next(results)
+    assert row_of(shards) == {"a": [0, 1, 2]}
+
+
+def test_columns_that_come_with_the_videos_are_carried(video: Make, shards: ShardFolder) -> None:
+    paths = ["/nowhere.mp4", video("b.mp4", 2)]
+    carried = pa.table({"label": ["x", "y"]})
+    list(VideoExtractor(job(shards), Encoders(), FirstAttempts()).run(paths, carried))
+    (path,) = Path(shards.url).glob("*.parquet")
+    assert pq.read_table(path).select(["video", "label"]).to_pylist() == [
+        {"video": paths[1], "label": "y"}
+    ]
 
 
 # ---- frames in flight ----

@@ -45,7 +45,8 @@ def test_devices_that_are_taken(device: str | None) -> None:
         ({"max_attempts": 0}, "max_attempts must be at least 1, not 0."),
         (
             {"on_extraction": "save_jpg"},
-            "on_extraction must be one of print, save_numpy, save_pickle, save_parquet, not 'save_jpg'.",
+            "on_extraction must be one of print, save_numpy, save_pickle, save_parquet, not "
+            "'save_jpg'.",
         ),
         (
             {"extraction_fps": Fraction(5), "extraction_total": 3},

@@ -120,7 +120,7 @@ def test_files_of_an_earlier_format_are_counted_apart(output: str) -> None:
     commit(a_run(output), "cat")
     ended = status(output)
     assert line(ended, "done") == "1 video, 3 frames"
-    assert line(ended, "others").startswith("1 features file that are not .npy")
+    assert line(ended, "others").startswith("1 features file of another suffix")
     assert "not whole" not in ended.stdout
 
 

@@ -1,0 +1,153 @@
+"""What was made of videos is gathered, saved together, and called done only then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from rayclip.actors.attempts import Death
+from rayclip.actors.saving import Made, Saving
+from rayclip.errors import RunStopped, VideoError
+from rayclip.results import Failure, VideoResult
+from rayclip.rows import Extraction, Row
+
+DIM = 4
+FRAME = DIM * 4  # bytes
+
+
+class Attempts:
+    """What is told to whoever counts."""
+
+    again = False
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    def begin(self, position: int, video: str) -> Sequence[Death]:
+        return ()
+
+    def made(self, position: int) -> None:
+        self.log.append(f"made {position}")
+
+    def end(self, position: int, result: VideoResult) -> None:
+        self.log.append(f"{'failed' if result.failure else 'done'} {position}")
+
+
+class Writer:
+    """Takes rows, or raises."""
+
+    largest_bytes = 100 * FRAME
+
+    def __init__(self, gathers_bytes: int = 10 * FRAME, gathers_s: float = 1000.0) -> None:
+        self.gathers_bytes = gathers_bytes
+        self.gathers_s = gathers_s
+        self.saved: list[list[str]] = []
+        self.error: Exception | None = None
+
+    def saved_before(self, video: str) -> int | None:
+        return None
+
+    def save(self, rows: Sequence[Row]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.saved.append([row.video for row in rows])
+
+
+def extraction(frames: int) -> Extraction:
+    return Extraction(np.zeros((frames, DIM), np.float32), np.zeros(frames), 25.0)
+
+
+def good(position: int, frames: int = 1) -> Made:
+    return Made(position, VideoResult(f"v{position}", frames, extraction=extraction(frames)))
+
+
+def bad(position: int) -> Made:
+    failure = Failure(f"v{position}", "open", "not_found", "there is no such file", 1)
+    return Made(position, VideoResult(f"v{position}", 0, failure))
+
+
+def taken(saving: Saving, *made: Made) -> list[str]:
+    return [result.video for one in made for result in saving.take(one)]
+
+
+def test_a_video_is_reported_when_it_is_saved_and_not_before() -> None:
+    attempts, writer = Attempts(), Writer()
+    saving = Saving(writer, attempts, keeps_arrays=False)
+    assert taken(saving, good(0), good(1)) == []
+    assert (attempts.log, writer.saved) == (["made 0", "made 1"], [])
+    assert [(r.video, r.frames, r.extraction) for r in saving.flush()] == [
+        ("v0", 1, None),
+        ("v1", 1, None),
+    ]
+    assert attempts.log[2:] == ["done 0", "done 1"]
+    assert writer.saved == [["v0", "v1"]]
+
+
+def test_videos_are_saved_when_there_are_enough_bytes_of_them() -> None:
+    writer = Writer(gathers_bytes=10 * FRAME)
+    saving = Saving(writer, Attempts(), keeps_arrays=False)
+    assert taken(saving, good(0, 4), good(1, 5)) == []
+    assert taken(saving, good(2, 1)) == ["v0", "v1", "v2"]
+    assert taken(saving, good(3, 9)) == []
+    assert writer.saved == [["v0", "v1", "v2"]]
+
+
+def test_videos_are_saved_when_they_have_waited_enough() -> None:
+    saving = Saving(Writer(gathers_s=0.0), Attempts(), keeps_arrays=False)
+    assert taken(saving, good(0)) == ["v0"]
+
+
+def test_without_a_writer_everything_is_handed_on_at_once() -> None:
+    attempts = Attempts()
+    (result,) = Saving(None, attempts, keeps_arrays=True).take(good(0, 3))
+    assert result.extraction is not None
+    assert attempts.log == ["done 0"]
+
+
+def test_a_failure_keeps_its_place_among_those_that_wait() -> None:
+    attempts = Attempts()
+    saving = Saving(Writer(), attempts, keeps_arrays=False)
+    assert taken(saving, bad(0)) == ["v0"]
+    assert taken(saving, good(1), bad(2)) == []
+    assert [result.video for result in saving.flush()] == ["v1", "v2"]
+    assert attempts.log == ["failed 0", "made 1", "done 1", "failed 2"]
+
+
+def test_what_the_storage_refuses_is_a_failure_of_every_row_and_of_no_other() -> None:
+    attempts, writer = Attempts(), Writer()
+    saving = Saving(writer, attempts, keeps_arrays=False)
+    taken(saving, good(0), bad(1), good(2))
+    writer.error = OSError(5, "Input/output error")
+    results = list(saving.flush())
+    assert [
+        result.failure and (result.failure.stage, result.failure.code) for result in results
+    ] == [
+        ("write", "write_failed"),
+        ("open", "not_found"),
+        ("write", "write_failed"),
+    ]
+    assert all(result.frames == 0 for result in results)
+    assert "done 0" not in attempts.log
+    writer.error = None
+    assert taken(saving, good(3, 10)) == ["v3"], "the next shard suffers from the last"
+
+
+def test_a_folder_that_takes_nothing_more_calls_nothing_done() -> None:
+    attempts, writer = Attempts(), Writer()
+    saving = Saving(writer, attempts, keeps_arrays=False)
+    taken(saving, good(0))
+    writer.error = RunStopped("full")
+    with pytest.raises(RunStopped, match="full"):
+        list(saving.flush())
+    assert attempts.log == ["made 0"]
+    assert list(saving.flush()) == []
+
+
+def test_a_video_that_is_too_large_for_a_row_is_refused_before_it_is_gathered() -> None:
+    saving = Saving(Writer(), Attempts(), keeps_arrays=False)
+    saving.refuse_too_large(extraction(100))
+    with pytest.raises(VideoError, match="use save_numpy") as caught:
+        saving.refuse_too_large(extraction(101))
+    assert (caught.value.stage, caught.value.code) == ("write", "too_large_for_a_row")
