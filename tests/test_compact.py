@@ -1,0 +1,217 @@
+"""``rayclip compact``: fewer shards, every video once, whatever is killed when."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from commands import call
+from output_folders import a_run as a_run_of_files
+from output_folders import commit
+from shard_folders import DIM, a_run, cut, rows, save, shards, table, videos
+
+from rayclip import compact
+from rayclip.compact import compact_folder
+from rayclip.errors import RunStopped
+from rayclip.folder import FeatureFolder
+from rayclip.rows import Extraction, Row
+from rayclip.shards import ShardFolder, trouble_of
+
+
+@pytest.fixture(params=["local", "memory"])
+def output(request: pytest.FixtureRequest, tmp_path: Path, memory_url: str) -> str:
+    return memory_url if request.param == "memory" else str(tmp_path / "out")
+
+
+def rows_of(folder: FeatureFolder) -> dict[str, object]:
+    found = table(folder).to_pylist()
+    assert len({row["video"] for row in found}) == len(found), "a video is there twice"
+    return {row["video"]: row for row in found}
+
+
+def test_small_shards_become_one_with_the_same_rows(output: str) -> None:
+    folder = a_run(output)
+    save(folder, "a", "bb")
+    save(folder, "ccc")
+    save(folder, "dddd", "eeeee")
+    before = rows_of(folder)
+    ended = call("compact", output)
+    assert (ended.status, ended.stderr) == (0, "")
+    assert ended.stdout == f"{folder.url}: 5 videos, 3 shards are now 1\n"
+    assert rows_of(folder) == before
+    assert trouble_of(folder, shards(folder)[0]) is None
+    assert len(folder.done()) == 5
+
+
+def test_what_is_compact_is_left_as_it_is(output: str) -> None:
+    folder = a_run(output)
+    save(folder, "a")
+    save(folder, "b")
+    compact_folder(folder)
+    before = list(folder.files())
+    compact_folder(folder)
+    assert list(folder.files()) == before
+
+
+def test_a_video_that_is_there_twice_is_kept_once(output: str) -> None:
+    folder = a_run(output)
+    save(folder, "a", "b")
+    save(folder, "b", "c")
+    assert "1 rows that were there twice dropped" in compact_folder(folder)
+    assert sorted(rows_of(folder)) == ["a", "b", "c"]
+
+
+def test_a_kill_between_the_put_and_the_removal_loses_and_doubles_nothing(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_run(output)
+    for video in ("a", "bb", "ccc"):
+        save(folder, video)
+    before = rows_of(folder)
+
+    def killed(self: object, files: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardFolder, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compact_folder(folder)
+    assert videos(folder) == ["a", "a", "bb", "bb", "ccc", "ccc"]
+    assert len(folder.done()) == 3  # to whom a video is one
+    compact_folder(folder)
+    assert rows_of(folder) == before
+    assert len(shards(folder)) == 1
+
+
+def test_a_kill_after_some_removals_loses_nothing(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_run(output)
+    for video in ("a", "bb", "ccc"):
+        save(folder, video)
+    before = rows_of(folder)
+    remove = ShardFolder.remove
+
+    def killed(self: ShardFolder, files: list[str]) -> None:
+        remove(self, files[:1])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardFolder, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compact_folder(folder)
+    save(folder, "dddd")  # a run goes on meanwhile
+    compact_folder(folder)
+    assert {name: row for name, row in rows_of(folder).items() if name != "dddd"} == before
+
+
+def test_a_write_that_fails_leaves_everything_as_it_was(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_run(output)
+    save(folder, "a")
+    save(folder, "b")
+    before = list(folder.files())
+
+    def broken(*_: object) -> None:
+        raise OSError("broken")
+
+    monkeypatch.setattr("rayclip.shards.write_tables", broken)
+    ended = call("compact", output)
+    assert (ended.status, len(ended.stderr.splitlines())) == (3, 1)
+    assert "cannot be written: broken" in ended.stderr
+    assert list(folder.files()) == before
+
+
+def test_shards_are_joined_up_to_a_size_and_large_ones_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_run(tmp_path)
+    noise = np.random.default_rng(0)
+
+    def save_noise(name: str, frames: int) -> None:
+        clip = noise.standard_normal((frames, DIM), np.float32)
+        row = Row(0, name, Extraction(clip, np.arange(frames, dtype=np.float64), 25.0))
+        folder.writer([name], None).save([row])
+
+    save_noise("large", 4000)
+    for number in range(5):
+        save_noise(f"v{number}", 500)
+    small, large = sorted({file.size for file in folder.files()} - {0})[-2:]
+    monkeypatch.setattr(compact, "LARGE", 2.5 * small)
+    assert large > 1.25 * small
+    before = rows_of(folder)
+    compact_folder(folder)
+    assert len(shards(folder)) == 1 + 3  # 2 + 2 + 1 of the small ones
+    assert rows_of(folder) == before
+
+
+def test_shards_with_other_columns_are_not_joined(output: str) -> None:
+    folder = a_run(output)
+    save(folder, "a", carried=pa.table({"label": ["x"]}))
+    save(folder, "b", carried=pa.table({"label": ["y"]}))
+    save(folder, "c")
+    save(folder, "d")
+    compact_folder(folder)
+    assert len(shards(folder)) == 2
+    found = {name: row["label"] for name, row in rows_of(folder).items()}  # type: ignore[index]
+    assert found == {"a": "x", "b": "y", "c": None, "d": None}
+
+
+def test_a_damaged_shard_stops_it_in_a_sentence(output: str) -> None:
+    folder = a_run(output)
+    save(folder, "a")
+    cut(folder, save(folder, "b"))
+    before = list(folder.files())
+    with pytest.raises(RunStopped, match="damaged shard"):
+        compact_folder(folder)
+    assert list(folder.files()) == before
+
+
+def test_a_shard_that_goes_meanwhile_stops_it_in_a_sentence(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_run(output)
+    save(folder, "a")
+    name = save(folder, "b")
+    plan = compact.plan_joins
+
+    def meanwhile(sources: list[compact.Source]) -> list[list[compact.Source]]:
+        folder.remove([name])
+        return list(plan(sources))
+
+    monkeypatch.setattr(compact, "plan_joins", meanwhile)
+    with pytest.raises(RunStopped, match="changed meanwhile"):
+        compact_folder(folder)
+    assert videos(folder) == ["a"]
+
+
+def test_a_folder_of_files_is_left_alone_and_said(output: str) -> None:
+    commit(a_run_of_files(output), "cat")
+    ended = call("compact", output)
+    assert ended.status == 2
+    assert "left as it is" in ended.stdout
+    assert ended.stderr == f"rayclip: There are no shards in {output}: save_parquet makes them.\n"
+
+
+def test_one_model_can_be_named(output: str) -> None:
+    folder = a_run(output)
+    save(folder, "a")
+    save(folder, "b")
+    assert call("compact", output, "--model-name", "ViT-B/32").status == 2
+    assert len(shards(folder)) == 2
+    assert call("compact", output, "--model-name", "demo").status == 0
+    assert len(shards(folder)) == 1
+
+
+def test_joined_shards_are_no_recent_work(tmp_path: Path) -> None:
+    folder = a_run(tmp_path)
+    save(folder, "a")
+    folder.writer(["bb"], None).save(rows("bb"))
+    compact_folder(folder)
+    assert [folder.work_in(file) for file in folder.files()] == [None]
+    out = io.StringIO(call("status", tmp_path).stdout)
+    assert "done      2 videos, 3 frames" in out.read()

@@ -1,0 +1,217 @@
+"""``--on-extraction save_parquet`` as a user gives it, without Ray."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import shapes
+from commands import Finished, call
+
+COPIES = 6
+KILLED_WHILE_IT_WRITES = """
+import os, sys
+import pyarrow.parquet as pq
+from rayclip.cli import main
+from rayclip.shards import ShardWriter
+
+ShardWriter.gathers_s = 0.0  # a shard for each video
+put = pq.ParquetWriter.write_table
+
+def write_table(self, *table, **how):
+    put(self, *table, **how)
+    write_table.written += 1
+    if write_table.written == 3:
+        os.kill(os.getpid(), 9)
+
+write_table.written = 0
+pq.ParquetWriter.write_table = write_table
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    paths = [folder / f"clip_{number}.mp4" for number in range(COPIES)]
+    for number, path in enumerate(paths):
+        shapes.write_video(path, [("red", "circle")], seconds_per_scene=0.2 + 0.1 * number)
+    return paths
+
+
+def words(clips: list[Path], output: Path | str, kind: str = "save_parquet") -> list[str | Path]:
+    given: list[str | Path] = ["extract", *clips, "--model-name", "demo", "--address", "none"]
+    return [*given, "--on-extraction", kind, "--output-path", output]
+
+
+def run(clips: list[Path], output: Path | str, *more: str | Path) -> Finished:
+    return call(*words(clips, output), *more)
+
+
+def shards(output: Path) -> list[Path]:
+    return sorted(output.glob("clip/demo/*.parquet"))
+
+
+def rows(output: Path) -> dict[str, tuple[object, ...]]:
+    """The bytes of each row, by the video's name; none is there twice."""
+    found = [row for path in shards(output) for row in pq.read_table(path).to_pylist()]
+    assert len({row["video"] for row in found}) == len(found), "a video is there twice"
+    return {
+        row["video"]: (
+            np.array(row["clip"], np.float32).tobytes(),
+            row["timestamps_ms"],
+            row["fps"],
+        )
+        for row in found
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    clips: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[object, ...]]:
+    output = tmp_path_factory.mktemp("undisturbed")
+    ended = run(clips, output)
+    assert ended.status == 0, ended.stderr
+    return rows(output)
+
+
+def test_features_are_those_of_save_numpy(
+    clips: list[Path], undisturbed: dict[str, tuple[object, ...]], tmp_path: Path
+) -> None:
+    assert call(*words(clips, tmp_path, "save_numpy")).status == 0
+    assert sorted(undisturbed) == sorted(map(str, clips))
+    for clip in clips:
+        features, times, fps = undisturbed[str(clip)]
+        base = tmp_path / "clip" / "demo" / clip.stem
+        assert np.load(f"{base}_clip.npy").tobytes() == features
+        assert np.load(f"{base}_timestamps_ms.npy").tolist() == times
+        assert np.load(f"{base}_fps.npy") == fps
+
+
+def test_a_run_that_is_killed_in_the_middle_of_a_shard_goes_on_with_what_is_missing(
+    clips: list[Path], undisturbed: dict[str, tuple[object, ...]], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", KILLED_WHILE_IT_WRITES, *map(str, words(clips, tmp_path))]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == -9, ended.stderr
+    kept = {path: path.stat().st_mtime_ns for path in shards(tmp_path)}
+    assert len(kept) == 2
+    assert len(list(tmp_path.glob("clip/demo/.*.tmp"))) == 1
+    again = run(clips, tmp_path)
+    assert again.status == 0, again.stderr
+    assert f"{COPIES - 2} done, 2 done before" in again.stderr
+    assert rows(tmp_path) == undisturbed
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert not list(tmp_path.glob("clip/demo/.*.tmp"))
+
+
+def test_a_truncated_shard_is_said_and_its_videos_are_made_again(
+    clips: list[Path], undisturbed: dict[str, tuple[object, ...]], tmp_path: Path
+) -> None:
+    run(clips[:2], tmp_path)
+    (damaged,) = shards(tmp_path)
+    run(clips[:4], tmp_path)
+    os.truncate(damaged, damaged.stat().st_size - 10)
+    status = call("status", tmp_path, "--verify")
+    assert status.status == 1
+    assert "not whole 1 shard" in status.stdout
+    assert f"damaged   {damaged}" in status.stdout
+    ended = run(clips, tmp_path)
+    assert ended.status == 0, ended.stderr
+    assert "not whole, and so not done: 1 shard(s)" in ended.stderr
+    assert "4 done, 2 done before" in ended.stderr
+    assert rows(tmp_path) == undisturbed
+    status = call("status", tmp_path, *clips, "--verify")
+    assert status.status == 0, status.stdout
+    assert f"{COPIES} videos opened, 0 damaged" in status.stdout
+    assert f"left      0 of {COPIES} videos" in status.stdout
+
+
+def test_two_inputs_of_one_stem_are_two_rows(clips: list[Path], tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / clips[0].name
+    other.parent.mkdir()
+    other.write_bytes(clips[1].read_bytes())
+    assert run([clips[0], other], tmp_path / "out").status == 0
+    assert sorted(rows(tmp_path / "out")) == sorted([str(clips[0]), str(other)])
+
+
+def test_what_failed_is_in_the_list_and_not_in_a_shard(clips: list[Path], tmp_path: Path) -> None:
+    missing = tmp_path / "missing.mp4"
+    assert run([clips[0], missing], tmp_path / "out").status == 1
+    assert list(rows(tmp_path / "out")) == [str(clips[0])]
+    assert call("failures", tmp_path / "out").stdout == f"{missing}\n"
+    missing.write_bytes(clips[1].read_bytes())
+    assert run([clips[0], missing], tmp_path / "out").status == 0
+    assert call("failures", tmp_path / "out").stdout == ""
+    assert len(rows(tmp_path / "out")) == 2
+
+
+def test_a_folder_is_of_one_form(clips: list[Path], tmp_path: Path) -> None:
+    run(clips[:1], tmp_path / "rows")
+    call(*words(clips[:1], tmp_path / "files", "save_numpy"))
+    for folder, kind in (("rows", "save_numpy"), ("files", "save_parquet")):
+        for overwrite in ([], ["--overwrite"]):
+            ended = call(*words(clips, tmp_path / folder, kind), *overwrite)
+            assert (ended.status, len(ended.stderr.splitlines())) == (2, 1), ended.stderr
+            assert "holds features in another form" in ended.stderr
+
+
+def test_other_settings_are_refused_by_name(clips: list[Path], tmp_path: Path) -> None:
+    run(clips[:1], tmp_path)
+    ended = run(clips, tmp_path, "--feature-dtype", "float16")
+    assert ended.status == 2
+    assert "feature_dtype=float32 (now float16)" in ended.stderr
+
+
+def test_overwrite_takes_all_shards_away_or_is_refused(clips: list[Path], tmp_path: Path) -> None:
+    run(clips[:3], tmp_path)
+    before = shards(tmp_path)
+    ended = run(clips[:2], tmp_path, "--overwrite")
+    assert (ended.status, len(ended.stderr.splitlines())) == (2, 1), ended.stderr
+    assert "holds other videos, 1 of them, in the shards" in ended.stderr
+    assert shards(tmp_path) == before
+    ended = run(clips[:4], tmp_path, "--overwrite", "--feature-dtype", "float16")
+    assert ended.status == 0, ended.stderr
+    assert len(rows(tmp_path)) == 4
+    assert not set(before) & set(shards(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (["--show-pred"], "save_parquet has no place for the predictions"),
+        (["--naming", "path"], "naming path is for files of videos"),
+    ],
+)
+def test_what_has_no_meaning_for_rows_is_refused(
+    clips: list[Path], tmp_path: Path, option: list[str], sentence: str
+) -> None:
+    ended = run(clips, tmp_path, *option)
+    assert (ended.status, len(ended.stderr.splitlines())) == (2, 1)
+    assert sentence in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_reencoded_videos_are_kept_beside_rows(clips: list[Path], tmp_path: Path) -> None:
+    tmp = tmp_path / "tmp"
+    ended = run(
+        clips[:2], tmp_path / "out", "--keep-tmp-files", "--extraction-fps", "5",
+        "--tmp-path", tmp, "--naming", "path",
+    )  # fmt: skip
+    assert ended.status == 0, ended.stderr
+    assert len(list(tmp.rglob("*_new_fps.mp4"))) == 2
+    assert len(rows(tmp_path / "out")) == 2
+
+
+def test_in_memory_storages_take_shards(clips: list[Path], memory_url: str) -> None:
+    assert run(clips[:2], memory_url).status == 0
+    ended = run(clips[:3], memory_url)
+    assert "1 done, 2 done before" in ended.stderr
+    assert "3 videos" in call("compact", memory_url).stdout
+    assert "3 done before" in run(clips[:3], memory_url).stderr
