@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from commands import Finished, call
 from flaky import Fate, FlakyProxy, Request, always_fine, every_tenth, flaky
@@ -246,3 +248,68 @@ def test_features_on_a_storage_that_were_cut_short_are_made_again(
     ended = run(proxy, clips[:3], output)
     assert (ended.status, "1 done, 2 done before" in ended.stderr) == (0, True), ended.stderr
     assert fs.cat_file(name) == undisturbed["clip_01_clip.npy"]
+
+
+def rows(proxy: FlakyProxy) -> dict[str, bytes]:
+    """The features in the shards of a run, each video once."""
+    proxy.fate_of = always_fine
+    fs = storage(proxy)
+    found = [
+        row
+        for path in fs.find(f"{BUCKET}/features")
+        if path.endswith(".parquet")
+        for row in pq.ParquetFile(fs.open(path)).read().to_pylist()
+    ]
+    assert len({row["video"] for row in found}) == len(found), "a video is there twice"
+    return {Path(row["video"]).stem: np.array(row["clip"], np.float32).tobytes() for row in found}
+
+
+def to_shards(proxy: FlakyProxy, videos: Sequence[Path | str]) -> Finished:
+    words = extract(videos, f"s3://{BUCKET}/features")
+    words[words.index("save_numpy")] = "save_parquet"
+    return call(*words, "--storage-options", json.dumps(options(proxy)))
+
+
+def test_shards_are_put_on_a_storage_that_fails_and_joined_there(
+    proxy: FlakyProxy, clips: list[Path], undisturbed: dict[str, bytes]
+) -> None:
+    def often_busy(request: Request) -> Fate:
+        return "busy" if request.number % 6 == 4 else "fine"
+
+    videos = uploaded(proxy, clips)
+    for count in (4, 9, COPIES):  # each run puts a shard
+        proxy.fate_of = often_busy
+        ended = to_shards(proxy, videos[:count])
+        assert ended.status == 0, ended.stderr
+    assert "3 done, 9 done before" in ended.stderr
+    assert proxy.count("busy") > 5
+    made = rows(proxy)
+    assert len(made) == COPIES
+    assert all(undisturbed[f"{name}_clip.npy"].endswith(clip) for name, clip in made.items())
+
+    proxy.fate_of = often_busy
+    where = f"s3://{BUCKET}/features"
+    ended = call("compact", where, "--storage-options", json.dumps(options(proxy)))
+    assert ended.status == 0, ended.stderr
+    assert "12 videos, 3 shards are now 1" in ended.stdout
+    assert rows(proxy) == made
+
+
+def test_a_shard_that_cannot_be_put_is_a_failure_of_each_of_its_videos(
+    proxy: FlakyProxy, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rayclip import patience
+
+    monkeypatch.setattr(patience, "STORAGE", patience.Patience(2, 60, first_s=0.01))
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+
+    def no_shard(request: Request) -> Fate:
+        return "cut" if request.method == "PUT" and ".parquet" in request.path else "fine"
+
+    proxy.fate_of = no_shard
+    ended = to_shards(proxy, clips[:2])
+    assert ended.status == 1, ended.stderr
+    left = files(proxy)
+    failed = [json.loads(line) for line in left.pop("failures.jsonl").splitlines()]
+    assert [(f["stage"], f["code"]) for f in failed] == [("write", "write_failed")] * 2
+    assert not left

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import shapes
 from commands import (
@@ -126,6 +127,34 @@ def test_a_group_whose_worker_was_killed_keeps_what_it_had_committed(
     assert ended.status == 0, ended.stderr
     assert finished(output) == len(videos)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_a_group_whose_worker_was_killed_keeps_its_shards_and_has_no_row_twice(
+    clips: list[Path], tmp_path: Path
+) -> None:
+    videos = [tmp_path / f"video_{i:02}.mp4" for i in range(32)]  # groups of four
+    for video in videos:
+        shutil.copyfile(clips[0], video)
+    output = tmp_path / "output"
+    words = command(videos, output)
+    words[words.index("save_numpy")] = "save_parquet"
+
+    def shards() -> dict[Path, int]:
+        found = output.glob("clip/demo/*.parquet")
+        return {path: path.stat().st_mtime_ns for path in found}
+
+    with start_rayclip(*words, "--extraction-fps", "5") as running:
+        wait_until(lambda: len(shards()) >= 2, "two shards", running)
+        kill_one(running, DECODER)
+        kept = shards()
+        ended = finish(running)
+    assert ended.status == 0, ended.stderr
+    assert len(kept) < len(videos) / 4, "the kill came too late to prove anything"
+    assert f"{len(videos)} done" in ended.stderr
+    assert kept.items() <= shards().items()
+    rows = [row for path in shards() for row in pq.read_table(path).to_pylist()]
+    assert sorted(row["video"] for row in rows) == sorted(map(str, videos))
+    assert len({str(row["clip"]) for row in rows}) == 1, "copies of one clip have other features"
 
 
 def temporary_folders(processes: list[psutil.Process]) -> set[Path]:
