@@ -160,7 +160,7 @@ def _join(folder: ShardFolder, group: list[Source]) -> None:
         except Exception as error:  # each storage has exceptions of its own
             what = f"{folder.url}/{joined} cannot be written"
             raise RunStopped(f"{what}: {reason(error)}.") from error
-    folder.remove(old)
+    folder.take_away(old)
 
 
 def _kept(source: Source, shard: pq.ParquetFile) -> list[str]:

@@ -168,6 +168,27 @@ class FeatureFolder(ABC):
         lines = [json.dumps(failure) + "\n" for failure in failures]
         self._put(FAILURES_FILE, "".join(lines).encode())
 
+    def take_away(self, files: Iterable[str]) -> None:
+        """Remove files; those that are gone already are no trouble.
+
+        Raises:
+            RunStopped: one cannot be removed.
+        """
+        for file in files:
+            remove = partial(self._fs.rm_file, self._path(file))
+            try:
+                with suppress(FileNotFoundError):
+                    persistently(remove, passes)
+            except Exception as error:  # each storage has exceptions of its own
+                what = f"{self.url}/{file} cannot be removed"
+                raise RunStopped(f"{what}: {reason(error)}.") from error
+
+    def _entries(self) -> list[dict[str, Any]]:
+        if self._nested:  # by default a part that cannot be listed would be left out
+            found = self._fs.find(self._root, detail=True, on_error="raise")
+            return list(found.values())
+        return [e for e in self._fs.ls(self._root, detail=True) if e["type"] == "file"]
+
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
@@ -214,9 +235,8 @@ class FeatureFolder(ABC):
                 yield from local_files(self._root, (*SUFFIXES, SHARD_SUFFIX, LEFT_OVER))
                 return
             self._fs.invalidate_cache(self._root)
-            find = partial(self._fs.find, self._root, None if self._nested else 1, detail=True)
-            for path, entry in persistently(find, passes).items():
-                file = path.removeprefix(self._root).lstrip("/")
+            for entry in persistently(self._entries, passes):
+                file = entry["name"].removeprefix(self._root).lstrip("/")
                 yield StoredFile(file, int(entry["size"] or 0), modified_of(entry))
         except FileNotFoundError:
             return

@@ -74,7 +74,7 @@ class ShardFolder(FeatureFolder):
         return find_rows(self, listing)
 
     def discard(self, names: Iterable[str]) -> None:
-        self.remove([file.path for file in self.files() if SHARD.fullmatch(file.path)])
+        self.take_away([file.path for file in self.files() if SHARD.fullmatch(file.path)])
 
     def work_in(self, file: StoredFile) -> Work | None:
         found = SHARD.fullmatch(file.path)

@@ -76,7 +76,7 @@ def test_a_kill_between_the_put_and_the_removal_loses_and_doubles_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ShardFolder, "remove", killed)
+        patch.setattr(ShardFolder, "take_away", killed)
         with pytest.raises(KeyboardInterrupt):
             compact_folder(folder)
     assert videos(folder) == ["a", "a", "bb", "bb", "ccc", "ccc"]
@@ -93,14 +93,14 @@ def test_a_kill_after_some_removals_loses_nothing(
     for video in ("a", "bb", "ccc"):
         save(folder, video)
     before = rows_of(folder)
-    remove = ShardFolder.remove
+    take_away = ShardFolder.take_away
 
     def killed(self: ShardFolder, files: list[str]) -> None:
-        remove(self, files[:1])
+        take_away(self, files[:1])
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ShardFolder, "remove", killed)
+        patch.setattr(ShardFolder, "take_away", killed)
         with pytest.raises(KeyboardInterrupt):
             compact_folder(folder)
     save(folder, "dddd")  # a run goes on meanwhile

@@ -357,3 +357,23 @@ def test_many_shards_are_looked_at_side_by_side(
 def test_the_name_of_a_row_is_the_input_as_it_was_given() -> None:
     assert row_name("s3://bucket/a b?c=d.mp4") == "s3://bucket/a b?c=d.mp4"
     assert row_name("ünï/日本.mp4") == "ünï/日本.mp4"
+
+
+def test_a_listing_that_fails_is_not_taken_for_an_empty_folder(
+    memory_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_run(memory_url)
+    save(folder, "a")
+    fs, _ = folder.where()
+    listed, tries = type(fs).ls, []
+
+    def unsteady(self: Any, *path: Any, **how: Any) -> Any:
+        tries.append(path)
+        if len(tries) < 3:
+            raise ConnectionResetError("gone")
+        return listed(self, *path, **how)
+
+    monkeypatch.setattr(patience, "STORAGE", Patience(3, 60, first_s=0.001))
+    monkeypatch.setattr(type(fs), "ls", unsteady)
+    assert len(folder.done()) == 1
+    assert len(tries) == 3

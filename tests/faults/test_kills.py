@@ -67,8 +67,14 @@ def finished(output: Path) -> int:
 
 
 def kill_one(running: subprocess.Popen[str], name: str) -> None:
-    wait_until(lambda: workers(running, name), f"a process {name}", running)
-    psutil.Process(workers(running, name)[0].pid).send_signal(signal.SIGKILL)
+    found: list[psutil.Process] = []
+
+    def is_there() -> bool:  # a worker that ends its task is called otherwise a moment later
+        found[:] = workers(running, name)
+        return bool(found)
+
+    wait_until(is_there, f"a process {name}", running)
+    found[0].send_signal(signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
