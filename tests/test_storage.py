@@ -381,7 +381,7 @@ def test_every_format_tells_whole_files_from_cut_ones(
 CALLS: dict[str, Callable[[OutputFolder], object]] = {
     "makedirs": lambda folder: folder.prepare(),
     "pipe_file": lambda folder: folder.commit("cat", extraction()),
-    "find": lambda folder: folder.done(),
+    "ls": lambda folder: folder.done(),
     "size": lambda folder: folder.committed_frames("dog"),
     "cat_file": lambda folder: folder.read_run(),
 }
@@ -466,7 +466,7 @@ def test_what_keeps_everything_from_being_written_stops_the_run_at_once(
     assert len(failed) == 3
 
 
-@pytest.mark.parametrize("call", ["makedirs", "find", "cat_file"])
+@pytest.mark.parametrize("call", ["makedirs", "ls", "cat_file"])
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
