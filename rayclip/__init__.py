@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rayclip.clip_model import ClipModel, load_clip
     from rayclip.dataset import encode
     from rayclip.frames import iter_frames
+    from rayclip.load import VideoFeatures, load_features
     from rayclip.results import Failure, Summary
 
 __all__ = [
@@ -28,11 +29,13 @@ __all__ = [
     "Summary",
     "UsageError",
     "VideoError",
+    "VideoFeatures",
     "WeightsUnavailable",
     "encode",
     "extract",
     "iter_frames",
     "load_clip",
+    "load_features",
 ]
 __version__ = "0.1.0"
 
@@ -40,10 +43,12 @@ _HOMES = {
     "ClipModel": "rayclip.clip_model",
     "Failure": "rayclip.results",
     "Summary": "rayclip.results",
+    "VideoFeatures": "rayclip.load",
     "encode": "rayclip.dataset",
     "extract": "rayclip.api",
     "iter_frames": "rayclip.frames",
     "load_clip": "rayclip.clip_model",
+    "load_features": "rayclip.load",
 }
 
 

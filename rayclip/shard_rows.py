@@ -1,0 +1,100 @@
+"""The videos of parquet shards, with their features, one after the other and each once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from rayclip.done import name_hash
+from rayclip.faults import passes, reason
+from rayclip.patience import persistently
+from rayclip.recorded import Recorded
+from rayclip.stored_arrays import Damaged
+from rayclip.video_files import DamagedFile
+
+SUFFIX = ".parquet"
+COLUMNS = ["video", "clip", "timestamps_ms", "fps"]
+
+Row = tuple[str, NDArray[Any], NDArray[np.float64], float]
+
+
+def iter_rows(recorded: Recorded) -> Iterator[Row]:
+    """Go through the shards of a folder by their names; one row group is in memory.
+
+    Of each video 64 bits are kept, since it may be in two shards while these are joined.
+
+    Yields:
+        ``(video, clip, timestamps_ms, fps)``, the arrays as their own copies.
+
+    Raises:
+        DamagedFile: a shard is damaged or cannot be read.
+    """
+    given: set[int] = set()
+    opened: set[str] = set()
+    some_are_gone = True
+    while some_are_gone:  # ``rayclip compact`` takes shards away once their rows are in another
+        some_are_gone = False
+        for file in sorted(_shards(recorded) - opened):
+            opened.add(file)
+            try:
+                for row in _rows_of(recorded, file):
+                    key = name_hash(row[0])
+                    if key not in given:
+                        given.add(key)
+                        yield row
+            except FileNotFoundError:
+                some_are_gone = True
+
+
+def _shards(recorded: Recorded) -> set[str]:
+    fs, root = recorded.folder.where()
+    fs.invalidate_cache(root)
+    paths = persistently(partial(fs.ls, root, detail=False), passes)
+    return {path.rpartition("/")[2] for path in paths if path.endswith(SUFFIX)}
+
+
+def _rows_of(recorded: Recorded, file: str) -> Iterator[Row]:
+    try:
+        with persistently(partial(recorded.folder.open, file), passes) as content:
+            shard = persistently(partial(_open, content), passes)
+            _expect_columns(shard.schema_arrow, recorded)
+            for group in range(shard.num_row_groups):
+                read = partial(shard.read_row_group, group, COLUMNS)
+                for batch in persistently(read, passes).to_batches():
+                    yield from _rows_in(batch)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # each storage has exceptions of its own, and Arrow many
+        raise DamagedFile(file, reason(error)) from error
+
+
+def _open(content: Any) -> Any:
+    return pq.ParquetFile(content, page_checksum_verification=True)
+
+
+def _expect_columns(schema: pa.Schema, recorded: Recorded) -> None:
+    number = pa.from_numpy_dtype(np.dtype(recorded.run["feature_dtype"]))
+    kind = schema.field("clip").type if set(COLUMNS) <= set(schema.names) else None
+    if kind != pa.list_(pa.list_(number, recorded.dim)):
+        raise Damaged(f"its columns are not {', '.join(COLUMNS)} of {recorded.dim} {number}")
+
+
+def _rows_in(batch: pa.RecordBatch) -> Iterator[Row]:
+    """Arrays are copied as a whole, so that one that is kept does not keep its row group."""
+    for video, clip, timestamps_ms, fps in zip(*batch.select(COLUMNS).columns, strict=True):
+        if not clip.is_valid or len(clip) != len(timestamps_ms):
+            raise Damaged(f"the row of {video} does not hold together")
+        features = clip.values
+        numbers = features.flatten().to_numpy()
+        yield (
+            video.as_py(),
+            numbers.reshape(len(features), -1).copy(),
+            timestamps_ms.values.to_numpy().copy(),
+            fps.as_py(),
+        )
