@@ -1,7 +1,8 @@
-"""The pages of the documentation: their Python works, and their links lead somewhere."""
+"""The pages of the documentation: what a reader can run works, and links lead somewhere."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,38 +10,77 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
+import api_page
 import pytest
-import shapes
-from commands import ON_LOOPBACK
+from commands import ON_LOOPBACK, call
+from pages import EXAMPLES, PAGES, ROOT, SHOWN, Example, blocks
 
-ROOT = Path(__file__).parent.parent
-PAGES = sorted(
-    page for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("cluster/*.md")]
-)
+WITH_RAY = {example.page for example in EXAMPLES if example.needs_ray}
+README = ROOT / "README.md"
 
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+Ended = dict[str, tuple[bool, str]]
 
 
-WITH_PYTHON = [page for page in PAGES if blocks(page, "python") and page.name != "README.md"]
-
-
-@pytest.mark.ray
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
-def test_the_python_of_a_page_runs_from_top_to_bottom(
-    page: Path, cluster: str, tmp_path: Path
-) -> None:
-    for name, shape in (("cat", "circle"), ("dog", "star")):
-        shapes.write_video(tmp_path / f"{name}.mp4", [("red", shape)], seconds_per_scene=0.4)
+def run_pages(folder: Path, pages: set[str], cluster: str | None) -> Ended:
+    """How the examples of some pages end, by ``page:line``, and what they say."""
+    tests = Path(__file__).parent
+    paths = os.pathsep.join(map(str, (ROOT, tests, ROOT / "scripts")))
+    environment = {**os.environ, **ON_LOOPBACK, "PYTHONPATH": paths}
+    if cluster is not None:
+        environment["RAY_ADDRESS"] = cluster
     ended = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks(page, "python"))],
-        cwd=tmp_path,
-        env={**os.environ, **ON_LOOPBACK, "RAY_ADDRESS": cluster},
+        [sys.executable, tests / "run_pages.py", folder, cluster or "", *sorted(pages)],
+        env=environment,
         capture_output=True,
         text=True,
     )
     assert ended.returncode == 0, ended.stderr
+    found: Ended = json.loads((folder / "ended.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def ended_without_ray(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    pages = {example.page for example in EXAMPLES} - WITH_RAY
+    return run_pages(tmp_path_factory.mktemp("readers"), pages, None)
+
+
+@pytest.fixture(scope="module")
+def ended_with_ray(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    return run_pages(tmp_path_factory.mktemp("readers"), WITH_RAY, cluster)
+
+
+def of_pages(examples: list[Example]) -> list[object]:
+    """As parameters; those of pages that speak of a Ray wait for one."""
+    return [
+        pytest.param(one, id=str(one), marks=[pytest.mark.ray] if one.page in WITH_RAY else [])
+        for one in examples
+    ]
+
+
+@pytest.mark.parametrize("example", of_pages(EXAMPLES))
+def test_an_example_works_after_those_above_it(
+    example: Example, request: pytest.FixtureRequest
+) -> None:
+    if example.why_not is not None:
+        pytest.skip(example.why_not)
+    name = "ended_with_ray" if example.page in WITH_RAY else "ended_without_ray"
+    ended: Ended = request.getfixturevalue(name)
+    has_gone_well, said = ended[str(example)]
+    assert has_gone_well, said
+
+
+@pytest.mark.ray
+def test_the_python_of_the_readme_finds_what_its_commands_have_done(ended_with_ray: Ended) -> None:
+    (block,) = (one for one in EXAMPLES if one.page == README.name and one.language == "python")
+    said = ended_with_ray[str(block)][1]
+    assert said.splitlines()[0] == "0 2 []"
+    assert "(1, 64)" in said
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_is_of_a_language_that_is_run_or_only_shown(page: Path) -> None:
+    assert {language for _, language, _ in blocks(page)} <= {"python", "bash", *SHOWN}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -53,6 +93,30 @@ def test_links_to_our_own_pages_lead_somewhere(page: Path) -> None:
         assert there.exists(), f"{page.name} links to {target}"
         if anchor:
             assert anchor in anchors(there), f"{page.name} links to {target}"
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    linked = re.findall(r"\]\(([^)\s#]+)", README.read_text())
+    assert {str(page.relative_to(ROOT)) for page in PAGES} - {README.name} <= set(linked)
+
+
+def test_the_page_of_the_api_is_true_to_the_docstrings() -> None:
+    assert api_page.PAGE.read_text() == api_page.page(), "run python scripts/api_page.py"
+
+
+def test_the_page_of_the_architecture_names_every_module_and_no_other() -> None:
+    content = (ROOT / "docs/architecture.md").read_text().partition("## Where things are")[2]
+    named = set(re.findall(r"`(\w+)`", content))
+    modules = {path.stem for path in ROOT.glob("rayclip/**/*.py")} - {"__init__", "__main__"}
+    assert modules - named == set()
+    assert named - modules == set()
+
+
+def test_the_table_of_options_has_every_option() -> None:
+    help_text = call("extract", "--help", env={"COLUMNS": "200"}).stdout
+    options = set(re.findall(r"--[a-z-]+(?=[ ,])", help_text)) - {"--help"}
+    table = README.read_text().partition("## Options")[2].partition("\nExit status")[0]
+    assert options == set(re.findall(r"^\| `(--[a-z-]+)`", table, re.MULTILINE))
 
 
 def anchors(page: Path) -> set[str]:

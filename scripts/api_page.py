@@ -1,0 +1,96 @@
+"""Write docs/api.md from the signatures and docstrings of the public names."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import rayclip
+
+PAGE = Path(__file__).parent.parent / "docs" / "api.md"
+HEAD = """# The Python API
+
+Everything that `import rayclip` gives. This page is made of the docstrings by
+`python scripts/api_page.py`; a test holds it against them.
+"""
+FIRST = ["extract", "load_features", "encode", "load_clip", "iter_frames"]
+"""What readers look for; the other names follow in their own order."""
+
+LONGEST_LINE = 90
+SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises):$", re.MULTILINE)
+ENTRY = re.compile(r"^    (\w[\w, ]*): (.*)$")
+
+
+def page() -> str:
+    """The whole page."""
+    names = [*FIRST, *(name for name in rayclip.__all__ if name not in FIRST)]
+    return "\n".join([HEAD, *(entry(name, getattr(rayclip, name), "##") for name in names)])
+
+
+def entry(name: str, thing: Any, heading: str) -> str:
+    """One public name: how it is called, what its docstring says, and its methods."""
+    lines = [f"{heading} {name}", ""]
+    if inspect.isfunction(thing):
+        lines += ["```text", signature(name, thing), "```", ""]
+    lines += [in_markdown(inspect.cleandoc(thing.__doc__)), ""]
+    if inspect.isclass(thing) and not issubclass(thing, Exception | tuple):
+        for method, function in inspect.getmembers(thing, inspect.isfunction):
+            if not method.startswith("_") and function.__doc__:
+                lines.append(entry(method, function, "###"))
+    return "\n".join(lines)
+
+
+def signature(name: str, function: Any) -> str:
+    """How a function is called, an argument on each line where there are many."""
+    found = inspect.signature(function)
+    arguments = [argument(one) for one in found.parameters.values() if one.name != "self"]
+    kinds = [one.kind for one in found.parameters.values() if one.name != "self"]
+    if inspect.Parameter.KEYWORD_ONLY in kinds:
+        arguments.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
+    text = f"{name}({', '.join(arguments)}) -> {found.return_annotation}"
+    if len(text) <= LONGEST_LINE:
+        return text
+    return "\n    ".join([f"{name}(", *(f"{one}," for one in arguments)]) + (
+        f"\n) -> {found.return_annotation}"
+    )
+
+
+def argument(parameter: inspect.Parameter) -> str:
+    """As it stands in the function's head; annotations there are not evaluated."""
+    text = f"{parameter.name}: {parameter.annotation}"
+    if parameter.default is not inspect.Parameter.empty:
+        text += f" = {parameter.default!r}"
+    return text
+
+
+def in_markdown(docstring: str) -> str:
+    """A docstring in Google's style as Markdown: its sections become lists."""
+    text = docstring.replace("``", "`")
+    text = re.sub(r":(?:meth|func|class|data):`~?([^`]*)`", r"`\1`", text)
+    parts = SECTION.split(text)
+    lines = [parts[0].rstrip()]
+    for title, body in zip(parts[1::2], parts[2::2], strict=True):
+        lines += ["", f"**{title}**", "", as_list(body)]
+    return "\n".join(lines)
+
+
+def as_list(body: str) -> str:
+    """The entries of a section; text that is no entry stays text."""
+    lines = []
+    for line in body.strip("\n").splitlines():
+        found = ENTRY.match(line)
+        if found:
+            lines.append(f"- `{found[1]}`: {found[2]}")
+        else:
+            lines.append(
+                f"  {line.strip()}"
+                if lines and lines[-1].startswith(("- ", "  "))
+                else line.strip()
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

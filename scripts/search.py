@@ -1,0 +1,98 @@
+"""Search what a run saved for the frames that fit a text, and draw how well each one does."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import rayclip
+
+MOST_PANELS = 8  # of the picture: the videos that fit best
+
+
+class Curve(NamedTuple):
+    """How well the frames of one video fit a text.
+
+    Attributes:
+        video: its name.
+        seconds: float64 ``[T]``, from its start.
+        similarity: float ``[T]``, the cosine of each frame and the text.
+    """
+
+    video: str
+    seconds: NDArray[np.float64]
+    similarity: NDArray[np.floating]
+
+
+def search(output_path: str, text: str, model_name: str) -> list[Curve]:
+    """The curves of all videos in an ``output_path``, the best first."""
+    wanted = rayclip.load_clip(model_name).encode_text([text])[0]
+    wanted /= np.linalg.norm(wanted)
+    curves = []
+    for video, clip, timestamps_ms, _ in rayclip.load_features(output_path, model_name=model_name):
+        similarity = clip @ wanted / np.linalg.norm(clip, axis=1)
+        curves.append(Curve(video, timestamps_ms / 1000, similarity))
+    return sorted(curves, key=lambda curve: curve.similarity.max(), reverse=True)
+
+
+def best_frames(curves: Sequence[Curve], number: int) -> list[tuple[float, str, float]]:
+    """``(similarity, video, seconds)`` of the frames that fit best, the best first."""
+    frames = [
+        (float(similarity), curve.video, float(seconds))
+        for curve in curves
+        for similarity, seconds in zip(curve.similarity, curve.seconds, strict=True)
+    ]
+    return sorted(frames, reverse=True)[:number]
+
+
+def draw(curves: Sequence[Curve], text: str, picture: Path) -> None:
+    """Write a picture of similarity over time, a panel for each video.
+
+    Raises:
+        ImportError: there is no matplotlib.
+    """
+    from matplotlib.figure import Figure
+
+    shown = curves[:MOST_PANELS]
+    figure = Figure(figsize=(8, 1 + 1.5 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), sharey=True, squeeze=False)[:, 0]
+    for panel, curve in zip(panels, shown, strict=True):
+        panel.plot(curve.seconds, curve.similarity, marker=".", linewidth=1)
+        panel.set_title(curve.video, loc="left", fontsize="medium")
+        panel.set_ylabel("cosine")
+        panel.grid(alpha=0.3)
+    panels[-1].set_xlabel("seconds")
+    figure.suptitle(text)
+    figure.savefig(picture)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("output_path", help="of a run that saved features")
+    parser.add_argument("text", help='such as "a photo of a red circle"')
+    parser.add_argument("--model-name", default="demo", help="of that run; default: demo")
+    parser.add_argument("--frames", type=int, default=10, help="to print; default: 10")
+    parser.add_argument("--picture", type=Path, help="of similarity over time, e.g. red_circle.png")
+    words = parser.parse_args()
+    try:
+        curves = search(words.output_path, words.text, words.model_name)
+    except rayclip.RayclipError as error:
+        sys.exit(f"search.py: {error}")
+    for similarity, video, seconds in best_frames(curves, words.frames):
+        print(f"{similarity:6.3f}  {video}  {seconds:.1f} s")
+    if words.picture is not None and curves:
+        try:
+            draw(curves, words.text, words.picture)
+        except ImportError:
+            sys.exit("search.py: a picture needs matplotlib: pip install 'rayclip[plot]'")
+        print(f"Drew {words.picture}.")
+
+
+if __name__ == "__main__":
+    main()
