@@ -6,6 +6,7 @@ import csv
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ SCENES = [
 ]
 TABLE_LINES = 8
 ENOUGH_RIGHT = 0.95
+SEARCH = Path(__file__).with_name("search.py")
 
 
 def main() -> None:
@@ -58,6 +60,19 @@ def main() -> None:
     print(f"\nThe best text for a frame is what was drawn in {right:.0%} of the frames.")
     if right < ENOUGH_RIGHT:
         sys.exit(f"expected at least {ENOUGH_RIGHT:.0%}")
+    show_search()
+
+
+def show_search() -> None:
+    """Search what was saved, in words; the picture needs matplotlib."""
+    text, picture = next(iter(TEXTS)), OUTPUT / "similarity.png"
+    words = [str(OUTPUT), text, "--frames", "3"]
+    if find_spec("matplotlib") is not None:
+        words += ["--picture", str(picture)]
+    print(f"\n$ python scripts/search.py {shlex.join(words)}", flush=True)
+    subprocess.run([sys.executable, SEARCH, *words], check=True)
+    if "--picture" not in words:
+        print(f"(With matplotlib, --picture {picture} draws similarity over time.)")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,87 @@
+"""Searching what a run saved: the blocks of the page, and the script that draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import search
+import shapes
+from commands import call
+from pages import EXAMPLES
+
+TEXT = "a photo of a red circle"
+SCENES = {
+    "first": [("red", "circle"), ("blue", "square"), ("yellow", "star")],
+    "middle": [("red", "square"), ("red", "circle"), ("green", "circle")],
+}
+FPS = 25
+PYTHON = [one for one in EXAMPLES if one.page == "docs/search.md" and one.language == "python"]
+SEARCH, FRAMES = (one.text for one in PYTHON)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a run has saved the features of two drawn videos."""
+    here = tmp_path_factory.mktemp("searched")
+    for name, scenes in SCENES.items():
+        shapes.write_video(here / f"{name}.mp4", scenes, fps=FPS, seconds_per_scene=1)
+    words = ["--model-name", "demo", "--extraction-fps", "5", "--on-extraction", "save_numpy"]
+    videos = [here / f"{name}.mp4" for name in SCENES]
+    ended = call("extract", *videos, *words, "--output-path", here / "features", "--address=none")
+    assert ended.status == 0, ended.stderr
+    return here
+
+
+@pytest.fixture(autouse=True)
+def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+
+def drawn(video: str, seconds: float) -> str:
+    return shapes.label(*SCENES[video][int(seconds)])
+
+
+def test_the_search_of_the_page_finds_the_red_circle_at_its_seconds(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert len(SEARCH.splitlines()) == 10
+    exec(SEARCH, {})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    found = sorted((video, float(seconds)) for _, video, seconds, _ in lines)
+    first, middle = np.arange(5) * 0.2, 1 + np.arange(5) * 0.2
+    assert [video for video, _ in found] == ["first"] * 5 + ["middle"] * 5
+    assert np.allclose([seconds for _, seconds in found], [*first, *middle])
+    assert {drawn(*one) for one in found} == {"red circle"}
+
+
+def test_the_table_of_frames_of_the_page_has_a_row_for_each() -> None:
+    exec(FRAMES, {})
+    rows = pq.read_table("frames.parquet").to_pylist()
+    assert [row["video"] for row in rows] == ["first"] * 15 + ["middle"] * 15
+    assert [row["timestamp_ms"] for row in rows[:15]] == [200.0 * tick for tick in range(15)]
+    features = np.load("features/clip/demo/middle_clip.npy")
+    assert np.array_equal(np.array([row["clip"] for row in rows[15:]], np.float32), features)
+
+
+def test_the_script_finds_the_same_frames() -> None:
+    frames = search.best_frames(search.search("features", TEXT, "demo"), 10)
+    assert {drawn(video, seconds) for _, video, seconds in frames} == {"red circle"}
+    assert frames == sorted(frames, reverse=True)
+
+
+def test_the_script_draws_a_panel_for_each_video(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (rayclip[plot])")
+    curves = search.search("features", TEXT, "demo")
+    search.draw(curves[:1], TEXT, tmp_path / "one.png")
+    search.draw(curves, TEXT, tmp_path / "two.png")
+    heights = [png_height(tmp_path / name) for name in ("one.png", "two.png")]
+    assert heights[1] > heights[0] > 0
+
+
+def png_height(path: Path) -> int:
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    return int.from_bytes(content[20:24], "big")
