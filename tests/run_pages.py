@@ -26,7 +26,8 @@ from commands import call
 from pages import EXAMPLES, ROOT, Example
 
 SCENES = {"cat": "circle", "dog": "star"}
-ELSEWHERE = ("/shared/", "s3://bucket/")  # places of the pages that are the reader's folder here
+ELSEWHERE = {"/shared/": "", "s3://bucket/": "bucket/"}
+"""Places of the pages, and where they are in the reader's folder."""
 
 
 def make_folder(folder: Path) -> None:
@@ -50,9 +51,10 @@ def run_command(line: str, cluster: str | None) -> str:
     """Run one line as a shell would; what it writes to standard output."""
     output = ""
     for part in line.split(" | "):
+        output = output or "cat.mp4\n"  # for a list of failures where nothing has failed
         words = shlex.split(part, comments=True)
-        for place in ELSEWHERE:
-            words = [word.replace(place, "") for word in words]
+        for place, here in ELSEWHERE.items():
+            words = [word.replace(place, here) for word in words]
         words = [name for word in words for name in (sorted(glob.glob(word)) or [word])]
         output = (
             _run_script(words[1:]) if words[0] == "python" else _run(words[1:], cluster, output)
@@ -62,7 +64,7 @@ def run_command(line: str, cluster: str | None) -> str:
 
 def _run(words: list[str], cluster: str | None, stdin: str) -> str:
     if words[0] == "extract":
-        if "demo" not in " ".join(words):  # official weights are a download of 350 MB
+        if not any(word.endswith("demo") for word in words):  # others are a download of 350 MB
             words += ["--model-name", "demo"]
         if "--address" not in words:
             words += ["--address", "none"]

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapes
+from checkpoints import save_state_dict, small_vit
 from commands import ON_LOOPBACK, call
 
 from rayclip.actors.encode_step import EncodeStep
@@ -24,13 +27,14 @@ import numpy as np, pyarrow as pa
 import ray, ray.data
 import rayclip
 
-table, videos, output = sys.argv[1:]
+table, videos, weights, output = sys.argv[1:]
 ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
 common = {"model_name": "demo", "device": "cpu"}
 
 ds = ray.data.read_parquet(table).filter(lambda row: row["split"] == "train")
 ds = rayclip.encode(ds, extraction_fps=5, **common)
-ds = rayclip.encode(ds, extraction_total=3, resize="fast", prefix="few_", **common)
+other = {"model_name": "custom", "weights": weights, "device": "cpu"}
+ds = rayclip.encode(ds, extraction_total=3, resize="fast", prefix="few_", **other)
 ds.write_parquet(output)
 
 def content(path):
@@ -40,7 +44,8 @@ def content(path):
 rows = [{"film": content(f"{videos}/{name}.mp4"), "name": name} for name in ("ab", "ba")]
 whole = ray.data.from_items([*rows, {"film": b"no video", "name": "bad"}])
 encoded = rayclip.encode(whole, bytes_column="film", extraction_fps=5, **common)
-encoded.drop_columns(["film"]).random_sample(1.0).write_parquet(output + "-bytes")
+sampled = encoded.drop_columns(["film"]).random_sample(1.0).materialize()
+sampled.map(lambda row: row).write_parquet(output + "-bytes")
 
 urls = ray.data.from_items([{"path": f"file://{videos}/ab.mp4"}])
 urls = rayclip.encode(urls, extraction_fps=5, **common)
@@ -70,8 +75,14 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 48 features for 40 pixels, with random weights."""
+    return save_state_dict(small_vit(), tmp_path_factory.mktemp("weights") / "small.pt")
+
+
+@pytest.fixture(scope="module")
 def written(
-    videos: Path, cluster: str, tmp_path_factory: pytest.TempPathFactory
+    videos: Path, weights: Path, cluster: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
     """What the program wrote, and what it printed."""
     folder = tmp_path_factory.mktemp("pipeline")
@@ -85,7 +96,7 @@ def written(
     )
     pq.write_table(table, folder / "table.parquet")
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, folder / "table.parquet", videos, folder / "out"],
+        [sys.executable, "-c", PROGRAM, folder / "table.parquet", videos, weights, folder / "out"],
         env={**os.environ, **ON_LOOPBACK, "RAY_ADDRESS": cluster},
         capture_output=True,
         text=True,
@@ -96,14 +107,17 @@ def written(
 
 @pytest.mark.ray
 def test_two_models_in_one_pipeline_keep_the_columns_and_add_their_own(
-    written: tuple[Path, str], videos: Path
+    written: tuple[Path, str], videos: Path, weights: Path
 ) -> None:
     table = pq.read_table(written[0]).sort_by("label")
-    features = pa.list_(pa.list_(pa.float32(), 64))
     numbers = pa.list_(pa.float64())
-    added = [features, numbers, pa.float64(), pa.string()]
+    added = [
+        kind
+        for dim in (64, 48)
+        for kind in (pa.list_(pa.list_(pa.float32(), dim)), numbers, pa.float64(), pa.string())
+    ]
     assert table.column_names[:3] == ["path", "label", "split"]
-    assert [plain(column.type) for column in table.columns[3:]] == [*map(plain, added * 2)]
+    assert [column.type for column in table.columns[3:]] == added
     assert [name for name in table.column_names if name.startswith("few_")] == [
         "few_clip",
         "few_timestamps_ms",
@@ -119,6 +133,9 @@ def test_two_models_in_one_pipeline_keep_the_columns_and_add_their_own(
     assert rows[2]["error"] == "open/not_found: there is no such file"
     assert rows[3]["few_error"] == "open/no_video: there is no video in this row"
     assert rows[0]["clip"] == by_the_command(videos / "ab.mp4", written[0])
+    few = ["--extraction-total", "3", "--resize", "fast", "--model-name", "custom"]
+    by_the_other = by_the_command(videos / "ab.mp4", written[0], *few, "--weights", weights)
+    assert rows[0]["few_clip"] == by_the_other
 
 
 @pytest.mark.ray
@@ -148,15 +165,42 @@ def test_a_pipeline_takes_urls_names_missing_columns_and_starts_its_encoders_aga
 
 
 @pytest.mark.ray
-def test_other_libraries_read_what_a_pipeline_wrote(written: tuple[Path, str]) -> None:
-    duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed")
+def test_the_columns_are_of_no_private_type(written: tuple[Path, str]) -> None:
+    for file in written[0].glob("*.parquet"):
+        for field in pq.read_schema(file):
+            assert not isinstance(field.type, pa.BaseExtensionType)
+            assert b"ARROW:extension:name" not in (field.metadata or {})
+
+
+@pytest.mark.ray
+def test_duckdb_reads_what_a_pipeline_wrote(written: tuple[Path, str], videos: Path) -> None:
     rows = duckdb.read_parquet(f"{written[0]}/*.parquet").order("label")
-    assert rows.project("label, len(clip), len(clip[1]), error is null").fetchall() == [
-        (0, 10, 64, True),
-        (1, 10, 64, True),
-        (3, None, None, False),
-        (4, None, None, False),
+    counts = rows.project("label, split, len(clip), len(clip[1]), len(few_clip), len(few_clip[1])")
+    assert counts.fetchall() == [
+        (0, "train", 10, 64, 3, 48),
+        (1, "train", 10, 64, 3, 48),
+        (3, "train", None, None, None, None),
+        (4, "train", None, None, None, None),
     ]
+    assert rows.filter("error is not null").project("label").fetchall() == [(3,), (4,)]
+    frames = rows.filter("label = 0").project("unnest(timestamps_ms), unnest(clip)").fetchall()
+    assert [time for time, _ in frames] == [200.0 * tick for tick in range(10)]
+    assert [list(clip) for _, clip in frames] == by_the_command(videos / "ab.mp4", written[0])
+
+
+@pytest.mark.ray
+def test_datasets_reads_what_a_pipeline_wrote(
+    written: tuple[Path, str], videos: Path, tmp_path: Path
+) -> None:
+    files = [str(file) for file in written[0].glob("*.parquet")]
+    read = datasets.Dataset.from_parquet(files, cache_dir=str(tmp_path)).sort("label")
+    assert read["label"][:] == [0, 1, 3, 4]
+    kinds = read.features
+    assert (kinds["clip"].feature.length, kinds["few_clip"].feature.length) == (64, 48)
+    assert kinds["clip"].feature.feature.dtype == "float32"
+    assert kinds["timestamps_ms"].feature.dtype == kinds["fps"].dtype == "float64"
+    assert [error is None for error in read["error"]] == [True, True, False, False]
+    assert read[0]["clip"] == by_the_command(videos / "ab.mp4", written[0])
 
 
 def test_steps_of_one_pipeline_share_the_devices() -> None:
@@ -173,14 +217,11 @@ def test_columns_that_are_missing_or_in_the_way_are_named() -> None:
         step.check_columns(["path", "b32_error"])
 
 
-def plain(kind: pa.DataType) -> str:
-    """A type without the names that Parquet gives to the items of lists."""
-    return str(kind).replace("element: ", "item: ").replace("child_", "")
-
-
-def by_the_command(video: Path, beside: Path) -> list[list[float]]:
+def by_the_command(video: Path, beside: Path, *words: str | Path) -> list[list[float]]:
+    words = words or ("--model-name", "demo", "--extraction-fps", "5")
+    model = words[words.index("--model-name") + 1]
     output = beside.parent / f"by-the-command-{video.stem}"
-    words = ["--model-name", "demo", "--extraction-fps", "5", "--on-extraction", "save_numpy"]
-    assert call("extract", video, *words, "--output-path", output, "--address", "none").status == 0
-    features: list[list[float]] = np.load(output / f"clip/demo/{video.stem}_clip.npy").tolist()
+    words += ("--on-extraction", "save_numpy", "--output-path", output, "--address", "none")
+    assert call("extract", video, *words).status == 0
+    features: list[list[float]] = np.load(output / f"clip/{model}/{video.stem}_clip.npy").tolist()
     return features
