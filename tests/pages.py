@@ -10,6 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("cluster/*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LANGUAGES = ("bash", "python", "sql")
+"""Of blocks that are run."""
+
 SHOWN = ("", "text", "mermaid")
 """Languages of blocks that only show something: what is printed, or a picture."""
 
@@ -20,12 +23,12 @@ need other machines, such as ``ssh``, ``kubectl`` and ``ray start``."""
 
 @dataclass(frozen=True)
 class Example:
-    """A block of Python, or one line of a block of bash.
+    """A block of Python or of SQL, or one line of a block of bash.
 
     Attributes:
         page: path in the repository.
         line: of the page, from 1.
-        language: ``python`` or ``bash``.
+        language: one of :data:`LANGUAGES`.
         text: the block or the line.
     """
 
@@ -40,7 +43,7 @@ class Example:
     @property
     def why_not(self) -> str | None:
         """Why it is not run; None where it is."""
-        if self.language == "python":
+        if self.language != "bash":
             return None
         program = shlex.split(self.text)[0].rpartition("/")[2]
         return None if program in RUN else f"{program} changes this machine or needs others"
@@ -65,7 +68,7 @@ def examples(page: Path) -> list[Example]:
     name = str(page.relative_to(ROOT))
     found = []
     for first, language, text in blocks(page):
-        if language == "python":
+        if language in LANGUAGES and language != "bash":
             found.append(Example(name, first, language, text))
         elif language == "bash":
             # a line that ends in a backslash goes on; its lines are counted by the first

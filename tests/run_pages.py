@@ -19,6 +19,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapes
@@ -108,6 +109,8 @@ def main(folder: Path, cluster: str | None, pages: Sequence[str]) -> dict[str, A
             try:
                 if example.language == "python":
                     said = run_python(example, names)
+                elif example.language == "sql":
+                    said = str(duckdb.sql(example.text))
                 else:
                     said = run_command(example.text, cluster)
                 ended[str(example)] = [True, said]

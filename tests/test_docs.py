@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import api_page
 import pytest
 from commands import ON_LOOPBACK, call
-from pages import EXAMPLES, PAGES, ROOT, SHOWN, Example, blocks
+from pages import EXAMPLES, LANGUAGES, PAGES, ROOT, SHOWN, Example, blocks
 
 WITH_RAY = {example.page for example in EXAMPLES if example.needs_ray}
 README = ROOT / "README.md"
@@ -80,7 +80,7 @@ def test_the_python_of_the_readme_finds_what_its_commands_have_done(ended_with_r
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_is_of_a_language_that_is_run_or_only_shown(page: Path) -> None:
-    assert {language for _, language, _ in blocks(page)} <= {"python", "bash", *SHOWN}
+    assert {language for _, language, _ in blocks(page)} <= {*LANGUAGES, *SHOWN}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

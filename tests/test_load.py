@@ -61,6 +61,11 @@ def write_shard(
     pq.write_table(pa.table(columns), path, row_group_size=rows_of_a_group)
 
 
+def named(key: str, rows: int = 1) -> str:
+    """What a shard is called, by the key of the group that made it."""
+    return f"{key if key == 'joined' else key * 16}-{'0' * 16}-{rows}.parquet"
+
+
 def names(output: str | Path) -> list[str]:
     return [video.video for video in rayclip.load_features(output)]
 
@@ -91,8 +96,8 @@ def test_shards_come_by_their_names_and_rows_with_what_was_saved(
     folder = a_parquet_run(tmp_path, dtype)
     made = {f"s3://videos/{n}.mp4": extraction(n, 1 + n, dtype) for n in range(5)}
     parts = [dict(list(made.items())[:2]), dict(list(made.items())[2:])]
-    write_shard(folder / "b.parquet", parts[0], dtype, rows_of_a_group)
-    write_shard(folder / "a.parquet", parts[1], dtype, rows_of_a_group)
+    write_shard(folder / named("b"), parts[0], dtype, rows_of_a_group)
+    write_shard(folder / named("a"), parts[1], dtype, rows_of_a_group)
     loaded = list(rayclip.load_features(tmp_path))
     assert [video.video for video in loaded] == [*parts[1], *parts[0]]
     assert all(same(video, made[video.video]) for video in loaded)
@@ -101,29 +106,29 @@ def test_shards_come_by_their_names_and_rows_with_what_was_saved(
 def test_a_video_in_two_shards_is_given_once(tmp_path: Path) -> None:
     folder = a_parquet_run(tmp_path)
     cat, dog, cow = (extraction(number) for number in range(3))
-    write_shard(folder / "a.parquet", {"cat": cat, "dog": dog})
-    write_shard(folder / "b.parquet", {"dog": dog, "cow": cow})
+    write_shard(folder / named("a"), {"cat": cat, "dog": dog})
+    write_shard(folder / named("b"), {"dog": dog, "cow": cow})
     assert names(tmp_path) == ["cat", "dog", "cow"]
 
 
 def test_shards_may_be_joined_while_they_are_read(tmp_path: Path) -> None:
     folder = a_parquet_run(tmp_path)
-    made = {name: extraction(number) for number, name in enumerate(("cat", "cow", "dog"))}
+    made = {name: extraction(number) for number, name in enumerate(("ant", "bee", "cat"))}
     for name, one in made.items():
-        write_shard(folder / f"{name}.parquet", {name: one})
+        write_shard(folder / named(name[0]), {name: one})
     videos = rayclip.load_features(tmp_path)
-    assert next(videos).video == "cat"
-    write_shard(folder / "joined.parquet", made)
+    assert next(videos).video == "ant"
+    write_shard(folder / named("joined", 3), made)
     for name in made:
-        (folder / f"{name}.parquet").unlink()
-    assert [video.video for video in videos] == ["cow", "dog"]
+        (folder / named(name[0])).unlink()
+    assert [video.video for video in videos] == ["bee", "cat"]
 
 
 def test_of_a_shard_one_row_group_is_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = a_parquet_run(tmp_path)
-    write_shard(folder / "a.parquet", {str(n): extraction(n) for n in range(6)}, rows_of_a_group=2)
+    write_shard(folder / named("a"), {str(n): extraction(n) for n in range(6)}, rows_of_a_group=2)
     read: list[int] = []
     read_row_group = pq.ParquetFile.read_row_group
 
@@ -141,7 +146,7 @@ def test_of_a_shard_one_row_group_is_in_memory(
 def test_the_arrays_are_ones_own(tmp_path: Path) -> None:
     a_run(tmp_path / "npy").commit("cat", extraction(1))
     a_run(tmp_path / "pkl", pickled=True).commit("cat", extraction(1))
-    write_shard(a_parquet_run(tmp_path / "parquet") / "a.parquet", {"cat": extraction(1)})
+    write_shard(a_parquet_run(tmp_path / "parquet") / named("a"), {"cat": extraction(1)})
     for output in ("npy", "pkl", "parquet"):
         (video,) = rayclip.load_features(tmp_path / output)
         video.clip[:] = 0
@@ -204,20 +209,20 @@ def test_a_damaged_file_is_an_error_that_names_it_and_what_to_do(tmp_path: Path)
 
 @pytest.mark.parametrize("kept", [0, 3, 200, 0.6, 0.99])
 def test_a_damaged_shard_is_an_error_that_names_it(kept: float, tmp_path: Path) -> None:
-    shard = a_parquet_run(tmp_path) / "a.parquet"
+    shard = a_parquet_run(tmp_path) / named("a")
     write_shard(shard, {"cat": extraction(1, 40)})
     content = shard.read_bytes()
     shard.write_bytes(content[: int(kept if kept >= 1 else kept * len(content))])
-    with pytest.raises(rayclip.RayclipError, match=r"demo/a\.parquet cannot be loaded: "):
+    with pytest.raises(rayclip.RayclipError, match=r"demo/a{16}-.*-1\.parquet cannot be loaded: "):
         list(rayclip.load_features(tmp_path))
 
 
 def test_a_table_of_something_else_is_an_error_that_names_its_columns(tmp_path: Path) -> None:
     folder = a_parquet_run(tmp_path)
-    pq.write_table(pa.table({"video": ["cat"]}), folder / "a.parquet")
+    pq.write_table(pa.table({"video": ["cat"]}), folder / named("a"))
     with pytest.raises(rayclip.RayclipError, match="its columns are not video, clip, timest"):
         list(rayclip.load_features(tmp_path))
-    write_shard(folder / "a.parquet", {"cat": extraction(1, dtype="float16")}, "float16")
+    write_shard(folder / named("a"), {"cat": extraction(1, dtype="float16")}, "float16")
     with pytest.raises(rayclip.RayclipError, match="of 4 float"):
         list(rayclip.load_features(tmp_path))
 
