@@ -21,7 +21,10 @@ PAUSE_S = 0.2
 
 @contextmanager
 def reaped(folder: str) -> Iterator[None]:
-    """Make sure that a folder, and processes that name it, outlive neither the block nor us."""
+    """Make sure that a folder, and processes of Ray that name it, outlive neither the block nor us.
+
+    However the block ends: an agent that Ray leaves behind has nothing to do without its raylet.
+    """
     reaper = subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, folder],
         stdin=subprocess.PIPE,
