@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -18,6 +20,7 @@ from rayclip.watchdog import LIBAV
 MAX_PIXELS = 8192 * 8192
 MAX_PIXELS_TO_LOOK_AT = 2 * MAX_PIXELS  # libav may decode one picture to learn its size
 ATTACHED_PICTURE = 0x400  # libavformat's AV_DISPOSITION_ATTACHED_PIC
+FARTHEST_S = 30 * 3600  # a packet's times that are farther from the last are damage, as in ffmpeg
 DEFAULT_BONUS = 5_000_000  # what ffmpeg's choice of stream adds for AV_DISPOSITION_DEFAULT
 
 
@@ -57,10 +60,15 @@ def open_stream(
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
     """The packets of a stream from where the container is, to where it cannot be read further.
 
+    Times that jump farther than :data:`FARTHEST_S` are taken away, so that one wrong bit does not
+    have a frame repeated for years.
+
     Raises:
         VideoError: the source could not be read (stage ``read``).
     """
     packets = container.demux(stream)
+    farthest = FARTHEST_S / stream.time_base if stream.time_base else math.inf
+    last = None
     while True:
         try:
             with LIBAV:
@@ -70,7 +78,22 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Vid
         if packet is None or (packet.dts is None and not packet.size):
             return
         if packet.size:  # given to the decoder, an empty packet would mean the end
+            _drop_absurd_times(packet, last, farthest)
+            if packet.dts is not None or packet.pts is not None:
+                last = packet.pts if packet.dts is None else packet.dts
             yield packet
+
+
+def _drop_absurd_times(packet: VideoPacket, last: int | None, farthest: Fraction | float) -> None:
+    """Take from a packet the times that are too far from the last, and too long a duration."""
+    if packet.duration is not None and packet.duration > farthest:
+        packet.duration = 0
+    if last is None:
+        return
+    if packet.dts is not None and abs(packet.dts - last) > farthest:
+        packet.dts = None
+    if packet.pts is not None and abs(packet.pts - last) > farthest:
+        packet.pts = None
 
 
 def video_stream(container: InputContainer) -> VideoStream:

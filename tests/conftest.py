@@ -1,6 +1,5 @@
 """What several test files share."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import fsspec
 import pytest
 from heads import ray_head
 from makers import SHARED_DATA
+from svt_av1 import usual_priority
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +37,5 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _usual_priority() -> Iterator[None]:
-    """SVT-AV1 gives a process of root's real-time priority, in which torch's threads starve others
-    and one another."""
     yield
-    if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    usual_priority()

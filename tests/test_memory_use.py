@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import av
 import pytest
+from long_video import repeated
 from makers import numbered_frames, textured_frames, write_video
 
 MANY, WARM_UP = 1000, 250
@@ -117,22 +117,3 @@ def test_a_long_video_takes_the_memory_of_its_window(tmp_path: Path) -> None:
     squares_kb = frames * 64 * 64 * 3 // 1024
     assert squares_kb > 70 * 1024  # were they kept, ...
     assert kb < 32 * 1024
-
-
-def repeated(video: Path, to: Path, times: int) -> Path:
-    """A copy in which all packets come again and again, later each time."""
-    with av.open(str(video)) as once, av.open(str(to), "w") as output:
-        source = once.streams.video[0]
-        stream = output.add_stream_from_template(source)
-        assert source.duration is not None
-        for time in range(times):
-            once.seek(0)
-            for packet in once.demux(source):
-                if packet.size:
-                    assert packet.pts is not None
-                    assert packet.dts is not None
-                    packet.pts += time * source.duration
-                    packet.dts += time * source.duration
-                    packet.stream = stream
-                    output.mux_one(packet)
-    return to

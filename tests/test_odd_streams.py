@@ -12,7 +12,7 @@ from typing import Any
 import av
 import pytest
 from h264_fields import write_fields
-from makers import textured_frames, write_video
+from makers import number_of, numbered_frames, textured_frames, write_video
 from test_planning import given, md5_of, plainly, remuxed
 
 from rayclip.errors import BadVideo
@@ -263,3 +263,26 @@ def test_containers_whose_times_are_guessed_are_not_divided_or_rightly(
                 md5 = md5_of(shown.frame.to_ndarray(format="rgb24"))
                 found += [(ms, md5) for ms in shown.timestamps_ms]
     assert found == [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "mpeg4"), ("a.flv", "flv"), ("a.mkv", "h264")]
+)
+@pytest.mark.parametrize("hours", [29, 31])
+def test_times_that_jump_by_more_than_30_hours_are_damage(
+    name: str, codec: str, hours: int, tmp_path: Path
+) -> None:
+    """As to ffmpeg. A wrong bit of an flv file was seen to have a frame shown for 45 days."""
+    jump_ms = hours * 3_600_000
+    times_ms = [0, 100, 200, 300, *(jump_ms + 100 * place for place in range(4))]
+    options = {"x264-params": "bframes=0"} if codec == "h264" else {}
+    video = write_video(
+        tmp_path / name, numbered_frames(8), fps=10, codec=codec, times_ms=times_ms, options=options
+    )
+    shown = [(round(ms), number_of(rgb)) for ms, rgb in iter_frames(video, Fraction(1, 3600))]
+    if hours < 30:
+        assert shown == [(3_600_000 * hour, 3) for hour in range(hours)]
+    else:
+        assert shown == [(0, 0)]
+        counted_on = [(round(ms), number_of(rgb)) for ms, rgb in iter_frames(video, 10)]
+        assert counted_on == [(100 * number, number) for number in range(8)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from rayclip.errors import RunStopped, VideoError
 from rayclip.rows import Extraction
-from rayclip.spool import FeatureSpool
+from rayclip.spool import SLICE, FeatureSpool
 
 
 class Pending(Protocol):
@@ -55,8 +56,18 @@ class Chunk:
             reason = f"the encoder failed: {error}"
             self.opened.fail(VideoError("encode", "encoder_failed", reason))
         else:
-            self.opened.add(np.repeat(features, self.repeats, axis=0))
+            for rows in repeated(features, self.repeats):
+                self.opened.add(rows)
         self.pending = None
+
+
+def repeated(features: NDArray[np.float32], repeats: list[int]) -> Iterator[NDArray[np.float32]]:
+    """Each row so many times, in blocks of about :data:`SLICE` bytes: a frame may be shown for
+    hours."""
+    rows = np.repeat(np.arange(len(features), dtype=np.int32), repeats)
+    step = max(1, SLICE // features[:1].nbytes)
+    for first in range(0, len(rows), step):
+        yield features[rows[first : first + step]]
 
 
 class OpenVideo:

@@ -1,0 +1,87 @@
+"""The memory of every process of a run on one long video, at native rate.
+
+    python scripts/measure_memory.py                            # three hours, the demo model
+    python scripts/measure_memory.py --model ViT-B/32 --fake-encoder 200
+
+A video of a minute is drawn, and its packets repeated. A fake encoder has its model in memory, and
+sleeps so many microseconds for each frame in place of computing: on a few CPUs a large model would
+need days.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import shapes
+import typer
+from bench_encode import Model, model_named
+from bench_pipeline import STAND_INS
+from long_video import repeated
+from peak_memory import MemoryWatch, Peak, report
+
+FPS = 25
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(help=__doc__)
+def measure(
+    hours: Annotated[float, typer.Option(min=1 / 60, help="Of the video.")] = 3.0,
+    model: Annotated[str, typer.Option(help="demo, ViT-B/32 or ViT-L/14.")] = "demo",
+    width: Annotated[int, typer.Option(help="Of the video; it is 4:3.")] = 320,
+    fake_encoder: Annotated[
+        float | None, typer.Option(help="Microseconds a frame, in place of computing.")
+    ] = None,
+) -> None:
+    with TemporaryDirectory(prefix="rayclip-memory-") as folder:
+        work = Path(folder)
+        video = _long_video(work, hours, width)
+        typer.echo(f"{hours:g} h, {video.stat().st_size / 2**20:.0f} MB of video", err=True)
+        started = time.monotonic()
+        said, peaks = _run(video, model_named(model, work), fake_encoder, work / "output")
+        seconds = time.monotonic() - started
+    typer.echo(f"{said}\n{hours:g} h at {FPS} fps, {model}, {seconds:.0f} s\n\n{report(peaks)}")
+
+
+def _long_video(work: Path, hours: float, width: int) -> Path:
+    minute = work / "minute.mp4"
+    scenes = [(colour, shape) for colour in shapes.COLOURS for shape in shapes.SHAPES][:30]
+    size = {"width": width, "height": width * 3 // 4}
+    shapes.write_video(minute, scenes, fps=FPS, seconds_per_scene=2.0, **size)
+    return repeated(minute, work / "long.mp4", round(hours * 60))
+
+
+def _run(
+    video: Path, model: Model, fake_microseconds: float | None, output: Path
+) -> tuple[str, list[Peak]]:
+    """What the command said last, and the memory of its processes."""
+    words = [sys.executable, "-m", "rayclip", "extract", str(video)]
+    words += ["--model-name", model.model_name, "--on-extraction", "save_numpy"]
+    words += ["--output-path", str(output)]
+    if model.weights is not None:
+        words += ["--weights", model.weights]
+    environment = dict(os.environ)
+    if fake_microseconds is not None:
+        environment["RAYCLIP_BENCH_FAKE_MICROSECONDS"] = str(fake_microseconds)
+        paths = [str(STAND_INS), os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    with (
+        subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as command,
+        MemoryWatch(command.pid) as watch,
+    ):
+        _, stderr = command.communicate()
+    lines = stderr.strip().splitlines() or ["it said nothing"]
+    if command.returncode:
+        typer.echo(f"The run ended with {command.returncode}: {lines[-1]}", err=True)
+        raise typer.Exit(1)
+    return lines[-1], watch.peaks
+
+
+if __name__ == "__main__":
+    app()
