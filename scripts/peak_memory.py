@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -80,7 +81,7 @@ def _name(process: psutil.Process) -> str:
     """What a process says that it does, without arguments and folders."""
     words = process.cmdline() or [process.name()]
     first = words[0] if words[0].startswith("ray::") else process.name()
-    return first.split()[0].partition("(")[0]
+    return re.split("[(. ]", first)[0]
 
 
 def _high_water_mark(pid: int) -> int:
