@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-from rayclip.errors import UsageError
+from rayclip.errors import RunStopped, UsageError
 from rayclip.joining import knock, why_not_joined
 from rayclip.reaper import reaped
 
@@ -37,6 +37,7 @@ def ray_session(address: str | None, device: str | None, verbose: bool) -> Itera
 
     Raises:
         UsageError: no Ray answers at the address, or a private one cannot be kept private.
+        RunStopped: a private one does not start.
     """
     connected = _is_connected()
     address = address or (None if connected else os.environ.get("RAY_ADDRESS"))
@@ -110,17 +111,29 @@ def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
             import ray
 
             _is_on_loopback = True
-            with _our_signal_handlers():
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    _temp_dir=folder,
-                    **_quiet_options(verbose),
-                )
+            try:
+                with _our_signal_handlers():
+                    ray.init(
+                        address="local",
+                        include_dashboard=False,
+                        _temp_dir=folder,
+                        **_quiet_options(verbose),
+                    )
+            except Exception as error:  # Ray's own are of no class in particular
+                ray.shutdown()  # it may be half started
+                raise RunStopped(_why_none_started(error)) from error
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _why_none_started(error: Exception) -> str:
+    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return (
+        f"No private Ray could start here: {said}. If this machine is very busy or short of "
+        "memory, give the same command again when it is not; --address none needs no Ray."
+    )
 
 
 def _quiet_options(verbose: bool) -> dict[str, Any]:

@@ -1,0 +1,45 @@
+"""A private Ray that does not start is said in a sentence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from commands import ON_LOOPBACK
+from makers import numbered_frames, write_video
+
+UNWILLING = """
+import sys
+import ray
+
+def init(*_, _temp_dir, **__):
+    print(_temp_dir, file=sys.stderr)
+    raise Exception("The current node timed out during startup. The GCS may be\\noverloaded.")
+
+ray.init = init
+from rayclip.cli import main
+main()
+"""
+
+
+def test_a_private_ray_that_does_not_start_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
+    """As on a machine that is so busy that Ray waits for its own processes in vain."""
+    video = write_video(tmp_path / "a.mp4", numbered_frames(3))
+    words = ["extract", str(video), "--model-name", "demo", "--output-path", str(tmp_path / "out")]
+    ended = subprocess.run(
+        [sys.executable, "-c", UNWILLING, *words],
+        env={**os.environ, **ON_LOOPBACK},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 3, ended.stderr
+    assert ended.stderr.splitlines()[-1] == (
+        "rayclip: No private Ray could start here: The current node timed out during startup. The "
+        "GCS may be overloaded. If this machine is very busy or short of memory, give the same "
+        "command again when it is not; --address none needs no Ray."
+    )
+    assert "Traceback" not in ended.stderr
+    (folder,) = [line for line in ended.stderr.splitlines() if line.startswith("/tmp/rayclip-")]
+    assert not Path(folder).exists()
