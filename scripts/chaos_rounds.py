@@ -18,7 +18,7 @@ from chaos_cluster import DECODER, ENCODER, ThreeNodes
 
 DRIVER, LONE_DRIVER = "driver", "lone-driver"
 DRIVERS = (DRIVER, LONE_DRIVER)
-PATIENCE_S = 240.0  # with one command, which takes some ten seconds when nothing happens
+PATIENCE_S = 240.0  # with a command that finishes no video; ten seconds are usual for all of them
 LOOK_S = 0.05
 
 
@@ -49,8 +49,9 @@ class Outcome:
 class Command:
     """A run of rayclip in a process of its own."""
 
-    def __init__(self, words: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-        self._log = log
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str], output: Path) -> None:
+        self._output = output
+        log = _log(output)
         with log.open("a") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "rayclip", *words],
@@ -77,12 +78,17 @@ class Command:
         """Wait for its end.
 
         Raises:
-            Hung: it does not come.
+            Hung: it does not come, and no video is finished any more.
         """
-        try:
-            return self._process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            raise Hung(f"the command did not end in {PATIENCE_S:.0f} s") from None
+        done, since = -1, time.monotonic()
+        while (status := self._process.poll()) is None:
+            now = len(finished(self._output).written_ns)
+            if now != done:
+                done, since = now, time.monotonic()
+            if time.monotonic() - since > PATIENCE_S:
+                raise Hung(f"the command finished nothing for {PATIENCE_S:.0f} s")
+            time.sleep(LOOK_S)
+        return status
 
 
 @dataclass(frozen=True)
@@ -122,9 +128,9 @@ def _start(videos: Sequence[Path], cluster: ThreeNodes | None, output: Path) -> 
     words = ["extract", *map(str, videos), "--model-name", "demo", "--device", "cpu"]
     words += ["--on-extraction", "save_numpy", "--output-path", str(output)]
     if cluster is None:
-        return Command([*words, "--address", "none"], {}, _log(output))
+        return Command([*words, "--address", "none"], {}, output)
     words += ["--encoders", "2", "--address", cluster.address]
-    return Command(words, cluster.environment, _log(output))
+    return Command(words, cluster.environment, output)
 
 
 def _log(output: Path) -> Path:
