@@ -20,7 +20,7 @@ def ray_head(folder: Path, env: Mapping[str, str] | None = None) -> Iterator[str
     """Start a Ray of four CPUs, and give its address.
 
     Args:
-        folder: for its log.
+        folder: for its log, and where what its workers write under relative names goes.
         env: variables for its processes; without any, it asks for no token.
     """
     with socket.socket() as free:
@@ -35,6 +35,7 @@ def ray_head(folder: Path, env: Mapping[str, str] | None = None) -> Iterator[str
     head = subprocess.Popen(
         [Path(sys.executable).with_name("ray"), *start.split()],
         env={**environment, **(env or {})},
+        cwd=folder,
         stdout=(folder / "log").open("w"),
         stderr=subprocess.STDOUT,
     )
