@@ -15,11 +15,11 @@ from rayclip.done import name_hash
 from rayclip.faults import passes, reason
 from rayclip.patience import persistently
 from rayclip.recorded import Recorded
+from rayclip.shard_names import ADDED, SHARD, VIDEO
 from rayclip.stored_arrays import Damaged
 from rayclip.video_files import DamagedFile
 
-SUFFIX = ".parquet"
-COLUMNS = ["video", "clip", "timestamps_ms", "fps"]
+COLUMNS = [VIDEO, *ADDED]
 
 Row = tuple[str, NDArray[Any], NDArray[np.float64], float]
 
@@ -56,7 +56,8 @@ def _shards(recorded: Recorded) -> set[str]:
     fs, root = recorded.folder.where()
     fs.invalidate_cache(root)
     paths = persistently(partial(fs.ls, root, detail=False), passes)
-    return {path.rpartition("/")[2] for path in paths if path.endswith(SUFFIX)}
+    names = {path.rpartition("/")[2] for path in paths}
+    return {name for name in names if SHARD.fullmatch(name)}
 
 
 def _rows_of(recorded: Recorded, file: str) -> Iterator[Row]:

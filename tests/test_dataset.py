@@ -45,7 +45,8 @@ rows = [{"film": content(f"{videos}/{name}.mp4"), "name": name} for name in ("ab
 whole = ray.data.from_items([*rows, {"film": b"no video", "name": "bad"}])
 encoded = rayclip.encode(whole, bytes_column="film", extraction_fps=5, **common)
 sampled = encoded.drop_columns(["film"]).random_sample(1.0).materialize()
-sampled.map(lambda row: row).write_parquet(output + "-bytes")
+same = sampled.map_batches(lambda table: table, batch_format="pyarrow")
+same.write_parquet(output + "-bytes")
 
 urls = ray.data.from_items([{"path": f"file://{videos}/ab.mp4"}])
 urls = rayclip.encode(urls, extraction_fps=5, **common)
