@@ -25,6 +25,8 @@ def extract(
     video_paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     *,
     file_with_video_paths: str | None = None,
+    path_column: str = "path",
+    limit: int | None = None,
     model_name: str = "ViT-B/32",
     weights: str | os.PathLike[str] | None = None,
     batch_size: int | None = None,
@@ -52,9 +54,13 @@ def extract(
     """Extract the CLIP features of videos.
 
     Args:
-        video_paths: one video or several, as local paths or fsspec URLs.
-        file_with_video_paths: a list: text with one video per line, or a parquet table with a
-            column ``path``.
+        video_paths: one video, folder of videos or pattern such as ``videos/**/*.mp4``, or several,
+            as local paths or fsspec URLs. Folders and patterns give their videos sorted.
+        file_with_video_paths: a list: text with one video per line, or a csv, tsv, jsonl or
+            parquet table, by its suffix. What it lists is never taken for a folder or a pattern.
+        path_column: the table's column, or key, of paths or URLs.
+        limit: only so many inputs, the first ones. The summary's ``estimate`` tells what all of
+            them would take; the inputs are read once more to count them.
         model_name: a name of OpenAI's ``clip.available_models()``, ``custom`` or ``demo``.
         weights: the checkpoint of ``model_name="custom"``.
         batch_size: frames per forward pass; None lets the device decide.
@@ -98,6 +104,8 @@ def extract(
     settings = Settings(
         video_paths=tuple(os.fspath(path) for path in paths),  # type: ignore[union-attr, arg-type]
         file_with_video_paths=file_with_video_paths,
+        path_column=path_column,
+        limit=limit,
         model_name=model_name,
         weights=None if weights is None else os.fspath(weights),
         batch_size=batch_size,

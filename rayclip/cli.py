@@ -66,12 +66,22 @@ class Words(TyperCommand):
 
 @app.command(cls=Words)
 def extract(
-    video_paths: Annotated[list[str] | None, typer.Argument(help="Videos: paths or URLs.")] = None,
+    video_paths: Annotated[
+        list[str] | None,
+        typer.Argument(help="Videos, folders of them or patterns ('a/**/*.mp4'): paths or URLs."),
+    ] = None,
     file_with_video_paths: Annotated[
         str | None,
         _option(
-            "file_with_video_paths", "A list: text, one per line, or parquet with column path."
+            "file_with_video_paths",
+            "A list: text, one per line (-: standard input), or .csv, .tsv, .jsonl, .parquet.",
         ),
+    ] = None,
+    path_column: Annotated[
+        str, _option("path_column", "Such a table's column of paths, or key in .jsonl.")
+    ] = "path",
+    limit: Annotated[
+        int | None, _option("limit", "Only the first so many inputs; says how long all would take.")
     ] = None,
     model_name: Annotated[
         str, _option("model_name", "A name of clip.available_models(), custom or demo.")
@@ -163,6 +173,8 @@ def extract(
         settings = Settings(
             video_paths=tuple(video_paths or ()),
             file_with_video_paths=file_with_video_paths,
+            path_column=path_column,
+            limit=limit,
             model_name=model_name,
             weights=weights,
             batch_size=batch_size,

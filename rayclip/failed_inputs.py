@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 from rayclip.errors import RunStopped, UsageError
-from rayclip.inputs import fits_a_line
+from rayclip.lists import fits_a_line
 from rayclip.recorded import model_folders, open_recorded
 
 

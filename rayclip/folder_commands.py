@@ -24,7 +24,7 @@ StorageOptions = Annotated[
 def status(
     output: Output,
     video_paths: Annotated[
-        list[str] | None, typer.Argument(help="Videos of the run, to tell how many are left.")
+        list[str] | None, typer.Argument(help="Inputs of the run, to tell how many are left.")
     ] = None,
     file_with_video_paths: Annotated[
         str | None,
@@ -32,6 +32,9 @@ def status(
             *names_of("file_with_video_paths"), help="The run's list, to tell how many are left."
         ),
     ] = None,
+    path_column: Annotated[
+        str, typer.Option(*names_of("path_column"), help="That list's column of paths.")
+    ] = "path",
     verify: Annotated[
         bool, typer.Option("--verify", help="Open every file and name those that are damaged.")
     ] = False,
@@ -48,6 +51,7 @@ def status(
     settings = Settings(
         video_paths=tuple(video_paths or ()),
         file_with_video_paths=file_with_video_paths,
+        path_column=path_column,
         storage_options=storage_options_of(storage_options),
     )
     has_list = bool(video_paths) or file_with_video_paths is not None

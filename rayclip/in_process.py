@@ -16,9 +16,10 @@ from rayclip.devices import device_here
 from rayclip.machine import Machine
 from rayclip.models import ModelSpec
 from rayclip.progress import Counts
-from rayclip.results import Tally, VideoResult, from_video_table, video_tables
+from rayclip.results import Tally, VideoResult
 from rayclip.selection import Selection
 from rayclip.settings import Settings
+from rayclip.video_rows import from_video_table
 from rayclip.zeroshot import prompts
 
 GROUP = 1024  # videos that are taken together: at the end of each, encoders run dry for a moment
@@ -55,7 +56,7 @@ def in_process(
 
 
 def _results(extractor: VideoExtractor, videos: Selection) -> Iterator[VideoResult]:
-    for table in video_tables(videos):
+    for table in videos.blocks():
         for start in range(0, table.num_rows, GROUP):
             yield from extractor.run(*from_video_table(table.slice(start, GROUP)))
 

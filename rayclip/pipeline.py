@@ -21,9 +21,10 @@ from rayclip.machine import Machine
 from rayclip.models import ModelSpec
 from rayclip.precision import CPU_BATCH_SIZE
 from rayclip.progress import Counts
-from rayclip.results import VideoResult, from_table, from_video_table, to_table, video_tables
+from rayclip.results import VideoResult, from_table, to_table
 from rayclip.selection import Selection
 from rayclip.settings import Settings
+from rayclip.video_rows import from_video_table
 from rayclip.zeroshot import prompts
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _blocks(videos: Selection) -> list[Any]:
     """Put the list into Ray's object store, block by block; the driver keeps none of it."""
     import ray
 
-    return [ray.put(table) for table in video_tables(videos)]
+    return [ray.put(block) for block in videos.blocks()]
 
 
 def extract_group(

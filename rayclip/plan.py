@@ -127,7 +127,7 @@ def refuse_shared_names(inputs: Inputs, name_of: Callable[[str], str]) -> None:
 
 def _look_at(inputs: Inputs, name_of: Callable[[str], str]) -> Named:
     seen = Named()
-    for block in in_blocks(inputs()):
+    for block in in_blocks(inputs.names()):
         seen.add(block)
         seen.names.extend(name_hash(name_of(video)) for video in block)
         seen.texts.extend(map(hash, block))
@@ -156,7 +156,7 @@ def _first_of_each(seen: Named, inputs: Inputs, name_of: Callable[[str], str]) -
 
 def _refuse(shared: set[int], inputs: Inputs, name_of: Callable[[str], str]) -> None:
     first: dict[int, str] = {}
-    for video in inputs():
+    for video in inputs.names():
         name = name_hash(name_of(video))
         if name in shared and first.setdefault(name, video) != video:
             raise UsageError(

@@ -132,6 +132,19 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def about(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3 h 20 min`` or ``5 days 3 h``."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} days {hours % 24} h"
+
+
 def encoder_lines(work: Sequence[BatchStats], each: bool) -> list[str]:
     """How full the encoders were, and which side of a run would gain from more machines.
 
@@ -168,6 +181,11 @@ def summary_lines(summary: Summary) -> list[str]:
     ]
     if summary.output_path is not None:
         lines.append(f"features: {summary.output_path}")
+    if summary.estimate is not None:
+        lines.append(
+            f"all {summary.estimate.videos:,} videos would take about "
+            f"{about(summary.estimate.seconds)} at this rate"
+        )
     if summary.failed:
         lines.append("failed:")
         named = len(summary.failed) if summary.output_path is None else NAMED_FAILURES

@@ -26,6 +26,20 @@ COMMON_CACHES = ("readahead", "bytes")  # fsspec's own choices, which lose the b
 # Their files say what else is opened, and until fsspec 2026.3 at least, what code is run.
 INDIRECT = ("reference",)
 
+PACKAGES = {
+    "http": "'rayclip[http]'",
+    "https": "'rayclip[http]'",
+    "s3": "'rayclip[s3]'",
+    "s3a": "'rayclip[s3]'",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+    "adl": "adlfs",
+}
+"""What pip has to install for URLs that fsspec cannot serve by itself."""
+
 CONNECT_TIMEOUT_S = 30.0
 SILENCE_TIMEOUT_S = 60.0
 
@@ -40,8 +54,11 @@ def file_system(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]
         ValueError, ImportError: there is no storage for such URLs.
     """
     options = dict(storage_options)
+    for part in url.split("::"):
+        if "://" in part:
+            refuse_unknown(part.partition("://")[0])
     if _is_http(url):
-        import aiohttp  # what fsspec's http needs
+        import aiohttp
 
         # aiohttp's own is five minutes for a whole answer, however much of it has come
         timeout = aiohttp.ClientTimeout(
@@ -54,6 +71,22 @@ def file_system(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]
         options["config_kwargs"] = {**once, **options.get("config_kwargs", {})}
     found: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
     return found
+
+
+def refuse_unknown(protocol: str) -> None:
+    """Make sure that there is a storage for URLs of a protocol, without asking it anything.
+
+    Raises:
+        ValueError: there is none.
+        ImportError: its package is missing; the sentence says which.
+    """
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        if (package := PACKAGES.get(protocol)) is None:
+            raise  # fsspec's own sentence names what it knows
+        sentence = f"{protocol}:// needs a package that is missing: pip install {package}"
+        raise ImportError(sentence) from error
 
 
 @contextmanager
@@ -142,6 +175,7 @@ def _open_http(fs: Any, path: str) -> Any:
     try:
         file.seek(file.size - 1)
         file.read(1)
+        file.seek(0)
     except ValueError:  # the server answers with the whole file
         file.close()
         return fs.open(path, "rb", block_size=0)

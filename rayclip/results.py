@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from rayclip.errors import Stage, VideoError
 from rayclip.rows import Extraction
-from rayclip.selection import Selection
 from rayclip.shard_names import VIDEO
 from rayclip.shard_tables import features_array
+from rayclip.video_rows import video_column
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,20 @@ class VideoResult:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """What all inputs would take, after a run that was limited to the first of them.
+
+    Attributes:
+        videos: how many there are.
+        seconds: wall time at the rate of this run from its first forward pass on; its start, and
+            videos that were done before or failed, do not count.
+    """
+
+    videos: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a run did.
 
@@ -72,6 +86,7 @@ class Summary:
         frames: features made by this run.
         seconds: wall time.
         output_path: folder of the features; None where they were printed.
+        estimate: for all inputs, where a limit left some out; None where nothing was extracted.
     """
 
     done: int = 0
@@ -80,6 +95,7 @@ class Summary:
     frames: int = 0
     seconds: float = 0.0
     output_path: str | None = None
+    estimate: Estimate | None = None
 
 
 class Tally:
@@ -104,7 +120,11 @@ class Tally:
         """Note what the machine says is done: of a run that ends early, not all results come."""
         self._heard = done, frames
 
-    def summary(self, seconds: float) -> Summary:
+    def estimate(self, videos: int, seconds: float) -> Estimate | None:
+        """For so many videos, if those that are done took so long."""
+        return Estimate(videos, videos * seconds / self.done) if self.done and seconds else None
+
+    def summary(self, seconds: float, estimate: Estimate | None = None) -> Summary:
         done, frames = max((self.done, self.frames), self._heard)
         return Summary(
             done,
@@ -113,6 +133,7 @@ class Tally:
             frames,
             seconds,
             self._output_path,
+            estimate,
         )
 
 
@@ -120,7 +141,7 @@ def result_schema(dim: int) -> pa.Schema:
     """The row of one video; the arrays are null where it failed or where files were written."""
     return pa.schema(
         [
-            ("video", pa.binary()),  # file names need not be UTF-8
+            (VIDEO, pa.binary()),
             ("clip", pa.list_(pa.list_(pa.float32(), dim))),
             ("timestamps_ms", pa.list_(pa.float64())),
             ("fps", pa.float64()),
@@ -131,24 +152,6 @@ def result_schema(dim: int) -> pa.Schema:
             ("attempts", pa.int64()),
         ]
     )
-
-
-def video_column(videos: Iterable[str]) -> pa.Array:
-    """Names as bytes: those of files need not be UTF-8."""
-    return pa.array([os.fsencode(video) for video in videos], pa.binary())
-
-
-def video_tables(videos: Selection) -> Iterator[pa.Table]:
-    """The list of a run as the rows that its groups are made of, block by block."""
-    for block in videos.blocks():
-        yield pa.table({VIDEO: video_column(block)})
-
-
-def from_video_table(table: pa.Table) -> tuple[list[str], pa.Table | None]:
-    """The videos of such rows, and their other columns, where there are any."""
-    videos = [os.fsdecode(name) for name in table.column(VIDEO).to_pylist()]
-    carried = table.drop_columns([VIDEO])
-    return videos, carried if carried.num_columns else None
 
 
 def to_table(results: Iterable[VideoResult], dim: int) -> pa.Table:
@@ -176,7 +179,7 @@ def from_table(table: pa.Table) -> Iterator[VideoResult]:
     clip = table.column("clip").combine_chunks()
     small = table.drop_columns(["clip"]).to_pylist()
     for row, features in zip(small, clip, strict=True):
-        video = os.fsdecode(row["video"])
+        video = os.fsdecode(row[VIDEO])
         failure = extraction = None
         if row["error"] is not None:
             failure = Failure(video, row["stage"], row["code"], row["error"], row["attempts"])

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
+from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.job import ExtractionJob
 from rayclip.breaker import CircuitBreaker
 from rayclip.errors import UsageError
 from rayclip.failures import FailureLog
 from rayclip.in_process import in_process
-from rayclip.inputs import iter_videos, output_name
+from rayclip.inputs import (
+    carried_columns,
+    iter_all_videos,
+    iter_rows,
+    iter_videos,
+    output_name,
+)
 from rayclip.machine import Machine
 from rayclip.messages import say_to_user
 from rayclip.models import ModelSpec, describe
@@ -25,7 +32,7 @@ from rayclip.recorded import Form, open_folder
 from rayclip.results import Summary, Tally
 from rayclip.run_record import run_record
 from rayclip.sampling import FrameChoice
-from rayclip.selection import Selection, every
+from rayclip.selection import Inputs, Selection, every
 from rayclip.settings import Settings
 from rayclip.storage import model_folder
 
@@ -47,7 +54,11 @@ def run_extraction(
     """
     started = time.monotonic()
     spec = describe(settings.model_name, settings.weights, settings.storage_options)
-    inputs = partial(iter_videos, settings)
+    inputs = Inputs(
+        partial(iter_videos, settings), partial(iter_rows, settings, settings.carries_columns)
+    )
+    if settings.carries_columns:
+        carried_columns(settings)  # to refuse them before anything is begun
     name_of: Callable[[str], str] = partial(output_name, naming=settings.naming)
     if settings.saves:
         url = model_folder(settings.output_path, settings.model_name)
@@ -61,6 +72,7 @@ def run_extraction(
         if settings.keep_tmp_files:
             refuse_shared_names(inputs, name_of)
         plan = Plan(every(inputs))
+    in_all = 0 if settings.limit is None else sum(1 for _ in iter_all_videos(settings))
     job = ExtractionJob(
         n_px=spec.n_px,
         resize=settings.resize,
@@ -83,8 +95,11 @@ def run_extraction(
         failures = FailureLog(folder, lambda video: name_of(video) in done)
     breaker = CircuitBreaker(failures.known if failures else {})
 
-    def end() -> Summary:
-        summary = tally.summary(time.monotonic() - started)
+    def end(work: Sequence[BatchStats] = ()) -> Summary:
+        estimate = None
+        if settings.limit is not None and in_all > settings.limit:
+            estimate = tally.estimate(in_all, max((stats.room_s for stats in work), default=0.0))
+        summary = tally.summary(time.monotonic() - started, estimate)
         say("\n".join(summary_lines(summary)))
         if failures:
             failures.write()
@@ -113,8 +128,9 @@ def run_extraction(
                 tally.heard(counts.done, counts.frames)
             end()  # before the machine is put away, which may fail where Ray is gone
             raise
-        say("\n".join(encoder_lines(machine.work(), settings.verbose)))
-        return end()
+        work = machine.work()
+        say("\n".join(encoder_lines(work, settings.verbose)))
+        return end(work)
 
 
 def _machine(

@@ -5,17 +5,30 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, compress, islice
+from itertools import islice
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayclip.errors import RunStopped, UsageError
+from rayclip.video_rows import in_tables_of, names_in
 
 BLOCK_ROWS = 65_536  # inputs that are held at a time; some 4 MB of them become one block on Ray
 
-Inputs = Callable[[], Iterator[str]]
-"""Gives all inputs of a run in order; each call is one more pass over them."""
+
+@dataclass(frozen=True)
+class Inputs:
+    """All inputs of a run, in order; each call is one more pass over them.
+
+    Attributes:
+        names: gives their names.
+        rows: gives the same as tables of a column ``video`` and whatever is carried beside it. It
+            may go on after the last name.
+    """
+
+    names: Callable[[], Iterator[str]]
+    rows: Callable[[], Iterator[pa.Table]]
 
 
 @dataclass(frozen=True)
@@ -36,10 +49,11 @@ class Selection:
         return int(np.count_nonzero(self.chosen))
 
     def __iter__(self) -> Iterator[str]:
-        return chain.from_iterable(self.blocks())
+        for block in self.blocks():
+            yield from names_in(block)
 
-    def blocks(self) -> Iterator[list[str]]:
-        """What is chosen of each :data:`BLOCK_ROWS` inputs, where anything is.
+    def blocks(self) -> Iterator[pa.Table]:
+        """The rows that are chosen of each :data:`BLOCK_ROWS` inputs, where any are.
 
         Inputs that were added at the end since they were first read are left alone.
 
@@ -48,18 +62,20 @@ class Selection:
         """
         start = 0
         try:
-            blocks = in_blocks(self.inputs())
+            blocks = in_tables_of(self.inputs.rows(), BLOCK_ROWS)
             for check in self.checks:
-                block = next(blocks, [])[: len(self.chosen) - start]
-                if hash(tuple(block)) != check:
+                block = next(blocks, None)
+                if block is not None:
+                    block = block.slice(0, len(self.chosen) - start)
+                if block is None or _check(names_in(block)) != check:
                     raise RunStopped(
                         "The list of videos was changed while it was in use: give the same "
                         "command again; what is done is kept."
                     )
-                chosen = list(compress(block, self.chosen[start : start + len(block)].tolist()))
-                start += len(block)
-                if chosen:
-                    yield chosen
+                chosen = self.chosen[start : start + block.num_rows]
+                start += block.num_rows
+                if chosen.any():
+                    yield block.filter(pa.array(chosen))
         except UsageError as error:  # they could be read before: the command was not wrong
             raise RunStopped(str(error)) from error
 
@@ -79,13 +95,13 @@ class Seen:
     def add(self, block: list[str]) -> None:
         """Note the next block."""
         self.count += len(block)
-        self.checks.append(hash(tuple(block)))
+        self.checks.append(_check(block))
 
 
 def every(inputs: Inputs) -> Selection:
     """All inputs, counted in one pass."""
     seen = Seen()
-    for block in in_blocks(inputs()):
+    for block in in_blocks(inputs.names()):
         seen.add(block)
     return Selection(inputs, np.ones(seen.count, np.bool_), seen.checks)
 
@@ -95,3 +111,7 @@ def in_blocks(videos: Iterable[str]) -> Iterator[list[str]]:
     videos = iter(videos)
     while block := list(islice(videos, BLOCK_ROWS)):
         yield block
+
+
+def _check(block: list[str]) -> int:
+    return hash(tuple(block))

@@ -34,9 +34,12 @@ class Settings:
     """Everything that a run needs to know, validated.
 
     Attributes:
-        video_paths: videos as local paths or fsspec URLs.
-        file_with_video_paths: a list of videos: text with one per line, or a parquet table with a
-            column ``path``.
+        video_paths: videos, folders of them, or patterns such as ``videos/**/*.mp4``, as local
+            paths or fsspec URLs.
+        file_with_video_paths: a list of videos: text with one per line, or a csv, tsv, jsonl or
+            parquet table, by its suffix. What it lists is never taken for a folder or a pattern.
+        path_column: the table's column, or key, of paths or URLs.
+        limit: only so many inputs, the first ones.
         model_name: a name of ``clip.available_models()``, ``custom`` (see ``weights``) or ``demo``.
         weights: the checkpoint of ``model_name="custom"``, as a path or fsspec URL.
         batch_size: frames per forward pass; None lets the device decide.
@@ -72,6 +75,8 @@ class Settings:
 
     video_paths: tuple[str, ...] = ()
     file_with_video_paths: str | None = None
+    path_column: str = "path"
+    limit: int | None = None
     model_name: str = "ViT-B/32"
     weights: str | None = None
     batch_size: int | None = None
@@ -97,11 +102,11 @@ class Settings:
     verbose: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "encoders", "max_attempts", "extraction_total"):
+        for name in ("batch_size", "encoders", "max_attempts", "extraction_total", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}.")
-        for name in ("output_path", "tmp_path", "model_name"):
+        for name in ("output_path", "tmp_path", "model_name", "path_column"):
             if not getattr(self, name).strip():
                 raise UsageError(f"{name} is empty.")
         for name in ("compile", "overwrite", "keep_tmp_files", "show_pred", "verbose"):
@@ -157,6 +162,11 @@ class Settings:
     def saves(self) -> bool:
         """Whether features go to files."""
         return self.on_extraction != "print"
+
+    @property
+    def carries_columns(self) -> bool:
+        """Whether what is saved has the other columns of a table of videos, too."""
+        return self.on_extraction == "save_parquet"
 
 
 def extraction_fps_of(value: str | int | float | Fraction | None) -> Fraction | None:

@@ -204,9 +204,14 @@ def pipeline(
 def lists(
     videos: Annotated[int, typer.Option(min=1, help="Of the list.")] = 1_000_000,
     done: Annotated[int, typer.Option(min=0, help="Of these, how many are done.")] = 100_000,
-    suffix: Annotated[str, typer.Option(help="Of the list: .txt, .csv or .parquet.")] = ".txt",
+    suffix: Annotated[
+        str, typer.Option(help="Of the list: .txt, .csv, .tsv, .jsonl, .parquet.")
+    ] = ".txt",
     real: Annotated[
         bool, typer.Option("--real", help="Write three files for each that is done, and list them.")
+    ] = False,
+    carried: Annotated[
+        bool, typer.Option("--carried", help="Three columns beside the paths, carried along.")
     ] = False,
     results: Annotated[
         int, typer.Option(min=0, help="Videos of a real run on Ray, whose tasks cost nothing.")
@@ -216,7 +221,7 @@ def lists(
     import bench_lists
 
     with _told_errors():
-        job = bench_lists.Lists(videos, done, real, suffix, results)
+        job = bench_lists.Lists(videos, done, real, suffix, carried, results)
         typer.echo(bench_lists.report(job, bench_lists.measured(job)))
 
 

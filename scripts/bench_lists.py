@@ -24,15 +24,17 @@ import numpy as np
 from rayclip.done import FEATURES, FPS, TIMESTAMPS
 from rayclip.errors import RayclipError
 from rayclip.formats import file_format
-from rayclip.inputs import iter_videos, output_name
+from rayclip.inputs import iter_rows, iter_videos, output_name
 from rayclip.listing import StoredFile
 from rayclip.models import describe
 from rayclip.plan import plan_files
-from rayclip.results import VideoResult, video_column
+from rayclip.results import VideoResult
 from rayclip.run import run_extraction
 from rayclip.run_record import run_record
+from rayclip.selection import Inputs
 from rayclip.settings import Settings
 from rayclip.storage import Extraction, OutputFolder, model_folder
+from rayclip.tables import DELIMITERS
 
 STAND_INS = Path(__file__).with_name("bench_stand_ins")
 NPY = file_format("save_numpy", "float32")
@@ -49,6 +51,7 @@ class Lists:
         real: whether that folder is there, with three small files for each; else its listing is
             made up, and costs what is done with each name, but no request.
         suffix: of the list.
+        carried: whether the list, then a table, has three columns more, which are carried along.
         results: videos of a real run on Ray, of one ready frame each; 0 does not start one.
     """
 
@@ -56,6 +59,7 @@ class Lists:
     done: int
     real: bool = False
     suffix: str = ".txt"
+    carried: bool = False
     results: int = 0
 
 
@@ -154,27 +158,42 @@ def _listing(done: int) -> Iterator[StoredFile]:
             yield StoredFile(f"{stem}{kind}.npy", size, 0.0)
 
 
-def _write_list(path: Path, videos: int) -> None:
+def _write_list(path: Path, videos: int, carried: bool) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
+    from pyarrow import csv
 
-    if path.suffix == ".parquet":
-        schema = pa.schema([("path", pa.string())])
-        with pq.ParquetWriter(path, schema) as writer:
-            for start in range(0, videos, 2**20):
-                part = [name_of(n) for n in range(start, min(videos, start + 2**20))]
-                writer.write_table(pa.table({"path": part}, schema=schema))
+    if path.suffix == ".txt":
+        with path.open("w") as file:
+            file.writelines(f"{name_of(number)}\n" for number in range(videos))
         return
-    with path.open("w") as file:
-        if path.suffix in (".csv", ".tsv"):
-            file.write("path\n")
-        file.writelines(f"{name_of(number)}\n" for number in range(videos))
+    writer: Any = None
+    with path.open("wb") as file:
+        for start in range(0, videos, 2**20):
+            numbers = range(start, min(videos, start + 2**20))
+            columns: dict[str, list[Any]] = {"path": [name_of(number) for number in numbers]}
+            if carried:
+                columns["label"] = [number % 700 for number in numbers]
+                columns["split"] = ["train" if number % 10 else "test" for number in numbers]
+                columns["caption"] = [f"a video of class {n % 700}, no. {n}" for n in numbers]
+            table = pa.table(columns)
+            if path.suffix == ".jsonl":
+                file.writelines(json.dumps(row).encode() + b"\n" for row in table.to_pylist())
+                continue
+            if writer is None and path.suffix == ".parquet":
+                writer = pq.ParquetWriter(file, table.schema)
+            elif writer is None:
+                options = csv.WriteOptions(delimiter=DELIMITERS[path.suffix])
+                writer = csv.CSVWriter(file, table.schema, write_options=options)
+            writer.write_table(table)
+        if writer is not None:
+            writer.close()
 
 
 def _measure(job: Lists, folder: Path) -> list[Phase]:
     """What this process is for."""
     listed = folder / f"videos{job.suffix}"
-    _write_list(listed, job.videos)
+    _write_list(listed, job.videos, job.carried)
     settings = Settings(
         file_with_video_paths=str(listed),
         model_name="demo",
@@ -209,10 +228,11 @@ def _measure(job: Lists, folder: Path) -> list[Phase]:
     for _ in output.files():
         pass
     watch.note("the listing alone")
-    plan = plan_files(partial(iter_videos, settings), name, output, record, overwrite=False)
+    inputs = Inputs(partial(iter_videos, settings), partial(iter_rows, settings, job.carried))
+    plan = plan_files(inputs, name, output, record, overwrite=False)
     watch.note("the plan: a pass, and the listing")
-    for block in plan.videos.blocks():
-        video_column(block)
+    for _ in plan.videos.blocks():
+        pass
     watch.note("the second pass, into blocks")
     if job.results:
         _run(settings, job.results, watch)

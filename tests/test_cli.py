@@ -127,6 +127,32 @@ def test_bad_videos_are_lines_in_failures_and_the_good_one_is_done(
     assert {line["stage"] for line in failures.values()} == {"open"}
 
 
+def test_a_folder_a_pattern_and_json_lines_are_extracted(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos" / "deep").mkdir(parents=True)
+    for name in ("a.mp4", "deep/b.mp4", "c.bin"):
+        shutil.copyfile(clip, tmp_path / "videos" / name)
+    shutil.copyfile(clip, tmp_path / "listed.mp4")
+    listed = tmp_path / "videos.jsonl"
+    listed.write_text(json.dumps({"url": str(tmp_path / "listed.mp4"), "label": 1}))
+    words = [tmp_path / "videos", tmp_path / "videos" / "c.*", "--extraction-fps", "1"]
+    ended = save(tmp_path, *words, "--file-with-video-paths", listed, "--path-column", "url")
+    assert ended.status == 0, ended.stderr
+    made = sorted(path.name for path in (tmp_path / "clip/demo").glob("*_clip.npy"))
+    assert made == ["a_clip.npy", "b_clip.npy", "c_clip.npy", "listed_clip.npy"]
+
+
+def test_a_limited_run_tells_what_all_inputs_would_take(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for number in range(3):
+        shutil.copyfile(clip, tmp_path / "videos" / f"{number}.mp4")
+    words = [tmp_path / "videos", "--extraction-fps", "1", "--limit"]
+    for limit, told in (("2", True), ("2", False), ("3", False)):  # the second one skips both
+        ended = save(tmp_path / "output", *words, limit)
+        assert ended.status == 0, ended.stderr
+        assert ("all 3 videos would take about " in ended.stderr) == told
+    assert len(list((tmp_path / "output/clip/demo").glob("*_clip.npy"))) == 3
+
+
 def test_a_failure_that_is_mended_leaves_the_list(clip: Path, tmp_path: Path) -> None:
     late, output = tmp_path / "late.mp4", tmp_path / "output"
     assert save(output, late).status == 1
@@ -145,6 +171,10 @@ def test_a_failure_that_is_mended_leaves_the_list(clip: Path, tmp_path: Path) ->
         (("a.mp4", "--on-extraction", "save_jpeg"), "on_extraction must be one of"),
         (("a.mp4", "--device", "tpu"), "device must be cpu, cuda or cuda:N"),
         (("a.mp4", "--batch-size", "0"), "batch_size must be at least 1"),
+        (("*.mp4",), "No file matches *.mp4"),
+        ((".",), "There are no videos in the folder ."),
+        (("a.mp4", "--limit", "0"), "limit must be at least 1"),
+        (("a.mp4", "--path-column", ""), "path_column is empty"),
         (("a.mp4", "--weights", "w.pt", "--model-name", "demo"), "weights belong to model_name"),
         (("a.mp4", "--model-name", "custom", "--weights", "w.pt"), "do not exist"),
         (("--file-with-video-paths", "no.txt"), "no.txt cannot be read"),

@@ -2,6 +2,7 @@
 
 import io
 import os
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayclip import inputs
+from rayclip import lists
 from rayclip.errors import UsageError
-from rayclip.inputs import absolute, iter_videos, stem
+from rayclip.inputs import absolute, carried_columns, iter_rows, iter_videos, stem
+from rayclip.selection import Inputs, every
 from rayclip.settings import Settings
 
 
@@ -134,16 +136,16 @@ def test_names_in_a_list_need_not_be_utf8(
     listed = text_list(tmp_path, b"\xef\xbb\xbfcaf\xe9.mp4\n\xc3\xbc.mp4\n")
     if way == "standard-input":
         monkeypatch.setattr("sys.stdin", listed.open())
-        inputs._standard_input.cache_clear()
+        lists._standard_input.cache_clear()
     found = videos(list_file=listed if way == "file" else "-")
-    inputs._standard_input.cache_clear()
+    lists._standard_input.cache_clear()
     assert list(map(os.fsencode, found)) == [b"caf\xe9.mp4", "ü.mp4".encode()]
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 def test_a_name_fits_a_line_if_it_is_read_back_as_it_was(video: str) -> None:
-    lines = inputs._lines(inputs._text(io.BytesIO(os.fsencode(f"x\n{video}\n"))))
-    assert (list(lines) == ["x", video]) == inputs.fits_a_line(video)
+    lines = lists.lines_of(lists.decoded(io.BytesIO(os.fsencode(f"x\n{video}\n"))))
+    assert (list(lines) == ["x", video]) == lists.fits_a_line(video)
 
 
 # ---- what is refused ----
@@ -256,3 +258,155 @@ def test_hashes_in_the_keys_of_an_object_store_tell_videos_apart() -> None:
 )
 def test_relative_paths_begin_in_the_folder_of_the_command(video: str, path: str) -> None:
     assert absolute(video, "/here") == path
+
+
+# ---- what is beside the names ----
+
+
+def rows(listed: Path, *video_paths: str) -> list[pa.Table]:
+    settings = Settings(video_paths=video_paths, file_with_video_paths=str(listed))
+    return list(iter_rows(settings, carried=True))
+
+
+def table_list(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def test_the_columns_of_parquet_keep_their_types_and_are_null_for_arguments(tmp_path: Path) -> None:
+    labels = pa.array([1, None], pa.int8())
+    listed = parquet_list(tmp_path, label=labels, path=["a.mp4", "b.mp4"], tags=[["x"], []])
+    table = pa.concat_tables(rows(listed, "first.mp4"))
+    assert table.schema.types == [pa.binary(), pa.int8(), pa.list_(pa.string())]
+    assert table.to_pydict() == {
+        "video": [b"first.mp4", b"a.mp4", b"b.mp4"],
+        "label": [None, 1, None],
+        "tags": [None, ["x"], []],
+    }
+
+
+def test_the_columns_of_csv_are_strings_as_they_are_written(tmp_path: Path) -> None:
+    late = "".join(f"{n}.mp4,{n},\n" for n in range(100_000))  # several blocks of Arrow's
+    content = f"path,label,note\n{late}z.mp4,007,".encode() + b"caf\xe9\n"
+    table = pa.concat_tables(rows(table_list(tmp_path, "videos.csv", content)))
+    assert table.schema.types == [pa.binary(), pa.string(), pa.string()]
+    assert table.slice(99_999).to_pydict() == {
+        "video": [b"99999.mp4", b"z.mp4"],
+        "label": ["99999", "007"],
+        "note": ["", "caf\N{REPLACEMENT CHARACTER}"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "read"),
+    [
+        (["true", "null"], pa.bool_(), [True, None]),
+        (["1", "-2"], pa.int64(), [1, -2]),
+        (["1", "2.5"], pa.float64(), [1.0, 2.5]),
+        (['"a"', "null"], pa.string(), ["a", None]),
+        (['"a"', "1"], pa.string(), ["a", "1"]),
+        (["[1, 2]", '{"a": "ü"}'], pa.string(), ["[1, 2]", '{"a": "ü"}']),
+        (["1", str(2**63)], pa.string(), ["1", str(2**63)]),
+        (["null", "null"], pa.string(), [None, None]),
+        (['"\\ud800"', '"a"'], pa.string(), ["?", "a"]),
+    ],
+)
+def test_the_columns_of_json_lines_have_types_that_fit_the_whole_file(
+    values: list[str], kind: pa.DataType, read: list[object], tmp_path: Path
+) -> None:
+    lines = [f'{{"label": {value}, "path": "{n}.mp4"}}\n' for n, value in enumerate(values)]
+    listed = table_list(tmp_path, "videos.jsonl", "".join([*lines, "\n"]).encode())
+    table = pa.concat_tables(rows(listed))
+    assert table.schema.field("label").type == kind
+    assert table.to_pydict() == {"video": [b"0.mp4", b"1.mp4"], "label": read}
+    assert videos(list_file=listed) == ["0.mp4", "1.mp4"]
+
+
+def test_names_in_json_lines_need_not_be_utf8(tmp_path: Path) -> None:
+    listed = table_list(tmp_path, "videos.jsonl", b'{"path": "caf\\udce9.mp4", "a": 1}\n')
+    assert videos(list_file=listed) == [os.fsdecode(b"caf\xe9.mp4")]
+    assert rows(listed)[1].column("video").to_pylist() == [b"caf\xe9.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b'{"video": "a.mp4"}\n', "no column 'path'; its columns are: video"),
+        (b'{"path": "a.mp4"}\n{"label": 1}\n', "has None as 'path' in line 2: no path"),
+        (b'{"path": "a.mp4"}\n[1]\n', r"Line 2 of .*videos\.jsonl is no JSON object"),
+        (b"a.mp4\n", r"Line 1 of .*videos\.jsonl is no JSON object"),
+        (b'{"path": "\\ud800"}\n', "no path"),
+        (b"", "holds no videos"),
+    ],
+)
+def test_json_lines_that_cannot_be_used_are_refused_in_one_sentence(
+    content: bytes, sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=sentence) as caught:
+        videos(list_file=table_list(tmp_path, "videos.jsonl", content))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_the_column_of_paths_can_have_any_name(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"videos{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.table({"url": ["a.mp4"], "path": ["b"]}), path)
+    elif suffix == ".jsonl":
+        path.write_text('{"url": "a.mp4", "path": "b"}\n')
+    else:
+        delimiter = "," if suffix == ".csv" else "\t"
+        path.write_text(f"path{delimiter}url\nb{delimiter}a.mp4\n")
+    settings = Settings(file_with_video_paths=str(path), path_column="url")
+    assert list(iter_videos(settings)) == ["a.mp4"]
+    table = pa.concat_tables(iter_rows(settings, carried=True))
+    assert table.to_pydict() == {"video": [b"a.mp4"], "path": ["b"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"path,video\na.mp4,b\n", "has a column 'video'"),
+        (b"path,clip\na.mp4,b\n", "has a column 'clip'"),
+        (b"path,a,a\na.mp4,b,c\n", "has a column 'a'"),
+    ],
+)
+def test_columns_that_cannot_be_carried_are_refused(
+    content: bytes, sentence: str, tmp_path: Path
+) -> None:
+    listed = table_list(tmp_path, "videos.csv", content)
+    assert videos(list_file=listed) == ["a.mp4"]
+    with pytest.raises(UsageError, match=sentence):
+        carried_columns(Settings(file_with_video_paths=str(listed)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns"),
+    [
+        ("videos.csv", b"label,path,note\na.mp4,1,\n", ["label", "note"]),
+        ("videos.jsonl", b'{"path": "a.mp4"}\n{"path": "b.mp4", "late": 1}\n', ["late"]),
+        ("videos.txt", b"a.mp4\n", []),
+    ],
+)
+def test_the_columns_of_a_list_are_known_before_a_run(
+    name: str, content: bytes, columns: list[str], tmp_path: Path
+) -> None:
+    listed = table_list(tmp_path, name, content)
+    assert carried_columns(Settings(file_with_video_paths=str(listed))) == columns
+    assert {tuple(table.column_names) for table in rows(listed, "x.mp4")} == {("video", *columns)}
+
+
+def test_a_column_for_a_text_list_is_refused(tmp_path: Path) -> None:
+    listed = text_list(tmp_path, "a.mp4\n")
+    with pytest.raises(UsageError, match="is taken for a text list"):
+        list(iter_videos(Settings(file_with_video_paths=str(listed), path_column="url")))
+
+
+def test_a_limit_gives_the_first_inputs(tmp_path: Path) -> None:
+    listed = str(text_list(tmp_path, "b.mp4\nc.mp4\n"))
+    settings = Settings(video_paths=("a.mp4",), file_with_video_paths=listed, limit=2)
+    assert list(iter_videos(settings)) == ["a.mp4", "b.mp4"]
+    assert list(
+        every(Inputs(partial(iter_videos, settings), partial(iter_rows, settings, True)))
+    ) == ["a.mp4", "b.mp4"]

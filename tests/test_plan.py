@@ -13,16 +13,22 @@ from rayclip.formats import file_format
 from rayclip.inputs import stem
 from rayclip.plan import Plan, begin, plan_files
 from rayclip.run_record import COMPARED
-from rayclip.selection import BLOCK_ROWS, every
+from rayclip.selection import BLOCK_ROWS, Inputs, every
 from rayclip.storage import Extraction, OutputFolder
+from rayclip.video_rows import names_in, tables_of
 
 DIM = 4
 RECORD: dict[str, object] = {**dict.fromkeys(COMPARED, "the same"), "extraction_fps": "5"}
 OTHER_RECORD = RECORD | {"extraction_fps": "1", "model_name": "demo"}
 
 
-def inputs(*videos: str) -> Callable[[], Iterator[str]]:
-    return lambda: iter(videos)
+def inputs(*videos: str) -> Inputs:
+    return given(lambda: iter(videos))
+
+
+def given(names: Callable[[], Iterator[str]]) -> Inputs:
+    """Inputs that have nothing beside their names, each pass anew."""
+    return Inputs(names, lambda: tables_of(names(), 2))
 
 
 def work(plan: Plan) -> tuple[list[str], int, list[str]]:
@@ -200,7 +206,7 @@ def test_overwrite_takes_back_the_files_of_every_format(folder: OutputFolder) ->
 def test_a_plan_holds_no_list_of_all_videos(folder: OutputFolder) -> None:
     count = 200_000
     tracemalloc.start()
-    plan = plan_files(lambda: map(str, range(count)), str, folder, RECORD, overwrite=False)
+    plan = plan_files(given(lambda: map(str, range(count))), str, folder, RECORD, overwrite=False)
     most = tracemalloc.get_traced_memory()[1]
     done = sum(1 for _ in plan.videos)
     kept, most_of_all = tracemalloc.get_traced_memory()
@@ -220,7 +226,7 @@ def test_a_plan_is_one_pass_over_the_inputs_and_its_videos_are_another(
         passes.append(1)
         return iter(["a.mp4", "b.mp4", "b.mp4"])
 
-    plan = plan_files(counted, stem, folder, RECORD, overwrite=False)
+    plan = plan_files(given(counted), stem, folder, RECORD, overwrite=False)
     assert len(passes) == 1
     assert (list(plan.videos), len(passes)) == (["b.mp4"], 2)
 
@@ -233,7 +239,7 @@ def test_names_are_told_apart_across_the_blocks_of_a_list(
     listed = inputs("a.mp4", "b.mp4", "c.mp4", "a.mp4", "d.mp4")
     plan = plan_files(listed, stem, folder, RECORD, overwrite=False)
     assert work(plan) == (["a.mp4", "b.mp4", "d.mp4"], 1, [])
-    assert list(plan.videos.blocks()) == [["a.mp4", "b.mp4"], ["d.mp4"]]
+    assert list(map(names_in, plan.videos.blocks())) == [["a.mp4", "b.mp4"], ["d.mp4"]]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +249,7 @@ def test_names_are_told_apart_across_the_blocks_of_a_list(
 )
 def test_a_list_that_is_changed_between_its_passes_stops_the_run(after: list[str]) -> None:
     now = ["a.mp4", "b.mp4", "c.mp4"]
-    chosen = every(lambda: iter(now))
+    chosen = every(given(lambda: iter(now)))
     now = after
     with pytest.raises(RunStopped, match="was changed while it was in use"):
         list(chosen)
@@ -251,7 +257,7 @@ def test_a_list_that_is_changed_between_its_passes_stops_the_run(after: list[str
 
 def test_videos_that_are_added_to_a_list_meanwhile_are_left_for_the_next_run() -> None:
     now = ["a.mp4", "b.mp4"]
-    chosen = every(lambda: iter(now))
+    chosen = every(given(lambda: iter(now)))
     now = ["a.mp4", "b.mp4", "c.mp4"]
     assert list(chosen) == ["a.mp4", "b.mp4"]
 
@@ -261,4 +267,4 @@ def test_a_list_that_can_no_more_be_read_stops_the_run() -> None:
         raise UsageError("The list cannot be read.")
 
     with pytest.raises(RunStopped, match=r"The list cannot be read\."):
-        list(replace(every(lambda: iter(["a.mp4"])), inputs=gone))
+        list(replace(every(inputs("a.mp4")), inputs=given(gone)))

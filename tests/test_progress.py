@@ -16,7 +16,7 @@ from rayclip.progress import (
     progress_line,
     summary_lines,
 )
-from rayclip.results import Failure, Summary
+from rayclip.results import Estimate, Failure, Summary
 
 DEADLINE_S = 10.0
 
@@ -116,6 +116,26 @@ def test_the_summary_says_what_was_done_skipped_and_failed(
     summary: Summary, lines: Sequence[str]
 ) -> None:
     assert summary_lines(summary) == lines
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (59 * 60, "59 min"),
+        (3600, "1 h 0 min"),
+        (12_000, "3 h 20 min"),
+        (48 * 3600, "2 days 0 h"),
+        (500_000, "5 days 19 h"),
+    ],
+)
+def test_a_limited_run_says_about_how_long_all_videos_would_take(
+    seconds: float, words: str
+) -> None:
+    lines = summary_lines(Summary(done=1, estimate=Estimate(1_000_000, seconds)))
+    assert lines[-1] == f"all 1,000,000 videos would take about {words} at this rate"
 
 
 def test_of_many_failures_that_are_in_a_file_ten_are_named() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import shapes
@@ -215,3 +218,41 @@ def test_in_memory_storages_take_shards(clips: list[Path], memory_url: str) -> N
     assert "1 done, 2 done before" in ended.stderr
     assert "3 videos" in call("compact", memory_url).stdout
     assert "3 done before" in run(clips[:3], memory_url).stderr
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_the_columns_of_a_table_are_carried_and_null_for_arguments(
+    clips: list[Path], tmp_path: Path, suffix: str
+) -> None:
+    listed = tmp_path / f"videos{suffix}"
+    names = [str(clip) for clip in clips[1:]]
+    table = pa.table({"label": list(range(len(names))), "url": names, "note": ["x"] * len(names)})
+    if suffix == ".parquet":
+        pq.write_table(table, listed)
+    elif suffix == ".csv":
+        pa.csv.write_csv(table, listed)
+    else:
+        listed.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    given = ["--file-with-video-paths", listed, "--path-column", "url"]
+    ended = call(*words(clips[:1], tmp_path / "out"), *given)
+    assert ended.status == 0, ended.stderr
+    made = pa.concat_tables(map(pq.read_table, (tmp_path / "out").rglob("*.parquet")))
+    assert made.column_names == ["video", "label", "note", "clip", "timestamps_ms", "fps"]
+    assert made.schema.field("label").type == (pa.string() if suffix == ".csv" else pa.int64())
+    found = {
+        row["video"]: (row["label"], row["note"]) for row in made.select([0, 1, 2]).to_pylist()
+    }
+    number = str if suffix == ".csv" else int
+    beside = {name: (number(label), "x") for label, name in enumerate(names)}
+    assert found == {str(clips[0]): (None, None), **beside}
+
+
+def test_columns_that_cannot_be_carried_are_refused_before_anything_is_written(
+    clips: list[Path], tmp_path: Path
+) -> None:
+    listed = tmp_path / "videos.csv"
+    listed.write_text(f"path,clip\n{clips[0]},1\n")
+    ended = call(*words([], tmp_path / "out"), "--file-with-video-paths", listed)
+    assert ended.status == 2, ended.stderr
+    assert "has a column 'clip', which save_parquet cannot carry" in ended.stderr
+    assert not (tmp_path / "out").exists()

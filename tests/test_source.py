@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import socket
 import tarfile
 import threading
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO
 import av
 import fsspec
 import pytest
+from commands import call
 from flaky import Fate, Request, flaky
 from makers import (
     a_folder,
@@ -321,6 +323,30 @@ def test_videos_are_read_from_every_server(
     server.ranges = ranges
     for path in (mp4, index_first(mp4), ts):
         assert numbers_of(server.url(path)) == NUMBERS
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_the_command_takes_videos_and_lists_from_every_server(
+    mp4: Path, tmp_path: Path, server: Server, ranges: bool
+) -> None:
+    server.ranges = ranges
+    shutil.copyfile(mp4, tmp_path / "listed.mp4")
+    (tmp_path / "videos.txt").write_text(server.url(tmp_path / "listed.mp4"))
+    (tmp_path / "videos.csv").write_text(f"label,path\n1,{server.url(mp4)}\n")
+    demo = ["--model-name", "demo", "--address", "none", "--on-extraction", "save_numpy"]
+    for place, videos in (
+        (
+            "there",
+            ["--file-with-video-paths", server.url(tmp_path / "videos.txt"), server.url(mp4)],
+        ),
+        ("table", ["--file-with-video-paths", server.url(tmp_path / "videos.csv")]),
+        ("here", [str(mp4)]),
+    ):
+        ended = call("extract", *videos, *demo, "--output-path", tmp_path / place)
+        assert ended.status == 0, ended.stderr
+    made = {path.parts[-4:]: path.read_bytes() for path in tmp_path.glob("*/clip/demo/*_clip.npy")}
+    assert len(made) == 4
+    assert len(set(made.values())) == 1
 
 
 def test_a_server_without_ranges_is_read_forward(large_mov: Path) -> None:

@@ -313,3 +313,32 @@ def test_a_shard_that_cannot_be_put_is_a_failure_of_each_of_its_videos(
     failed = [json.loads(line) for line in left.pop("failures.jsonl").splitlines()]
     assert [(f["stage"], f["code"]) for f in failed] == [("write", "write_failed")] * 2
     assert not left
+
+
+@pytest.mark.parametrize("way", ["prefix", "pattern", "list"])
+def test_a_prefix_a_pattern_and_a_list_on_a_storage_give_the_features_of_a_local_run(
+    proxy: FlakyProxy, clips: list[Path], undisturbed: dict[str, bytes], way: str
+) -> None:
+    videos = uploaded(proxy, clips[:3])
+    storage(proxy).pipe_file(f"{BUCKET}/videos/notes.txt", b"no video")
+    table = "".join(f"{video},1\n" for video in videos)
+    storage(proxy).pipe_file(f"{BUCKET}/list.csv", f"url,label\n{table}".encode())
+    given = {
+        "prefix": [f"s3://{BUCKET}/videos"],
+        "pattern": [f"s3://{BUCKET}/*/clip_0[0-2].mp4"],
+        "list": ["--file-with-video-paths", f"s3://{BUCKET}/list.csv", "--path-column", "url"],
+    }[way]
+    ended = run(proxy, given, f"s3://{BUCKET}/features")
+    assert ended.status == 0, ended.stderr
+    made = files(proxy)
+    assert {name for name in made if name.endswith("_clip.npy")} == {
+        f"clip_{number:02}_clip.npy" for number in range(3)
+    }
+    assert made.items() <= undisturbed.items()
+
+
+def test_a_prefix_without_videos_is_one_sentence(proxy: FlakyProxy) -> None:
+    ended = run(proxy, [f"s3://{BUCKET}/nothing/"], f"s3://{BUCKET}/features")
+    assert ended.status == 2, ended.stderr
+    assert ended.stderr.startswith(f"rayclip: There are no videos in the folder s3://{BUCKET}/")
+    assert len(ended.stderr.splitlines()) == 1

@@ -1,0 +1,161 @@
+"""What arguments stand for: videos, folders, patterns, local and on storages."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from rayclip.errors import UsageError
+from rayclip.expansion import expanded
+from rayclip.remote import file_system
+
+FILES = ["b.mp4", "a.MKV", "notes.txt", ".hidden.mp4", "c/d.webm", "c/x.mp4", "c.mp4", ".git/e.mp4"]
+IN_ORDER = ["a.MKV", "b.mp4", "c.mp4", "c/d.webm", "c/x.mp4"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in FILES:
+        path = tmp_path / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def stored(memory_url: str) -> str:
+    for name in FILES:
+        with fsspec.open(f"{memory_url}/videos/{name}", "wb") as file:
+            file.write(b"x")
+    return memory_url
+
+
+def found(*arguments: str, apart: str | None = None) -> list[str]:
+    return list(expanded(arguments, {}, apart))
+
+
+@pytest.mark.parametrize(
+    ("argument", "videos"),
+    [
+        ("videos", [f"videos/{name}" for name in IN_ORDER]),
+        ("videos/", [f"videos/{name}" for name in IN_ORDER]),
+        ("videos/*.mp4", ["videos/b.mp4", "videos/c.mp4"]),
+        ("videos/**/*.mp4", ["videos/b.mp4", "videos/c.mp4", "videos/c/x.mp4"]),
+        ("videos/n*", ["videos/notes.txt"]),
+        ("videos/[ab].*", ["videos/a.MKV", "videos/b.mp4"]),
+        ("nowhere.mp4", ["nowhere.mp4"]),
+    ],
+)
+def test_an_argument_stands_for_its_videos_in_order(
+    folder: Path, argument: str, videos: list[str]
+) -> None:
+    assert found(argument) == videos
+
+
+@pytest.mark.parametrize("name", ["a[1].mp4", "what?.mp4", "*.mp4"])
+def test_a_name_that_exists_is_taken_as_it_is(folder: Path, name: str) -> None:
+    Path(name).touch()
+    Path("a1.mp4").touch()
+    assert found(name) == [name]
+
+
+def test_arguments_keep_their_order(folder: Path) -> None:
+    assert found("z.mp4", "videos/c", "a.mp4") == [
+        "z.mp4",
+        "videos/c/d.webm",
+        "videos/c/x.mp4",
+        "a.mp4",
+    ]
+
+
+def test_links_are_followed_and_not_in_circles(folder: Path) -> None:
+    os.symlink("..", "videos/c/back")
+    os.symlink("../videos/c", "empty/link")
+    assert found("videos") == [f"videos/{name}" for name in IN_ORDER]
+    linked = ["back/a.MKV", "back/b.mp4", "back/c.mp4", "d.webm", "x.mp4"]
+    assert found("empty") == [f"empty/link/{name}" for name in linked]
+
+
+def test_a_folder_that_is_called_like_a_pattern_is_a_folder(folder: Path) -> None:
+    Path("a[1]").mkdir()
+    with pytest.raises(UsageError, match=r"no videos in the folder a\[1\]"):
+        found("a[1]")
+
+
+def test_a_folder_apart_is_no_part_of_another(folder: Path) -> None:
+    assert found("videos", apart="videos/c") == ["videos/a.MKV", "videos/b.mp4", "videos/c.mp4"]
+
+
+def test_names_that_are_not_utf8_are_found(folder: Path) -> None:
+    (folder / "empty" / os.fsdecode(b"caf\xe9.mp4")).touch()
+    assert list(map(os.fsencode, found("empty"))) == [b"empty/caf\xe9.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("empty", "There are no videos in the folder empty"),
+        ("videos/*.avi", r"No file matches videos/\*\.avi"),
+        ("nosuch://x/a.mp4", "nosuch://x/a.mp4 cannot be used: Protocol not known"),
+    ],
+)
+def test_what_stands_for_nothing_is_refused_in_one_sentence(
+    folder: Path, argument: str, sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence) as caught:
+        found(argument)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "videos"),
+    [
+        ("/videos", IN_ORDER),
+        ("/videos/", IN_ORDER),
+        ("/videos/*.mp4", [".hidden.mp4", "b.mp4", "c.mp4"]),
+        ("/videos/c/*", ["c/d.webm", "c/x.mp4"]),
+        ("/videos/b.mp4", ["b.mp4"]),
+        ("/videos/notes.txt", ["notes.txt"]),
+    ],
+)
+def test_folders_and_patterns_may_be_urls(stored: str, pattern: str, videos: list[str]) -> None:
+    assert found(stored + pattern) == [f"{stored}/videos/{name}" for name in videos]
+
+
+@pytest.mark.parametrize("pattern", ["/nowhere/", "/videos/*.avi"])
+def test_urls_that_stand_for_nothing_are_refused(stored: str, pattern: str) -> None:
+    with pytest.raises(UsageError, match=r"no videos in the folder|No file matches"):
+        found(stored + pattern)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:9/*.mp4", "https://host/a?b=[c]", "zip://*.mp4::a.zip", "reference://x/"],
+)
+def test_urls_that_cannot_be_listed_stand_for_themselves(url: str) -> None:
+    assert found(url) == [url]
+
+
+def test_urls_that_end_like_videos_cost_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise AssertionError("a storage was asked")
+
+    monkeypatch.setattr("rayclip.expansion.file_system", refused)
+    assert found("s3://bucket/a.mp4") == ["s3://bucket/a.mp4"]
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(protocol: str) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("fsspec.get_filesystem_class", missing)
+    with pytest.raises(ImportError, match=r"pip install 'rayclip\[s3\]'"):
+        file_system("s3://bucket/a.mp4", {})
+    with pytest.raises(UsageError, match=r"cannot be used: .*pip install gcsfs"):
+        found("gs://bucket/a.mp4")
