@@ -56,7 +56,7 @@ def options_of(words: Sequence[str], values: Sequence[str], switches: Sequence[s
             if _truth(key, unquoted(value)):
                 options.append(f"--{_dashed(key)}")
         elif key in values:
-            if unquoted(value).lower() not in NULLS:
+            if unquoted(value).lower() not in NULLS or _is_address(key, unquoted(value)):
                 options.append(f"--{_dashed(key)}={unquoted(value)}")
         elif not word.startswith("--") and os.path.exists(word):
             options.append(word)
@@ -100,6 +100,11 @@ def unquoted(value: str) -> str:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         return text[1:-1]
     return text
+
+
+def _is_address(key: str, value: str) -> bool:
+    """Whether what video_features would take for null is a value of ours: no Ray at all."""
+    return (key, value) == ("address", "none")
 
 
 def _dashed(key: str) -> str:

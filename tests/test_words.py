@@ -9,7 +9,15 @@ import pytest
 from rayclip.errors import UsageError
 from rayclip.words import items_of, options_of, texts_of
 
-VALUES = ["model_name", "extraction_fps", "device", "on_extraction", "pred_texts", "batch_size"]
+VALUES = [
+    "model_name",
+    "extraction_fps",
+    "device",
+    "on_extraction",
+    "pred_texts",
+    "batch_size",
+    "address",
+]
 SWITCHES = ["show_pred", "keep_tmp_files"]
 
 
@@ -24,6 +32,9 @@ def translated(*words: str) -> list[str]:
         (['model_name="ViT-B/32"'], ["--model-name=ViT-B/32"]),
         (["device='cuda:0'", "a.mp4"], ["--device=cuda:0", "a.mp4"]),
         (["extraction_fps=null"], []),
+        (["--device=None", "address=null"], []),
+        (["--address=none"], ["--address=none"]),
+        (["address='none'"], ["--address=none"]),
         (["extraction_fps=30000/1001"], ["--extraction-fps=30000/1001"]),
         (["show_pred=true", "keep_tmp_files=false"], ["--show-pred"]),
         (['show_pred="True"'], ["--show-pred"]),
