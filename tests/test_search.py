@@ -30,7 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shapes.write_video(here / f"{name}.mp4", scenes, fps=FPS, seconds_per_scene=1)
     words = ["--model-name", "demo", "--extraction-fps", "5", "--on-extraction", "save_numpy"]
     videos = [here / f"{name}.mp4" for name in SCENES]
-    ended = call("extract", *videos, *words, "--output-path", here / "features", "--address=none")
+    ended = call(
+        "extract", *videos, *words, "--output-path", here / "features", "--address", "none"
+    )
     assert ended.status == 0, ended.stderr
     return here
 
