@@ -33,9 +33,9 @@ def limit(most_growth: int, most: int = UNREACHED) -> Iterator[tuple[MemoryLimit
         memory.close()
 
 
-def taken(size: int) -> mmap.mmap:
-    """Memory of this process's own that goes back to the system at once when it is closed."""
-    block = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+def taken(size: int, kind: int = mmap.MAP_PRIVATE) -> mmap.mmap:
+    """Memory of this process that goes back to the system at once when it is closed."""
+    block = mmap.mmap(-1, size, kind | mmap.MAP_ANONYMOUS)
     for place in range(0, size, mmap.PAGESIZE):
         block[place] = 1
     return block
@@ -55,8 +55,7 @@ def test_memory_of_ones_own_counts_and_what_is_shared_does_not() -> None:
     before = private_bytes()
     with taken(64 * MB):
         assert private_bytes() - before > 48 * MB
-    with mmap.mmap(-1, 64 * MB) as shared:
-        shared.write(b"1" * 64 * MB)
+    with taken(64 * MB, mmap.MAP_SHARED):
         assert private_bytes() - before < 48 * MB
 
 
