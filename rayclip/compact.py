@@ -20,11 +20,12 @@ from rayclip.errors import RunStopped, UsageError
 from rayclip.faults import reason
 from rayclip.messages import shown
 from rayclip.recorded import model_folders, open_recorded
-from rayclip.shard_names import JOINED, SHARD, VIDEO, shard_name
-from rayclip.shard_reading import Damaged, look_at, read_shard
+from rayclip.shard_names import JOINED, VIDEO, shard_name
+from rayclip.shard_reading import look_at, read_shard
 from rayclip.shard_tables import ROW_GROUP
 from rayclip.shards import ShardFolder
 from rayclip.storage import model_folder
+from rayclip.stored_arrays import Damaged
 
 LARGE = 256 * 2**20  # bytes of a shard that others are joined into, about
 
@@ -101,7 +102,7 @@ def compact_folder(folder: ShardFolder) -> str:
         raise RunStopped(f"{folder.url} has a damaged shard: {error}") from error
     twice = sum(int(np.count_nonzero(~source.first)) for source in sources)
     rows = sum(len(source.first) for source in sources) - twice
-    now = sum(1 for file in folder.files() if SHARD.fullmatch(file.path))
+    now = sum(1 for _ in folder.shards())
     dropped = f", {twice:,} rows that were there twice dropped" if twice else ""
     return f"{shown(folder.url)}: {rows:,} videos, {len(sources):,} shards are now {now:,}{dropped}"
 
@@ -128,8 +129,9 @@ def plan_joins(sources: Iterable[Source]) -> Iterator[list[Source]]:
 def _sources(folder: ShardFolder) -> list[Source]:
     """All shards in the order in which they keep their rows: large ones, those that were joined
     before, and the others by their names, so that what a killed command left is recognised."""
-    files = [file for file in folder.files() if SHARD.fullmatch(file.path)]
-    files.sort(key=lambda f: (f.size < LARGE / 2, not f.path.startswith(JOINED), f.path))
+    files = sorted(
+        folder.shards(), key=lambda f: (f.size < LARGE / 2, not f.path.startswith(JOINED), f.path)
+    )
     known: set[int] = set()
     sources = []
     for file in files:

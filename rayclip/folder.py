@@ -107,7 +107,7 @@ class FeatureFolder(ABC):
             raise self._unusable(f"The folder {self.url} cannot be made", error) from error
 
     def remove(self, leftovers: Iterable[str]) -> None:
-        """Take away temporary files that :meth:`done` found."""
+        """Take away what :meth:`done` found that is of no use to anybody, as far as one may."""
         for name in leftovers:
             with suppress(OSError):  # another run was faster, or may and we may not
                 self._fs.rm_file(self._path(name))

@@ -16,9 +16,7 @@ from rayclip.expansion import expanded
 from rayclip.lists import VideoList
 from rayclip.safe_names import safe_name
 from rayclip.settings import Settings
-from rayclip.video_rows import tables_of
-
-ROWS_AT_A_TIME = 65_536
+from rayclip.video_rows import ROWS_AT_A_TIME, tables_of
 
 
 def iter_videos(settings: Settings) -> Iterator[str]:

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from rayclip.errors import UsageError
 from rayclip.shard_names import VIDEO
-from rayclip.tables import ROWS_AT_A_TIME, columns_of
-from rayclip.video_rows import video_column
+from rayclip.tables import columns_of
+from rayclip.video_rows import ROWS_AT_A_TIME, video_column
 
 LARGEST = 2**63
 LARGE = "large"  # a kind of value besides Python's types: a whole number beyond int64

@@ -19,8 +19,8 @@ from rayclip.errors import UsageError
 from rayclip.faults import reason
 from rayclip.json_lines import json_names, json_schema, json_tables
 from rayclip.remote import open_remote
-from rayclip.tables import DELIMITERS, ROWS_AT_A_TIME, csv_tables, parquet_tables
-from rayclip.video_rows import NAMES_ONLY, names_in, tables_of
+from rayclip.tables import DELIMITERS, csv_tables, parquet_tables
+from rayclip.video_rows import NAMES_ONLY, ROWS_AT_A_TIME, names_in, tables_of
 
 STANDARD_INPUT = "-"
 PATH_COLUMN = "path"

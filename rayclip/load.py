@@ -14,12 +14,11 @@ from rayclip.errors import RayclipError, UsageError
 from rayclip.formats import file_format
 from rayclip.messages import shown
 from rayclip.recorded import Recorded, model_folders, open_recorded
-from rayclip.shard_rows import iter_rows
+from rayclip.shard_rows import Video, iter_rows
+from rayclip.shards import ShardFolder
 from rayclip.storage import model_folder
 from rayclip.stored_arrays import StoredArray
 from rayclip.video_files import DamagedFile, read_video
-
-Video = tuple[str, NDArray[Any], NDArray[Any], float]
 
 
 class VideoFeatures(NamedTuple):
@@ -68,8 +67,8 @@ def load_features(
     output, options = os.fspath(output_path), storage_options or {}
     url = _choose(output, model_name, model_folders(output, options))
     recorded = open_recorded(url, options)
-    is_parquet = recorded.run.get("on_extraction") == "save_parquet"
-    videos = iter_rows(recorded) if is_parquet else _iter_files(recorded)
+    folder = recorded.folder
+    videos = iter_rows(folder) if isinstance(folder, ShardFolder) else _iter_files(recorded)
     return (VideoFeatures(*video) for video in _with_remedy(videos, url))
 
 

@@ -23,6 +23,7 @@ from rayclip.formats import SUFFIXES
 from rayclip.listing import StoredFile
 from rayclip.patience import GaveUp, persistently
 from rayclip.shard_names import SHARD, VIDEO
+from rayclip.stored_arrays import Damaged
 from rayclip.whole_files import LEFT_OVER
 
 T = TypeVar("T")
@@ -44,10 +45,6 @@ class Shard(NamedTuple):
 
 
 GONE = Shard(np.empty(0, np.uint64), 0)
-
-
-class Damaged(Exception):
-    """A shard is no parquet file any more."""
 
 
 def read_shard(folder: FeatureFolder, file: str, read: Callable[[pq.ParquetFile], T]) -> T:

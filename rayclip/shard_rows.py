@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -14,17 +13,18 @@ from numpy.typing import NDArray
 from rayclip.done import name_hash
 from rayclip.faults import passes, reason
 from rayclip.patience import persistently
-from rayclip.recorded import Recorded
-from rayclip.shard_names import ADDED, SHARD, VIDEO
+from rayclip.shard_names import ADDED, VIDEO
+from rayclip.shard_tables import schema_of
+from rayclip.shards import ShardFolder
 from rayclip.stored_arrays import Damaged
 from rayclip.video_files import DamagedFile
 
 COLUMNS = [VIDEO, *ADDED]
 
-Row = tuple[str, NDArray[Any], NDArray[np.float64], float]
+Video = tuple[str, NDArray[Any], NDArray[Any], float]
 
 
-def iter_rows(recorded: Recorded) -> Iterator[Row]:
+def iter_rows(folder: ShardFolder) -> Iterator[Video]:
     """Go through the shards of a folder by their names; one row group is in memory.
 
     Of each video 64 bits are kept, since it may be in two shards while these are joined.
@@ -40,10 +40,11 @@ def iter_rows(recorded: Recorded) -> Iterator[Row]:
     some_are_gone = True
     while some_are_gone:  # ``rayclip compact`` takes shards away once their rows are in another
         some_are_gone = False
-        for file in sorted(_shards(recorded) - opened):
+        there = {file.path for file in folder.shards()}
+        for file in sorted(there - opened):
             opened.add(file)
             try:
-                for row in _rows_of(recorded, file):
+                for row in _rows_of(folder, file):
                     key = name_hash(row[0])
                     if key not in given:
                         given.add(key)
@@ -52,19 +53,11 @@ def iter_rows(recorded: Recorded) -> Iterator[Row]:
                 some_are_gone = True
 
 
-def _shards(recorded: Recorded) -> set[str]:
-    fs, root = recorded.folder.where()
-    fs.invalidate_cache(root)
-    paths = persistently(partial(fs.ls, root, detail=False), passes)
-    names = {path.rpartition("/")[2] for path in paths}
-    return {name for name in names if SHARD.fullmatch(name)}
-
-
-def _rows_of(recorded: Recorded, file: str) -> Iterator[Row]:
+def _rows_of(folder: ShardFolder, file: str) -> Iterator[Video]:
     try:
-        with persistently(partial(recorded.folder.open, file), passes) as content:
+        with persistently(partial(folder.open, file), passes) as content:
             shard = persistently(partial(_open, content), passes)
-            _expect_columns(shard.schema_arrow, recorded)
+            _expect_columns(shard.schema_arrow, folder)
             for group in range(shard.num_row_groups):
                 read = partial(shard.read_row_group, group, COLUMNS)
                 for batch in persistently(read, passes).to_batches():
@@ -79,14 +72,15 @@ def _open(content: Any) -> Any:
     return pq.ParquetFile(content, page_checksum_verification=True)
 
 
-def _expect_columns(schema: pa.Schema, recorded: Recorded) -> None:
-    number = pa.from_numpy_dtype(np.dtype(recorded.run["feature_dtype"]))
+def _expect_columns(schema: pa.Schema, folder: ShardFolder) -> None:
+    wanted = schema_of(None, folder.dim, folder.dtype).field("clip").type
     kind = schema.field("clip").type if set(COLUMNS) <= set(schema.names) else None
-    if kind != pa.list_(pa.list_(number, recorded.dim)):
-        raise Damaged(f"its columns are not {', '.join(COLUMNS)} of {recorded.dim} {number}")
+    if kind != wanted:
+        number = wanted.value_type.value_type
+        raise Damaged(f"its columns are not {', '.join(COLUMNS)} of {folder.dim} {number}")
 
 
-def _rows_in(batch: pa.RecordBatch) -> Iterator[Row]:
+def _rows_in(batch: pa.RecordBatch) -> Iterator[Video]:
     """Arrays are copied as a whole, so that one that is kept does not keep its row group."""
     for video, clip, timestamps_ms, fps in zip(*batch.select(COLUMNS).columns, strict=True):
         if not clip.is_valid or len(clip) != len(timestamps_ms):

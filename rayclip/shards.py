@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,9 @@ from rayclip.folder import FeatureFolder
 from rayclip.listing import StoredFile
 from rayclip.rows import Row, Work
 from rayclip.shard_names import JOINED, SHARD, key_of, row_name, shard_name
-from rayclip.shard_reading import Damaged, find_rows, frames_by_video, read_shard
+from rayclip.shard_reading import find_rows, frames_by_video, read_shard
 from rayclip.shard_tables import schema_of, tables_of, why_not_sound, write_tables
+from rayclip.stored_arrays import Damaged
 
 GATHERED_BYTES = 64 * 2**20
 GATHERED_S = 60.0
@@ -74,7 +75,7 @@ class ShardFolder(FeatureFolder):
         return find_rows(self, listing)
 
     def discard(self, names: Iterable[str]) -> None:
-        self.take_away([file.path for file in self.files() if SHARD.fullmatch(file.path)])
+        self.take_away([file.path for file in self.shards()])
 
     def work_in(self, file: StoredFile) -> Work | None:
         found = SHARD.fullmatch(file.path)
@@ -82,6 +83,10 @@ class ShardFolder(FeatureFolder):
             return None
         frame = self.dim * (2 if self.dtype == "float16" else 4) + 8  # with its time
         return Work(int(found["rows"]), file.size / frame)
+
+    def shards(self) -> Iterator[StoredFile]:
+        """All shards; raises as :meth:`files`."""
+        return (file for file in self.files() if SHARD.fullmatch(file.path))
 
     def shards_of(self, group: str) -> list[str]:
         """The shards that a group, by its key, has put."""

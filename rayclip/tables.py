@@ -16,8 +16,8 @@ from pyarrow import csv
 
 from rayclip.errors import UsageError
 from rayclip.shard_names import VIDEO, refuse_taken_columns
+from rayclip.video_rows import ROWS_AT_A_TIME
 
-ROWS_AT_A_TIME = 65_536
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 

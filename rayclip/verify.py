@@ -14,7 +14,7 @@ import numpy as np
 from rayclip.done import FEATURES
 from rayclip.formats import SUFFIXES
 from rayclip.recorded import Recorded
-from rayclip.shard_names import SHARD, rows_of
+from rayclip.shard_names import rows_of
 from rayclip.shards import ShardFolder, trouble_of
 from rayclip.stored_arrays import Damaged, StoredArray
 from rayclip.video_files import DamagedFile, read_video
@@ -51,13 +51,12 @@ def verify(recorded: Recorded) -> Iterator[Damage | None]:
 
 
 def _verify_shards(folder: ShardFolder) -> Iterator[Damage | None]:
-    for file in folder.files():
-        if SHARD.fullmatch(file.path):
-            trouble = trouble_of(folder, file.path)
-            if trouble:
-                yield Damage(file.path, trouble)
-            else:
-                yield from repeat(None, rows_of(file.path))
+    for file in folder.shards():
+        trouble = trouble_of(folder, file.path)
+        if trouble:
+            yield Damage(file.path, trouble)
+        else:
+            yield from repeat(None, rows_of(file.path))
 
 
 def _damage_of(recorded: Recorded, features: str) -> Damage | None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from rayclip.shard_names import VIDEO
 
+ROWS_AT_A_TIME = 65_536  # of a list, that are held
 NAMES_ONLY = pa.schema([(VIDEO, pa.binary())])
 
 

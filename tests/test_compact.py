@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,16 @@ def rows_of(folder: FeatureFolder) -> dict[str, object]:
     found = table(folder).to_pylist()
     assert len({row["video"] for row in found}) == len(found), "a video is there twice"
     return {row["video"]: row for row in found}
+
+
+def compact_until(
+    killed: Callable[..., None], folder: ShardFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compact up to where old shards are to go, which is done as one says, and ends it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardFolder, "take_away", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compact_folder(folder)
 
 
 def test_small_shards_become_one_with_the_same_rows(output: str) -> None:
@@ -75,10 +86,7 @@ def test_a_kill_between_the_put_and_the_removal_loses_and_doubles_nothing(
     def killed(self: object, files: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(ShardFolder, "take_away", killed)
-        with pytest.raises(KeyboardInterrupt):
-            compact_folder(folder)
+    compact_until(killed, folder, monkeypatch)
     assert videos(folder) == ["a", "a", "bb", "bb", "ccc", "ccc"]
     assert len(folder.done()) == 3  # to whom a video is one
     compact_folder(folder)
@@ -99,10 +107,7 @@ def test_a_kill_after_some_removals_loses_nothing(
         take_away(self, files[:1])
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(ShardFolder, "take_away", killed)
-        with pytest.raises(KeyboardInterrupt):
-            compact_folder(folder)
+    compact_until(killed, folder, monkeypatch)
     save(folder, "dddd")  # a run goes on meanwhile
     compact_folder(folder)
     assert {name: row for name, row in rows_of(folder).items() if name != "dddd"} == before

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from output_folders import DIM, a_run, commit
+from output_folders import DIM, Harm, a_run, commit
 
 import rayclip
 from rayclip.storage import Extraction
@@ -225,16 +225,6 @@ def test_a_table_of_something_else_is_an_error_that_names_its_columns(tmp_path: 
     write_shard(folder / named("a"), {"cat": extraction(1, dtype="float16")}, "float16")
     with pytest.raises(rayclip.RayclipError, match="of 4 float"):
         list(rayclip.load_features(tmp_path))
-
-
-class Harm:
-    """Unpickled without care, it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.touch, (self.path,)
 
 
 def test_a_pickle_that_is_code_is_not_run(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import call
-from output_folders import DIM, a_run, commit
+from output_folders import DIM, Harm, a_run, commit
 
 from rayclip.recorded import open_recorded
 from rayclip.storage import OutputFolder
@@ -126,16 +126,6 @@ def test_a_video_that_is_being_made_again_is_not_damaged(
 
 
 # ---- files that were made to do harm ----
-
-
-class Harm:
-    """Unpickled without care, it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
 
 
 def test_a_pickle_that_is_code_is_not_run(tmp_path: Path) -> None:

@@ -118,12 +118,15 @@ def encoders_of(cluster: str) -> list[psutil.Process]:
     return [p for p in running if any(folder in title(parent) for parent in p.parents())]
 
 
+def groups_of_four(clip: Path, folder: Path) -> list[Path]:
+    """So many copies of a clip that a task here gets four of them."""
+    return [shutil.copyfile(clip, folder / f"video_{i:02}.mp4") for i in range(32)]
+
+
 def test_a_group_whose_worker_was_killed_keeps_what_it_had_committed(
     clips: list[Path], tmp_path: Path
 ) -> None:
-    videos = [tmp_path / f"video_{i:02}.mp4" for i in range(32)]  # groups of four
-    for video in videos:
-        shutil.copyfile(clips[0], video)
+    videos = groups_of_four(clips[0], tmp_path)
     output = tmp_path / "output"
     with start_rayclip(*command(videos, output), "--extraction-fps", "5") as running:
         wait_until(lambda: finished(output) % 4 == 2, "half of a group", running)
@@ -138,9 +141,7 @@ def test_a_group_whose_worker_was_killed_keeps_what_it_had_committed(
 def test_a_group_whose_worker_was_killed_keeps_its_shards_and_has_no_row_twice(
     clips: list[Path], tmp_path: Path
 ) -> None:
-    videos = [tmp_path / f"video_{i:02}.mp4" for i in range(32)]  # groups of four
-    for video in videos:
-        shutil.copyfile(clips[0], video)
+    videos = groups_of_four(clips[0], tmp_path)
     output = tmp_path / "output"
     words = command(videos, output)
     words[words.index("save_numpy")] = "save_parquet"
