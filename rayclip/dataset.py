@@ -151,7 +151,6 @@ def _step(settings: Settings, column: str, holds_videos: bool, prefix: str) -> E
         dim=spec.dim,
         pool=start_pool(encoder, resources, content, IDLE_S),
         division=division_among(tasks, resources.decoding_cpus),
-        resources=resources,
         column=column,
         holds_videos=holds_videos,
         prefix=prefix,

@@ -26,6 +26,11 @@ def device_on_ray(settings: Settings, private: bool) -> tuple[str, EncoderResour
     if gpus and wanted != "cpu":
         return "cuda", gpu_resources(gpus, settings.encoders)
     if wanted != "cpu" and not private:
+        from rayclip.actors.autoscaling import has_autoscaler
+
+        if has_autoscaler():
+            say_to_user("the cluster has no GPU yet: waiting until its autoscaler brings one.")
+            return "cuda", gpu_resources(0, settings.encoders)
         raise UsageError(
             "The Ray that is used has no GPUs: to encode on its CPUs, give the device cpu "
             "(--device cpu)."

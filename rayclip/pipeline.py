@@ -18,9 +18,10 @@ from rayclip.awaiting import awaited
 from rayclip.devices import device_on_ray
 from rayclip.errors import RunStopped
 from rayclip.machine import Machine
+from rayclip.messages import say_to_user
 from rayclip.models import ModelSpec
 from rayclip.precision import CPU_BATCH_SIZE
-from rayclip.progress import Counts
+from rayclip.progress import SILENCE_S, Counts
 from rayclip.results import VideoResult, from_table, to_table
 from rayclip.selection import Selection
 from rayclip.settings import Settings
@@ -46,7 +47,6 @@ def on_ray(
     with ray_session(settings.address, settings.device, settings.verbose) as private:
         import ray
 
-        from rayclip.actors.client import ask_pool
         from rayclip.actors.encoder import EncoderSettings
         from rayclip.actors.pool import start_pool
         from rayclip.actors.probing import probe_nodes
@@ -74,7 +74,8 @@ def on_ray(
             blocks = _blocks(videos)  # read once more, while the encoders start
             if settings.show_pred:
                 texts = prompts(settings.pred_texts or None)
-                job = replace(job, zero_shot=ask_pool(pool.zero_shot.remote(texts)))
+                texts_reply = pool.zero_shot.remote(texts)
+                job = replace(job, zero_shot=_waited_for(texts_reply, pool, resources))
             results = _dataset_results(
                 settings, spec, job, blocks, len(videos), pool, resources, tasks
             )
@@ -87,7 +88,7 @@ def on_ray(
                     lambda: _counts(pool),
                     lambda: _awaited(pool, resources),
                     lambda: ray.get(pool.state.remote()).encoders,
-                    lambda: ask_pool(pool.encoders.remote()),
+                    lambda: _waited_for(pool.encoders.remote(), pool, resources),
                 )
         finally:
             ray.kill(pool)  # its encoders are released with it
@@ -173,6 +174,21 @@ def _counts(pool: Any) -> Counts | None:
         return None
     work = sum(state.encoders, BatchStats())
     return Counts(state.done, state.failed, state.frames, work.frames, work.notes)
+
+
+def _waited_for(reply: Any, pool: Any, resources: EncoderResources) -> Any:
+    """The control actor's answer, before there is a live line: what it waits for is said as often.
+
+    Raises:
+        RunStopped: it says so, or it is gone.
+    """
+    import ray
+
+    from rayclip.actors.client import ask_pool
+
+    while not ray.wait([reply], timeout=SILENCE_S)[0]:
+        say_to_user(_awaited(pool, resources))
+    return ask_pool(reply)
 
 
 def _awaited(pool: Any, resources: EncoderResources) -> str:

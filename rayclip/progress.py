@@ -154,9 +154,9 @@ def encoder_lines(work: Sequence[BatchStats], each: bool) -> list[str]:
     """
     total = sum(work, BatchStats())
     lines = [
-        f"encoder {number}: {stats.frames} frames in {stats.batches} batches, "
-        f"mean batch fill {stats.fill:.2f}, {stats.mixed} of them shared by several chunks, "
-        f"busy {stats.busy_s:.1f} s"
+        f"encoder {number}{stats.host and f' on {stats.host}'}: {stats.frames} frames in "
+        f"{stats.batches} batches, mean batch fill {stats.fill:.2f}, {stats.mixed} of them shared "
+        f"by several chunks, busy {stats.busy_s:.1f} s"
         for number, stats in enumerate(work if each else ())
     ]
     side = "encoding: add GPUs" if total.busy >= BUSY else "decoding: add CPUs"

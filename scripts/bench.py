@@ -6,6 +6,7 @@
     python scripts/bench.py encode            # the model alone, and what rayclip puts around it
     python scripts/bench.py pipeline          # rayclip extract beside its parts; see its --help
     python scripts/bench.py lists             # what a long list costs before any video is read
+    python scripts/bench.py cluster           # short videos on many nodes, all on this machine
 
 Numbers are of the machine and the moment; ratios within one run are what to compare.
 """
@@ -223,6 +224,31 @@ def lists(
     with _told_errors():
         job = bench_lists.Lists(videos, done, real, suffix, carried, results)
         typer.echo(bench_lists.report(job, bench_lists.measured(job)))
+
+
+@app.command()
+def cluster(
+    nodes: Annotated[list[int], typer.Option(min=1, help="How many; can be given again.")] = [8],  # noqa: B006
+    videos: Annotated[int, typer.Option(min=20, help="Of a run, for each node.")] = 2500,
+    clip_frames: Annotated[int, typer.Option(min=1, help="Of each video.")] = 8,
+    clips: Annotated[
+        Path | None, typer.Option(help="Decode the clips of this folder, in turn, instead.")
+    ] = None,
+    fake_encoder: Annotated[
+        float, typer.Option(metavar="MICROSECONDS", help="What an encoder sleeps for a frame.")
+    ] = 0.0,
+    cpus: Annotated[int, typer.Option(min=1, help="That each node says it has.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Frames per forward pass.")] = 16,
+    rounds: RoundsOption = 1,
+) -> None:
+    """Videos per second, and CPU time, where nodes, decoding and encoding are pretended."""
+    import bench_cluster
+
+    with _told_errors():
+        where = None if clips is None else str(clips)
+        job = bench_cluster.ClusterJob(videos, clip_frames, fake_encoder, cpus, batch_size, where)
+        measured = _told(bench_cluster.measured(job, nodes, rounds))
+        typer.echo(bench_cluster.report(job, measured))
 
 
 def _chosen(ways: list[str] | None, known: list[str]) -> list[str]:

@@ -125,7 +125,7 @@ class _Stopwatch:
     def note(self, name: str, parts: float = 1.0) -> None:
         wall = (time.perf_counter() - self._began) / parts
         cpu = (time.process_time() - self._cpu) / parts
-        self.phases.append(Phase(name, wall, cpu, max(self._peak, _private_mb())))
+        self.phases.append(Phase(name, wall, cpu, max(self._peak, private_mb())))
         self._restart()
 
     def _restart(self) -> None:
@@ -133,11 +133,11 @@ class _Stopwatch:
 
     def _watch(self) -> None:
         while True:
-            self._peak = max(self._peak, _private_mb())
+            self._peak = max(self._peak, private_mb())
             time.sleep(0.05)
 
 
-def _private_mb() -> float:
+def private_mb() -> float:
     """Memory of this process that it shares with no other: not Ray's object store."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):

@@ -41,7 +41,7 @@ COMMANDS = (RAYCLIP, ALONE, REFERENCE)
 FEW = 1 / 4  # of the clips, in the run that is taken from the one of all
 STAND_INS = Path(__file__).parent / "bench_stand_ins"
 SUMMARY = re.compile(r"^videos: \d+ done; (\d+) frames in", re.M)
-ENCODER = re.compile(r"^encoder \d+: \d+ frames in (\d+) batches, mean batch fill ([\d.]+)", re.M)
+ENCODER = re.compile(r"^encoder \d+.*: \d+ frames in (\d+) batches, mean batch fill ([\d.]+)", re.M)
 EXPLANATION = """\
 Of each command: a run of {clips} clips less one of {few}, so what {rest} clips take.
 ms: for a frame. start: what is left for a run of no clips at all, its beginning and its end.

@@ -29,8 +29,8 @@ import shapes
 import typer
 from bench_measure import MISSING, number, table
 from chaos_checks import what_is_wrong
-from chaos_cluster import ThreeNodes
 from chaos_rounds import KINDS, LONE_DRIVER, Outcome, Run, play_round, undisturbed_run
+from pretended_nodes import PretendedNodes
 
 DRAWN = 16  # videos, each with scenes of its own
 COPIES = 4  # of each, so that a decoding task has several videos
@@ -102,7 +102,7 @@ def report(outcomes: Sequence[Outcome]) -> str:
 def _runs(kinds: Sequence[str], work: Path) -> Iterator[dict[str, Run]]:
     """What each kind of kill is to disturb; the runs are tried first, and must agree."""
     videos = _draw_videos(work / "videos")
-    cluster = ThreeNodes() if set(kinds) != {LONE_DRIVER} else None
+    cluster = PretendedNodes() if set(kinds) != {LONE_DRIVER} else None
     try:
         alone = undisturbed_run(videos, None, work / "undisturbed-alone")
         runs = dict.fromkeys(kinds, alone)

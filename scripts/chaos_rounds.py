@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 from chaos_checks import Finished, content, finished, temporary_files, what_is_wrong
-from chaos_cluster import DECODER, ENCODER, ThreeNodes
+from pretended_nodes import DECODER, ENCODER, PretendedNodes
 
 DRIVER, LONE_DRIVER = "driver", "lone-driver"
 DRIVERS = (DRIVER, LONE_DRIVER)
@@ -103,7 +103,7 @@ class Run:
     """
 
     videos: Sequence[Path]
-    cluster: ThreeNodes | None
+    cluster: PretendedNodes | None
     undisturbed: Mapping[str, bytes]
     seconds: float
 
@@ -111,7 +111,7 @@ class Run:
         return _start(self.videos, self.cluster, output)
 
 
-def undisturbed_run(videos: Sequence[Path], cluster: ThreeNodes | None, output: Path) -> Run:
+def undisturbed_run(videos: Sequence[Path], cluster: PretendedNodes | None, output: Path) -> Run:
     """Let a run come to its end, to know how long it takes and what it gives.
 
     Raises:
@@ -124,7 +124,7 @@ def undisturbed_run(videos: Sequence[Path], cluster: ThreeNodes | None, output: 
     return Run(videos, cluster, content(output), command.age_s)
 
 
-def _start(videos: Sequence[Path], cluster: ThreeNodes | None, output: Path) -> Command:
+def _start(videos: Sequence[Path], cluster: PretendedNodes | None, output: Path) -> Command:
     words = ["extract", *map(str, videos), "--model-name", "demo", "--device", "cpu"]
     words += ["--on-extraction", "save_numpy", "--output-path", str(output)]
     if cluster is None:
@@ -186,7 +186,7 @@ def _kill(kind: str, run: Run, command: Command, share: float, rng: random.Rando
     return None
 
 
-VICTIMS: Mapping[str, Callable[[ThreeNodes], list[psutil.Process]]] = {
+VICTIMS: Mapping[str, Callable[[PretendedNodes], list[psutil.Process]]] = {
     "encoder": lambda cluster: cluster.workers(ENCODER),
     "decoder": lambda cluster: cluster.workers(DECODER),
     "raylet": lambda cluster: cluster.raylets(),

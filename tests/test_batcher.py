@@ -254,6 +254,14 @@ def test_the_time_in_the_model_is_counted() -> None:
     assert run([1])[2].busy_s > 0
 
 
+def test_an_encoder_has_a_rate_after_its_first_pass() -> None:
+    with running(Echo) as batcher:
+        assert batcher.rate == 0
+        batcher.submit(chunk(1, 2)).result(DEADLINE_S)
+        batcher.submit(chunk(3)).result(DEADLINE_S)  # the numbers of the first are in by now
+        assert batcher.rate > 0
+
+
 def test_statistics_of_several_encoders_add_up() -> None:
     assert BatchStats(1, 3, 4, 1, 0.5) + BatchStats(2, 8, 8, 0, 1.0) == BatchStats(
         3, 11, 12, 1, 1.5

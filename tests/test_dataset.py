@@ -210,7 +210,7 @@ def test_steps_of_one_pipeline_share_the_devices() -> None:
 
 
 def test_columns_that_are_missing_or_in_the_way_are_named() -> None:
-    step = EncodeStep(*[None] * 5, column="path", holds_videos=False, prefix="b32_")  # type: ignore[arg-type]
+    step = EncodeStep(*[None] * 4, column="path", holds_videos=False, prefix="b32_")  # type: ignore[arg-type]
     step.check_columns(["path", "clip"])
     with pytest.raises(UsageError, match="no column 'path'; its columns are: url, label"):
         step.check_columns(["url", "label"])

@@ -114,6 +114,37 @@ def test_an_encoder_uses_the_cores_that_it_asked_for(cpus: float, threads: int) 
     assert EncoderResources(1, 0.0, cpus, 1.0).threads == threads
 
 
+# ---- nodes that join ----
+
+
+def test_a_gpu_that_joins_gets_an_encoder() -> None:
+    resources = gpu_resources(1, None)
+    nodes = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0}, {"CPU": 8.0, "GPU": 4.0}]
+    assert resources.fitted_to(nodes) == EncoderResources(5, 1.0, 0.0, 1.0)
+
+
+def test_while_there_is_no_gpu_one_encoder_waits_for_it() -> None:
+    assert gpu_resources(0, None).fitted_to([{"CPU": 8.0}]) == EncoderResources(1, 1.0, 0.0, 1.0)
+
+
+def test_a_number_that_the_user_gave_stays() -> None:
+    resources = gpu_resources(1, 2)
+    assert resources.fitted_to([{"GPU": 8.0}]) == resources
+    assert resources.encoders == 2
+
+
+@pytest.mark.parametrize("nodes", NODES, ids=name_of)
+def test_on_the_nodes_of_the_beginning_there_are_the_encoders_of_the_beginning(
+    nodes: tuple[int, ...],
+) -> None:
+    resources = cpu_resources(nodes, None)
+    assert resources.fitted_to([{"CPU": float(cpus)} for cpus in nodes]) == resources
+
+
+def test_a_node_that_joins_gets_encoders_on_its_cpus() -> None:
+    assert cpu_resources([16], None).fitted_to([{"CPU": 16.0}, {"CPU": 8.0}, {}]).encoders == 3
+
+
 # ---- tasks ----
 
 

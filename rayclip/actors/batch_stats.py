@@ -17,6 +17,7 @@ class BatchStats:
         busy_s: seconds spent in them.
         room_s: seconds that could have been spent in them since the first one began.
         notes: what happened that the user should know, a line each.
+        host: where it was last; empty where that is no question.
     """
 
     batches: int = 0
@@ -26,6 +27,7 @@ class BatchStats:
     busy_s: float = 0.0
     room_s: float = 0.0
     notes: tuple[str, ...] = ()
+    host: str = ""
 
     def __add__(self, other: BatchStats) -> BatchStats:
         return BatchStats(
@@ -36,6 +38,7 @@ class BatchStats:
             self.busy_s + other.busy_s,
             self.room_s + other.room_s,
             self.notes + other.notes,
+            other.host or self.host,
         )
 
     def __sub__(self, before: BatchStats) -> BatchStats:
@@ -47,6 +50,7 @@ class BatchStats:
             self.busy_s - before.busy_s,
             self.room_s - before.room_s,
             self.notes[len(before.notes) :],
+            self.host,
         )
 
     @property

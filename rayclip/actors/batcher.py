@@ -30,6 +30,8 @@ from rayclip.errors import RunStopped
 LINGER_S = 0.5
 """How long a batch that is not full waits for one more chunk: longer than a decoding task needs for
 64 frames, so that only the end of a run, where nothing more comes, pays for padding."""
+NEWS = 0.2  # what the last pass counts in the rate of an encoder
+SHORTEST_PASS_S = 1e-6
 
 
 class ImageModel(Protocol):
@@ -85,6 +87,7 @@ class Batcher:
         self._queue: queue.SimpleQueue[QueuedChunk | None] = queue.SimpleQueue()
         self._current: QueuedChunk | None = None
         self._stats = BatchStats()
+        self._rate = 0.0
         self._first_pass: float | None = None
         self._results = threading.RLock()  # futures call back while it is held
         self._waiting = 0
@@ -115,6 +118,11 @@ class Batcher:
     def waiting(self) -> int:
         """Frames that were given and have no features yet."""
         return self._waiting
+
+    @property
+    def rate(self) -> float:
+        """Frames per second, lately, while it has any; 0 before the first pass."""
+        return self._rate
 
     @property
     def stats(self) -> BatchStats:
@@ -212,6 +220,8 @@ class Batcher:
         ends = np.cumsum([len(piece.frames) for piece in pieces])[:-1]
         with self._results:
             self._stats += BatchStats(1, len(frames), size, len(pieces) > 1, ended - started)
+            rate = size * model.passes_at_once / max(ended - started, SHORTEST_PASS_S)
+            self._rate += (rate - self._rate) * (NEWS if self._rate else 1.0)
             room_s = (ended - self._first_pass) * model.passes_at_once
             self._stats = replace(self._stats, room_s=room_s)
             for piece, part in zip(pieces, np.split(features, ends), strict=True):

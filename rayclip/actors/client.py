@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import os
 import random
 import secrets
@@ -20,7 +19,7 @@ from rayclip.actors.fleet import EncoderAddress, left_for_good, reason_of
 from rayclip.errors import RunStopped
 from rayclip.results import VideoResult
 
-ALIKE_FRAMES = 512  # loads that differ by less are alike
+ALIKE_S = 0.5  # encoders that will be through with theirs so close together are alike
 REFRESH_S = 10.0  # after which a task asks again which encoders there are
 PATIENCE_S = 20.0  # with one answer, after which a task asks whether its encoder is still there
 
@@ -67,7 +66,7 @@ class RemoteAttempts:
 class RemoteEncoders:
     """The encoders of a run as one task sees them.
 
-    Each chunk goes to the one that has least to do, on the same node where loads are alike; none
+    Each chunk goes to the one that is through first, on the same node where that is alike; none
     gets more than it said that it takes.
     """
 
@@ -77,7 +76,7 @@ class RemoteEncoders:
         self._task = secrets.token_hex(8)
         self._addresses: list[EncoderAddress] = []
         self._refreshed = 0.0
-        self._debts: collections.defaultdict[int, Debt] = collections.defaultdict(Debt)
+        self._debts: dict[int, Debt] = {}
         self._unanswered: dict[ray.ObjectRef[Any], tuple[int, int]] = {}
         self._gone: set[int] = set()
         self._given_up = False
@@ -119,8 +118,8 @@ class RemoteEncoders:
                 self.answered(reply, _terms_of(reply))
 
     def _preference(self, address: EncoderAddress) -> tuple[int, bool, float]:
-        load = self._debts[address.index].load
-        return load // ALIKE_FRAMES, address.node_id != self._node_id, random.random()
+        load_s = self._debts[address.index].load_s
+        return int(load_s / ALIKE_S), address.node_id != self._node_id, random.random()
 
     def lost(self, address: EncoderAddress, error: RayActorError) -> None:
         """Never use this encoder again: Ray says that it will not come back."""
@@ -136,6 +135,9 @@ class RemoteEncoders:
     def _refresh(self) -> None:
         self._refreshed = time.monotonic()
         self._addresses = ask_pool(self._pool.encoders.remote(frozenset(self._gone)))
+        for address in self._addresses:
+            if address.index not in self._debts:
+                self._debts[address.index] = Debt(terms=address.terms)
         if not self._addresses:
             why = ": their devices keep failing" if self._given_up else ""
             raise RunStopped(f"No encoder is left{why}.")

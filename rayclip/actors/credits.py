@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 LARGEST_BUDGET = 2 * 2**30  # bytes of frames with one encoder
 STORE_SHARE = 0.1  # of its node's object store
 FIRST_FRAMES = 256  # that a task may send before it has an answer
+UNKNOWN_RATE = 1000.0  # frames per second of an encoder that has not said it yet
 ACTIVE_S = 10.0  # a task that sent nothing for so long does not count
 
 
@@ -34,10 +35,12 @@ class Terms:
     Attributes:
         waiting: frames with the encoder, of all tasks.
         window: frames that this task may have with it.
+        rate: frames per second that it encodes; 0 where it has not begun.
     """
 
     waiting: int
     window: int
+    rate: float = 0.0
 
 
 class Creditor:
@@ -56,7 +59,7 @@ class Creditor:
             self._last_seen[task] = now_s
             self._waiting += frames
 
-    def answered(self, frames: int, now_s: float) -> Terms:
+    def answered(self, frames: int, now_s: float, rate: float = 0.0) -> Terms:
         """Note that frames leave, and say what the task that sent them may send."""
         with self._lock:
             self._waiting -= frames
@@ -64,7 +67,7 @@ class Creditor:
                 task: seen for task, seen in self._last_seen.items() if now_s - seen < ACTIVE_S
             }
             share = self._budget // max(1, len(self._last_seen))
-            return Terms(self._waiting, max(1, share))
+            return Terms(self._waiting, max(1, share), rate)
 
 
 @dataclass
@@ -84,6 +87,7 @@ class Debt:
         return not self.frames or self.frames + frames <= self.terms.window
 
     @property
-    def load(self) -> int:
-        """Frames with the encoder, as far as this task knows."""
-        return max(self.terms.waiting, self.frames)
+    def load_s(self) -> float:
+        """Seconds until the encoder is through with what it has, as far as this task knows."""
+        frames = max(self.terms.waiting, self.frames)
+        return frames / (self.terms.rate or UNKNOWN_RATE)

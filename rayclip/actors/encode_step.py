@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from rayclip.actors.group import results_of
 from rayclip.actors.job import ExtractionJob
-from rayclip.actors.resources import EncoderResources
 from rayclip.actors.segments import Division
 from rayclip.errors import UsageError
 from rayclip.results import Failure, VideoResult, to_table
@@ -29,7 +28,6 @@ class EncodeStep:
         dim: features per frame.
         pool: the control actor.
         division: how long videos are divided.
-        resources: what its encoders ask for where no other step is beside it.
         column: of paths and URLs, or of encoded videos.
         holds_videos: whether the column has the videos themselves.
         prefix: of the columns that are added.
@@ -40,7 +38,6 @@ class EncodeStep:
     dim: int
     pool: Any
     division: Division
-    resources: EncoderResources
     column: str
     holds_videos: bool
     prefix: str
@@ -73,7 +70,7 @@ def encode_videos(table: pa.Table, *, step: EncodeStep) -> pa.Table:
         RunStopped: no encoder can start, or a storage refuses us.
     """
     step.check_columns(table.column_names)
-    step.pool.ask_for.remote(step.resources.shared_by(step.steps))
+    step.pool.share_among.remote(step.steps)
     values = _values(table.column(step.column), step)
     if step.holds_videos:
         videos = {f"row {row}": value for row, value in enumerate(values) if value is not None}

@@ -56,13 +56,17 @@ class EncoderReport:
 
     Attributes:
         process: its id, which tells one life from the next.
+        node_id: where it is now.
         work: what it did.
         waiting: frames that are with it just now.
+        rate: frames per second, lately, while it has any.
     """
 
     process: int
+    node_id: str
     work: BatchStats
     waiting: int
+    rate: float
 
 
 def load_encoder_model(settings: EncoderSettings) -> ClipModel:
@@ -113,8 +117,10 @@ class Encoder:
         )
         if is_given_up(self._black_box.deaths, time.time()):
             ray.actor.exit_actor()  # who leaves like this is not started again
-        stores = {n["NodeID"]: n["Resources"].get("object_store_memory", 0) for n in ray.nodes()}
-        store = stores.get(context.get_node_id(), 0)
+        self._node_id = context.get_node_id()
+        node = next(node for node in ray.nodes() if node["NodeID"] == self._node_id)
+        self._host = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        store = node["Resources"].get("object_store_memory", 0)
         self._creditor = Creditor(budget_frames(store, settings.spec.n_px))
         again = context.was_current_actor_reconstructed
         self._batcher = Batcher(partial(self._load, settings, again), black_box=self._black_box)
@@ -141,10 +147,8 @@ class Encoder:
 
     def ready(self) -> str:
         """Wait for the model, and name the node; raises what went wrong while it was loaded."""
-        import ray
-
         self._batcher.ready.result()
-        return ray.get_runtime_context().get_node_id()
+        return self._node_id
 
     def encode(
         self, frames: NDArray[np.uint8], name: str, task: str
@@ -163,7 +167,7 @@ class Encoder:
         try:
             features = self._batcher.submit(frames, name).result()
         finally:
-            terms = self._creditor.answered(len(frames), time.monotonic())
+            terms = self._creditor.answered(len(frames), time.monotonic(), self._batcher.rate)
         return features, terms
 
     def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
@@ -179,4 +183,6 @@ class Encoder:
 
     def report(self) -> EncoderReport:
         """What it did in this life."""
-        return EncoderReport(os.getpid(), self._batcher.stats, self._batcher.waiting)
+        work = replace(self._batcher.stats, host=self._host)
+        batcher = self._batcher
+        return EncoderReport(os.getpid(), self._node_id, work, batcher.waiting, batcher.rate)

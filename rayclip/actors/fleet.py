@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from rayclip.actors.batch_stats import BatchStats
+from rayclip.actors.credits import FIRST_FRAMES, Terms
 from rayclip.actors.encoder import Encoder, EncoderReport, EncoderSettings
 from rayclip.actors.resources import EncoderResources
 from rayclip.errors import RunStopped
@@ -24,11 +25,19 @@ SILENT_S = 15.0  # without an answer, after which an encoder gets no more frames
 
 @dataclass(frozen=True)
 class EncoderAddress:
-    """An encoder that is up, and where."""
+    """An encoder that is up.
+
+    Attributes:
+        index: its number.
+        handle: of the actor.
+        node_id: where it is.
+        terms: for a task that it does not know yet, by what was heard of it last.
+    """
 
     index: int
     handle: Any
     node_id: str
+    terms: Terms
 
 
 class Fleet:
@@ -44,21 +53,38 @@ class Fleet:
         self._settings = settings
         # Held on to: an encoder that is started again needs its arguments again.
         self._content = None if checkpoint is None else ray.put(checkpoint)
+        self._size: EncoderResources | None = None
         self._handles: list[Any] = []
         self._starting: dict[asyncio.Task[str], int] = {}
         self._placing: dict[int, asyncio.Task[None]] = {}
         self._up: dict[int, str] = {}
         self._answered: dict[int, float] = {}
         self._reasons: list[str] = []
+        self._given_up: set[int] = set()
         self._work: dict[tuple[int, int], BatchStats] = {}
         self._waiting: dict[int, int] = {}
+        self._rates: dict[int, float] = {}
 
     def __bool__(self) -> bool:
         """Whether encoders are up or starting, or failed to start."""
         return bool(self._up or self._starting or self._reasons)
 
-    def start(self, resources: EncoderResources) -> None:
-        """Start encoders; they come up when there is room for them on the nodes."""
+    def fit(self, resources: EncoderResources) -> None:
+        """Have as many encoders as this, and of this size.
+
+        Those that are missing are started, and come up when there is room for them on the nodes.
+        Those that are of another size are ended first. None is ended for being one too many: its
+        node is gone, and it waits for another. None takes the place of one that fails again and
+        again, whose device is still there.
+        """
+        if self._size is not None and self._size.size != resources.size:
+            self.release()
+        self._size = resources
+        living = len({*self._up, *self._starting.values()} - self._given_up)
+        for _ in range(resources.encoders - len(self._reasons) - len(self._given_up) - living):
+            self._start(resources)
+
+    def _start(self, resources: EncoderResources) -> None:
         options: dict[str, Any] = {
             "num_cpus": resources.cpus,
             "num_gpus": resources.gpus,
@@ -68,14 +94,13 @@ class Fleet:
             "concurrency_groups": {CONTROL: 4},
             "scheduling_strategy": "SPREAD",
         }
-        encoder = ray.remote(**options)(Encoder)
         settings = replace(self._settings, threads=resources.threads)
-        for _ in range(resources.encoders):
-            handle, index = encoder.remote(settings, self._content), len(self._handles)
-            self._handles.append(handle)
-            self._waiting[index] = 0
-            self._starting[asyncio.create_task(_ready(handle))] = index
-            self._placing[index] = asyncio.create_task(_placed(handle))
+        handle = ray.remote(**options)(Encoder).remote(settings, self._content)
+        index = len(self._handles)
+        self._handles.append(handle)
+        self._waiting[index] = 0
+        self._starting[asyncio.create_task(_ready(handle))] = index
+        self._placing[index] = asyncio.create_task(_placed(handle))
 
     def release(self) -> None:
         """End all encoders, and free what they hold; others may be started later."""
@@ -95,7 +120,7 @@ class Fleet:
             RunStopped: none can start.
         """
         self._collect_started()
-        while not (up := [i for i in self._up if i not in without]):
+        while not (up := [i for i in self._up if i not in without | self._given_up]):
             if not self._starting and self._up:
                 return []
             if not self._starting:
@@ -104,7 +129,11 @@ class Fleet:
             self._collect_started()
         now = time.monotonic()
         answering = [i for i in up if now - self._answered[i] < SILENT_S]
-        return [EncoderAddress(i, self._handles[i], self._up[i]) for i in answering or up]
+        return [self._address(index) for index in answering or up]
+
+    def _address(self, index: int) -> EncoderAddress:
+        terms = Terms(self._waiting[index], FIRST_FRAMES, self._rates.get(index, 0.0))
+        return EncoderAddress(index, self._handles[index], self._up[index], terms)
 
     async def hear(self) -> int:
         """Ask all encoders for their reports, and say how many gave one in time."""
@@ -116,10 +145,15 @@ class Fleet:
         for task in late:
             task.cancel()
         reports = {asked[task]: task.result() for task in answered if task.exception() is None}
+        for task in answered:
+            if (error := task.exception()) and left_for_good(error):
+                self._given_up.add(asked[task])
         for index, report in reports.items():
+            self._up[index] = report.node_id
             self._answered[index] = time.monotonic()
             self._work[index, report.process] = report.work
             self._waiting[index] = report.waiting
+            self._rates[index] = report.rate
         return len(reports)
 
     @property

@@ -6,9 +6,9 @@ No frame passes through it, and it knows nothing that the output folder does not
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -17,15 +17,18 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayclip import last_words
 from rayclip.actors.attempts import AttemptLog, Death, Process
+from rayclip.actors.autoscaling import has_autoscaler
+from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.encoder import EncoderSettings
 from rayclip.actors.fleet import EncoderAddress, Fleet
 from rayclip.actors.metrics import PERIOD_S, RunMetrics
+from rayclip.actors.neighbours import NAMESPACE, at_work_beside, new_name, others
 from rayclip.actors.resources import EncoderResources
 from rayclip.actors.run_state import RunState
+from rayclip.progress import BUSY
 from rayclip.zeroshot import ZeroShot
 
 CONTROL_CALLS_AT_ONCE = 1000
-STEP = "rayclip.encode "  # what the names of control actors that give way begin with
 LAST_WORDS_WITHIN_S = 20.0  # else their node is taken for lost
 YIELD_S = 1.0  # without a task, after which encoders are released to others that wait for room
 QUIET_S = 600.0  # without a word of a task that is said to be at work, which is then taken for lost
@@ -36,25 +39,27 @@ class Pool:
 
     def __init__(
         self,
+        name: str,
         settings: EncoderSettings,
         resources: EncoderResources,
         checkpoint: bytes | None,
         idle_s: float | None,
     ) -> None:
+        self._name = name
+        self._device = settings.device or "cpu"
         self._fleet = Fleet(settings, checkpoint)
         self._resources = resources
         self._idle_s = idle_s
+        self._steps = self._users = 1
+        self._lately = self._work = BatchStats()
         self._last_heard = time.monotonic()
         self._stop_reason: str | None = None
         self._attempts = AttemptLog()
-        metrics = RunMetrics(settings.spec.model_name)
-        self._recording = asyncio.ensure_future(self._record(metrics))
-        if idle_s is None:
-            self._fleet.start(resources)
+        self._tending = asyncio.ensure_future(self._tend(RunMetrics(settings.spec.model_name)))
 
-    async def ask_for(self, resources: EncoderResources) -> None:
-        """Start encoders like these when the next ones are started."""
-        self._resources = resources
+    async def share_among(self, steps: int) -> None:
+        """Leave room for other steps of the same pipeline from the beginning."""
+        self._steps = max(self._steps, steps)
 
     async def encoders(self, without: frozenset[int] = frozenset()) -> list[EncoderAddress]:
         """Wait until an encoder is up, and give all that are; none where there can be no more.
@@ -66,13 +71,17 @@ class Pool:
         """
         self._last_heard = time.monotonic()
         if not self._fleet:
-            self._fleet.start(self._resources)
+            await self._fit()
             self._making_room = asyncio.create_task(self._make_room())
         return await self._fleet.addresses(without)
 
+    async def at_work(self) -> bool:
+        """Whether it wants devices now: a step of a pipeline does not when no task is at work."""
+        return self._idle_s is None or (bool(self._fleet) and not self._is_idle(YIELD_S))
+
     async def give_way(self) -> None:
         """Release the encoders to others who wait for room, unless they are in use."""
-        if self._is_idle(YIELD_S):
+        if not await self.at_work():
             self._fleet.release()
 
     async def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
@@ -128,23 +137,46 @@ class Pool:
             longest=self._attempts.longest(),
         )
 
-    async def _record(self, metrics: RunMetrics) -> None:
+    async def _tend(self, metrics: RunMetrics) -> None:
         while True:
+            with suppress(RayError):  # the cluster does not answer; it is asked again
+                if self._idle_s is None or self._fleet:
+                    await self._fit()
             await asyncio.sleep(PERIOD_S)
-            metrics.record(await self.state())
+            state = await self.state()
+            metrics.record(state)
+            work = sum(state.encoders, BatchStats())
+            self._lately, self._work = work - self._work, work
             if self._idle_s is not None and self._is_idle(self._idle_s):
                 self._fleet.release()
 
+    async def _fit(self) -> None:
+        """Have the encoders that the nodes have room for and other runs leave us.
+
+        On GPUs they are started anew, with a smaller share of each, when another run begins; when
+        it ends, their share is all of the GPU again, whatever they asked for. Encoders on CPUs keep
+        what they have: decoding tasks would take their place before they are back.
+
+        Where an autoscaler may bring nodes, and all encoders are busy, as many again are started:
+        it sees what waits for room.
+        """
+        beside = await at_work_beside(self._name, self._device)
+        users = max(self._steps, 1 + beside)
+        if not self._fleet or (self._resources.gpus and users > self._users):
+            self._users = users
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        fitted = self._resources.fitted_to(nodes)
+        if fitted.elastic and self._lately.busy >= BUSY and has_autoscaler():
+            fitted = replace(fitted, encoders=2 * fitted.encoders)
+        self._fleet.fit(fitted.shared_by(self._users))
+
     async def _make_room(self) -> None:
-        """While encoders wait for room, ask those who may have it to give way: the steps of other
-        datasets of this program, which may be done."""
-        me = ray.get_runtime_context().get_actor_name()
+        """While encoders wait for room, ask those who may have it and do not use it to give way:
+        the steps of other datasets, which may be done."""
         while self._fleet.waits_for_room:
             await asyncio.sleep(YIELD_S)
-            for name in ray.util.list_named_actors():
-                if name.startswith(STEP) and name != me:
-                    with suppress(ValueError):  # it is gone
-                        ray.get_actor(name).give_way.remote()
+            for other in others(self._name, self._device):
+                other.give_way.remote()
 
     def _is_idle(self, after_s: float) -> bool:
         quiet_s = time.monotonic() - self._last_heard
@@ -167,13 +199,15 @@ def start_pool(
             a task first wants one. None starts them now, and keeps them.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    name = new_name(settings.device or "cpu")
     actor = ray.remote(Pool).options(
-        name=None if idle_s is None else STEP + secrets.token_hex(8),
+        name=name,
+        namespace=NAMESPACE,
         num_cpus=0,
         max_concurrency=CONTROL_CALLS_AT_ONCE,
         scheduling_strategy=here,
     )
-    return actor.remote(settings, resources, checkpoint, idle_s)
+    return actor.remote(name, settings, resources, checkpoint, idle_s)
 
 
 async def _death_of(process: Process) -> Death:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 
@@ -19,21 +19,43 @@ class EncoderResources:
         gpus: GPUs of each.
         cpus: CPUs of each.
         decoding_cpus: CPUs of each decoding task.
+        elastic: whether nodes that join get encoders, too.
     """
 
     encoders: int
     gpus: float
     cpus: float
     decoding_cpus: float
+    elastic: bool = True
 
     @property
     def threads(self) -> int | None:
         """CPU threads of a forward pass; None on GPUs."""
         return None if self.gpus else max(1, round(self.cpus))
 
-    def shared_by(self, steps: int) -> EncoderResources:
-        """So many encoders as before, where several steps of a pipeline share the devices."""
-        return replace(self, gpus=self.gpus / steps, cpus=self.cpus / steps)
+    @property
+    def size(self) -> tuple[float, float]:
+        """GPUs and CPUs of an encoder."""
+        return self.gpus, self.cpus
+
+    def shared_by(self, users: int) -> EncoderResources:
+        """As many encoders as before, where several runs, or steps of a pipeline, share the
+        devices."""
+        return replace(self, gpus=self.gpus / users, cpus=self.cpus / users)
+
+    def fitted_to(self, nodes: Sequence[Mapping[str, float]]) -> EncoderResources:
+        """Encoders of the same size, as many as these nodes should have, and one at least.
+
+        Args:
+            nodes: the resources of each, by Ray's names.
+        """
+        if not self.elastic:
+            return self
+        if self.gpus:
+            count = floor(sum(node.get("GPU", 0.0) for node in nodes))
+        else:
+            count = _encoders_on([node.get("CPU", 0.0) for node in nodes], self.cpus)
+        return replace(self, encoders=max(1, count))
 
     def decoding_tasks(self, cluster_cpus: float) -> int:
         """How many decoding tasks fit beside the encoders."""
@@ -45,7 +67,7 @@ def gpu_resources(gpus: float, encoders: int | None) -> EncoderResources:
     """One encoder for each GPU; more than that share them, as many on each as are needed."""
     count = encoders or max(1, floor(gpus))
     each = 1 / ceil(count / gpus) if gpus else 1.0
-    return EncoderResources(count, each, 0.0, 1.0)
+    return EncoderResources(count, each, 0.0, 1.0, elastic=encoders is None)
 
 
 def cpu_resources(node_cpus: Sequence[float], encoders: int | None) -> EncoderResources:
@@ -59,17 +81,20 @@ def cpu_resources(node_cpus: Sequence[float], encoders: int | None) -> EncoderRe
     largest = max(node_cpus)
     on_largest = max(1, int(largest // CORES_PER_ENCODER))
     size = max(1, floor(min(largest * ENCODING_SHARE, largest - 1) / on_largest))
-    if encoders is None:
-        count = sum(
-            min(max(1, int(cpus // CORES_PER_ENCODER)), _places(cpus, size)) for cpus in node_cpus
-        )
-        if count:
-            return EncoderResources(count, 0.0, size, 1.0)
-    count = encoders or 1
+    if encoders is None and _encoders_on(node_cpus, size):
+        return EncoderResources(_encoders_on(node_cpus, size), 0.0, size, 1.0)
     for cpus in [*range(size, 0, -1), 0.5, 0.25, 0.1, 0.01]:
-        if sum(_places(node, cpus) for node in node_cpus) >= count:
+        if sum(_places(node, cpus) for node in node_cpus) >= (encoders or 1):
             break
-    return EncoderResources(count, 0.0, cpus, min(1.0, largest / 2))
+    count = encoders or _encoders_on(node_cpus, cpus)
+    decoding_cpus = min(1.0, largest / 2)
+    return EncoderResources(count, 0.0, cpus, decoding_cpus, elastic=encoders is None)
+
+
+def _encoders_on(node_cpus: Sequence[float], size: float) -> int:
+    return sum(
+        min(max(1, int(cpus // CORES_PER_ENCODER)), _places(cpus, size)) for cpus in node_cpus
+    )
 
 
 def _places(cpus: float, size: float) -> int:

@@ -22,6 +22,8 @@ FRAMES = os.environ.get("RAYCLIP_BENCH_SYNTHETIC_FRAMES")
 """Frames of every video, which then are never read: their squares are ready."""
 MICROSECONDS = os.environ.get("RAYCLIP_BENCH_FAKE_MICROSECONDS")
 """What the encoder sleeps for a frame, as if a device apart did the work."""
+PRETENDED_GPUS = os.environ.get("RAYCLIP_BENCH_PRETENDED_GPUS")
+"""Set where nodes say that they have GPUs and have none: encoders on them compute on a CPU."""
 FPS = 30.0
 
 
@@ -46,7 +48,7 @@ def synthetic_decoding(decoder: ModuleType) -> None:
 
 
 def fake_encoding(clip_model: ModuleType) -> None:
-    """Let forward passes sleep, and give zeros."""
+    """Let forward passes sleep, and give zeros; nothing is loaded, and no torch imported."""
 
     def encode_image(self: Any, images: Any) -> Any:
         import numpy as np
@@ -54,7 +56,25 @@ def fake_encoding(clip_model: ModuleType) -> None:
         time.sleep(self.batch_size * float(MICROSECONDS or 0) / 1e6)
         return np.zeros((len(images), self.dim), np.float32)
 
+    def load_spec(spec: Any, device: Any, batch_size: Any, *_: Any) -> Any:
+        model = clip_model.ClipModel.__new__(clip_model.ClipModel)
+        model.n_px, model.dim, model.device = spec.n_px, spec.dim, device
+        model.batch_size = batch_size or clip_model.CPU_BATCH_SIZE
+        model.passes_at_once, model.notes, model.logit_scale = 1, [], 1.0
+        return model
+
     clip_model.ClipModel.encode_image = encode_image
+    clip_model.load_spec = load_spec
+
+
+def pretended_gpus(clip_model: ModuleType) -> None:
+    """Let models that are wanted on a GPU be loaded for a CPU."""
+    real = clip_model.load_spec
+
+    def load_spec(spec: Any, device: Any, batch_size: Any, threads: Any, *more: Any) -> Any:
+        return real(spec, "cpu", batch_size, threads or 1, *more)
+
+    clip_model.load_spec = load_spec
 
 
 Patch = Callable[[ModuleType], None]
@@ -95,6 +115,8 @@ def _patches() -> Iterator[tuple[str, Patch]]:
         yield "rayclip.actors.decoder", synthetic_decoding
     if MICROSECONDS is not None:
         yield "rayclip.clip_model", fake_encoding
+    elif PRETENDED_GPUS is not None:
+        yield "rayclip.clip_model", pretended_gpus
 
 
 sys.meta_path.insert(0, Patching(dict(_patches())))

@@ -97,10 +97,20 @@ def hosts(shared: Path, *names: str) -> Iterator[list[Host]]:
         ]
 
 
+def cut_off(host: Host) -> None:
+    """Let no packet go to a host any more, or come from it; its processes run on."""
+    _ip(f"link set {_port_of(host.address)} down")
+
+
+def _port_of(address: str) -> str:
+    """The name of a host's port of the bridge."""
+    return f"{BRIDGE}-{address.rpartition('.')[2]}"
+
+
 @contextmanager
 def _host(name: str, address: str, shared: Path) -> Iterator[Host]:
     separate = ["--mount-proc", "--kill-child", *(f"--{kind}" for kind in SEPARATE)]
-    port = f"{BRIDGE}-{address.rpartition('.')[2]}"
+    port = _port_of(address)
     command = ["unshare", "--fork", *separate, "bash", "-c", INIT]
     keeper = subprocess.Popen(command, stdin=subprocess.PIPE)
     try:

@@ -1,4 +1,4 @@
-"""A Ray of three nodes on this machine, on loopback, whose processes can be found and killed."""
+"""A Ray of several nodes on this machine, on loopback, whose processes can be found and killed."""
 
 from __future__ import annotations
 
@@ -13,37 +13,45 @@ from typing import Any
 
 import psutil
 
-NODES = 3
-CPUS_OF_NODE = 2
 ENCODER = "ray::Encoder"
 DECODER = "ray::MapBatches"
 RAYCLIP_PROCESSES = (ENCODER, DECODER, "ray::Pool")
 IDLE_WITHIN_S = 30.0
 
 
-class ThreeNodes:
+class PretendedNodes:
     """A cluster like somebody else's, made of raylets of this machine.
 
     Attributes:
         environment: what a process needs in its environment to connect.
         address: of the cluster.
+        folder: where its processes have their files.
     """
 
-    def __init__(self) -> None:
-        """Start it; ray must not have been imported before."""
-        self._folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))  # sockets' paths are short
+    def __init__(self, nodes: int = 3, cpus: int = 2, gpus: int = 0) -> None:
+        """Start it; ray must not have been imported before.
+
+        Args:
+            nodes: how many, the head's among them.
+            cpus: that each says it has.
+            gpus: that each says it has.
+        """
+        self.folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))  # sockets' paths are short
         self.environment = {
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray then listens on 127.0.0.1 alone
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
-        os.environ.update(self.environment, RAY_TMPDIR=str(self._folder))
+        os.environ.update(self.environment, RAY_TMPDIR=str(self.folder))
         from ray.cluster_utils import Cluster
 
         self._cluster: Any = Cluster()
-        self._cluster.add_node(num_cpus=CPUS_OF_NODE, include_dashboard=False)
-        self._others: list[Any] = [self._added() for _ in range(NODES - 1)]
+        self._each = cpus, gpus
+        self._cluster.add_node(num_cpus=cpus, num_gpus=gpus, include_dashboard=False)
+        self._others: list[Any] = []
+        for _ in range(nodes - 1):
+            self.add(*self._each)
         self.address: str = self._cluster.address
 
     def raylets(self) -> list[psutil.Process]:
@@ -72,14 +80,16 @@ class ThreeNodes:
         for node in [node for node in self._others if not node.any_processes_alive()]:
             self._others.remove(node)
             self._cluster.remove_node(node, allow_graceful=False)
-            self._others.append(self._added())
+            self.add(*self._each)
+
+    def add(self, cpus: int, gpus: int) -> psutil.Process:
+        """Start another node, and give its raylet."""
+        self._others.append(self._cluster.add_node(num_cpus=cpus, num_gpus=gpus))
+        return _raylet(self._others[-1])
 
     def close(self) -> None:
         self._cluster.shutdown()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _added(self) -> Any:
-        return self._cluster.add_node(num_cpus=CPUS_OF_NODE)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _raylet(node: Any) -> psutil.Process:

@@ -1,0 +1,122 @@
+"""A cluster that changes while a run is at work: nodes that join and go, an autoscaler, other runs.
+
+The nodes are raylets of this machine, on loopback. The GPUs that they say they have are none: their
+encoders sleep for every frame, and the frames are ready.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import ON_LOOPBACK, finish, start_rayclip, wait_until
+from heads import Nodes, free_port, ray_head, ray_nodes
+
+pytestmark = pytest.mark.ray
+
+VIDEOS = 300
+STAND_INS = {
+    "PYTHONPATH": str(Path(__file__).parents[2] / "scripts" / "bench_stand_ins"),
+    "RAYCLIP_BENCH_PRETENDED_GPUS": "1",
+    "RAYCLIP_BENCH_SYNTHETIC_FRAMES": "64",
+    "RAYCLIP_BENCH_FAKE_MICROSECONDS": "1500",
+}
+# What the autoscaler sees while all encoders are busy. This one, whose nodes all have one address,
+# takes the first for free, and so brings no second one.
+WANTS_MORE = re.compile(r" 1\.0/1\.0 GPU\n(?:(?!====).)*\{'GPU': 1\.0\}: 1\+ pending", re.DOTALL)
+AUTOSCALER: dict[str, Any] = {
+    "cluster_name": "test",
+    "max_workers": 2,
+    "available_node_types": {
+        "ray.head.default": {"resources": {"CPU": 2}, "node_config": {}, "max_workers": 0},
+        "gpu": {"resources": {"CPU": 1, "GPU": 1}, "node_config": {}, "max_workers": 2},
+    },
+    "head_node_type": "ray.head.default",
+    "idle_timeout_minutes": 10,
+    "upscaling_speed": 1.0,
+    "auth": {},
+    "file_mounts": {},
+    "cluster_synced_files": [],
+    "file_mounts_sync_continuously": False,
+    "initialization_commands": [],
+    "setup_commands": [],
+    "head_setup_commands": [],
+    "worker_setup_commands": [],
+    "head_start_ray_commands": [],
+    "worker_start_ray_commands": [],
+}
+
+
+def extract(address: str, videos: int, output: Path) -> list[str | Path]:
+    words = ["extract", *(f"/nowhere/{output.name}-{number:03}.mp4" for number in range(videos))]
+    words += ["--address", address, "--model-name", "demo"]
+    return [*words, "--on-extraction", "save_numpy", "--output-path", output]
+
+
+def finished(output: Path) -> int:
+    return len(list(output.glob("clip/demo/*_clip.npy")))
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    with ray_nodes(STAND_INS) as nodes:
+        yield nodes
+
+
+def test_a_node_that_joins_gets_an_encoder_and_one_that_goes_takes_nothing_along(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    first = nodes.add(cpus=2, gpus=1)
+    words = extract(nodes.address, VIDEOS, tmp_path)
+    with start_rayclip(*words, env={**STAND_INS, **nodes.environment}) as run:
+        wait_until(lambda: finished(tmp_path) >= 3, "three videos", run)
+        assert len(nodes.encoders()) == 1
+        nodes.add(cpus=2, gpus=1)
+        wait_until(lambda: len(nodes.encoders()) == 2, "an encoder on the node that joined", run)
+        for process in [*first.children(recursive=True), first]:
+            process.kill()
+        assert finished(tmp_path) < VIDEOS, "the node went too late to prove anything"
+        ended = finish(run)
+    assert ended.status == 0, ended.stderr
+    assert finished(tmp_path) == VIDEOS
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_cluster_without_gpus_is_waited_for_where_an_autoscaler_brings_them(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("head")
+    config = folder / "cluster.json"
+    port = free_port()
+    provider = {"type": "fake_multinode", "gcs_address": f"127.0.0.1:{port}"}
+    config.write_text(json.dumps({**AUTOSCALER, "provider": provider}))
+    environment = {**STAND_INS, "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    options = f"--num-cpus=2 --autoscaling-config={config}"
+    with (
+        ray_head(folder, environment, options, port) as address,
+        start_rayclip(*extract(address, VIDEOS, tmp_path), env={**STAND_INS, **ON_LOOPBACK}) as run,
+    ):
+        log = Path(f"/tmp/rc-{port}/session_latest/logs/monitor.log")
+        wait_until(lambda: WANTS_MORE.search(log.read_text()), "a wish for a second GPU", run)
+        ended = finish(run)
+    assert ended.status == 0, ended.stderr
+    assert "no GPU yet: waiting until its autoscaler brings one" in ended.stderr
+    assert finished(tmp_path) == VIDEOS
+
+
+def test_two_runs_on_one_gpu_are_at_work_at_the_same_time(nodes: Nodes, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    environment = {**STAND_INS, **nodes.environment}
+    nodes.add(cpus=2, gpus=1)
+    with start_rayclip(*extract(nodes.address, 100, one), env=environment) as first:
+        wait_until(lambda: finished(one) >= 3, "three videos", first)
+        with start_rayclip(*extract(nodes.address, 30, other), env=environment) as second:
+            wait_until(lambda: finished(other) == 30, "the videos of the second run", second)
+            assert finished(one) < 100, "the first run ended before"
+            ends = [finish(second), finish(first)]
+    assert [ended.status for ended in ends] == [0, 0], [ended.stderr for ended in ends]
+    assert finished(one) == 100
