@@ -10,11 +10,17 @@ from rayclip.actors.run_state import RunState
 ASKED = {"GPU": "GPUs", "CPU": "CPUs"}
 
 
-def awaited(state: RunState, resources: EncoderResources, free: Mapping[str, float]) -> str:
+def awaited(
+    state: RunState,
+    longest: tuple[str, float] | None,
+    resources: EncoderResources,
+    free: Mapping[str, float],
+) -> str:
     """Say what holds a run.
 
     Args:
         state: how far it is.
+        longest: the video that is at work the longest, and for how many seconds.
         resources: what its encoders and decoding tasks ask of their nodes.
         free: what nobody uses just now, by Ray's names of resources.
     """
@@ -24,12 +30,12 @@ def awaited(state: RunState, resources: EncoderResources, free: Mapping[str, flo
         return f"an encoder waits for a node with {needs} free; {_free(free)}"
     if not state.up:
         return "the encoders load their model or are started again"
-    if state.longest is None:
+    if longest is None:
         return (
             f"decoding tasks wait for a node with {resources.decoding_cpus:g} CPUs and memory "
             f"free; {_free(free)}"
         )
-    video, seconds = state.longest
+    video, seconds = longest
     return at_work(video, seconds, sum(state.waiting))
 
 

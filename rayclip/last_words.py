@@ -15,9 +15,9 @@ _kept: IO[bytes] | None = None
 def kept(path: str) -> Iterator[None]:
     """Have the last words of this process in a file, should it die inside the block.
 
-    They are what :func:`say` was given, and what Python's fault handler writes at a crash. The
-    file is there from the beginning, and gone after the block; where it cannot be made, nothing is
-    kept.
+    They are what :func:`say` and :func:`note` were given, and what Python's fault handler writes at
+    a crash. The file is there from the beginning, and gone after the block; where it cannot be
+    made, nothing is kept.
     """
     global _kept
     file = None
@@ -51,12 +51,26 @@ def say(words: str) -> None:
             _kept.write(line)
 
 
-def read(path: str) -> str | None:
-    """Take what a process that is dead left in its file; None where that is nothing."""
+def note(line: str) -> None:
+    """Write a line to the file alone, for the case that it is the last. It costs microseconds, and
+    outlives the process, however that ends."""
+    if _kept is not None:
+        with suppress(OSError):
+            _kept.write(f"{line}\n".encode(errors="backslashreplace"))
+
+
+def read(path: str, keep: bool = False) -> str | None:
+    """What a process has in its file; None where that is nothing.
+
+    Args:
+        path: of the file.
+        keep: leave it there, because the process is still alive.
+    """
     try:
         with open(path, errors="replace") as file:
             words = file.read()
-        os.unlink(path)
+        if not keep:
+            os.unlink(path)
     except OSError:
         return None
     return words.strip() or None

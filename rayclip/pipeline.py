@@ -194,11 +194,12 @@ def _waited_for(reply: Any, pool: Any, resources: EncoderResources) -> Any:
 def _awaited(pool: Any, resources: EncoderResources) -> str:
     import ray
 
+    asked = [pool.state.remote(), pool.longest.remote()]
     try:
-        state = ray.get(pool.state.remote(), timeout=STATE_TIMEOUT_S)
+        state, longest = ray.get(asked, timeout=STATE_TIMEOUT_S)
     except ray.exceptions.RayError:
         return "the control actor does not answer"
-    return awaited(state, resources, ray.available_resources())
+    return awaited(state, longest, resources, ray.available_resources())
 
 
 def _why_it_stopped(pool: Any, error: Exception) -> str:

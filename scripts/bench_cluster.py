@@ -29,8 +29,11 @@ from rayclip.errors import RayclipError
 
 STAND_INS = Path(__file__).with_name("bench_stand_ins")
 BEGIN, END = 0.3, 0.95  # of the videos: what is measured lies between, without start and end
+TASKS = "tasks"
 KINDS = {
-    "ray::MapBatches": "decoding tasks",
+    "ray::MapBatches": TASKS,
+    "ray::StreamingRepartition": TASKS,
+    "ray::IDLE": TASKS,  # what it is called between two of them
     "ray::Encoder": "encoders",
     "ray::Pool": "control actor",
     "raylet": "raylets",
@@ -118,7 +121,7 @@ def report(job: ClusterJob, took: Sequence[Took]) -> str:
     rates = {size: median(one.rate for one in runs) for size, runs in by_size.items()}
     smallest = sizes[0]
     rows, costs = [], []
-    kinds = [DRIVER, *KINDS.values(), OTHERS]
+    kinds = [DRIVER, *dict.fromkeys(KINDS.values()), OTHERS]
     for size, runs in by_size.items():
         efficiency = rates[size] / rates[smallest] * smallest / size
         rows.append(

@@ -10,7 +10,11 @@ from rayclip.actors.attempts import (
     KILLED,
     MOST_KILLS,
     AttemptLog,
+    Busy,
     Death,
+    Ended,
+    Journal,
+    News,
     Process,
     why_to_give_up,
 )
@@ -19,6 +23,7 @@ CRASH = Death(CRASHED, "Segmentation fault")
 SHARED_CRASH = Death(CRASHED, "Segmentation fault", alone=False)
 HANG = Death(HUNG, "libav has not moved for 300 s")
 KILL = Death(KILLED, "it may need more memory than there is")
+ANY_KILL = Death(KILLED, "it may need more memory than there is", alone=False)
 
 
 def given_up(deaths: list[Death], max_attempts: int = 3) -> tuple[str, str] | None:
@@ -99,85 +104,100 @@ def test_the_last_attempt_is_one_alone() -> None:
     )
 
 
+# ---- what a process notes ----
+
+
+def test_what_was_begun_and_not_ended_was_at_work() -> None:
+    names = ["a.mp4", 'b "quoted".mp4', "c\nd.mp4", "\udcff.mp4"]
+    lines = [Journal.begun(position, name) for position, name in enumerate(names)]
+    lines += [
+        Journal.ended(0),
+        "Fatal Python error: Segmentation fault",
+        "",
+        "Current thread 0x7f:",
+    ]
+    assert Journal.busy("\n".join(lines)) == dict(enumerate(names[1:], 1))
+
+
+def test_nothing_is_at_work_once_all_is_ended() -> None:
+    assert Journal.busy("\n".join([Journal.begun(3, "a"), Journal.ended(3)])) == {}
+
+
+@pytest.mark.parametrize("words", [None, "", "Fatal Python error: Aborted"])
+def test_without_notes_nothing_is_known(words: str | None) -> None:
+    assert Journal.busy(words) is None
+
+
 # ---- the log ----
 
 FIRST, SECOND = Process("node 1", "/tmp/first"), Process("node 2", "/tmp/second")
+DONE, FAILED = Ended(failed=False, frames=7), Ended(failed=True, frames=0)
+B_AND_C = {1: Busy("b", 2.0), 2: Busy("c", 1.0)}
 
 
 @pytest.fixture
 def log() -> AttemptLog:
     """One in which a process has begun with a group: b and c are at work, a is finished."""
     log = AttemptLog()
-    assert not log.begin_group("group", FIRST, None)
-    for position, video in enumerate("abc"):
-        assert log.begin("group", position, video) == []
-    log.end("group", 0, failed=False, frames=7)
+    assert log.begin_group("group", FIRST) is None
+    log.note("group", News({0: DONE}, B_AND_C))
     return log
 
 
 def test_a_death_is_shared_by_all_that_were_at_work(log: AttemptLog) -> None:
     assert log.process_of("group") == FIRST
-    assert log.begin_group("group", SECOND, CRASH)
+    deaths = log.begin_group("group", SECOND, CRASH, busy={1, 2})
     assert log.process_of("group") == SECOND
-    assert [log.begin("group", position, video) for position, video in enumerate("abcd")] == [
-        [],
-        [SHARED_CRASH],
-        [SHARED_CRASH],
-        [],
-    ]
+    assert deaths == {1: [SHARED_CRASH], 2: [SHARED_CRASH]}
 
 
-def test_a_death_is_of_one_alone_that_nothing_else_was_at_work_with(log: AttemptLog) -> None:
-    log.end("group", 1, failed=False, frames=7)
-    log.begin_group("group", SECOND, CRASH)
-    assert log.begin("group", 1, "b") == []
-    assert log.begin("group", 2, "c") == [CRASH]
+def test_what_the_process_noted_is_newer_than_what_it_told(log: AttemptLog) -> None:
+    assert log.begin_group("group", SECOND, CRASH, busy={3}) == {3: [CRASH]}
+
+
+def test_where_its_notes_are_lost_the_last_news_tell(log: AttemptLog) -> None:
+    deaths = log.begin_group("group", SECOND, CRASH, busy=None)
+    assert deaths == {1: [SHARED_CRASH], 2: [SHARED_CRASH]}
+
+
+def test_what_is_finished_is_innocent(log: AttemptLog) -> None:
+    log.note("group", News({1: DONE}, {2: Busy("c", 1.0)}))
+    assert log.begin_group("group", SECOND, CRASH, busy={0, 1, 2}) == {2: [CRASH]}
 
 
 def test_what_was_not_begun_again_has_no_part_in_the_next_death(log: AttemptLog) -> None:
-    log.begin_group("group", SECOND, CRASH)
-    log.begin("group", 1, "b")
-    log.begin_group("group", FIRST, HANG)
-    assert log.begin("group", 1, "b") == [SHARED_CRASH, HANG]
-    assert log.begin("group", 2, "c") == [SHARED_CRASH]
+    log.begin_group("group", SECOND, CRASH, busy={1, 2})
+    deaths = log.begin_group("group", FIRST, HANG, busy={1})
+    assert deaths == {1: [SHARED_CRASH, HANG], 2: [SHARED_CRASH]}
+
+
+def test_news_of_a_process_that_died_blame_nobody_for_the_death_of_the_next(
+    log: AttemptLog,
+) -> None:
+    log.begin_group("group", SECOND, KILL, busy={1, 2})
+    assert log.begin_group("group", FIRST, CRASH, busy=None) == {1: [ANY_KILL], 2: [ANY_KILL]}
 
 
 def test_videos_are_counted_once_however_often_their_group_runs(log: AttemptLog) -> None:
-    log.begin_group("group", SECOND, KILL)
-    log.begin("group", 0, "a")
-    log.end("group", 0, failed=False, frames=7)
-    log.begin("group", 1, "b")
-    log.end("group", 1, failed=True, frames=0)
+    log.begin_group("group", SECOND, KILL, busy={1, 2})
+    log.note("group", News({0: DONE, 1: FAILED}))
+    log.end_group("group", News({1: FAILED}))
     assert (log.done, log.failed, log.frames) == (1, 1, 7)
 
 
 def test_a_group_whose_output_was_lost_is_begun_again_without_blame(log: AttemptLog) -> None:
-    log.end_group("group")
+    log.end_group("group", News())
     assert log.process_of("group") is None
-    assert log.begin_group("group", SECOND, None)
-    assert log.begin("group", 1, "b") == []
-    log.end("group", 1, failed=False, frames=7)
-    assert (log.done, log.frames) == (1, 7)
+    assert log.begin_group("group", SECOND) == {}
+    log.note("group", News({1: DONE}))
+    assert (log.done, log.frames) == (1, 7)  # its videos were counted
 
 
 def test_the_video_that_is_at_work_the_longest_is_told(log: AttemptLog) -> None:
     longest = log.longest()
     assert longest is not None
-    assert longest[0] == "b"
-    log.end_group("group")
+    process, busy = longest
+    assert (process, busy.video) == (FIRST, "b")
+    assert busy.since_s >= 2.0
+    log.end_group("group", News())
     assert log.longest() is None
-
-
-def test_a_video_that_waits_to_be_saved_is_innocent_of_what_ends_its_process() -> None:
-    log = AttemptLog()
-    process = Process("node", "words")
-    log.begin_group("group", process, None)
-    log.begin("group", 0, "made.mp4")
-    log.made("group", 0)
-    log.begin("group", 1, "guilty.mp4")
-    assert log.longest() is not None
-    assert log.longest()[0] == "guilty.mp4"  # type: ignore[index]
-    assert log.begin_group("group", process, CRASH)
-    assert log.begin("group", 0, "made.mp4") == []
-    assert log.begin("group", 1, "guilty.mp4") == [CRASH]
-    assert log.done == 0

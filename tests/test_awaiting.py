@@ -12,47 +12,54 @@ from rayclip.awaiting import awaited
 ON_GPUS = EncoderResources(encoders=2, gpus=1, cpus=0, decoding_cpus=1)
 ON_CPUS = EncoderResources(encoders=1, gpus=0, cpus=6, decoding_cpus=1)
 FREE = {"CPU": 3.0, "memory": 2e9}
-BUSY = RunState(4, 0, 40, (BatchStats(),) * 2, (640, 64), 2, 2, ("cat.mp4", 71.6))
+BUSY = RunState(4, 0, 40, (BatchStats(),) * 2, (640, 64), 2, 2)
+CAT = ("cat.mp4", 71.6)
 
 
 @pytest.mark.parametrize(
-    ("state", "resources", "sentence"),
+    ("state", "longest", "resources", "sentence"),
     [
         (
             replace(BUSY, placed=0, up=0),
+            CAT,
             ON_GPUS,
             "an encoder waits for a node with 1 GPUs free; the cluster has 0 GPUs, 3 CPUs free",
         ),
         (
             replace(BUSY, placed=0, up=0),
+            CAT,
             ON_CPUS,
             "an encoder waits for a node with 6 CPUs free; the cluster has 0 GPUs, 3 CPUs free",
         ),
         (
             replace(BUSY, placed=1, up=0),
+            CAT,
             ON_GPUS,
             "the encoders load their model or are started again",
         ),
         (
-            replace(BUSY, longest=None),
+            BUSY,
+            None,
             ON_GPUS,
             "decoding tasks wait for a node with 1 CPUs and memory free; the cluster has 0 GPUs, "
             "3 CPUs free",
         ),
-        (BUSY, ON_GPUS, "cat.mp4 is at work for 72 s; 704 frames are with the encoders"),
+        (BUSY, CAT, ON_GPUS, "cat.mp4 is at work for 72 s; 704 frames are with the encoders"),
         (
             replace(BUSY, waiting=(0, 0)),
+            CAT,
             ON_GPUS,
             "cat.mp4 is at work for 72 s; it is read or decoded",
         ),
         (
-            replace(BUSY, waiting=(0, 0), longest=("a\nb.mp4", 1.0)),
+            replace(BUSY, waiting=(0, 0)),
+            ("a\nb.mp4", 1.0),
             ON_GPUS,
             "'a\\nb.mp4' is at work for 1 s; it is read or decoded",
         ),
     ],
 )
 def test_it_names_what_holds_the_run(
-    state: RunState, resources: EncoderResources, sentence: str
+    state: RunState, longest: tuple[str, float] | None, resources: EncoderResources, sentence: str
 ) -> None:
-    assert awaited(state, resources, FREE) == sentence
+    assert awaited(state, longest, resources, FREE) == sentence

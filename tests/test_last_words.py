@@ -45,6 +45,14 @@ def test_what_a_process_says_as_it_dies_can_be_read_once(
     assert not path.exists()
 
 
+def test_what_a_process_noted_outlives_a_kill_and_can_be_read_before(tmp_path: Path) -> None:
+    path = str(tmp_path / "words")
+    die(tmp_path / "words", "last_words.note('+1 x'); os.kill(os.getpid(), signal.SIGKILL)")
+    assert last_words.read(path, keep=True) == "+1 x"
+    assert last_words.read(path) == "+1 x"
+    assert last_words.read(path) is None
+
+
 def test_a_process_that_is_killed_says_nothing(tmp_path: Path) -> None:
     path = tmp_path / "words"
     die(path, "os.kill(os.getpid(), signal.SIGKILL)")

@@ -40,7 +40,7 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def state(done: int, failed: int, work: list[BatchStats], waiting: list[int]) -> RunState:
-    return RunState(done, failed, 0, tuple(work), tuple(waiting), len(work), len(work), None)
+    return RunState(done, failed, 0, tuple(work), tuple(waiting), len(work), len(work))
 
 
 def work(frames: int, capacity: int, busy_s: float, room_s: float) -> BatchStats:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import collections
+import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rayclip.errors import VideoError
@@ -22,6 +23,7 @@ MOST_KILLS = 10
 
 _CRASH = re.compile("^Fatal Python error: (.*)$", re.MULTILINE)
 _LARGE = re.compile(r"has brought this process to \d+ MB of memory")
+_NOTED = re.compile(r"^([+-])(\d+)(?: (\".*\"))?$", re.MULTILINE)
 _HANG = re.compile(r"libav has not moved for \S+ s")
 
 
@@ -79,19 +81,79 @@ class Process:
     last_words: str
 
 
+@dataclass(frozen=True)
+class Busy:
+    """A video that is at work.
+
+    Attributes:
+        video: its name.
+        since_s: for how long.
+    """
+
+    video: str
+    since_s: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A video that is finished, for better or worse; how many features it has."""
+
+    failed: bool
+    frames: int
+
+
+@dataclass(frozen=True)
+class News:
+    """What happened in a group since it was last told of, by the places of its videos.
+
+    Attributes:
+        ended: those that were finished since.
+        busy: those that are at work now.
+    """
+
+    ended: Mapping[int, Ended] = field(default_factory=dict)
+    busy: Mapping[int, Busy] = field(default_factory=dict)
+
+
+class Journal:
+    """What a process notes of its videos in the file of its last words, so that nobody has to be
+    told of each at once: it is read when the process is dead."""
+
+    @staticmethod
+    def begun(position: int, video: str) -> str:
+        return f"+{position} {json.dumps(video)}"
+
+    @staticmethod
+    def ended(position: int) -> str:
+        return f"-{position}"
+
+    @staticmethod
+    def busy(words: str | None) -> dict[int, str] | None:
+        """Which videos were, or are, at work; None where nothing was noted."""
+        noted = _NOTED.findall(words or "")
+        busy: dict[int, str] = {}
+        for sign, position, video in noted:
+            if sign == "+":
+                busy[int(position)] = json.loads(video)
+            else:
+                busy.pop(int(position), None)
+        return busy if noted else None
+
+
 @dataclass
 class _Group:
     """The videos of a task, by their places in it.
 
     Attributes:
         process: the one that is at work on them.
-        busy: those that are at work, and when they were begun.
+        news: the last, and when they came.
         deaths: of processes that were at work on them.
         finished: for better or worse.
     """
 
     process: Process
-    busy: dict[int, tuple[str, float]] = field(default_factory=dict)
+    news: News = field(default_factory=News)
+    told: float = field(default_factory=time.monotonic)
     deaths: collections.defaultdict[int, list[Death]] = field(
         default_factory=lambda: collections.defaultdict(list)
     )
@@ -122,60 +184,61 @@ class AttemptLog:
         work = self._groups.get(group)
         return work.process if work else None
 
-    def begin_group(self, group: str, process: Process, death: Death | None) -> bool:
+    def begin_group(
+        self,
+        group: str,
+        process: Process,
+        death: Death | None = None,
+        busy: Collection[int] | None = None,
+    ) -> dict[int, list[Death]] | None:
         """Note that a process begins with a group.
 
         Args:
             group: its task's id.
             process: that begins.
             death: of the one that was at work on it before.
+            busy: the videos that were at work then; None where only the last news tell.
 
         Returns:
-            Whether it was begun before, so that some of its videos may be done.
+            The deaths of processes that were at work on its videos, if it was begun before, so that
+            some of them may be done; else None.
         """
         again = group in self._groups or group in self._ended
         work = self._groups.setdefault(group, _Group(process))
         work.process = process
         if death is not None:
-            death = replace(death, alone=len(work.busy) == 1)
-            for position in work.busy:
+            suspects = set(work.news.busy if busy is None else busy) - work.finished
+            death = replace(death, alone=len(suspects) == 1)
+            for position in suspects:  # who is finished is innocent of what happened to the group
                 work.deaths[position].append(death)
-            work.busy.clear()
-        return again
+        work.news, work.told = News(), time.monotonic()
+        return dict(work.deaths) if again else None
 
-    def begin(self, group: str, position: int, video: str) -> list[Death]:
-        """Note that a video is begun; the deaths of processes that were at work on it before."""
-        work = self._groups[group]
-        if position not in work.finished:  # else it is innocent of what happened to its group
-            work.busy[position] = video, time.monotonic()
-        return work.deaths[position]
-
-    def made(self, group: str, position: int) -> None:
-        """Note that a video is no more at work, and innocent of what ends its process now."""
+    def note(self, group: str, news: News) -> None:
+        """Note what happened in a group."""
         work = self._groups.get(group)
-        if work is not None:
-            work.busy.pop(position, None)
-
-    def end(self, group: str, position: int, failed: bool, frames: int) -> None:
-        """Note that a video is finished, for better or worse."""
-        work = self._groups.get(group)
-        if work is None or position in work.finished or group in self._ended:
+        if work is None or group in self._ended:
             return
-        work.finished.add(position)
-        work.busy.pop(position, None)
-        self.failed += failed
-        self.done += not failed
-        self.frames += frames
+        work.news, work.told = news, time.monotonic()
+        for position, end in news.ended.items():
+            if position not in work.finished:
+                work.finished.add(position)
+                self.failed += end.failed
+                self.done += not end.failed
+                self.frames += end.frames
 
-    def end_group(self, group: str) -> None:
-        """Forget the videos of a group, which is finished."""
+    def end_group(self, group: str, news: News) -> None:
+        """Note what happened last in a group, which is finished, and forget its videos."""
+        self.note(group, news)
         self._groups.pop(group, None)
         self._ended.add(group)
 
-    def longest(self) -> tuple[str, float] | None:
-        """The video that is at work the longest, and for how many seconds."""
-        busy = [begun for group in self._groups.values() for begun in group.busy.values()]
-        if not busy:
-            return None
-        video, since = min(busy, key=lambda begun: begun[1])
-        return video, time.monotonic() - since
+    def longest(self) -> tuple[Process, Busy] | None:
+        """The video that is at work the longest, by the last news, and where."""
+        now = time.monotonic()
+        found = [
+            (work.process, replace(busy, since_s=busy.since_s + now - work.told))
+            for work in self._groups.values()
+            for busy in work.news.busy.values()
+        ]
+        return max(found, key=lambda one: one[1].since_s, default=None)

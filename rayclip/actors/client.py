@@ -1,11 +1,12 @@
-"""A task's way to the control actor and to the encoders."""
+"""A task's way to the encoders."""
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,54 +14,16 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from rayclip.actors.attempts import Death, Process
 from rayclip.actors.credits import Debt, Terms
+from rayclip.actors.decoder import CHUNK_FRAMES
 from rayclip.actors.fleet import EncoderAddress, left_for_good, reason_of
+from rayclip.actors.pieces import SmallChunk
 from rayclip.errors import RunStopped
-from rayclip.results import VideoResult
 
 ALIKE_S = 0.5  # encoders that will be through with theirs so close together are alike
 REFRESH_S = 10.0  # after which a task asks again which encoders there are
+WAIT_S = 0.2  # for more frames, before few are sent
 PATIENCE_S = 20.0  # with one answer, after which a task asks whether its encoder is still there
-
-
-class RemoteAttempts:
-    """Attempts counted by the control actor, which outlives the task. Use it in a ``with`` block
-    around the work on a group; Ray gives a task that it runs again the same id.
-
-    Attributes:
-        last_words: the file from which the control actor will learn why this process died.
-    """
-
-    def __init__(self, pool: Any) -> None:
-        context = ray.get_runtime_context()
-        self._pool = pool
-        self._group = context.get_task_id()
-        self.last_words = f"{context.get_temp_dir()}/rayclip-decoder-{self._group}-{os.getpid()}"
-        process = Process(context.get_node_id(), self.last_words)
-        self.again: bool = ask_pool(pool.begin_group.remote(self._group, process))
-
-    def __enter__(self) -> RemoteAttempts:
-        return self
-
-    def __exit__(
-        self, _: type[BaseException] | None, error: BaseException | None, *__: object
-    ) -> None:
-        if isinstance(error, RunStopped):
-            ask_pool(self._pool.stop.remote(str(error)))
-        self._pool.end_group.remote(self._group)
-
-    def begin(self, position: int, video: str) -> list[Death]:
-        # Waited for, although it may say nothing new: who is noted late would be blamed on others.
-        deaths: list[Death] = ask_pool(self._pool.begin.remote(self._group, position, video))
-        return deaths
-
-    def made(self, position: int) -> None:
-        self._pool.made.remote(self._group, position)
-
-    def end(self, position: int, result: VideoResult) -> None:
-        failed = result.failure is not None
-        self._pool.end.remote(self._group, position, failed, result.frames)
 
 
 class RemoteEncoders:
@@ -78,22 +41,37 @@ class RemoteEncoders:
         self._refreshed = 0.0
         self._debts: dict[int, Debt] = {}
         self._unanswered: dict[ray.ObjectRef[Any], tuple[int, int]] = {}
+        self._filling: Parcel | None = None
         self._gone: set[int] = set()
         self._given_up = False
 
     def submit(self, frames: NDArray[np.uint8]) -> RemoteChunk:
-        return RemoteChunk(self, ray.put(frames), len(frames))
+        """Send frames, together with those of other small chunks where they are few: each call
+        costs some milliseconds of CPU, here and there.
+
+        Few frames wait for more until :data:`WAIT_S` is over and somebody looks, or for whoever
+        waits for them.
+        """
+        if self._filling is not None and not self._filling.has_room(len(frames)):
+            self._filling.send()
+        if self._filling is None or self._filling.is_sent:
+            self._filling = Parcel(self)
+        chunk = self._filling.add(frames)
+        if not self._filling.has_room(1):
+            self._filling.send()
+        return chunk
 
     def send(
-        self, stored: ray.ObjectRef[Any], frames: int, name: str
+        self, stored: ray.ObjectRef[Any], chunks: Sequence[SmallChunk]
     ) -> tuple[EncoderAddress, ray.ObjectRef[Any]]:
         """Send frames that are in the object store; waits until some encoder takes them.
 
         Raises:
             RunStopped: no encoder can start, or none is left.
         """
+        frames = sum(chunk.frames for chunk in chunks)
         address = self._choose(frames)
-        reply = address.handle.encode.remote(stored, name, self._task)
+        reply = address.handle.encode.remote(stored, chunks, self._task)
         self._debts[address.index].frames += frames
         self._unanswered[reply] = address.index, frames
         return address, reply
@@ -143,26 +121,100 @@ class RemoteEncoders:
             raise RunStopped(f"No encoder is left{why}.")
 
 
-class RemoteChunk:
-    """A chunk that is with an encoder; it is sent again, from memory, if that one is lost or does
-    not answer.
+class Parcel:
+    """Chunks that are with an encoder; they are sent again, from memory, if that one is lost or
+    does not answer.
 
-    Its name stays the same, so that an encoder that died of it knows it again. An answer that
+    Their names stay the same, so that an encoder that died of one knows it again. An answer that
     comes late does no harm: nobody looks at it then.
     """
 
-    def __init__(self, encoders: RemoteEncoders, stored: ray.ObjectRef[Any], frames: int) -> None:
+    def __init__(self, encoders: RemoteEncoders) -> None:
         self._encoders = encoders
-        self._stored = stored
-        self._frames = frames
-        self._name = secrets.token_hex(8)
+        self._begun = time.monotonic()
+        self._frames: list[NDArray[np.uint8]] = []
+        self._chunks: list[SmallChunk] = []
+        self._stored: ray.ObjectRef[Any] | None = None
+        self._results: list[NDArray[np.float32] | Exception] | None = None
+
+    @property
+    def is_sent(self) -> bool:
+        return self._stored is not None
+
+    def has_room(self, frames: int) -> bool:
+        """Whether so many more fit; any number fits into an empty one."""
+        there = sum(chunk.frames for chunk in self._chunks)
+        return not there or there + frames <= CHUNK_FRAMES
+
+    def add(self, frames: NDArray[np.uint8]) -> RemoteChunk:
+        self._frames.append(frames)
+        self._chunks.append(SmallChunk(secrets.token_hex(8), len(frames)))
+        return RemoteChunk(self, len(self._chunks) - 1)
+
+    def send(self) -> None:
+        """Let it go, unless it is gone."""
+        if self.is_sent:
+            return
+        one = self._frames[0] if len(self._frames) == 1 else np.concatenate(self._frames)
+        self._frames.clear()
+        self._stored = ray.put(one)
         self._send()
 
     def _send(self) -> None:
-        self._address, self._reply = self._encoders.send(self._stored, self._frames, self._name)
+        assert self._stored is not None
+        self._address, self._reply = self._encoders.send(self._stored, self._chunks)
 
     def done(self) -> bool:
-        return bool(ray.wait([self._reply], timeout=0)[0])
+        if time.monotonic() - self._begun > WAIT_S:
+            self.send()
+        if not self.is_sent:
+            return False
+        return self._results is not None or bool(ray.wait([self._reply], timeout=0)[0])
+
+    def results(self) -> list[NDArray[np.float32] | Exception]:
+        """Wait for float32 ``[n, D]`` of each chunk, or what went wrong with it.
+
+        Raises:
+            RunStopped: no encoder is left.
+        """
+        self.send()
+        while self._results is None:
+            try:
+                results, terms = ray.get(self._reply, timeout=PATIENCE_S)
+            except GetTimeoutError:
+                if not self._encoders.is_silent(self._address):
+                    continue
+            except RayTaskError as error:
+                self._encoders.answered(self._reply)
+                kind = RunStopped if isinstance(error, RunStopped) else RuntimeError
+                self._results = [kind(reason_of(error))] * len(self._chunks)
+                continue
+            except RayActorError as error:
+                self._encoders.lost(self._address, error)
+            except RayError:  # the reply was lost with its node
+                pass
+            else:
+                self._encoders.answered(self._reply, terms)
+                # copies, so that the shared memory is free at once
+                self._results = [
+                    result if isinstance(result, Exception) else np.array(result)
+                    for result in results
+                ]
+                continue
+            self._encoders.answered(self._reply)
+            self._send()
+        return self._results
+
+
+@dataclass(frozen=True)
+class RemoteChunk:
+    """A chunk in a parcel."""
+
+    parcel: Parcel
+    place: int
+
+    def done(self) -> bool:
+        return self.parcel.done()
 
     def result(self) -> NDArray[np.float32]:
         """Wait for float32 ``[n, D]``.
@@ -171,25 +223,10 @@ class RemoteChunk:
             RuntimeError: the encoder could not encode these frames.
             RunStopped: no encoder is left.
         """
-        while True:
-            try:
-                features, terms = ray.get(self._reply, timeout=PATIENCE_S)
-            except GetTimeoutError:
-                if not self._encoders.is_silent(self._address):
-                    continue
-            except RayTaskError as error:
-                self._encoders.answered(self._reply)
-                kind = RunStopped if isinstance(error, RunStopped) else RuntimeError
-                raise kind(reason_of(error)) from None
-            except RayActorError as error:
-                self._encoders.lost(self._address, error)
-            except RayError:  # the reply was lost with its node
-                pass
-            else:
-                self._encoders.answered(self._reply, terms)
-                return np.array(features)  # a copy, so that the shared memory is free at once
-            self._encoders.answered(self._reply)
-            self._send()
+        result = self.parcel.results()[self.place]
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 def _terms_of(reply: ray.ObjectRef[Any]) -> Terms | None:

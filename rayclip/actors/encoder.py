@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from rayclip.actors.device_faults import (
     is_out_of_memory,
     is_poisoned,
 )
+from rayclip.actors.pieces import SmallChunk
 from rayclip.clip_model import ClipModel, load_spec
 from rayclip.errors import RayclipError, RunStopped
 from rayclip.models import ModelSpec
@@ -151,24 +153,29 @@ class Encoder:
         return self._node_id
 
     def encode(
-        self, frames: NDArray[np.uint8], name: str, task: str
-    ) -> tuple[NDArray[np.float32], Terms]:
+        self, frames: NDArray[np.uint8], chunks: Sequence[SmallChunk], task: str
+    ) -> tuple[list[NDArray[np.float32] | Exception], Terms]:
         """Encode frames in batches shared with others.
 
         Args:
             frames: uint8 ``[n, n_px, n_px, 3]``.
-            name: the same whenever these frames are sent: it tells which ones end processes.
+            chunks: what they are made of, in order.
             task: who sends them.
 
         Returns:
-            float32 ``[n, D]``, and how many frames this task may have here at a time.
+            float32 ``[n, D]`` of each chunk, or what went wrong with it; and how many frames this
+            task may have here at a time.
         """
         self._creditor.arrived(task, len(frames), time.monotonic())
-        try:
-            features = self._batcher.submit(frames, name).result()
-        finally:
-            terms = self._creditor.answered(len(frames), time.monotonic(), self._batcher.rate)
-        return features, terms
+        ends = np.cumsum([chunk.frames for chunk in chunks])
+        parts = np.split(frames, ends[:-1])
+        queued = [
+            self._batcher.submit(part, chunk.name)
+            for part, chunk in zip(parts, chunks, strict=True)
+        ]
+        results = [_told(one.exception()) or one.result() for one in queued]
+        terms = self._creditor.answered(len(frames), time.monotonic(), self._batcher.rate)
+        return results, terms
 
     def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
         """Encode texts once for a whole run."""
@@ -186,3 +193,10 @@ class Encoder:
         work = replace(self._batcher.stats, host=self._host)
         batcher = self._batcher
         return EncoderReport(os.getpid(), self._node_id, work, batcher.waiting, batcher.rate)
+
+
+def _told(error: BaseException | None) -> Exception | None:
+    """An error as it can travel: not every one of torch's can."""
+    if error is None or isinstance(error, RunStopped):
+        return error
+    return RuntimeError(first_line(error))

@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from rayclip import last_words
-from rayclip.actors.client import RemoteAttempts, RemoteEncoders
+from rayclip.actors.client import RemoteEncoders
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.job import ExtractionJob
+from rayclip.actors.reporting import RemoteAttempts
 from rayclip.actors.segments import Division, RemoteSegments
 from rayclip.results import VideoResult
 from rayclip.source import VideoSource

@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]
 Features = NDArray[np.float32]
+
+
+class SmallChunk(NamedTuple):
+    """A chunk among others that are sent together.
+
+    Attributes:
+        name: the same whenever it is sent: it tells which frames end processes.
+        frames: how many.
+    """
+
+    name: str
+    frames: int
 
 
 class QueuedChunk:

@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayclip import last_words
-from rayclip.actors.attempts import AttemptLog, Death, Process
+from rayclip.actors.attempts import AttemptLog, Death, Journal, News, Process
 from rayclip.actors.autoscaling import has_autoscaler
 from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.encoder import EncoderSettings
@@ -90,31 +90,25 @@ class Pool:
         answer: ZeroShot = await first.handle.zero_shot.remote(texts)
         return answer
 
-    async def begin_group(self, group: str, process: Process) -> bool:
-        """Note that a task begins; whether it ran before, so that its process must have died or
-        its output was lost."""
+    async def begin_group(self, group: str, process: Process) -> dict[int, list[Death]] | None:
+        """Note that a task begins; what ended the attempts at its videos, if it ran before, so that
+        its process must have died or its output was lost."""
         self._last_heard = time.monotonic()
         before = self._attempts.process_of(group)
-        death = None if before is None else await _death_of(before)
-        return self._attempts.begin_group(group, process, death)
+        if before is None:
+            return self._attempts.begin_group(group, process)
+        words = await _words_of(before)
+        return self._attempts.begin_group(group, process, Death.told_by(words), Journal.busy(words))
 
-    async def begin(self, group: str, position: int, video: str) -> list[Death]:
-        """Note that a video is begun; what ended the attempts at it so far."""
+    async def note(self, group: str, news: News) -> None:
+        """Note what happened to the videos of a task."""
         self._last_heard = time.monotonic()
-        return self._attempts.begin(group, position, video)
+        self._attempts.note(group, news)
 
-    async def made(self, group: str, position: int) -> None:
-        """Note that what was made of a video waits to be saved."""
-        self._attempts.made(group, position)
-
-    async def end(self, group: str, position: int, failed: bool, frames: int) -> None:
-        """Note that a video is finished, for better or worse."""
-        self._attempts.end(group, position, failed, frames)
-
-    async def end_group(self, group: str) -> None:
-        """Forget the videos of a task, which is finished."""
+    async def end_group(self, group: str, news: News) -> None:
+        """Note what happened last in a task, which is finished, and forget its videos."""
         self._last_heard = time.monotonic()
-        self._attempts.end_group(group)
+        self._attempts.end_group(group, news)
 
     async def stop(self, reason: str) -> None:
         """Note why a task ends the run."""
@@ -134,8 +128,19 @@ class Pool:
             self._fleet.waiting,
             placed=self._fleet.placed,
             up=up,
-            longest=self._attempts.longest(),
         )
+
+    async def longest(self) -> tuple[str, float] | None:
+        """The video that is at work the longest, and for how many seconds.
+
+        News may be older than the video that a task is at now: what it noted is asked for.
+        """
+        found = self._attempts.longest()
+        if found is None:
+            return None
+        process, busy = found
+        noted = Journal.busy(await _words_of(process, keep=True)) or {}
+        return next(iter(noted.values()), busy.video), busy.since_s
 
     async def _tend(self, metrics: RunMetrics) -> None:
         while True:
@@ -210,12 +215,13 @@ def start_pool(
     return actor.remote(name, settings, resources, checkpoint, idle_s)
 
 
-async def _death_of(process: Process) -> Death:
-    """Ask the node of a process that is dead what it died of."""
+async def _words_of(process: Process, keep: bool = False) -> str | None:
+    """Ask the node of a process what it noted, and why it died if it is dead."""
     there = NodeAffinitySchedulingStrategy(process.node_id, soft=False)
-    reader = ray.remote(last_words.read).options(num_cpus=0, scheduling_strategy=there)
+    reader: Any = ray.remote(last_words.read).options(num_cpus=0, scheduling_strategy=there)
+    reply = reader.remote(process.last_words, keep)
     try:
-        words = await asyncio.wait_for(reader.remote(process.last_words), LAST_WORDS_WITHIN_S)
+        words: str | None = await asyncio.wait_for(reply, LAST_WORDS_WITHIN_S)
     except (RayError, TimeoutError):  # the node is gone
         words = None
-    return Death.told_by(words)
+    return words

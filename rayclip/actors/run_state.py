@@ -19,7 +19,6 @@ class RunState:
         waiting: frames that are with each encoder.
         placed: encoders for which there was room on a node.
         up: encoders that answer and have their model.
-        longest: the video that is at work the longest, and for how many seconds.
     """
 
     done: int
@@ -29,4 +28,3 @@ class RunState:
     waiting: tuple[int, ...]
     placed: int
     up: int
-    longest: tuple[str, float] | None
