@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, TextIO
+from typing import NamedTuple
 
 import psutil
 from bench_measure import number, table
@@ -39,6 +39,7 @@ KINDS = {
     "raylet": "raylets",
     "gcs_server": "Ray's head (GCS)",
 }
+PERIOD_S = 0.2  # between two looks at what is finished
 OTHERS = "Ray's other processes"
 DRIVER = "driver"
 
@@ -168,23 +169,21 @@ def _watched(job: ClusterJob, nodes: int, cluster: PretendedNodes, folder: Path)
     with listed.open("w") as file:
         file.writelines(f"{name}\n" for name in _names(job, count, folder))
     started = time.monotonic()
-    words = [listed, cluster.address, count, job.batch_size, folder / "output"]
+    words = [listed, cluster.address, job.batch_size, folder / "output"]
     driver = subprocess.Popen(
         [sys.executable, __file__, "driver", *map(str, words)], stdout=subprocess.PIPE, text=True
     )
-    assert driver.stdout is not None
-    begun, ended = (_moment(driver.stdout) for _ in range(2))
-    last = json.loads(driver.stdout.readline() or "{}")
-    if driver.wait() or not last:
+    features = folder / "output" / "clip" / "demo"
+    begun, ended = (_moment(driver, features, count * share) for share in (BEGIN, END))
+    stdout, _ = driver.communicate()
+    if driver.returncode:
         raise RayclipError("The driver failed.")
-    cpu_s = {kind: ended[1][kind] - begun[1][kind] for kind in ended[1]}
-    cpu_s[DRIVER] = ended[0]["cpu_s"] - begun[0]["cpu_s"]
     return Took(
         nodes,
-        ended[0]["results"] - begun[0]["results"],
-        ended[0]["at"] - begun[0]["at"],
-        cpu_s,
-        last["peak_mb"],
+        ended.finished - begun.finished,
+        ended.at - begun.at,
+        {kind: ended.cpu_s[kind] - begun.cpu_s[kind] for kind in ended.cpu_s},
+        json.loads(stdout.splitlines()[-1])["peak_mb"],
         time.monotonic() - started,
     )
 
@@ -202,33 +201,45 @@ def _names(job: ClusterJob, count: int, folder: Path) -> Iterator[str]:
         yield str(link)
 
 
-def _moment(stream: TextIO) -> tuple[dict[str, Any], Counter[str]]:
-    """What the driver says of a moment, and what all of Ray's processes used by then."""
-    line = stream.readline()
-    if not line:
-        raise RayclipError("The driver ended too early.")
+class _Moment(NamedTuple):
+    """When so many videos were finished, and what all processes had used by then."""
+
+    at: float
+    finished: int
+    cpu_s: Counter[str]
+
+
+def _moment(driver: subprocess.Popen[str], features: Path, videos: float) -> _Moment:
+    """Wait until so many videos are finished: the files tell, results come in groups."""
+    while (finished := _finished(features)) < videos:
+        if driver.poll() is not None:
+            raise RayclipError("The driver ended too early.")
+        time.sleep(PERIOD_S)
     used: Counter[str] = Counter(dict.fromkeys([*KINDS.values(), OTHERS], 0.0))
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            times, words = process.cpu_times(), process.cmdline()
-            if "driver" in words:
-                continue
+            words, times = process.cmdline(), process.cpu_times()
             name = Path(words[0]).name if words else ""
             kind = next((kind for start, kind in KINDS.items() if name.startswith(start)), OTHERS)
-            used[kind] += times.user + times.system
-    return json.loads(line), used
+            used[DRIVER if process.pid == driver.pid else kind] += times.user + times.system
+    return _Moment(time.monotonic(), finished, used)
+
+
+def _finished(features: Path) -> int:
+    with suppress(FileNotFoundError), os.scandir(features) as entries:
+        return sum(entry.name.endswith("_clip.npy") for entry in entries)
+    return 0
 
 
 # ---- the process with the driver ----
 
 
-def _drive(listed: str, address: str, videos: int, batch_size: int, output: str) -> None:
+def _drive(listed: str, address: str, batch_size: int, output: str) -> None:
     from bench_lists import private_mb
 
     from rayclip.run import run_extraction
     from rayclip.settings import Settings
 
-    marks = {int(videos * share) for share in (BEGIN, END)}
     results, peak_mb = 0, 0.0
 
     def on_result(*_: object) -> None:
@@ -236,9 +247,6 @@ def _drive(listed: str, address: str, videos: int, batch_size: int, output: str)
         results += 1
         if results % 100 == 0:
             peak_mb = max(peak_mb, private_mb())
-        if results in marks:
-            moment = {"results": results, "at": time.monotonic(), "cpu_s": time.process_time()}
-            print(json.dumps(moment), flush=True)
 
     settings = Settings(
         file_with_video_paths=listed,
@@ -256,8 +264,8 @@ def _drive(listed: str, address: str, videos: int, batch_size: int, output: str)
 
 if __name__ == "__main__":
     if sys.argv[1] == "driver":
-        listed, address, videos, batch_size, output = sys.argv[2:]
-        _drive(listed, address, int(videos), int(batch_size), output)
+        listed, address, batch_size, output = sys.argv[2:]
+        _drive(listed, address, int(batch_size), output)
     else:
         took = _with_a_cluster(ClusterJob(**json.loads(sys.argv[2])), int(sys.argv[3]))
         print(json.dumps(asdict(took)))

@@ -65,14 +65,21 @@ def test_before_the_first_answer_a_task_sends_little() -> None:
 
 
 def test_the_load_of_an_encoder_is_what_it_told_or_what_was_sent_since() -> None:
-    assert Debt(frames=10, terms=Terms(waiting=500, window=100, rate=100.0)).load_s == 5.0
-    assert Debt(frames=600, terms=Terms(waiting=500, window=1000, rate=100.0)).load_s == 6.0
+    told = Terms(waiting=500, window=1000, rate=100.0)
+    assert Debt(frames=10, terms=told, told_s=7.0).load_s(now_s=7.0) == 5.0
+    assert Debt(frames=600, terms=told, told_s=7.0).load_s(now_s=7.0) == 6.0
+
+
+def test_what_an_encoder_told_is_done_as_time_passes_and_what_was_sent_is_not() -> None:
+    told = Terms(waiting=500, window=1000, rate=100.0)
+    assert Debt(frames=10, terms=told, told_s=7.0).load_s(now_s=11.0) == 1.0
+    assert Debt(frames=10, terms=told, told_s=7.0).load_s(now_s=99.0) == 0.1
 
 
 def test_a_faster_encoder_has_less_to_do_with_as_many_frames() -> None:
     slow, fast = (Debt(64, Terms(waiting=640, window=900, rate=rate)) for rate in (40.0, 4000.0))
-    assert fast.load_s < slow.load_s
+    assert fast.load_s(0.0) < slow.load_s(0.0)
 
 
 def test_an_encoder_that_has_not_said_how_fast_it_is_has_some_load_of_what_it_was_sent() -> None:
-    assert 0 < Debt(frames=64).load_s < Debt(frames=128).load_s
+    assert 0 < Debt(frames=64).load_s(9.0) < Debt(frames=128).load_s(9.0)

@@ -83,6 +83,7 @@ class RemoteEncoders:
             self._debts[index].frames -= frames
             if terms is not None:
                 self._debts[index].terms = terms
+                self._debts[index].told_s = time.monotonic()
 
     def _choose(self, frames: int) -> EncoderAddress:
         while True:
@@ -90,13 +91,14 @@ class RemoteEncoders:
                 self._refresh()
             takers = [a for a in self._addresses if self._debts[a.index].allows(frames)]
             if takers:
-                return min(takers, key=self._preference)
+                now = time.monotonic()
+                return min(takers, key=lambda address: self._preference(address, now))
             ready, _ = ray.wait(list(self._unanswered), num_returns=1, timeout=REFRESH_S)
             for reply in ready:
                 self.answered(reply, _terms_of(reply))
 
-    def _preference(self, address: EncoderAddress) -> tuple[int, bool, float]:
-        load_s = self._debts[address.index].load_s
+    def _preference(self, address: EncoderAddress, now: float) -> tuple[int, bool, float]:
+        load_s = self._debts[address.index].load_s(now)
         return int(load_s / ALIKE_S), address.node_id != self._node_id, random.random()
 
     def lost(self, address: EncoderAddress, error: RayActorError) -> None:
@@ -115,7 +117,7 @@ class RemoteEncoders:
         self._addresses = ask_pool(self._pool.encoders.remote(frozenset(self._gone)))
         for address in self._addresses:
             if address.index not in self._debts:
-                self._debts[address.index] = Debt(terms=address.terms)
+                self._debts[address.index] = Debt(0, address.terms, self._refreshed)
         if not self._addresses:
             why = ": their devices keep failing" if self._given_up else ""
             raise RunStopped(f"No encoder is left{why}.")

@@ -77,17 +77,19 @@ class Debt:
     Attributes:
         frames: that it sent and has no answer for.
         terms: what the encoder said last.
+        told_s: when it said so.
     """
 
     frames: int = 0
     terms: Terms = field(default_factory=lambda: Terms(0, FIRST_FRAMES))
+    told_s: float = 0.0
 
     def allows(self, frames: int) -> bool:
         """Whether so many more may be sent; a task with nothing there may always send a chunk."""
         return not self.frames or self.frames + frames <= self.terms.window
 
-    @property
-    def load_s(self) -> float:
-        """Seconds until the encoder is through with what it has, as far as this task knows."""
-        frames = max(self.terms.waiting, self.frames)
-        return frames / (self.terms.rate or UNKNOWN_RATE)
+    def load_s(self, now_s: float) -> float:
+        """Seconds until the encoder is through with what it has, as far as this task knows: what it
+        was told of is done meanwhile, else an encoder that was busy once would be left alone."""
+        rate = self.terms.rate or UNKNOWN_RATE
+        return max(self.frames / rate, self.terms.waiting / rate - (now_s - self.told_s))
