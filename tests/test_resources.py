@@ -109,8 +109,10 @@ def test_as_many_encoders_as_were_asked_for_have_room_and_leave_some(
     assert max(left) >= resources.decoding_cpus > 0
 
 
-@pytest.mark.parametrize(("cpus", "threads"), [(6.0, 6), (1.0, 1), (0.5, 1), (0.12, 1)])
-def test_an_encoder_uses_the_cores_that_it_asked_for(cpus: float, threads: int) -> None:
+@pytest.mark.parametrize(("cpus", "threads"), [(6.0, 8), (3.0, 4), (1.0, 2), (0.5, 1), (0.12, 1)])
+def test_an_encoder_also_uses_the_cores_that_decoding_leaves_idle(
+    cpus: float, threads: int
+) -> None:
     assert EncoderResources(1, 0.0, cpus, 1.0).threads == threads
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import ceil, floor
 
 CORES_PER_ENCODER = 8
-ENCODING_SHARE = 0.75  # of the cores, where encoders run on CPUs; the others decode
+ENCODING_SHARE = 0.75  # of the cores, kept for encoders that run on CPUs
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,12 @@ class EncoderResources:
 
     @property
     def threads(self) -> int | None:
-        """CPU threads of a forward pass; None on GPUs."""
-        return None if self.gpus else max(1, round(self.cpus))
+        """CPU threads that encode; None on GPUs.
+
+        As many as the encoder would have cores with no task beside it: what decoding leaves idle is
+        used, and tasks wait where encoders are behind.
+        """
+        return None if self.gpus else ceil(self.cpus / ENCODING_SHARE)
 
     @property
     def size(self) -> tuple[float, float]:

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import shapes
@@ -105,39 +106,65 @@ def refused(
     assert ended.returncode == 2, ended.stderr
     assert "Traceback" not in ended.stderr
     assert not output.exists()
-    assert list(cluster.shared.glob(".*.tmp")) == []
     last = ended.stderr.splitlines()[-1]
     assert last.startswith("rayclip: ")
     return last.removeprefix("rayclip: ")
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [{}, {"RAY_AUTH_MODE": "token"}, {**WITH_TOKEN, "RAY_AUTH_TOKEN": "f" * 64}],
-    ids=["nothing", "no token", "another token"],
-)
-def test_who_has_not_the_token_is_told_where_to_put_it(
-    two_hosts: TwoHosts, variables: dict[str, str]
-) -> None:
-    shared = two_hosts.shared
-    said = refused(two_hosts, shared / "clip.mp4", shared / "output", variables)
-    assert "demands a token" in said
-    assert "RAY_AUTH_MODE=token" in said
+@pytest.fixture(scope="module")
+def refusals(two_hosts: TwoHosts) -> dict[str, str]:
+    """What is said to commands that ask for what is not there; two at a time: they mostly wait."""
+    shared, local = two_hosts.shared, Path("/tmp/local.mp4")
+    subprocess.run(two_hosts.first.inside("cp", shared / "clip.mp4", local), check=True)
+    there = {"video": shared / "clip.mp4", "output": shared / "output", "variables": WITH_TOKEN}
+    head = f"{two_hosts.first.address}:6379"
+    asked: dict[str, dict[str, Any]] = {
+        "nothing": {"variables": {}},
+        "no token": {"variables": {"RAY_AUTH_MODE": "token"}},
+        "another token": {"variables": {**WITH_TOKEN, "RAY_AUTH_TOKEN": "f" * 64}},
+        "output of the driver": {"output": Path("/tmp/features")},
+        "video of the driver": {"video": local},
+        "no Ray": {"outside": True},
+        "no node": {"outside": True, "address": head},
+    }
+    with ThreadPoolExecutor(max_workers=2) as two_at_a_time:
+        said = {
+            name: two_at_a_time.submit(refused, two_hosts, **{**there, **words})
+            for name, words in asked.items()
+        }
+        sentences = {name: sentence.result() for name, sentence in said.items()}
+    assert list(shared.glob(".*.tmp")) == []  # by which nodes see that a folder is the same
+    return sentences
 
 
-def test_an_output_folder_that_only_the_driver_sees_is_refused(two_hosts: TwoHosts) -> None:
-    said = refused(two_hosts, two_hosts.shared / "clip.mp4", Path("/tmp/features"), WITH_TOKEN)
+@pytest.mark.parametrize("name", ["nothing", "no token", "another token"])
+def test_who_has_not_the_token_is_told_where_to_put_it(refusals: dict[str, str], name: str) -> None:
+    assert "demands a token" in refusals[name]
+    assert "RAY_AUTH_MODE=token" in refusals[name]
+
+
+def test_an_output_folder_that_only_the_driver_sees_is_refused(refusals: dict[str, str]) -> None:
+    said = refusals["output of the driver"]
     assert said.startswith("On node second (")
     assert "the folder /tmp/features/clip/demo is another than here" in said
 
 
-def test_a_video_that_only_the_driver_sees_is_refused(two_hosts: TwoHosts) -> None:
-    video = Path("/tmp/local.mp4")
-    there = two_hosts.shared / "clip.mp4"
-    subprocess.run(two_hosts.first.inside("cp", there, video), check=True)
-    said = refused(two_hosts, video, two_hosts.shared / "output", WITH_TOKEN)
+def test_a_video_that_only_the_driver_sees_is_refused(refusals: dict[str, str]) -> None:
+    said = refusals["video of the driver"]
     assert said.startswith("On node second (")
     assert "the input /tmp/local.mp4 cannot be opened (there is no such file)" in said
+
+
+def test_a_host_without_ray_is_told_that_there_is_none(refusals: dict[str, str]) -> None:
+    assert refusals["no Ray"].startswith("No Ray cluster")
+
+
+def test_a_host_that_is_no_node_of_the_cluster_is_told_so(
+    refusals: dict[str, str], two_hosts: TwoHosts
+) -> None:
+    head = f"{two_hosts.first.address}:6379"
+    start = f"There is a Ray cluster at {head}, but this machine is no node of it"
+    assert refusals["no node"].startswith(start)
 
 
 def test_a_node_without_rayclip_is_named(two_hosts: TwoHosts) -> None:
@@ -151,14 +178,12 @@ def test_a_node_without_rayclip_is_named(two_hosts: TwoHosts) -> None:
     assert "rayclip cannot be imported (No module named 'rayclip')" in said
 
 
-def test_a_host_without_ray_is_told_that_there_is_none(two_hosts: TwoHosts) -> None:
-    video, output = two_hosts.shared / "clip.mp4", two_hosts.shared / "output"
-    said = refused(two_hosts, video, output, WITH_TOKEN, outside=True)
-    assert said.startswith("No Ray cluster")
-
-
-def test_a_host_that_is_no_node_of_the_cluster_is_told_so(two_hosts: TwoHosts) -> None:
-    video, output = two_hosts.shared / "clip.mp4", two_hosts.shared / "output"
-    head = f"{two_hosts.first.address}:6379"
-    said = refused(two_hosts, video, output, WITH_TOKEN, head, outside=True)
-    assert said.startswith(f"There is a Ray cluster at {head}, but this machine is no node of it")
+def test_a_node_with_another_rayclip_is_named(two_hosts: TwoHosts) -> None:
+    shared = two_hosts.shared
+    two_hosts.fake.write_text("__version__ = '0.0.9'")
+    try:
+        said = refused(two_hosts, shared / "clip.mp4", shared / "output", WITH_TOKEN)
+    finally:
+        two_hosts.fake.unlink()
+    assert said.startswith("On node second (")
+    assert "there is rayclip 0.0.9, " in said
