@@ -13,7 +13,6 @@ from rayclip.actors.attempts import (
     Busy,
     Death,
     Ended,
-    Journal,
     News,
     Process,
     why_to_give_up,
@@ -102,30 +101,6 @@ def test_the_last_attempt_is_one_alone() -> None:
         CRASHED,
         "its worker process crashed once (Segmentation fault)",
     )
-
-
-# ---- what a process notes ----
-
-
-def test_what_was_begun_and_not_ended_was_at_work() -> None:
-    names = ["a.mp4", 'b "quoted".mp4', "c\nd.mp4", "\udcff.mp4"]
-    lines = [Journal.begun(position, name) for position, name in enumerate(names)]
-    lines += [
-        Journal.ended(0),
-        "Fatal Python error: Segmentation fault",
-        "",
-        "Current thread 0x7f:",
-    ]
-    assert Journal.busy("\n".join(lines)) == dict(enumerate(names[1:], 1))
-
-
-def test_nothing_is_at_work_once_all_is_ended() -> None:
-    assert Journal.busy("\n".join([Journal.begun(3, "a"), Journal.ended(3)])) == {}
-
-
-@pytest.mark.parametrize("words", [None, "", "Fatal Python error: Aborted"])
-def test_without_notes_nothing_is_known(words: str | None) -> None:
-    assert Journal.busy(words) is None
 
 
 # ---- the log ----

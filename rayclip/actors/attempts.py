@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import json
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -23,7 +22,6 @@ MOST_KILLS = 10
 
 _CRASH = re.compile("^Fatal Python error: (.*)$", re.MULTILINE)
 _LARGE = re.compile(r"has brought this process to \d+ MB of memory")
-_NOTED = re.compile(r"^([+-])(\d+)(?: (\".*\"))?$", re.MULTILINE)
 _HANG = re.compile(r"libav has not moved for \S+ s")
 
 
@@ -113,31 +111,6 @@ class News:
 
     ended: Mapping[int, Ended] = field(default_factory=dict)
     busy: Mapping[int, Busy] = field(default_factory=dict)
-
-
-class Journal:
-    """What a process notes of its videos in the file of its last words, so that nobody has to be
-    told of each at once: it is read when the process is dead."""
-
-    @staticmethod
-    def begun(position: int, video: str) -> str:
-        return f"+{position} {json.dumps(video)}"
-
-    @staticmethod
-    def ended(position: int) -> str:
-        return f"-{position}"
-
-    @staticmethod
-    def busy(words: str | None) -> dict[int, str] | None:
-        """Which videos were, or are, at work; None where nothing was noted."""
-        noted = _NOTED.findall(words or "")
-        busy: dict[int, str] = {}
-        for sign, position, video in noted:
-            if sign == "+":
-                busy[int(position)] = json.loads(video)
-            else:
-                busy.pop(int(position), None)
-        return busy if noted else None
 
 
 @dataclass

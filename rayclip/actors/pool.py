@@ -16,11 +16,12 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayclip import last_words
-from rayclip.actors.attempts import AttemptLog, Death, Journal, News, Process
+from rayclip.actors.attempts import AttemptLog, Death, News, Process
 from rayclip.actors.autoscaling import has_autoscaler
 from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.encoder import EncoderSettings
 from rayclip.actors.fleet import EncoderAddress, Fleet
+from rayclip.actors.journal import busy_by
 from rayclip.actors.metrics import PERIOD_S, RunMetrics
 from rayclip.actors.neighbours import NAMESPACE, at_work_beside, new_name, others
 from rayclip.actors.resources import EncoderResources
@@ -98,7 +99,7 @@ class Pool:
         if before is None:
             return self._attempts.begin_group(group, process)
         words = await _words_of(before)
-        return self._attempts.begin_group(group, process, Death.told_by(words), Journal.busy(words))
+        return self._attempts.begin_group(group, process, Death.told_by(words), busy_by(words))
 
     async def note(self, group: str, news: News) -> None:
         """Note what happened to the videos of a task."""
@@ -139,7 +140,7 @@ class Pool:
         if found is None:
             return None
         process, busy = found
-        noted = Journal.busy(await _words_of(process, keep=True)) or {}
+        noted = busy_by(await _words_of(process, keep=True)) or {}
         return next(iter(noted.values()), busy.video), busy.since_s
 
     async def _tend(self, metrics: RunMetrics) -> None:

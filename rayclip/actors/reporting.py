@@ -9,8 +9,9 @@ from typing import Any
 import ray
 
 from rayclip import last_words
-from rayclip.actors.attempts import Busy, Death, Ended, Journal, News, Process
+from rayclip.actors.attempts import Busy, Death, Ended, News, Process
 from rayclip.actors.client import ask_pool
+from rayclip.actors.journal import note_of_begin, note_of_end
 from rayclip.errors import RunStopped
 from rayclip.results import VideoResult
 
@@ -52,13 +53,13 @@ class RemoteAttempts:
         self._pool.end_group.remote(self._group, self._news())
 
     def begin(self, position: int, video: str) -> list[Death]:
-        last_words.note(Journal.begun(position, video))
+        last_words.note(note_of_begin(position, video))
         self._busy[position] = video, time.monotonic()
         self._tell()
         return self._deaths.get(position, [])
 
     def made(self, position: int) -> None:
-        last_words.note(Journal.ended(position))
+        last_words.note(note_of_end(position))
         self._busy.pop(position, None)
 
     def end(self, position: int, result: VideoResult) -> None:
