@@ -45,13 +45,19 @@ def started(program: str, *words: str) -> Iterator[subprocess.Popen[str]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=_listen,
     )
     try:
         yield command
     finally:
         command.kill()
         command.communicate()
+
+
+def _listen() -> None:
+    """A suite in the background, or under nohup, ignores these, and so would its children."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def line_of(command: subprocess.Popen[str]) -> str:
