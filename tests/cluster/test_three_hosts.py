@@ -26,7 +26,7 @@ pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 pytestmark = pytest.mark.ray
 
-VIDEOS, FRAMES = 24, 200
+VIDEOS, FRAMES = 24, 150
 NAMES = ("head", "one", "two", "late")
 GPUS = {"head": 0, "one": 1, "two": 2, "late": 1}
 CPUS = {"head": 1, "one": 2, "two": 1, "late": 1}
@@ -34,7 +34,7 @@ ENCODER = re.compile(r"^encoder \d+ on (\w+) \(.*?\): (\d+) frames", re.MULTILIN
 REQUEST = re.compile(r'"(?:\x1b\[\d+m)*(GET|PUT) /bucket/(\S+?)(?:\?\S*)? HTTP')
 ENVIRONMENT = {
     "PYTHONPATH": str(Path(__file__).parents[2] / "scripts" / "bench_stand_ins"),
-    "RAYCLIP_BENCH_FAKE_MICROSECONDS": "12000",
+    "RAYCLIP_BENCH_FAKE_MICROSECONDS": "35000",
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
     "RAY_USAGE_STATS_ENABLED": "0",
