@@ -28,7 +28,7 @@ from pretended_nodes import PretendedNodes
 from rayclip.errors import RayclipError
 
 STAND_INS = Path(__file__).with_name("bench_stand_ins")
-BEGIN, END = 0.3, 0.95  # of the videos: what is measured lies between, without start and end
+BEGIN, END = 0.3, 0.8  # of the videos: what is measured lies between, without start and end
 TASKS = "tasks"
 KINDS = {
     "ray::MapBatches": TASKS,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ MICROSECONDS = os.environ.get("RAYCLIP_BENCH_FAKE_MICROSECONDS")
 """What the encoder sleeps for a frame, as if a device apart did the work."""
 PRETENDED_GPUS = os.environ.get("RAYCLIP_BENCH_PRETENDED_GPUS")
 """Set where nodes say that they have GPUs and have none: encoders on them compute on a CPU."""
+PASSES_AT_ONCE = 2  # as on a GPU: one is prepared while the other computes
+DEVICE = threading.Lock()
 FPS = 30.0
 
 
@@ -53,14 +56,15 @@ def fake_encoding(clip_model: ModuleType) -> None:
     def encode_image(self: Any, images: Any) -> Any:
         import numpy as np
 
-        time.sleep(self.batch_size * float(MICROSECONDS or 0) / 1e6)
+        with DEVICE:
+            time.sleep(self.batch_size * float(MICROSECONDS or 0) / 1e6)
         return np.zeros((len(images), self.dim), np.float32)
 
     def load_spec(spec: Any, device: Any, batch_size: Any, *_: Any) -> Any:
         model = clip_model.ClipModel.__new__(clip_model.ClipModel)
         model.n_px, model.dim, model.device = spec.n_px, spec.dim, device
         model.batch_size = batch_size or clip_model.CPU_BATCH_SIZE
-        model.passes_at_once, model.notes, model.logit_scale = 1, [], 1.0
+        model.passes_at_once, model.notes, model.logit_scale = PASSES_AT_ONCE, [], 1.0
         return model
 
     clip_model.ClipModel.encode_image = encode_image
