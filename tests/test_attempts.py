@@ -17,6 +17,7 @@ from rayclip.actors.attempts import (
     Process,
     why_to_give_up,
 )
+from rayclip.actors.journal import busy_by, note_of_begin, note_of_end
 
 CRASH = Death(CRASHED, "Segmentation fault")
 SHARED_CRASH = Death(CRASHED, "Segmentation fault", alone=False)
@@ -176,3 +177,13 @@ def test_the_video_that_is_at_work_the_longest_is_told(log: AttemptLog) -> None:
     assert busy.since_s >= 2.0
     log.end_group("group", News())
     assert log.longest() is None
+
+
+def test_a_video_that_waits_to_be_saved_is_innocent_of_what_ends_its_process() -> None:
+    log = AttemptLog()
+    log.begin_group("group", FIRST)
+    notes = [note_of_begin(0, "made.mp4"), note_of_end(0), note_of_begin(1, "guilty.mp4")]
+    busy = busy_by("\n".join(notes))
+    assert busy == {1: "guilty.mp4"}
+    assert log.begin_group("group", SECOND, CRASH, busy) == {1: [CRASH]}
+    assert log.done == 0

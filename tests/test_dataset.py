@@ -21,6 +21,7 @@ from rayclip.actors.encode_step import EncodeStep
 from rayclip.actors.resources import EncoderResources
 from rayclip.errors import UsageError
 
+RAYS_WARNING = "PYTHON worker processes have been started on node"
 PROGRAM = """
 import sys, time
 import numpy as np, pyarrow as pa
@@ -158,7 +159,7 @@ def test_whole_videos_in_a_column_give_the_features_of_their_files(
 def test_a_pipeline_takes_urls_names_missing_columns_and_starts_its_encoders_again(
     written: tuple[Path, str],
 ) -> None:
-    said = [line for line in written[1].splitlines() if "(raylet)" not in line]  # Ray's warnings
+    said = [line for line in written[1].splitlines() if RAYS_WARNING not in line]
     assert said == [
         "from a URL: (10, 64)",
         "no column: True",

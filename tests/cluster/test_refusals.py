@@ -167,23 +167,25 @@ def test_a_host_that_is_no_node_of_the_cluster_is_told_so(
     assert refusals["no node"].startswith(start)
 
 
-def test_a_node_without_rayclip_is_named(two_hosts: TwoHosts) -> None:
+@pytest.mark.parametrize(
+    ("there", "sentence"),
+    [
+        (
+            "raise ModuleNotFoundError(\"No module named 'rayclip'\")",
+            "rayclip cannot be imported (No module named 'rayclip')",
+        ),
+        ("__version__ = '0.0.9'", "there is rayclip 0.0.9, "),
+    ],
+    ids=["no rayclip", "another rayclip"],
+)
+def test_a_node_without_the_same_rayclip_is_named(
+    two_hosts: TwoHosts, there: str, sentence: str
+) -> None:
     shared = two_hosts.shared
-    two_hosts.fake.write_text("raise ModuleNotFoundError(\"No module named 'rayclip'\")")
+    two_hosts.fake.write_text(there)
     try:
         said = refused(two_hosts, shared / "clip.mp4", shared / "output", WITH_TOKEN)
     finally:
         two_hosts.fake.unlink()
     assert said.startswith("On node second (")
-    assert "rayclip cannot be imported (No module named 'rayclip')" in said
-
-
-def test_a_node_with_another_rayclip_is_named(two_hosts: TwoHosts) -> None:
-    shared = two_hosts.shared
-    two_hosts.fake.write_text("__version__ = '0.0.9'")
-    try:
-        said = refused(two_hosts, shared / "clip.mp4", shared / "output", WITH_TOKEN)
-    finally:
-        two_hosts.fake.unlink()
-    assert said.startswith("On node second (")
-    assert "there is rayclip 0.0.9, " in said
+    assert sentence in said
