@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 
 def say_to_user(text: str) -> None:
@@ -15,3 +17,8 @@ def say_to_user(text: str) -> None:
 def shown(text: str) -> str:
     """A name on a line of its own, whatever is in it."""
     return text if text.isprintable() else repr(text)
+
+
+def node_name(node: Mapping[str, Any]) -> str:
+    """How a node, as ``ray.nodes()`` gives it, is called."""
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"

@@ -14,6 +14,7 @@ from rayclip.errors import RayclipError
 from rayclip.faults import passes, reason
 from rayclip.folder import FeatureFolder
 from rayclip.markers import try_beside
+from rayclip.messages import node_name
 from rayclip.patience import A_LOOK, persistently
 from rayclip.remote import open_remote
 from rayclip.weights import look_for_official
@@ -134,8 +135,7 @@ def nodes_to_probe(nodes: Iterable[Mapping[str, Any]], device: str) -> list[Node
         decodes = resources.get("CPU", 0) > 0
         encodes = resources.get("CPU" if device == "cpu" else "GPU", 0) > 0
         if node["Alive"] and (decodes or encodes):
-            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            working.append(Node(node["NodeID"], name, decodes, encodes))
+            working.append(Node(node["NodeID"], node_name(node), decodes, encodes))
             labels = {k: v for k, v in node.get("Labels", {}).items() if k != OF_ONE_NODE}
             names = frozenset(name for name in resources if not name.startswith("node:"))
             kinds.setdefault((names, frozenset(labels.items())), working[-1])

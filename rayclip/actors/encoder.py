@@ -25,6 +25,7 @@ from rayclip.actors.device_faults import (
 from rayclip.actors.pieces import SmallChunk
 from rayclip.clip_model import ClipModel, load_spec
 from rayclip.errors import RayclipError, RunStopped
+from rayclip.messages import node_name
 from rayclip.models import ModelSpec
 from rayclip.settings import Precision
 from rayclip.weights import placed_checkpoint
@@ -121,7 +122,7 @@ class Encoder:
             ray.actor.exit_actor()  # who leaves like this is not started again
         self._node_id = context.get_node_id()
         node = next(node for node in ray.nodes() if node["NodeID"] == self._node_id)
-        self._host = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        self._host = node_name(node)
         store = node["Resources"].get("object_store_memory", 0)
         self._creditor = Creditor(budget_frames(store, settings.spec.n_px))
         again = context.was_current_actor_reconstructed

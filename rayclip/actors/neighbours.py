@@ -18,15 +18,16 @@ ANSWER_S = 2.0  # one that is slower than this is taken for at work
 
 def new_name(device: str) -> str:
     """A name for the control actor of a run on devices of this kind."""
-    return f"{_of_kind(device)}{secrets.token_hex(8)}"
+    return f"pool on {device.partition(':')[0]} {secrets.token_hex(8)}"
 
 
-def others(name: str, device: str) -> list[Any]:
-    """The control actors of all other runs on devices of this kind."""
+def others(name: str) -> list[Any]:
+    """The control actors of all other runs on devices of the same kind as the one of this name."""
     found = []
+    kind = name.rpartition(" ")[0] + " "
     for actor in ray.util.list_named_actors(all_namespaces=True):
         other = actor["name"]
-        if actor["namespace"] == NAMESPACE and other.startswith(_of_kind(device)) and other != name:
+        if actor["namespace"] == NAMESPACE and other.startswith(kind) and other != name:
             try:
                 found.append(ray.get_actor(other, namespace=NAMESPACE))
             except ValueError:  # it is gone
@@ -34,9 +35,9 @@ def others(name: str, device: str) -> list[Any]:
     return found
 
 
-async def at_work_beside(name: str, device: str) -> int:
-    """How many other runs use, or want to use, devices of this kind."""
-    asked = [asyncio.wait_for(_is_at_work(other), ANSWER_S) for other in others(name, device)]
+async def at_work_beside(name: str) -> int:
+    """How many other runs use, or want to use, devices of the same kind."""
+    asked = [asyncio.wait_for(_is_at_work(other), ANSWER_S) for other in others(name)]
     answers = await asyncio.gather(*asked, return_exceptions=True)
     return sum(answer is True or isinstance(answer, TimeoutError) for answer in answers)
 
@@ -47,7 +48,3 @@ async def _is_at_work(pool: Any) -> bool:
     except RayError:  # it is gone
         return False
     return answer
-
-
-def _of_kind(device: str) -> str:
-    return f"pool on {device.partition(':')[0]} "

@@ -47,7 +47,6 @@ class Pool:
         idle_s: float | None,
     ) -> None:
         self._name = name
-        self._device = settings.device or "cpu"
         self._fleet = Fleet(settings, checkpoint)
         self._resources = resources
         self._idle_s = idle_s
@@ -166,7 +165,7 @@ class Pool:
         Where an autoscaler may bring nodes, and all encoders are busy, as many again are started:
         it sees what waits for room.
         """
-        beside = await at_work_beside(self._name, self._device)
+        beside = await at_work_beside(self._name)
         users = max(self._steps, 1 + beside)
         if not self._fleet or (self._resources.gpus and users > self._users):
             self._users = users
@@ -181,7 +180,7 @@ class Pool:
         the steps of other datasets, which may be done."""
         while self._fleet.waits_for_room:
             await asyncio.sleep(YIELD_S)
-            for other in others(self._name, self._device):
+            for other in others(self._name):
                 other.give_way.remote()
 
     def _is_idle(self, after_s: float) -> bool:
