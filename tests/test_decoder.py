@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.spec import AbstractFileSystem
-from makers import numbered_frame, numbered_frames, write_video
+from makers import MOST_NUMBERS, numbered_frame, numbered_frames, write_video
 from numpy.typing import NDArray
 
 import rayclip.actors.decoder
 from rayclip import patience, source
+from rayclip.actors import gathering
 from rayclip.actors.attempts import CRASHED, Death
 from rayclip.actors.decoder import CHUNK_FRAMES, WINDOW_FRAMES, VideoExtractor
 from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
@@ -46,13 +47,20 @@ class Chunk:
         self._encoders = encoders
         self._frames: NDArray[np.uint8] | None = frames
         self.size = len(frames)
+        self.is_done = encoders.at_once
+        self.is_ended = False
 
     def done(self) -> bool:
-        return self._encoders.at_once
+        return self.is_done
+
+    def end(self) -> None:
+        if not self.is_ended:
+            self._encoders.in_flight -= self.size
+        self.is_done = self.is_ended = True
 
     def result(self) -> NDArray[np.float32]:
-        if self._frames is not None:
-            self._encoders.in_flight -= self.size
+        self.end()
+        self._encoders.sent_before_results.append(len(self._encoders.chunks))
         frames, self._frames = self._frames, None
         assert frames is not None, "each chunk is waited for once"
         return self._encoders.features(frames)
@@ -63,22 +71,27 @@ class Encoders:
 
     Attributes:
         at_once: whether features are there as soon as frames are sent.
+        done_first: which of the chunks that are waited for is done first: the oldest is number 0.
         features: from uint8 ``[n, N_PX, N_PX, 3]`` to float32 ``[n, DIM]``.
         chunks: the sizes of all chunks that were sent.
-        in_flight: frames that were sent and not yet waited for.
+        in_flight: frames that were sent and are not back.
         levels: the same, just after each chunk was sent.
+        sent_before_results: how many chunks were sent when the features of each were taken.
     """
 
     def __init__(
         self,
         features: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None,
         at_once: bool = True,
+        done_first: int = 0,
     ) -> None:
         self.features = features or numbers_as_features
         self.at_once = at_once
+        self.done_first = done_first
         self.chunks: list[int] = []
         self.in_flight = 0
         self.levels: list[int] = []
+        self.sent_before_results: list[int] = []
 
     def submit(self, frames: NDArray[np.uint8]) -> Chunk:
         assert frames.shape[1:] == (N_PX, N_PX, 3)
@@ -87,6 +100,12 @@ class Encoders:
         self.in_flight += len(frames)
         self.levels.append(self.in_flight)
         return Chunk(self, frames)
+
+    def wait(self, pending: Sequence[Chunk]) -> Sequence[Chunk]:
+        done = [chunk for chunk in pending if chunk.is_done] or [pending[self.done_first]]
+        for chunk in done:
+            chunk.end()
+        return done
 
 
 def numbers_as_features(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -717,6 +736,24 @@ def test_the_frames_of_many_videos_in_flight_are_bounded(video: Make) -> None:
     results = extract([path] * 12, encoders)
     assert [result.frames for result in results] == [100] * 12
     assert WINDOW_FRAMES - CHUNK_FRAMES < max(encoders.levels) <= WINDOW_FRAMES
+
+
+def test_a_chunk_that_stays_away_keeps_no_others_from_the_encoders(video: Make) -> None:
+    encoders = Encoders(at_once=False, done_first=-1)
+    (result,) = extract([video("a.mp4", 2 * WINDOW_FRAMES)], encoders)
+    assert numbers_of(result) == [number % MOST_NUMBERS for number in range(2 * WINDOW_FRAMES)]
+    assert encoders.sent_before_results[0] == 2 * WINDOW_FRAMES // CHUNK_FRAMES
+    assert max(encoders.levels) == WINDOW_FRAMES
+
+
+def test_no_more_than_some_chunks_of_a_video_wait_for_one_that_stays_away(
+    video: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "MOST_CHUNKS", 10)
+    encoders = Encoders(at_once=False, done_first=-1)
+    (result,) = extract([video("a.mp4", 2 * WINDOW_FRAMES)], encoders)
+    assert result.frames == 2 * WINDOW_FRAMES
+    assert encoders.sent_before_results[:2] == [11, 12]
 
 
 # ---- long videos ----

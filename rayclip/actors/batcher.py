@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Protocol
@@ -113,6 +113,10 @@ class Batcher:
         chunk.future.add_done_callback(lambda _: self._count(-len(frames)))
         self._queue.put(chunk)
         return chunk.future
+
+    def wait(self, futures: Iterable[Future[Features]]) -> Iterable[Future[Features]]:
+        """Wait until some of these are done; gives those that are."""
+        return wait(futures, return_when=FIRST_COMPLETED).done
 
     @property
     def waiting(self) -> int:

@@ -61,6 +61,23 @@ class RemoteEncoders:
             self._filling.send()
         return chunk
 
+    def wait(self, chunks: Sequence[RemoteChunk]) -> Sequence[RemoteChunk]:
+        """Wait until some of these are done; gives those that are.
+
+        Raises:
+            RunStopped: no encoder is left.
+        """
+        parcels = {chunk.parcel for chunk in chunks}
+        while not (done := {parcel for parcel in parcels if parcel.done()}):
+            sent = [parcel for parcel in parcels if parcel.is_sent]
+            if not sent:
+                for parcel in parcels:
+                    parcel.send()
+            elif not ray.wait([p.reply for p in sent], num_returns=1, timeout=PATIENCE_S)[0]:
+                for parcel in sent:
+                    parcel.chase()
+        return [chunk for chunk in chunks if chunk.parcel in done]
+
     def send(
         self, stored: ray.ObjectRef[Any], chunks: Sequence[SmallChunk]
     ) -> tuple[EncoderAddress, ray.ObjectRef[Any]]:
@@ -129,19 +146,22 @@ class Parcel:
 
     Their names stay the same, so that an encoder that died of one knows it again. An answer that
     comes late does no harm: nobody looks at it then.
+
+    Attributes:
+        is_sent: whether it is on its way, or back.
+        reply: what the encoder will answer, once it is sent.
     """
+
+    reply: ray.ObjectRef[Any]
 
     def __init__(self, encoders: RemoteEncoders) -> None:
         self._encoders = encoders
         self._begun = time.monotonic()
+        self.is_sent = False
         self._frames: list[NDArray[np.uint8]] = []
         self._chunks: list[SmallChunk] = []
         self._stored: ray.ObjectRef[Any] | None = None
         self._results: list[NDArray[np.float32] | Exception] | None = None
-
-    @property
-    def is_sent(self) -> bool:
-        return self._stored is not None
 
     def has_room(self, frames: int) -> bool:
         """Whether so many more fit; any number fits into an empty one."""
@@ -161,17 +181,23 @@ class Parcel:
         self._frames.clear()
         self._stored = ray.put(one)
         self._send()
+        self.is_sent = True
 
     def _send(self) -> None:
         assert self._stored is not None
-        self._address, self._reply = self._encoders.send(self._stored, self._chunks)
+        self._address, self.reply = self._encoders.send(self._stored, self._chunks)
 
     def done(self) -> bool:
+        """Whether the results are here; sends it again where they will not come.
+
+        Raises:
+            RunStopped: no encoder is left.
+        """
         if time.monotonic() - self._begun > WAIT_S:
             self.send()
-        if not self.is_sent:
-            return False
-        return self._results is not None or bool(ray.wait([self._reply], timeout=0)[0])
+        if self._results is None and self.is_sent and ray.wait([self.reply], timeout=0)[0]:
+            self._look()
+        return self._results is not None
 
     def results(self) -> list[NDArray[np.float32] | Exception]:
         """Wait for float32 ``[n, D]`` of each chunk, or what went wrong with it.
@@ -181,31 +207,43 @@ class Parcel:
         """
         self.send()
         while self._results is None:
-            try:
-                results, terms = ray.get(self._reply, timeout=PATIENCE_S)
-            except GetTimeoutError:
-                if not self._encoders.is_silent(self._address):
-                    continue
-            except RayTaskError as error:
-                self._encoders.answered(self._reply)
-                kind = RunStopped if isinstance(error, RunStopped) else RuntimeError
-                self._results = [kind(reason_of(error))] * len(self._chunks)
-                continue
-            except RayActorError as error:
-                self._encoders.lost(self._address, error)
-            except RayError:  # the reply was lost with its node
-                pass
-            else:
-                self._encoders.answered(self._reply, terms)
-                # copies, so that the shared memory is free at once
-                self._results = [
-                    result if isinstance(result, Exception) else np.array(result)
-                    for result in results
-                ]
-                continue
-            self._encoders.answered(self._reply)
-            self._send()
+            self._look()
         return self._results
+
+    def chase(self) -> None:
+        """Send it again where its encoder is silent while others answer."""
+        if self._encoders.is_silent(self._address):
+            self._send_again()
+
+    def _look(self) -> None:
+        """Wait for the answer with patience."""
+        try:
+            results, terms = ray.get(self.reply, timeout=PATIENCE_S)
+        except GetTimeoutError:
+            self.chase()
+        except RayTaskError as error:
+            kind = RunStopped if isinstance(error, RunStopped) else RuntimeError
+            self._end([kind(reason_of(error))] * len(self._chunks))
+        except RayActorError as error:
+            self._encoders.lost(self._address, error)
+            self._send_again()
+        except RayError:  # the reply was lost with its node
+            self._send_again()
+        else:
+            # copies, so that the shared memory is free at once
+            copies = [one if isinstance(one, Exception) else np.array(one) for one in results]
+            self._end(copies, terms)
+
+    def _send_again(self) -> None:
+        self._encoders.answered(self.reply)
+        self._send()
+
+    def _end(
+        self, results: list[NDArray[np.float32] | Exception], terms: Terms | None = None
+    ) -> None:
+        self._encoders.answered(self.reply, terms)
+        self._results = results
+        self._stored = None  # the frames
 
 
 @dataclass(frozen=True)

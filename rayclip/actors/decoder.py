@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rayclip import patience
 from rayclip.actors.attempts import Death, why_to_give_up
-from rayclip.actors.gathering import Chunk, OpenVideo
+from rayclip.actors.gathering import Chunk, OpenVideo, Pending
 from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
 from rayclip.actors.saving import Made, Saving
 from rayclip.decoding import ShownFrame
@@ -83,7 +83,7 @@ class VideoExtractor:
         self._source_of = source_of or partial(absolute, folder=job.folder_of_inputs)
         self._resize_crop = resize_crop_fast if job.resize == "fast" else resize_crop
         self._open: deque[OpenVideo] = deque()
-        self._in_flight: deque[Chunk] = deque()
+        self._in_flight: dict[Pending, Chunk] = {}
         self._frames_in_flight = 0
 
     def run(self, videos: Iterable[str], carried: pa.Table | None = None) -> Iterator[VideoResult]:
@@ -231,12 +231,18 @@ class VideoExtractor:
         timestamps_ms: list[tuple[float, ...]],
     ) -> None:
         while self._frames_in_flight + len(squares) > WINDOW_FRAMES and self._in_flight:
-            oldest = self._in_flight.popleft()
-            oldest.settle()
-            self._frames_in_flight -= len(oldest.repeats)
-        chunk = opened.send(self._encoders.submit(np.stack(squares)), timestamps_ms)
-        self._in_flight.append(chunk)
+            self._make_room()
+        pending = self._encoders.submit(np.stack(squares))
+        self._in_flight[pending] = opened.send(pending, timestamps_ms)
         self._frames_in_flight += len(squares)
+
+    def _make_room(self) -> None:
+        """Wait for any chunk, not for the oldest: an encoder that is behind, or does not answer,
+        must not keep frames from the others."""
+        for pending in self._encoders.wait(list(self._in_flight)):
+            chunk = self._in_flight.pop(pending)
+            self._frames_in_flight -= len(chunk.repeats)
+            chunk.opened.settle()
 
     def _finish(self, saving: Saving, everything: bool) -> Iterator[VideoResult]:
         """Finish the open videos in order: those that are ready, or everything."""

@@ -15,30 +15,34 @@ from rayclip.errors import RunStopped, VideoError
 from rayclip.rows import Extraction
 from rayclip.spool import SLICE, FeatureSpool
 
+MOST_CHUNKS = 128  # of a video that are back or on their way while the oldest is not back
+
 
 class Pending(Protocol):
     """A chunk on its way through an encoder."""
 
-    def done(self) -> bool: ...
+    def done(self) -> bool:
+        """Whether nobody has to wait for the result."""
+        ...
 
     def result(self) -> NDArray[np.float32]:
         """Wait for float32 ``[n, D]``; raises what went wrong in the encoder."""
         ...
 
 
-@dataclass
+@dataclass(frozen=True)
 class Chunk:
     """Frames of one video that were sent together.
 
     Attributes:
         opened: the video that they are of.
         repeats: how often the output shows each.
-        pending: their features; None once these were taken.
+        pending: their features.
     """
 
     opened: OpenVideo
     repeats: list[int]
-    pending: Pending | None
+    pending: Pending
 
     def settle(self) -> None:
         """Wait for the features and hand them over.
@@ -46,8 +50,6 @@ class Chunk:
         Raises:
             RunStopped: no encoder is left.
         """
-        if self.pending is None:
-            return
         try:
             features = self.pending.result()
         except RunStopped:
@@ -58,7 +60,6 @@ class Chunk:
         else:
             for rows in repeated(features, self.repeats):
                 self.opened.add(rows)
-        self.pending = None
 
 
 def repeated(features: NDArray[np.float32], repeats: list[int]) -> Iterator[NDArray[np.float32]]:
@@ -92,11 +93,17 @@ class OpenVideo:
         self._chunks: deque[Chunk] = deque()
 
     def send(self, pending: Pending, timestamps_ms: list[tuple[float, ...]]) -> Chunk:
-        """Note that frames were sent, and when the output shows each."""
+        """Note that frames were sent, and when the output shows each.
+
+        Raises:
+            RunStopped: no encoder is left.
+        """
         for times in timestamps_ms:
             self._timestamps_ms.extend(times)
         chunk = Chunk(self, [len(times) for times in timestamps_ms], pending)
         self._chunks.append(chunk)
+        if len(self._chunks) > MOST_CHUNKS:
+            self._chunks.popleft().settle()
         return chunk
 
     def take(self, timestamps_ms: NDArray[np.float64], features: NDArray[np.float32]) -> None:
@@ -129,9 +136,19 @@ class OpenVideo:
         self._timestamps_ms = array("d")
         self._spool = FeatureSpool()
 
+    def settle(self) -> None:
+        """Take the features that are back, as far as those before them are.
+
+        Raises:
+            RunStopped: no encoder is left.
+        """
+        while self._chunks and self._chunks[0].pending.done():
+            self._chunks.popleft().settle()
+
     def is_ready(self) -> bool:
         """Whether nobody has to wait for its features."""
-        return all(chunk.pending is None or chunk.pending.done() for chunk in self._chunks)
+        self.settle()
+        return not self._chunks
 
     def extraction(self) -> Extraction:
         """Wait for all features.

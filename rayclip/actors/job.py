@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,6 +24,10 @@ class Encoders(Protocol):
 
     def submit(self, frames: NDArray[np.uint8]) -> Pending:
         """Send uint8 ``[n, n_px, n_px, 3]``."""
+        ...
+
+    def wait(self, pending: Sequence[Any]) -> Iterable[Any]:
+        """Wait until some of those that ``submit`` gave are done; gives those that are."""
         ...
 
 
