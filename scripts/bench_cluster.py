@@ -39,6 +39,7 @@ KINDS = {
     "raylet": "raylets",
     "gcs_server": "Ray's head (GCS)",
 }
+STORE = 2**30  # bytes of a node's objects: little for a node with a GPU, and enough not to spill
 PERIOD_S = 0.2  # between two looks at what is finished
 OTHERS = "Ray's other processes"
 DRIVER = "driver"
@@ -155,7 +156,7 @@ def report(job: ClusterJob, took: Sequence[Took]) -> str:
 
 
 def _with_a_cluster(job: ClusterJob, nodes: int) -> Took:
-    cluster = PretendedNodes(nodes, job.cpus, gpus=1)
+    cluster = PretendedNodes(nodes, job.cpus, gpus=1, store=STORE)
     try:
         with TemporaryDirectory(dir="/dev/shm" if job.clips is None else None) as folder:
             return _watched(job, nodes, cluster, Path(folder))

@@ -28,13 +28,16 @@ class PretendedNodes:
         folder: where its processes have their files.
     """
 
-    def __init__(self, nodes: int = 3, cpus: int = 2, gpus: int = 0) -> None:
+    def __init__(
+        self, nodes: int = 3, cpus: int = 2, gpus: int = 0, store: int = 150 * 2**20
+    ) -> None:
         """Start it; ray must not have been imported before.
 
         Args:
             nodes: how many, the head's among them.
             cpus: that each says it has.
             gpus: that each says it has.
+            store: bytes of each one's object store.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))  # sockets' paths are short
         self.environment = {
@@ -48,7 +51,10 @@ class PretendedNodes:
 
         self._cluster: Any = Cluster()
         self._each = cpus, gpus
-        self._cluster.add_node(num_cpus=cpus, num_gpus=gpus, include_dashboard=False)
+        self._store = store
+        self._cluster.add_node(
+            num_cpus=cpus, num_gpus=gpus, object_store_memory=store, include_dashboard=False
+        )
         self._others: list[Any] = []
         for _ in range(nodes - 1):
             self.add(*self._each)
@@ -84,7 +90,8 @@ class PretendedNodes:
 
     def add(self, cpus: int, gpus: int) -> psutil.Process:
         """Start another node, and give its raylet."""
-        self._others.append(self._cluster.add_node(num_cpus=cpus, num_gpus=gpus))
+        node = self._cluster.add_node(num_cpus=cpus, num_gpus=gpus, object_store_memory=self._store)
+        self._others.append(node)
         return _raylet(self._others[-1])
 
     def close(self) -> None:

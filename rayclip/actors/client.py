@@ -5,32 +5,40 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from rayclip.actors.credits import Debt, Terms
 from rayclip.actors.decoder import CHUNK_FRAMES
 from rayclip.actors.fleet import EncoderAddress, left_for_good, reason_of
 from rayclip.actors.pieces import SmallChunk
+from rayclip.actors.routing import NEAR_S, candidates
 from rayclip.errors import RunStopped
 
-ALIKE_S = 0.5  # encoders that will be through with theirs so close together are alike
 REFRESH_S = 10.0  # after which a task asks again which encoders there are
 WAIT_S = 0.2  # for more frames, before few are sent
 PATIENCE_S = 20.0  # with one answer, after which a task asks whether its encoder is still there
 
 
+Features = NDArray[np.float32]
+Answer = Future[tuple[list[Features | Exception], Terms]]
+"""Not Ray's: while a task waits with ``ray.get`` or ``ray.wait``, Ray takes it for idle and starts
+others beside it, each in a process that has to import everything."""
+
+
 class RemoteEncoders:
     """The encoders of a run as one task sees them.
 
-    Each chunk goes to the one that is through first, on the same node where that is alike; none
-    gets more than it said that it takes.
+    Each chunk goes to an encoder on the same node, for that costs no network; but where another
+    would run dry meanwhile, to the one that is through first. None gets more than it said that it
+    takes.
     """
 
     def __init__(self, pool: Any) -> None:
@@ -40,7 +48,7 @@ class RemoteEncoders:
         self._addresses: list[EncoderAddress] = []
         self._refreshed = 0.0
         self._debts: dict[int, Debt] = {}
-        self._unanswered: dict[ray.ObjectRef[Any], tuple[int, int]] = {}
+        self._unanswered: dict[Answer, tuple[int, int]] = {}
         self._filling: Parcel | None = None
         self._gone: set[int] = set()
         self._given_up = False
@@ -68,19 +76,22 @@ class RemoteEncoders:
             RunStopped: no encoder is left.
         """
         parcels = {chunk.parcel for chunk in chunks}
-        while not (done := {parcel for parcel in parcels if parcel.done()}):
-            sent = [parcel for parcel in parcels if parcel.is_sent]
-            if not sent:
-                for parcel in parcels:
-                    parcel.send()
-            elif not ray.wait([p.reply for p in sent], num_returns=1, timeout=PATIENCE_S)[0]:
-                for parcel in sent:
+        if not any(parcel.is_sent for parcel in parcels):
+            for parcel in parcels:
+                parcel.send()
+        while not (done := [chunk for chunk in chunks if chunk.parcel.is_back]):
+            sent = {parcel.answer: parcel for parcel in parcels if parcel.is_sent}
+            answers = _first_of(sent, PATIENCE_S)
+            for answer in answers:
+                sent[answer].take_answer()
+            if not answers:
+                for parcel in sent.values():
                     parcel.chase()
-        return [chunk for chunk in chunks if chunk.parcel in done]
+        return done
 
     def send(
         self, stored: ray.ObjectRef[Any], chunks: Sequence[SmallChunk]
-    ) -> tuple[EncoderAddress, ray.ObjectRef[Any]]:
+    ) -> tuple[EncoderAddress, Answer]:
         """Send frames that are in the object store; waits until some encoder takes them.
 
         Raises:
@@ -88,35 +99,37 @@ class RemoteEncoders:
         """
         frames = sum(chunk.frames for chunk in chunks)
         address = self._choose(frames)
-        reply = address.handle.encode.remote(stored, chunks, self._task)
+        answer: Answer = address.handle.encode.remote(stored, chunks, self._task).future()
         self._debts[address.index].frames += frames
-        self._unanswered[reply] = address.index, frames
-        return address, reply
+        self._unanswered[answer] = address.index, frames
+        return address, answer
 
-    def answered(self, reply: ray.ObjectRef[Any], terms: Terms | None = None) -> None:
+    def answered(self, answer: Answer, terms: Terms | None = None) -> None:
         """Note that an answer has come, and what the encoder said with it."""
-        if reply in self._unanswered:
-            index, frames = self._unanswered.pop(reply)
+        if answer in self._unanswered:
+            index, frames = self._unanswered.pop(answer)
             self._debts[index].frames -= frames
             if terms is not None:
                 self._debts[index].terms = terms
                 self._debts[index].told_s = time.monotonic()
 
     def _choose(self, frames: int) -> EncoderAddress:
+        begun = time.monotonic()
         while True:
-            if not self._addresses or time.monotonic() - self._refreshed > REFRESH_S:
+            now = time.monotonic()
+            if not self._addresses or now - self._refreshed > REFRESH_S:
                 self._refresh()
-            takers = [a for a in self._addresses if self._debts[a.index].allows(frames)]
-            if takers:
-                now = time.monotonic()
-                return min(takers, key=lambda address: self._preference(address, now))
-            ready, _ = ray.wait(list(self._unanswered), num_returns=1, timeout=REFRESH_S)
-            for reply in ready:
-                self.answered(reply, _terms_of(reply))
-
-    def _preference(self, address: EncoderAddress, now: float) -> tuple[int, bool, float]:
-        load_s = self._debts[address.index].load_s(now)
-        return int(load_s / ALIKE_S), address.node_id != self._node_id, random.random()
+            there = {address.index: address for address in self._addresses}
+            found = candidates(
+                loads_s={number: self._debts[number].load_s(now) for number in there},
+                near=[number for number in there if there[number].node_id == self._node_id],
+                open_=[number for number in there if self._debts[number].allows(frames)],
+                waited_s=now - begun,
+            )
+            if found:
+                return there[random.choice(found)]
+            for answer in _first_of(self._unanswered, NEAR_S):
+                self.answered(answer, _terms_of(answer))
 
     def lost(self, address: EncoderAddress, error: RayActorError) -> None:
         """Never use this encoder again: Ray says that it will not come back."""
@@ -149,10 +162,10 @@ class Parcel:
 
     Attributes:
         is_sent: whether it is on its way, or back.
-        reply: what the encoder will answer, once it is sent.
+        answer: what the encoder will say, once it is sent.
     """
 
-    reply: ray.ObjectRef[Any]
+    answer: Answer
 
     def __init__(self, encoders: RemoteEncoders) -> None:
         self._encoders = encoders
@@ -161,7 +174,11 @@ class Parcel:
         self._frames: list[NDArray[np.uint8]] = []
         self._chunks: list[SmallChunk] = []
         self._stored: ray.ObjectRef[Any] | None = None
-        self._results: list[NDArray[np.float32] | Exception] | None = None
+        self._results: list[Features | Exception] | None = None
+
+    @property
+    def is_back(self) -> bool:
+        return self._results is not None
 
     def has_room(self, frames: int) -> bool:
         """Whether so many more fit; any number fits into an empty one."""
@@ -185,7 +202,7 @@ class Parcel:
 
     def _send(self) -> None:
         assert self._stored is not None
-        self._address, self.reply = self._encoders.send(self._stored, self._chunks)
+        self._address, self.answer = self._encoders.send(self._stored, self._chunks)
 
     def done(self) -> bool:
         """Whether the results are here; sends it again where they will not come.
@@ -195,11 +212,11 @@ class Parcel:
         """
         if time.monotonic() - self._begun > WAIT_S:
             self.send()
-        if self._results is None and self.is_sent and ray.wait([self.reply], timeout=0)[0]:
-            self._look()
-        return self._results is not None
+        if self.is_sent and not self.is_back and self.answer.done():
+            self.take_answer()
+        return self.is_back
 
-    def results(self) -> list[NDArray[np.float32] | Exception]:
+    def results(self) -> list[Features | Exception]:
         """Wait for float32 ``[n, D]`` of each chunk, or what went wrong with it.
 
         Raises:
@@ -207,27 +224,36 @@ class Parcel:
         """
         self.send()
         while self._results is None:
-            self._look()
+            self.take_answer()
         return self._results
 
     def chase(self) -> None:
-        """Send it again where its encoder is silent while others answer."""
+        """Send it again where its encoder is silent while others answer.
+
+        Raises:
+            RunStopped: no encoder is left.
+        """
         if self._encoders.is_silent(self._address):
             self._send_again()
 
-    def _look(self) -> None:
-        """Wait for the answer with patience."""
-        try:
-            results, terms = ray.get(self.reply, timeout=PATIENCE_S)
-        except GetTimeoutError:
+    def take_answer(self) -> None:
+        """Wait for the answer with patience; send it again where none will come.
+
+        Raises:
+            RunStopped: no encoder is left.
+        """
+        if not _first_of([self.answer], PATIENCE_S):
             self.chase()
+            return
+        try:
+            results, terms = self.answer.result()
         except RayTaskError as error:
             kind = RunStopped if isinstance(error, RunStopped) else RuntimeError
             self._end([kind(reason_of(error))] * len(self._chunks))
         except RayActorError as error:
             self._encoders.lost(self._address, error)
             self._send_again()
-        except RayError:  # the reply was lost with its node
+        except RayError:  # the answer was lost with its node
             self._send_again()
         else:
             # copies, so that the shared memory is free at once
@@ -235,13 +261,11 @@ class Parcel:
             self._end(copies, terms)
 
     def _send_again(self) -> None:
-        self._encoders.answered(self.reply)
+        self._encoders.answered(self.answer)
         self._send()
 
-    def _end(
-        self, results: list[NDArray[np.float32] | Exception], terms: Terms | None = None
-    ) -> None:
-        self._encoders.answered(self.reply, terms)
+    def _end(self, results: list[Features | Exception], terms: Terms | None = None) -> None:
+        self._encoders.answered(self.answer, terms)
         self._results = results
         self._stored = None  # the frames
 
@@ -256,7 +280,7 @@ class RemoteChunk:
     def done(self) -> bool:
         return self.parcel.done()
 
-    def result(self) -> NDArray[np.float32]:
+    def result(self) -> Features:
         """Wait for float32 ``[n, D]``.
 
         Raises:
@@ -269,12 +293,12 @@ class RemoteChunk:
         return result
 
 
-def _terms_of(reply: ray.ObjectRef[Any]) -> Terms | None:
-    try:
-        terms: Terms = ray.get(reply)[1]
-    except RayError:  # whoever waits for the features will see
-        return None
-    return terms
+def _first_of(answers: Iterable[Answer], timeout_s: float) -> Collection[Answer]:
+    return wait(answers, timeout_s, FIRST_COMPLETED).done
+
+
+def _terms_of(answer: Answer) -> Terms | None:
+    return None if answer.exception() else answer.result()[1]  # the parcel will see what it was
 
 
 def ask_pool(reply: Any) -> Any:
