@@ -14,11 +14,11 @@ from rayclip.errors import (
 
 if TYPE_CHECKING:
     from rayclip.api import extract
-    from rayclip.clip_model import ClipModel, load_clip
     from rayclip.dataset import encode
-    from rayclip.frames import iter_frames
     from rayclip.load import VideoFeatures, load_features
-    from rayclip.results import Failure, Summary
+    from rayclip.media.frames import iter_frames
+    from rayclip.model.clip_model import ClipModel, load_clip
+    from rayclip.report.results import Failure, Summary
 
 __all__ = [
     "BadVideo",
@@ -40,14 +40,14 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ClipModel": "rayclip.clip_model",
-    "Failure": "rayclip.results",
-    "Summary": "rayclip.results",
+    "ClipModel": "rayclip.model.clip_model",
+    "Failure": "rayclip.report.results",
+    "Summary": "rayclip.report.results",
     "VideoFeatures": "rayclip.load",
     "encode": "rayclip.dataset",
     "extract": "rayclip.api",
-    "iter_frames": "rayclip.frames",
-    "load_clip": "rayclip.clip_model",
+    "iter_frames": "rayclip.media.frames",
+    "load_clip": "rayclip.model.clip_model",
     "load_features": "rayclip.load",
 }
 

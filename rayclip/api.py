@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from rayclip.printing import printer_of
-from rayclip.results import Summary
+from rayclip.report.printing import printer_of
+from rayclip.report.results import Summary
 from rayclip.run import run_extraction
 from rayclip.settings import (
     FeatureDtype,

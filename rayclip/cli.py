@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from rayclip.commands.folder_commands import compact, failures, status
 from rayclip.errors import RayclipError, UsageError
-from rayclip.folder_commands import compact, failures, status
-from rayclip.interrupts import Terminated, end_on_signals
 from rayclip.messages import say_to_user
+from rayclip.report.interrupts import Terminated, end_on_signals
 from rayclip.settings import Settings, extraction_fps_of, storage_options_of
 from rayclip.words import names_of, options_of, texts_of
 
@@ -199,7 +199,7 @@ def extract(
             storage_options=storage_options_of(storage_options),
             verbose=verbose,
         )
-        from rayclip.printing import printer_of
+        from rayclip.report.printing import printer_of
         from rayclip.run import run_extraction
 
         printer = printer_of(settings)

@@ -8,8 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayclip.models import describe
-from rayclip.sampling import FrameChoice
+from rayclip.media.sampling import FrameChoice
+from rayclip.model.models import describe
 from rayclip.settings import Precision, Resize, Settings, extraction_fps_of
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _step(settings: Settings, column: str, holds_videos: bool, prefix: str) -> E
     from rayclip.actors.job import ExtractionJob
     from rayclip.actors.pool import start_pool
     from rayclip.actors.segments import division_among
-    from rayclip.devices import device_on_ray
+    from rayclip.session.devices import device_on_ray
 
     spec = describe(settings.model_name, settings.weights, settings.storage_options)
     device, resources = device_on_ray(settings, private=False)

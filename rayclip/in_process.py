@@ -11,16 +11,16 @@ from functools import partial
 from rayclip.actors.batcher import Batcher
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.job import ExtractionJob, FirstAttempts
-from rayclip.awaiting import at_work
-from rayclip.devices import device_here
+from rayclip.inputs.selection import Selection
+from rayclip.inputs.video_rows import from_video_table
 from rayclip.machine import Machine
-from rayclip.models import ModelSpec
-from rayclip.progress import Counts
-from rayclip.results import Tally, VideoResult
-from rayclip.selection import Selection
+from rayclip.model.models import ModelSpec
+from rayclip.model.zeroshot import prompts
+from rayclip.report.awaiting import at_work
+from rayclip.report.progress import Counts
+from rayclip.report.results import Tally, VideoResult
+from rayclip.session.devices import device_here
 from rayclip.settings import Settings
-from rayclip.video_rows import from_video_table
-from rayclip.zeroshot import prompts
 
 GROUP = 1024  # videos that are taken together: at the end of each, encoders run dry for a moment
 
@@ -31,7 +31,7 @@ def in_process(
 ) -> Iterator[Machine]:
     """Decode on this thread and encode on another; the model is loaded meanwhile."""
     from rayclip.actors.encoder import EncoderSettings, load_encoder_model, zero_shot_of
-    from rayclip.clip_model import ClipModel
+    from rayclip.model.clip_model import ClipModel
 
     device = device_here(settings.device)
     encoder = EncoderSettings(

@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rayclip.done import FEATURES
 from rayclip.errors import RayclipError, UsageError
-from rayclip.formats import file_format
 from rayclip.messages import shown
-from rayclip.recorded import Recorded, model_folders, open_recorded
-from rayclip.shard_rows import Video, iter_rows
-from rayclip.shards import ShardFolder
-from rayclip.storage import model_folder
-from rayclip.stored_arrays import StoredArray
-from rayclip.video_files import DamagedFile, read_video
+from rayclip.output.done import FEATURES
+from rayclip.output.formats import file_format
+from rayclip.output.recorded import Recorded, model_folders, open_recorded
+from rayclip.output.shard_rows import Video, iter_rows
+from rayclip.output.shards import ShardFolder
+from rayclip.output.storage import model_folder
+from rayclip.output.stored_arrays import StoredArray
+from rayclip.output.video_files import DamagedFile, read_video
 
 
 class VideoFeatures(NamedTuple):

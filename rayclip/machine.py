@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rayclip.actors.batch_stats import BatchStats
-from rayclip.progress import Counts
-from rayclip.results import VideoResult
-from rayclip.zeroshot import ZeroShot
+from rayclip.model.zeroshot import ZeroShot
+from rayclip.report.batch_stats import BatchStats
+from rayclip.report.progress import Counts
+from rayclip.report.results import VideoResult
 
 
 @dataclass(frozen=True)

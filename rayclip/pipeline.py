@@ -12,27 +12,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.job import ExtractionJob
-from rayclip.awaiting import awaited
-from rayclip.devices import device_on_ray
 from rayclip.errors import RunStopped
+from rayclip.inputs.selection import Selection
+from rayclip.inputs.video_rows import from_video_table
 from rayclip.machine import Machine
 from rayclip.messages import say_to_user
-from rayclip.models import ModelSpec
-from rayclip.precision import CPU_BATCH_SIZE
-from rayclip.progress import SILENCE_S, Counts
-from rayclip.results import VideoResult, from_table, to_table
-from rayclip.selection import Selection
+from rayclip.model.models import ModelSpec
+from rayclip.model.precision import CPU_BATCH_SIZE
+from rayclip.model.zeroshot import prompts
+from rayclip.report.awaiting import awaited
+from rayclip.report.batch_stats import BatchStats
+from rayclip.report.progress import SILENCE_S, Counts
+from rayclip.report.results import VideoResult, from_table, to_table
+from rayclip.session.devices import device_on_ray
 from rayclip.settings import Settings
-from rayclip.video_rows import from_video_table
-from rayclip.zeroshot import prompts
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from rayclip.actors.resources import EncoderResources
     from rayclip.actors.segments import Division
+    from rayclip.session.resources import EncoderResources
 
 STATE_TIMEOUT_S = 5.0
 
@@ -42,7 +42,7 @@ def on_ray(
     settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: Selection
 ) -> Iterator[Machine]:
     """Videos are rows of Ray Data; their frames go straight from decoding tasks to encoders."""
-    from rayclip.ray_session import ray_session
+    from rayclip.session.ray_session import ray_session
 
     with ray_session(settings.address, settings.device, settings.verbose) as private:
         import ray
@@ -107,8 +107,8 @@ def _dataset_results(
     """list -> map, as one Ray Data pipeline of one row for each video."""
     import ray.data
 
-    from rayclip.actors.resources import videos_per_task
     from rayclip.actors.segments import division_among
+    from rayclip.session.resources import videos_per_task
 
     # Long videos are divided among tasks like those of the step.
     division = division_among(tasks, resources.decoding_cpus)

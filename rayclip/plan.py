@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rayclip.done import DoneVideos, is_in, name_hash
 from rayclip.errors import UsageError
-from rayclip.folder import FeatureFolder
-from rayclip.run_record import differences, refuse_to_mix
-from rayclip.selection import Inputs, Seen, Selection, in_blocks
+from rayclip.inputs.selection import Inputs, Seen, Selection, in_blocks
+from rayclip.output.done import DoneVideos, is_in, name_hash
+from rayclip.output.folder import FeatureFolder
+from rayclip.output.run_record import differences, refuse_to_mix
 
 
 @dataclass(frozen=True)

@@ -8,33 +8,33 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
-from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.job import ExtractionJob
-from rayclip.breaker import CircuitBreaker
 from rayclip.errors import UsageError
-from rayclip.failures import FailureLog
 from rayclip.in_process import in_process
-from rayclip.inputs import (
+from rayclip.inputs.selection import Inputs, Selection, every
+from rayclip.inputs.videos import (
     carried_columns,
     iter_all_videos,
     iter_rows,
     iter_videos,
-    output_name,
 )
 from rayclip.machine import Machine
+from rayclip.media.sampling import FrameChoice
 from rayclip.messages import say_to_user
-from rayclip.models import ModelSpec, describe
+from rayclip.model.models import ModelSpec, describe
+from rayclip.output.recorded import Form, open_folder
+from rayclip.output.run_record import run_record
+from rayclip.output.safe_names import output_name
+from rayclip.output.storage import model_folder
 from rayclip.pipeline import on_ray
 from rayclip.plan import Plan, begin, plan_files, refuse_shared_names
-from rayclip.printing import OnResult
-from rayclip.progress import Progress, encoder_lines, summary_lines
-from rayclip.recorded import Form, open_folder
-from rayclip.results import Summary, Tally
-from rayclip.run_record import run_record
-from rayclip.sampling import FrameChoice
-from rayclip.selection import Inputs, Selection, every
+from rayclip.report.batch_stats import BatchStats
+from rayclip.report.breaker import CircuitBreaker
+from rayclip.report.failures import FailureLog
+from rayclip.report.printing import OnResult
+from rayclip.report.progress import Progress, encoder_lines, summary_lines
+from rayclip.report.results import Summary, Tally
 from rayclip.settings import Settings
-from rayclip.storage import model_folder
 
 
 def run_extraction(

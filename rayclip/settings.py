@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any, Literal, get_args
 
 from rayclip.errors import UsageError
-from rayclip.sampling import LARGEST_FPS, parse_fps
+from rayclip.media.sampling import LARGEST_FPS, parse_fps
 from rayclip.words import NULLS
 
 OnExtraction = Literal["print", "save_numpy", "save_pickle", "save_parquet"]

@@ -23,11 +23,11 @@ from typing import NamedTuple
 
 import psutil
 from bench_measure import number, table
+from bench_processes import with_stand_ins
 from pretended_nodes import PretendedNodes
 
 from rayclip.errors import RayclipError
 
-STAND_INS = Path(__file__).with_name("bench_stand_ins")
 BEGIN, END = 0.3, 0.8  # of the videos: what is measured lies between, without start and end
 TASKS = "tasks"
 KINDS = {
@@ -101,13 +101,9 @@ def measured(job: ClusterJob, nodes: Sequence[int], rounds: int) -> Iterator[Too
 
 def _one(job: ClusterJob, nodes: int) -> Took:
     """A run in a process of its own, with a cluster of its own: Ray connects only once to one."""
-    path = os.pathsep.join([str(STAND_INS), os.environ.get("PYTHONPATH", "")])
-    stand_ins = {"PYTHONPATH": path, "RAYCLIP_BENCH_FAKE_MICROSECONDS": str(job.microseconds)}
-    if job.clips is None:
-        stand_ins["RAYCLIP_BENCH_SYNTHETIC_FRAMES"] = str(job.frames)
     ended = subprocess.run(
         [sys.executable, __file__, "cluster", json.dumps(asdict(job)), str(nodes)],
-        env={**os.environ, **stand_ins},
+        env=with_stand_ins(job.frames if job.clips is None else None, job.microseconds),
         stdout=subprocess.PIPE,
         text=True,
     )

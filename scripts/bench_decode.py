@@ -18,9 +18,9 @@ import av
 from bench_measure import Cost, Failed, Job, measure, number, table
 from bench_ways import EVERYTHING, FAST, PIL, REFERENCE, WAYS, Rate, Way
 
-from rayclip.container import video_stream
 from rayclip.errors import BadVideo, UsageError
-from rayclip.sampling import parse_fps
+from rayclip.media.container import video_stream
+from rayclip.media.sampling import parse_fps
 
 NATIVE = "native"
 PACKAGES = (

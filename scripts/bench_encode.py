@@ -25,12 +25,12 @@ from rayclip.actors.batcher import Batcher
 from rayclip.actors.decoder import CHUNK_FRAMES
 from rayclip.actors.encoder import EncoderSettings, load_encoder_model
 from rayclip.actors.job import Encoders
-from rayclip.actors.resources import cpu_resources
-from rayclip.checkpoint import openai_clip, without_warnings
 from rayclip.errors import UsageError
-from rayclip.models import describe
-from rayclip.precision import CPU_BATCH_SIZE, set_precision
-from rayclip.ray_session import ray_session
+from rayclip.model.checkpoint import openai_clip, without_warnings
+from rayclip.model.models import describe
+from rayclip.model.precision import CPU_BATCH_SIZE, set_precision
+from rayclip.session.ray_session import ray_session
+from rayclip.session.resources import cpu_resources
 from rayclip.settings import Precision, Settings
 
 SHAPES = {
@@ -186,7 +186,7 @@ def _feed_actors(job: EncodeJob) -> Work:
 
         from rayclip.actors.client import RemoteEncoders
         from rayclip.actors.pool import start_pool
-        from rayclip.devices import device_on_ray
+        from rayclip.session.devices import device_on_ray
 
         _, resources = device_on_ray(Settings(), private)
         pool = start_pool(job.encoder, resources)

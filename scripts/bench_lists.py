@@ -6,7 +6,6 @@ Each measurement has a process of its own, so that its peak memory is its own.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -20,23 +19,24 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from bench_processes import with_stand_ins
 
-from rayclip.done import FEATURES, FPS, TIMESTAMPS
 from rayclip.errors import RayclipError
-from rayclip.formats import file_format
-from rayclip.inputs import iter_rows, iter_videos, output_name
-from rayclip.listing import StoredFile
-from rayclip.models import describe
+from rayclip.inputs.selection import Inputs
+from rayclip.inputs.tables import DELIMITERS
+from rayclip.inputs.videos import iter_rows, iter_videos
+from rayclip.io.listing import StoredFile
+from rayclip.model.models import describe
+from rayclip.output.done import FEATURES, FPS, TIMESTAMPS
+from rayclip.output.formats import file_format
+from rayclip.output.run_record import run_record
+from rayclip.output.safe_names import output_name
+from rayclip.output.storage import Extraction, OutputFolder, model_folder
 from rayclip.plan import plan_files
-from rayclip.results import VideoResult
+from rayclip.report.results import VideoResult
 from rayclip.run import run_extraction
-from rayclip.run_record import run_record
-from rayclip.selection import Inputs
 from rayclip.settings import Settings
-from rayclip.storage import Extraction, OutputFolder, model_folder
-from rayclip.tables import DELIMITERS
 
-STAND_INS = Path(__file__).with_name("bench_stand_ins")
 NPY = file_format("save_numpy", "float32")
 WARM = 200  # results, before the cost of a video is measured
 
@@ -79,11 +79,9 @@ def measured(job: Lists) -> list[Phase]:
     Raises:
         RayclipError: that process failed; it has said why.
     """
-    path = os.pathsep.join([str(STAND_INS), os.environ.get("PYTHONPATH", "")])
-    stand_ins = {"RAYCLIP_BENCH_SYNTHETIC_FRAMES": "1", "RAYCLIP_BENCH_FAKE_MICROSECONDS": "1"}
     ended = subprocess.run(
         [sys.executable, __file__, json.dumps(asdict(job))],
-        env={**os.environ, **stand_ins, "PYTHONPATH": path},
+        env=with_stand_ins(frames=1, microseconds=1),
         stdout=subprocess.PIPE,
         text=True,
     )

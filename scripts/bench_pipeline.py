@@ -25,21 +25,20 @@ import torch
 from bench_decode import rate_name, rate_named
 from bench_encode import ACTOR, FORWARD, EncodeJob, Model, measured
 from bench_measure import number, table
-from bench_processes import CommandFailed, Ended, Work, run_command
+from bench_processes import CommandFailed, Ended, Work, run_command, with_stand_ins
 from bench_ways import N_PX, Rate, reference
 
-from rayclip.checkpoint import openai_clip, without_warnings
-from rayclip.clip_model import MEAN, STD
-from rayclip.frames import open_shown
-from rayclip.models import DEMO_WEIGHTS
-from rayclip.orientation import upright_rgb
-from rayclip.preprocess import resize_crop
-from rayclip.sampling import FrameChoice
+from rayclip.media.frames import open_shown
+from rayclip.media.orientation import upright_rgb
+from rayclip.media.sampling import FrameChoice
+from rayclip.model.checkpoint import openai_clip, without_warnings
+from rayclip.model.clip_model import MEAN, STD
+from rayclip.model.models import DEMO_WEIGHTS
+from rayclip.model.preprocess import resize_crop
 
 DECODE, RAYCLIP, ALONE, REFERENCE = "decode alone", "rayclip", "rayclip without Ray", "reference"
 COMMANDS = (RAYCLIP, ALONE, REFERENCE)
 FEW = 1 / 4  # of the clips, in the run that is taken from the one of all
-STAND_INS = Path(__file__).parent / "bench_stand_ins"
 SUMMARY = re.compile(r"^videos: \d+ done; (\d+) frames in", re.M)
 ENCODER = re.compile(r"^encoder \d+.*: \d+ frames in (\d+) batches, mean batch fill ([\d.]+)", re.M)
 EXPLANATION = """\
@@ -171,16 +170,8 @@ def _work(ended: Ended) -> Work:
 
 def _rayclip(job: PipelineJob, clips: Sequence[Path], options: Sequence[str] = ()) -> Ended:
     """``rayclip extract``, with the stand-ins that are wished for."""
-    environment = {name: text for name, text in os.environ.items() if name != "RAY_ADDRESS"}
-    for name, placeof in (
-        ("RAYCLIP_BENCH_SYNTHETIC_FRAMES", job.synthetic_frames),
-        ("RAYCLIP_BENCH_FAKE_MICROSECONDS", job.fake_microseconds),
-    ):
-        if placeof is not None:
-            environment[name] = str(placeof)
-            environment["PYTHONPATH"] = os.pathsep.join(
-                [str(STAND_INS), os.environ.get("PYTHONPATH", "")]
-            )
+    environment = with_stand_ins(job.synthetic_frames, job.fake_microseconds)
+    environment.pop("RAY_ADDRESS", None)
     with TemporaryDirectory() as folder:
         listed = Path(folder, "clips.txt")
         listed.write_text("\n".join(map(str, clips)))

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryFile
 
 import psutil
@@ -24,6 +25,24 @@ from rayclip.errors import RayclipError
 PERIOD_S = 0.1  # between two looks: what a process does after the last one is not seen
 WIND_DOWN_S = 20.0  # for processes that outlive their command
 PR_SET_CHILD_SUBREAPER = 36
+STAND_INS = str(Path(__file__).with_name("bench_stand_ins"))
+
+
+def with_stand_ins(frames: int | None = None, microseconds: float | None = None) -> dict[str, str]:
+    """This process's environment, with stand-ins for what costs the machinery nothing.
+
+    Args:
+        frames: ready ones, of which every video is made; None decodes.
+        microseconds: that an encoder sleeps for each frame; None encodes.
+    """
+    wished = {
+        "RAYCLIP_BENCH_SYNTHETIC_FRAMES": frames,
+        "RAYCLIP_BENCH_FAKE_MICROSECONDS": microseconds,
+    }
+    stand_ins = {name: str(wish) for name, wish in wished.items() if wish is not None}
+    if stand_ins:
+        stand_ins["PYTHONPATH"] = os.pathsep.join([STAND_INS, os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, **stand_ins}
 
 
 @dataclass(frozen=True)

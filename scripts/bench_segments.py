@@ -15,11 +15,11 @@ from pathlib import Path
 from bench_measure import number, table
 
 from rayclip.errors import UsageError
-from rayclip.frames import cut, open_shown
-from rayclip.orientation import upright_rgb
-from rayclip.preprocess import resize_crop
-from rayclip.sampling import FrameChoice
-from rayclip.segments import Segment
+from rayclip.media.frames import cut, open_shown
+from rayclip.media.orientation import upright_rgb
+from rayclip.media.sampling import FrameChoice
+from rayclip.media.segments import Segment
+from rayclip.model.preprocess import resize_crop
 
 N_PX = 224
 

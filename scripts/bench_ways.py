@@ -27,11 +27,11 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
 
-from rayclip.container import video_stream
-from rayclip.frames import open_shown
-from rayclip.orientation import upright_rgb
-from rayclip.preprocess import clip_box, resize_crop, resize_crop_fast
-from rayclip.sampling import FrameChoice
+from rayclip.media.container import video_stream
+from rayclip.media.frames import open_shown
+from rayclip.media.orientation import upright_rgb
+from rayclip.media.sampling import FrameChoice
+from rayclip.model.preprocess import clip_box, resize_crop, resize_crop_fast
 
 Square = NDArray[np.uint8]
 """uint8 ``[224, 224, 3]``: what is left to do is to normalise it."""

@@ -23,9 +23,9 @@ from bench_measure import number, table
 from numpy.typing import NDArray
 from shapes import random_picture
 
-from rayclip.clip_model import ClipModel, load_spec
-from rayclip.models import describe
-from rayclip.preprocess import resize_crop
+from rayclip.model.clip_model import ClipModel, load_spec
+from rayclip.model.models import describe
+from rayclip.model.preprocess import resize_crop
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 

@@ -38,7 +38,7 @@ TEMPLATES = ("a photo of {article} {label}", "a photo of {label}", "{article} {l
 # Pictures for the closing test: never seen in training, whatever the training seed.
 TEST_SEED = 1_000_003
 LEAST_ACCURACY = 0.95
-DEFAULT_OUTPUT = Path(__file__).resolve().parent.parent / "rayclip" / "assets" / "demo.pt"
+DEFAULT_OUTPUT = Path(__file__).resolve().parent.parent / "rayclip" / "model" / "assets" / "demo.pt"
 
 
 def new_model() -> CLIP:

@@ -160,13 +160,13 @@ def a_png_with_a_long_text(size: int) -> bytes:
 
 DECODE = """
 import json, os, sys
-from rayclip import watchdog
+from rayclip.media import watchdog
 from rayclip.errors import VideoError
-from rayclip.frames import open_shown
-from rayclip.memory import MemoryLimit
-from rayclip.orientation import upright_rgb
-from rayclip.preprocess import resize_crop
-from rayclip.sampling import FrameChoice
+from rayclip.media.frames import open_shown
+from rayclip.media.memory import MemoryLimit
+from rayclip.media.orientation import upright_rgb
+from rayclip.model.preprocess import resize_crop
+from rayclip.media.sampling import FrameChoice
 
 most_growth, most, *paths = sys.argv[1:]
 if int(most):

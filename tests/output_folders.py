@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rayclip.formats import file_format
-from rayclip.storage import Extraction, OutputFolder, model_folder
+from rayclip.output.formats import file_format
+from rayclip.output.storage import Extraction, OutputFolder, model_folder
 
 DIM = 4
 

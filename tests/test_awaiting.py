@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from rayclip.actors.batch_stats import BatchStats
-from rayclip.actors.resources import EncoderResources
-from rayclip.actors.run_state import RunState
-from rayclip.awaiting import awaited
+from rayclip.report.awaiting import awaited
+from rayclip.report.batch_stats import BatchStats
+from rayclip.report.run_state import RunState
+from rayclip.session.resources import EncoderResources
 
 ON_GPUS = EncoderResources(encoders=2, gpus=1, cpus=0, decoding_cpus=1)
 ON_CPUS = EncoderResources(encoders=1, gpus=0, cpus=6, decoding_cpus=1)

@@ -13,10 +13,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.batcher import Batcher
 from rayclip.actors.device_faults import BlackBox, Death, GuiltyFrames
 from rayclip.errors import RunStopped
+from rayclip.report.batch_stats import BatchStats
 
 Frames = NDArray[np.uint8]
 Features = NDArray[np.float32]

@@ -17,7 +17,7 @@ from bench_processes import Work
 from makers import numbered_frames, write_video
 from typer.testing import CliRunner
 
-from rayclip.checkpoint import openai_clip
+from rayclip.model.checkpoint import openai_clip
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 TINY = ["--model", "demo", "--rounds", "1", "--seconds", "0.2"]

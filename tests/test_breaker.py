@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from rayclip.breaker import WINDOW, CircuitBreaker
 from rayclip.errors import RunStopped
-from rayclip.results import Failure, VideoResult
+from rayclip.report.breaker import WINDOW, CircuitBreaker
+from rayclip.report.results import Failure, VideoResult
 
 HALF = WINDOW // 2
 

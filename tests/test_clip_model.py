@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from rayclip.clip_model import ClipModel, load_clip, load_spec
 from rayclip.errors import UsageError
-from rayclip.models import (
+from rayclip.model.clip_model import ClipModel, load_clip, load_spec
+from rayclip.model.models import (
     DEFAULT_CUSTOM_WEIGHTS,
     DEMO_DIM,
     DEMO_N_PX,
@@ -33,8 +33,8 @@ from rayclip.models import (
     OFFICIAL_MODELS,
     describe,
 )
-from rayclip.precision import CPU_BATCH_SIZE, bytes_of_a_frame, gpu_batch_size
-from rayclip.preprocess import resize_crop
+from rayclip.model.precision import CPU_BATCH_SIZE, bytes_of_a_frame, gpu_batch_size
+from rayclip.model.preprocess import resize_crop
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # clip imports pkg_resources, which is deprecated
@@ -692,9 +692,9 @@ for name, weights in [("demo", None), ("custom", sys.argv[1])]:
     def test_naming_a_model_imports_neither_torch_nor_ray_nor_clip(self) -> None:
         code = """
 import sys
-import rayclip, rayclip.models
-rayclip.models.describe("ViT-B/32")
-rayclip.models.describe("demo")
+import rayclip, rayclip.model.models
+rayclip.model.models.describe("ViT-B/32")
+rayclip.model.models.describe("demo")
 print({"torch", "ray", "clip"} & set(sys.modules))
 """
         assert run_python(code).stdout == "set()\n"

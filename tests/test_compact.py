@@ -14,12 +14,12 @@ from output_folders import a_run as a_run_of_files
 from output_folders import commit
 from shard_folders import DIM, a_run, cut, rows, save, shards, table, videos
 
-from rayclip import compact
-from rayclip.compact import compact_folder
+from rayclip.commands import compact
+from rayclip.commands.compact import compact_folder
 from rayclip.errors import RunStopped
-from rayclip.folder import FeatureFolder
-from rayclip.rows import Extraction, Row
-from rayclip.shards import ShardFolder, trouble_of
+from rayclip.output.folder import FeatureFolder
+from rayclip.output.rows import Extraction, Row
+from rayclip.output.shards import ShardFolder, trouble_of
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -124,7 +124,7 @@ def test_a_write_that_fails_leaves_everything_as_it_was(
     def broken(*_: object) -> None:
         raise OSError("broken")
 
-    monkeypatch.setattr("rayclip.shards.write_tables", broken)
+    monkeypatch.setattr("rayclip.output.shards.write_tables", broken)
     ended = call("compact", output)
     assert (ended.status, len(ended.stderr.splitlines())) == (3, 1)
     assert "cannot be written: broken" in ended.stderr

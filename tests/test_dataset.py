@@ -18,8 +18,8 @@ from checkpoints import save_state_dict, small_vit
 from commands import ON_LOOPBACK, call
 
 from rayclip.actors.encode_step import EncodeStep
-from rayclip.actors.resources import EncoderResources
 from rayclip.errors import UsageError
+from rayclip.session.resources import EncoderResources
 
 RAYS_WARNING = "PYTHON worker processes have been started on node"
 PROGRAM = """

@@ -19,20 +19,21 @@ from makers import MOST_NUMBERS, numbered_frame, numbered_frames, write_video
 from numpy.typing import NDArray
 
 import rayclip.actors.decoder
-from rayclip import patience, source
 from rayclip.actors import gathering
 from rayclip.actors.attempts import CRASHED, Death
 from rayclip.actors.decoder import CHUNK_FRAMES, WINDOW_FRAMES, VideoExtractor
 from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
 from rayclip.errors import RunStopped
-from rayclip.folder import FeatureFolder
-from rayclip.frames import WantedFrames, open_shown
-from rayclip.patience import Patience
-from rayclip.results import VideoResult
-from rayclip.rows import Extraction
-from rayclip.sampling import FrameChoice
-from rayclip.shards import ShardFolder
-from rayclip.storage import OutputFolder
+from rayclip.io import patience
+from rayclip.io.patience import Patience
+from rayclip.media import source
+from rayclip.media.frames import WantedFrames, open_shown
+from rayclip.media.sampling import FrameChoice
+from rayclip.output.folder import FeatureFolder
+from rayclip.output.rows import Extraction
+from rayclip.output.shards import ShardFolder
+from rayclip.output.storage import OutputFolder
+from rayclip.report.results import VideoResult
 
 N_PX = 8
 DIM = 4
@@ -675,7 +676,7 @@ def test_in_a_group_that_is_run_again_rows_that_were_put_are_not_made_again(
     video: Make, shards: ShardFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [video("a.mp4", 1), video("b.mp4", 2), video("c.mp4", 3)]
-    monkeypatch.setattr("rayclip.shards.ShardWriter.gathers_s", 0.0)
+    monkeypatch.setattr("rayclip.output.shards.ShardWriter.gathers_s", 0.0)
     first = VideoExtractor(job(shards), Encoders(), FirstAttempts()).run(paths)
     assert [next(first).frames, next(first).frames] == [1, 2]
     first.close()  # and then its process dies

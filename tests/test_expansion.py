@@ -10,8 +10,8 @@ import fsspec
 import pytest
 
 from rayclip.errors import UsageError
-from rayclip.expansion import expanded
-from rayclip.remote import file_system
+from rayclip.inputs.expansion import expanded
+from rayclip.io.remote import file_system
 
 FILES = ["b.mp4", "a.MKV", "notes.txt", ".hidden.mp4", "c/d.webm", "c/x.mp4", "c.mp4", ".git/e.mp4"]
 IN_ORDER = ["a.MKV", "b.mp4", "c.mp4", "c/d.webm", "c/x.mp4"]
@@ -146,7 +146,7 @@ def test_urls_that_end_like_videos_cost_no_request(monkeypatch: pytest.MonkeyPat
     def refused(*_: Any) -> None:
         raise AssertionError("a storage was asked")
 
-    monkeypatch.setattr("rayclip.expansion.file_system", refused)
+    monkeypatch.setattr("rayclip.inputs.expansion.file_system", refused)
     assert found("s3://bucket/a.mp4") == ["s3://bucket/a.mp4"]
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from rayclip.errors import RunStopped
-from rayclip.failures import REWRITE_S, FailureLog
-from rayclip.results import Failure, VideoResult
-from rayclip.storage import OutputFolder
+from rayclip.output.storage import OutputFolder
+from rayclip.report.failures import REWRITE_S, FailureLog
+from rayclip.report.results import Failure, VideoResult
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_the_file_is_not_rewritten_for_every_failure(folder: OutputFolder) -> No
 def test_the_file_is_rewritten_while_a_long_run_goes_on(
     folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rayclip.failures.REWRITE_S", -1.0)
+    monkeypatch.setattr("rayclip.report.failures.REWRITE_S", -1.0)
     FailureLog(folder).add(failed("a"))
     assert [failure["video"] for failure in folder.read_failures()] == ["a"]
 
@@ -119,7 +119,7 @@ class Unwritable(OutputFolder):
 
 @pytest.fixture
 def unwritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Unwritable:
-    monkeypatch.setattr("rayclip.failures.REWRITE_S", -1.0)
+    monkeypatch.setattr("rayclip.report.failures.REWRITE_S", -1.0)
     folder = Unwritable(str(tmp_path / "out"), 4, {})
     folder.prepare()
     return folder

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from rayclip.faults import Fault, fault_of, gives_no_reason, passes, reason, why_to_stop
-from rayclip.patience import GaveUp
+from rayclip.io.faults import Fault, fault_of, gives_no_reason, passes, reason, why_to_stop
+from rayclip.io.patience import GaveUp
 
 
 def chained(*errors: BaseException) -> BaseException:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rayclip import spool
-from rayclip.formats import FileFormat, around_pickled, file_format
+from rayclip.output import spool
+from rayclip.output.formats import FileFormat, around_pickled, file_format
 
 SHAPES = [(), (0,), (1,), (31,), (255,), (256,), (8191,), (8192,), (8193,), (65_536,), (70_000,)]
 SHAPES += [(1, 64), (255, 64), (256, 64), (257, 300), (355, 512), (70_000, 3), (3, 70_000), (0, 4)]

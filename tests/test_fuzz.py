@@ -10,7 +10,7 @@ from bombs import decoded
 from fuzz_mutations import MUTATIONS, boxes_of, splice
 from fuzz_videos import FRAMES, UNTOUCHED, draw_sources, make_mutants
 
-from rayclip.watchdog import PROCESS_MEMORY
+from rayclip.media.watchdog import PROCESS_MEMORY
 
 VIDEOS = 60
 

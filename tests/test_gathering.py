@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rayclip.actors.gathering import repeated
-from rayclip.spool import SLICE
+from rayclip.output.spool import SLICE
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)
 

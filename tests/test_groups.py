@@ -12,8 +12,8 @@ import av
 import pytest
 from makers import textured_frames, without_its_beginning, write_video
 
-from rayclip import groups as groups_module
-from rayclip.groups import Group, GroupReader, Irregular
+from rayclip.media import groups as groups_module
+from rayclip.media.groups import Group, GroupReader, Irregular
 
 COUNT, GROUP = 36, 12
 X264 = {"g": str(GROUP), "bf": "2", "sc_threshold": "0", "threads": "1"}

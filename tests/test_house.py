@@ -5,17 +5,19 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "rayclip"
+FLOORS = ["io", "media", "model", "output", "inputs", "session", "report", "commands", "actors"]
 WITHOUT_RAY_OR_TORCH = [
-    "frames",
-    "sampling",
-    "preprocess",
-    "storage",
-    "results",
+    "media.frames",
+    "media.sampling",
+    "model.preprocess",
+    "output.storage",
+    "report.results",
     "actors.decoder",
     "run",  # an import of ray before a private one is prepared would put that on the network
 ]
@@ -26,7 +28,9 @@ def imports_of(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rayclip."):
-            found.add(str(node.module).removeprefix("rayclip."))
+            name = str(node.module).removeprefix("rayclip.")
+            is_package = (PACKAGE / name).is_dir()
+            found |= {f"{name}.{one.name}" for one in node.names} if is_package else {name}
     return found
 
 
@@ -49,6 +53,13 @@ def test_no_module_imports_itself_through_others() -> None:
 
     for name in MODULES:
         below(name, ())
+
+
+@pytest.mark.parametrize(("lower", "higher"), combinations(FLOORS, 2))
+def test_no_folder_imports_a_higher_one(lower: str, higher: str) -> None:
+    for module, imported in MODULES.items():
+        if module.startswith(f"{lower}."):
+            assert not [one for one in imported if one.startswith(f"{higher}.")], module
 
 
 @pytest.mark.parametrize("name", ["cli", "api", "run"])

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayclip import lists
 from rayclip.errors import UsageError
-from rayclip.inputs import absolute, carried_columns, iter_rows, iter_videos, stem
-from rayclip.selection import Inputs, every
+from rayclip.inputs import lists
+from rayclip.inputs.selection import Inputs, every
+from rayclip.inputs.videos import absolute, carried_columns, iter_rows, iter_videos
+from rayclip.output.safe_names import stem
 from rayclip.settings import Settings
 
 

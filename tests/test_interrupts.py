@@ -16,7 +16,7 @@ from commands import DEADLINE_S, alive, wait_until
 
 SLOW_TO_END = """
 import time
-from rayclip.interrupts import Terminated, end_on_signals
+from rayclip.report.interrupts import Terminated, end_on_signals
 end_on_signals()
 try:
     print("begun", flush=True)
@@ -27,7 +27,7 @@ except (KeyboardInterrupt, Terminated) as error:
 """
 PRIVATE = """
 import subprocess, sys, time
-from rayclip.reaper import reaped
+from rayclip.session.reaper import reaped
 with reaped(sys.argv[1]):
     sleep = "import time; time.sleep(100)"
     for place in ("/opt/ray/agent.py", "/opt/editor"):

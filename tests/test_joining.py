@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from rayclip import joining
 from rayclip.errors import UsageError
-from rayclip.joining import knock, why_not_joined
+from rayclip.session import joining
+from rayclip.session.joining import knock, why_not_joined
 
 MISMATCH = """Version mismatch: The cluster was started with:
     Ray: 2.59.0

@@ -10,7 +10,7 @@ import av
 import pytest
 from makers import textured_frames, write_video
 
-from rayclip.keyframes import h264_length_size, is_entry_point
+from rayclip.media.keyframes import h264_length_size, is_entry_point
 
 COUNT, GROUP = 36, 12
 X264 = {"g": str(GROUP), "bf": "2", "sc_threshold": "0", "threads": "1"}

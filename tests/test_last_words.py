@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from rayclip import last_words
+from rayclip.media import last_words
 
 DYING = """
 import ctypes, os, signal, sys
-from rayclip import last_words
+from rayclip.media import last_words
 
 with last_words.kept(sys.argv[1]):
     exec(sys.argv[2])

@@ -14,7 +14,7 @@ import pytest
 from output_folders import DIM, Harm, a_run, commit
 
 import rayclip
-from rayclip.storage import Extraction
+from rayclip.output.storage import Extraction
 
 FRAMES = 3
 

@@ -12,8 +12,8 @@ import bombs
 import pytest
 
 from rayclip.errors import BadVideo
-from rayclip.memory import MemoryLimit, private_bytes
-from rayclip.watchdog import HUNG_STATUS, Watchdog
+from rayclip.media.memory import MemoryLimit, private_bytes
+from rayclip.media.watchdog import HUNG_STATUS, Watchdog
 
 MB = 2**20
 GB2 = 2**31

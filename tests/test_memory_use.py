@@ -22,7 +22,7 @@ import numpy as np
 
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.job import ExtractionJob, FirstAttempts
-from rayclip.sampling import FrameChoice
+from rayclip.media.sampling import FrameChoice
 
 class Encoded:
     def __init__(self, frames):

@@ -7,9 +7,9 @@ import collections
 import pytest
 
 from rayclip.actors import metrics
-from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.metrics import RunMetrics
-from rayclip.actors.run_state import RunState
+from rayclip.report.batch_stats import BatchStats
+from rayclip.report.run_state import RunState
 
 Tags = dict[str, str]
 told: dict[tuple[str, str | None], list[float]] = collections.defaultdict(list)

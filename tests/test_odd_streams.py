@@ -16,10 +16,10 @@ from makers import number_of, numbered_frames, textured_frames, write_video
 from test_planning import given, md5_of, plainly, remuxed
 
 from rayclip.errors import BadVideo
-from rayclip.frames import cut, iter_frames, open_shown
-from rayclip.groups import GroupReader
-from rayclip.sampling import FrameChoice, evenly_spaced
-from rayclip.segments import WHOLE
+from rayclip.media.frames import cut, iter_frames, open_shown
+from rayclip.media.groups import GroupReader
+from rayclip.media.sampling import FrameChoice, evenly_spaced
+from rayclip.media.segments import WHOLE
 
 RATES = ["0.3", "1", "5", "23.976", "100"]
 COUNT = 60

@@ -10,8 +10,8 @@ import av
 import pytest
 from makers import numbered_frames, write_video
 
-from rayclip.orientation import upright_rgb
-from rayclip.video import open_video
+from rayclip.media.orientation import upright_rgb
+from rayclip.media.video import open_video
 
 
 @pytest.mark.parametrize("rate", [None, Fraction(5)], ids=["every-frame", "at-a-rate"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from rayclip.patience import ANEW, STORAGE, GaveUp, Patience, persistently
+from rayclip.io.patience import ANEW, STORAGE, GaveUp, Patience, persistently
 
 
 @dataclass

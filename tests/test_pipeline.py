@@ -96,7 +96,7 @@ def test_a_private_ray_is_private_gives_the_bits_of_no_ray_and_fills_batches_acr
 
 def test_a_process_can_have_one_private_ray_after_another() -> None:
     program = """
-from rayclip.ray_session import ray_session
+from rayclip.session.ray_session import ray_session
 for _ in range(2):
     with ray_session(None, None, verbose=False):
         import ray
@@ -180,7 +180,7 @@ def test_official_weights_come_once_from_a_mirror_for_four_encoders(
             pass
 
     code = """
-import sys, rayclip, rayclip.models as models
+import sys, rayclip, rayclip.model.models as models
 n_px, dim = models.clip_shape(sys.argv[2])
 models.OFFICIAL_MODELS["RN50"] = models.PublishedModel(n_px, dim, sys.argv[3])
 summary = rayclip.extract(sys.argv[1], model_name="RN50", encoders=4, extraction_fps=2,

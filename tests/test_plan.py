@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from rayclip.errors import RunStopped, UsageError
-from rayclip.formats import file_format
-from rayclip.inputs import stem
+from rayclip.inputs.selection import BLOCK_ROWS, Inputs, every
+from rayclip.inputs.video_rows import names_in, tables_of
+from rayclip.output.formats import file_format
+from rayclip.output.run_record import COMPARED
+from rayclip.output.safe_names import stem
+from rayclip.output.storage import Extraction, OutputFolder
 from rayclip.plan import Plan, begin, plan_files
-from rayclip.run_record import COMPARED
-from rayclip.selection import BLOCK_ROWS, Inputs, every
-from rayclip.storage import Extraction, OutputFolder
-from rayclip.video_rows import names_in, tables_of
 
 DIM = 4
 RECORD: dict[str, object] = {**dict.fromkeys(COMPARED, "the same"), "extraction_fps": "5"}
@@ -234,7 +234,7 @@ def test_a_plan_is_one_pass_over_the_inputs_and_its_videos_are_another(
 def test_names_are_told_apart_across_the_blocks_of_a_list(
     folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rayclip.selection.BLOCK_ROWS", 2)
+    monkeypatch.setattr("rayclip.inputs.selection.BLOCK_ROWS", 2)
     committed(folder, ["c"], RECORD)
     listed = inputs("a.mp4", "b.mp4", "c.mp4", "a.mp4", "d.mp4")
     plan = plan_files(listed, stem, folder, RECORD, overwrite=False)

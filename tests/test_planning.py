@@ -16,15 +16,15 @@ import av
 import pytest
 from makers import textured_frames, without_its_beginning, write_video
 
-from rayclip.container import open_stream, read_packets
-from rayclip.frames import cut, iter_frames, open_shown
-from rayclip.groups import GroupReader, Irregular
-from rayclip.orientation import upright_rgb
-from rayclip.planning import PlannedDecoder
-from rayclip.sampling import FrameChoice, TickGrid, evenly_spaced, parse_fps
-from rayclip.segments import Segment
-from rayclip.timestamps import BestEffortTimestamp
-from rayclip.video import VideoSource
+from rayclip.media.container import open_stream, read_packets
+from rayclip.media.frames import cut, iter_frames, open_shown
+from rayclip.media.groups import GroupReader, Irregular
+from rayclip.media.orientation import upright_rgb
+from rayclip.media.planning import PlannedDecoder
+from rayclip.media.sampling import FrameChoice, TickGrid, evenly_spaced, parse_fps
+from rayclip.media.segments import Segment
+from rayclip.media.timestamps import BestEffortTimestamp
+from rayclip.media.video import VideoSource
 
 RATES = ["0.3", "1", "5", "23.976", "100"]
 B_FRAMES = {"bf": "3", "g": "12", "sc_threshold": "0", "threads": "1"}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from rayclip.preprocess import ClipBox, clip_box, resize_crop
+from rayclip.model.preprocess import ClipBox, clip_box, resize_crop
 
 N_PX = 32
 

@@ -5,9 +5,9 @@ import io
 import numpy as np
 import pytest
 
-from rayclip.printing import print_result
-from rayclip.results import Failure, VideoResult
-from rayclip.storage import Extraction
+from rayclip.output.storage import Extraction
+from rayclip.report.printing import print_result
+from rayclip.report.results import Failure, VideoResult
 
 RESULT = VideoResult(
     "cat.mp4",

@@ -11,9 +11,9 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from rayclip.markers import marked, try_beside
-from rayclip.probe import Needs, Report, look, nodes_to_probe, why_closed, why_not
-from rayclip.storage import OutputFolder
+from rayclip.output.storage import OutputFolder
+from rayclip.session.markers import marked, try_beside
+from rayclip.session.probe import Needs, Report, look, nodes_to_probe, why_closed, why_not
 
 HERE = {"rayclip": "0.1.0", "Ray": "2.60.0", "Python": "3.11.7"}
 WELL = Report("good (10.0.0.1)", HERE)

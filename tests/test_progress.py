@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from rayclip.actors.batch_stats import BatchStats
-from rayclip.progress import (
+from rayclip.report.batch_stats import BatchStats
+from rayclip.report.progress import (
     Counts,
     Progress,
     duration,
@@ -16,7 +16,7 @@ from rayclip.progress import (
     progress_line,
     summary_lines,
 )
-from rayclip.results import Estimate, Failure, Summary
+from rayclip.report.results import Estimate, Failure, Summary
 
 DEADLINE_S = 10.0
 
@@ -159,8 +159,8 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rayclip.progress.TERMINAL_PERIOD_S", 0.001)
-    monkeypatch.setattr("rayclip.progress.PLAIN_PERIOD_S", 0.001)
+    monkeypatch.setattr("rayclip.report.progress.TERMINAL_PERIOD_S", 0.001)
+    monkeypatch.setattr("rayclip.report.progress.PLAIN_PERIOD_S", 0.001)
 
 
 def shown(stream: io.StringIO, polls: Sequence[Counts | None]) -> str:
@@ -196,13 +196,13 @@ def test_elsewhere_each_report_is_a_line_without_control_characters() -> None:
 def test_a_run_in_which_nothing_moves_says_what_it_waits_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("rayclip.progress.SILENCE_S", 0.0)
+    monkeypatch.setattr("rayclip.report.progress.SILENCE_S", 0.0)
     (line,) = shown(io.StringIO(), [Counts(1)]).splitlines()
     assert line.endswith("; nothing for 0:00: an encoder waits for a GPU")
 
 
 def test_a_run_that_moves_does_not_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rayclip.progress.SILENCE_S", 30.0)
+    monkeypatch.setattr("rayclip.report.progress.SILENCE_S", 30.0)
     text = shown(io.StringIO(), [Counts(encoded=1), Counts(encoded=2)])
     assert "nothing" not in text
 

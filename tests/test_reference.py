@@ -16,9 +16,9 @@ import shapes
 from commands import call
 
 import rayclip
-from rayclip.checkpoint import openai_clip, without_warnings
-from rayclip.models import DEMO_WEIGHTS
-from rayclip.preprocess import resize_crop, resize_crop_fast
+from rayclip.model.checkpoint import openai_clip, without_warnings
+from rayclip.model.models import DEMO_WEIGHTS
+from rayclip.model.preprocess import resize_crop, resize_crop_fast
 
 PAIR = '"[./sample/v_ZNVhz7ctTq0.mp4, ./sample/v_GGSY1Qvo990.mp4]"'
 MODEL = 'feature_type="clip" model_name="demo"'

@@ -12,9 +12,9 @@ import fsspec
 import pytest
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
-from rayclip import patience
-from rayclip.patience import GaveUp, Patience
-from rayclip.remote import BLOCK_BYTES, file_system, open_remote
+from rayclip.io import patience
+from rayclip.io.patience import GaveUp, Patience
+from rayclip.io.remote import BLOCK_BYTES, file_system, open_remote
 
 CONTENT = bytes(range(256)) * (3 * BLOCK_BYTES // 256) + b"the end"
 

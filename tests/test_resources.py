@@ -6,7 +6,7 @@ from math import floor
 
 import pytest
 
-from rayclip.actors.resources import (
+from rayclip.session.resources import (
     EncoderResources,
     cpu_resources,
     gpu_resources,

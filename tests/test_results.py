@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rayclip.errors import BadVideo, VideoError
-from rayclip.results import (
+from rayclip.output.storage import Extraction
+from rayclip.report.results import (
     Failure,
     Summary,
     Tally,
@@ -17,7 +18,6 @@ from rayclip.results import (
     result_schema,
     to_table,
 )
-from rayclip.storage import Extraction
 
 DIM = 4
 

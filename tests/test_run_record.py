@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rayclip.errors import UsageError
-from rayclip.models import ModelSpec
-from rayclip.run_record import COMPARED, differences, refuse_to_mix, run_record
+from rayclip.model.models import ModelSpec
+from rayclip.output.run_record import COMPARED, differences, refuse_to_mix, run_record
 from rayclip.settings import Settings
 
 SPEC = ModelSpec("demo", n_px=64, dim=64, weights_sha256="ab" * 32, checkpoint=None)

@@ -12,10 +12,9 @@ from commands import call
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayclip.inputs import output_name
-from rayclip.safe_names import LONGEST_NAME, LONGEST_PATH, LONGEST_SUFFIX
+from rayclip.output.safe_names import LONGEST_NAME, LONGEST_PATH, LONGEST_SUFFIX, output_name
+from rayclip.output.storage import FEATURES, PREDICTIONS_FILE, TIMESTAMPS, Extraction, OutputFolder
 from rayclip.settings import Naming
-from rayclip.storage import FEATURES, PREDICTIONS_FILE, TIMESTAMPS, Extraction, OutputFolder
 
 DIM = 4
 RESERVED = (["run.json"], ["failures.jsonl"])

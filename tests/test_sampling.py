@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayclip.decoding import ShownFrame, TimedFrame, shown_frames
-from rayclip.sampling import EveryFrame, FrameRule, TickGrid, parse_fps, rescale_nearest
+from rayclip.media.decoding import ShownFrame, TimedFrame, shown_frames
+from rayclip.media.sampling import EveryFrame, FrameRule, TickGrid, parse_fps, rescale_nearest
 
 MS = Fraction(1, 1000)
 

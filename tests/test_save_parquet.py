@@ -21,7 +21,7 @@ KILLED_WHILE_IT_WRITES = """
 import os, sys
 import pyarrow.parquet as pq
 from rayclip.cli import main
-from rayclip.shards import ShardWriter
+from rayclip.output.shards import ShardWriter
 
 ShardWriter.gathers_s = 0.0  # a shard for each video
 put = pq.ParquetWriter.write_table

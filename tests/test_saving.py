@@ -10,8 +10,8 @@ import pytest
 from rayclip.actors.attempts import Death
 from rayclip.actors.saving import Made, Saving
 from rayclip.errors import RunStopped, VideoError
-from rayclip.results import Failure, VideoResult
-from rayclip.rows import Extraction, Row
+from rayclip.output.rows import Extraction, Row
+from rayclip.report.results import Failure, VideoResult
 
 DIM = 4
 FRAME = DIM * 4  # bytes

@@ -14,8 +14,8 @@ import shapes
 from commands import ON_LOOPBACK, call, wait_until
 from makers import numbered_frame, write_video
 
-from rayclip.frames import cut
-from rayclip.segments import WHOLE, Segment, inner_borders, segments_between
+from rayclip.media.frames import cut
+from rayclip.media.segments import WHOLE, Segment, inner_borders, segments_between
 
 FINE = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
 
@@ -65,8 +65,8 @@ def test_a_divided_video_has_the_bits_of_the_undivided(cluster: str, tmp_path: P
     scenes = [("red", "circle"), ("blue", "star"), ("green", "triangle"), ("yellow", "cross")]
     shapes.write_video(video, scenes * 2, fps=25, seconds_per_scene=2)
     program = f"""
-import rayclip, rayclip.actors.resources, rayclip.actors.segments
-rayclip.actors.resources.ENCODING_SHARE = 0.5  # of 4 CPUs: two are left to decode
+import rayclip, rayclip.session.resources, rayclip.actors.segments
+rayclip.session.resources.ENCODING_SHARE = 0.5  # of 4 CPUs: two are left to decode
 rayclip.actors.segments.SEGMENT_S = 3.0
 for fps in (None, "2.5"):
     summary = rayclip.extract(

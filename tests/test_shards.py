@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from shard_folders import DIM, a_run, cut, extraction, rows, save, shards, table, videos
 
-from rayclip import patience, shard_reading, shard_tables, spool, whole_files
 from rayclip.errors import RunStopped, UsageError
-from rayclip.patience import Patience
-from rayclip.rows import Row
-from rayclip.shard_names import refuse_taken_columns, row_name, rows_of, shard_name
-from rayclip.shards import ShardFolder, trouble_of
-from rayclip.spool import FeatureSpool
+from rayclip.io import patience, whole_files
+from rayclip.io.patience import Patience
+from rayclip.output import shard_reading, shard_tables, spool
+from rayclip.output.rows import Row
+from rayclip.output.shard_names import refuse_taken_columns, row_name, rows_of, shard_name
+from rayclip.output.shards import ShardFolder, trouble_of
+from rayclip.output.spool import FeatureSpool
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.mp4")
 

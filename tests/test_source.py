@@ -31,12 +31,12 @@ from makers import (
     write_video,
 )
 
-from rayclip import patience
 from rayclip.errors import BadVideo, VideoError
-from rayclip.faults import passes
-from rayclip.patience import Patience
-from rayclip.remote import BLOCK_BYTES, BLOCKS
-from rayclip.source import NO_OTHER_FILES, VideoSource, readable
+from rayclip.io import patience
+from rayclip.io.faults import passes
+from rayclip.io.patience import Patience
+from rayclip.io.remote import BLOCK_BYTES, BLOCKS
+from rayclip.media.source import NO_OTHER_FILES, VideoSource, readable
 
 COUNT = 12
 NUMBERS = list(range(COUNT))

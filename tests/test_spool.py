@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rayclip import spool
-from rayclip.spool import FeatureSpool, slices
+from rayclip.output import spool
+from rayclip.output.spool import FeatureSpool, slices
 
 DIM = 6
 ROW = DIM * 4  # bytes
@@ -183,8 +183,8 @@ def test_what_was_written_to_a_private_mapping_stays(tmp_path: Path) -> None:
 LONG_VIDEO = """
 import sys
 import numpy as np
-from rayclip.spool import FeatureSpool
-from rayclip.storage import Extraction, OutputFolder
+from rayclip.output.spool import FeatureSpool
+from rayclip.output.storage import Extraction, OutputFolder
 
 def most_resident_mb():
     # Not getrusage: its ru_maxrss begins with what the parent had when it forked.

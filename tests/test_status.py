@@ -17,12 +17,12 @@ import shapes
 from commands import Finished, call
 from output_folders import DIM, a_run, commit
 
-from rayclip.listing import StoredFile, modified_of
-from rayclip.recent import ENOUGH, WINDOWS_S, Recent
-from rayclip.recorded import open_recorded
+from rayclip.commands.recent import ENOUGH, WINDOWS_S, Recent
+from rayclip.commands.status import show_status
+from rayclip.io.listing import StoredFile, modified_of
+from rayclip.output.recorded import open_recorded
+from rayclip.output.storage import NUMPY, OutputFolder
 from rayclip.settings import Settings
-from rayclip.status import show_status
-from rayclip.storage import NUMPY, OutputFolder
 
 NOW = 1_000_000.0
 FOLDER = OutputFolder("memory://none", DIM, {})
@@ -310,7 +310,8 @@ def test_a_listing_costs_some_bytes_a_video() -> None:
 
 
 def test_status_imports_neither_ray_nor_torch_nor_libav() -> None:
-    code = "import sys, rayclip.status; print({'ray', 'torch', 'av', 'clip'} & set(sys.modules))"
+    heavy = {"ray", "torch", "av", "clip"}
+    code = f"import sys, rayclip.commands.status; print({heavy} & set(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout == "set()\n"
 
@@ -363,7 +364,7 @@ def test_what_failed_can_be_fed_back_byte_by_byte(tmp_path: Path) -> None:
     videos = ["a b.mp4", "ü日本.mp4", os.fsdecode(b"caf\xe9.mp4"), "a\u2028b.mp4", "s3://b/x#1.mp4"]
     a_run(tmp_path).write_failures({"video": video} for video in videos)
     command = f"{sys.executable} -m rayclip"
-    feed = "import sys; from rayclip.inputs import *; print(list(iter_videos(Settings("
+    feed = "import sys; from rayclip.inputs.videos import *; print(list(iter_videos(Settings("
     feed += "file_with_video_paths='-'))))"
     ended = subprocess.run(
         f'{command} failures {tmp_path} | {sys.executable} -c "{feed}"',

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from makers import textured_frames, write_video
 
-from rayclip.container import open_stream, read_packets
-from rayclip.decoding import decode_everything, shown_frames, timed_frames
 from rayclip.errors import BadVideo
-from rayclip.frames import iter_frames
-from rayclip.sampling import EveryFrame, FrameRule, TickGrid
+from rayclip.media.container import open_stream, read_packets
+from rayclip.media.decoding import decode_everything, shown_frames, timed_frames
+from rayclip.media.frames import iter_frames
+from rayclip.media.sampling import EveryFrame, FrameRule, TickGrid
 
 Given = list[tuple[float, str]]
 

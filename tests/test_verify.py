@@ -14,9 +14,9 @@ import pytest
 from commands import call
 from output_folders import DIM, Harm, a_run, commit
 
-from rayclip.recorded import open_recorded
-from rayclip.storage import OutputFolder
-from rayclip.verify import AHEAD, Damage, verify
+from rayclip.commands.verify import AHEAD, Damage, verify
+from rayclip.output.recorded import open_recorded
+from rayclip.output.storage import OutputFolder
 
 FRAMES = 3
 

@@ -28,10 +28,10 @@ from makers import (
 )
 
 from rayclip.errors import BadVideo, VideoError
-from rayclip.frames import iter_frames
-from rayclip.sampling import parse_fps
-from rayclip.timestamps import BestEffortTimestamp
-from rayclip.video import VideoSource, open_video
+from rayclip.media.frames import iter_frames
+from rayclip.media.sampling import parse_fps
+from rayclip.media.timestamps import BestEffortTimestamp
+from rayclip.media.video import VideoSource, open_video
 
 Numbered = list[tuple[float, int]]
 

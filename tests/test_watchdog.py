@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from rayclip.watchdog import HUNG_STATUS, Watchdog
+from rayclip.media.watchdog import HUNG_STATUS, Watchdog
 
 DEADLINE_S = 60.0
 
@@ -114,7 +114,7 @@ def test_its_thread_ends_with_it() -> None:
 
 HANGING = r"""
 import ctypes
-from rayclip.watchdog import Watchdog
+from rayclip.media.watchdog import Watchdog
 
 watchdog = Watchdog(0.1)
 with watchdog.watching("not utf-8 \udcff.mp4"):
@@ -140,7 +140,7 @@ def test_a_process_that_hangs_in_c_is_ended() -> None:
 
 WAITING = """
 import os
-from rayclip.watchdog import Watchdog
+from rayclip.media.watchdog import Watchdog
 
 watchdog = Watchdog(1.6)
 with watchdog.watching("a.mp4"), watchdog:

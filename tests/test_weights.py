@@ -22,10 +22,10 @@ import pytest
 import torch
 from commands import wait_until
 
-from rayclip import weights
 from rayclip.errors import UsageError, WeightsUnavailable
-from rayclip.models import OFFICIAL_MODELS, describe
-from rayclip.weights import MIRROR_VARIABLE, official_checkpoint, placed_checkpoint
+from rayclip.model import weights
+from rayclip.model.models import OFFICIAL_MODELS, describe
+from rayclip.model.weights import MIRROR_VARIABLE, official_checkpoint, placed_checkpoint
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # clip imports pkg_resources, which is deprecated
@@ -39,7 +39,7 @@ WHERE = f"/{SHA256}/{NAME}"
 DOWNLOAD = """
 import sys
 from pathlib import Path
-from rayclip.weights import official_checkpoint
+from rayclip.model.weights import official_checkpoint
 print("started", flush=True)
 print(official_checkpoint("ViT-B/32", sys.argv[1], sys.argv[2], Path(sys.argv[3])))
 """

@@ -14,9 +14,9 @@ from typing import IO, Any
 import fsspec
 import pytest
 
-from rayclip import whole_files
-from rayclip.faults import passes
-from rayclip.whole_files import OLD_S, is_left_over, write_whole
+from rayclip.io import whole_files
+from rayclip.io.faults import passes
+from rayclip.io.whole_files import OLD_S, is_left_over, write_whole
 
 CONTENT = b"0123456789"
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rayclip import zeroshot
-from rayclip.checkpoint import openai_clip
 from rayclip.errors import UsageError
-from rayclip.zeroshot import Prediction, ZeroShot, format_table, predictions_csv, prompts
+from rayclip.model import zeroshot
+from rayclip.model.checkpoint import openai_clip
+from rayclip.model.zeroshot import Prediction, ZeroShot, format_table, predictions_csv, prompts
 
 LOGIT_SCALE = 100.0
 SHAPES = [  # frames, texts, features
@@ -394,7 +394,7 @@ def test_the_texts_of_kinetics_fit_the_context(context_length: int) -> None:
 def test_neither_torch_nor_ray_is_imported() -> None:
     script = """
 import sys
-from rayclip.zeroshot import prompts
+from rayclip.model.zeroshot import prompts
 prompts(None)
 print({"torch", "ray", "clip"} & set(sys.modules))
 """

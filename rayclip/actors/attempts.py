@@ -42,7 +42,7 @@ class Death:
 
     @classmethod
     def told_by(cls, last_words: str | None) -> Death:
-        """What the :mod:`~rayclip.last_words` of a process tell of its death."""
+        """What the :mod:`~rayclip.media.last_words` of a process tell of its death."""
         if crash := _CRASH.search(last_words or ""):
             return cls(CRASHED, crash[1])
         if hang := _HANG.search(last_words or ""):

@@ -14,7 +14,6 @@ from typing import Protocol
 
 import numpy as np
 
-from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.device_faults import (
     DEATHS_OF_GUILTY_FRAMES,
     BlackBox,
@@ -26,6 +25,7 @@ from rayclip.actors.device_faults import (
 )
 from rayclip.actors.pieces import Features, Frames, Piece, QueuedChunk, in_batches
 from rayclip.errors import RunStopped
+from rayclip.report.batch_stats import BatchStats
 
 LINGER_S = 0.5
 """How long a batch that is not full waits for one more chunk: longer than a decoding task needs for

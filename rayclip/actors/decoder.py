@@ -16,26 +16,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rayclip import patience
 from rayclip.actors.attempts import Death, why_to_give_up
 from rayclip.actors.gathering import Chunk, OpenVideo, Pending
 from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
 from rayclip.actors.saving import Made, Saving
-from rayclip.decoding import ShownFrame
 from rayclip.errors import RunStopped, VideoError
-from rayclip.faults import Fault, fault_of, passes, why_to_stop
-from rayclip.frames import WantedFrames, open_shown
-from rayclip.groups import Irregular
-from rayclip.inputs import absolute, output_name
-from rayclip.orientation import upright_rgb
-from rayclip.patience import GaveUp, persistently
-from rayclip.preprocess import resize_crop, resize_crop_fast
-from rayclip.reencode import reencode
-from rayclip.results import Failure, VideoResult
-from rayclip.sampling import FrameChoice
-from rayclip.source import VideoSource
-from rayclip.video import open_video
-from rayclip.zeroshot import predictions_csv
+from rayclip.inputs.videos import absolute
+from rayclip.io import patience
+from rayclip.io.faults import Fault, fault_of, passes, why_to_stop
+from rayclip.io.patience import GaveUp, persistently
+from rayclip.media.decoding import ShownFrame
+from rayclip.media.frames import WantedFrames, open_shown
+from rayclip.media.groups import Irregular
+from rayclip.media.orientation import upright_rgb
+from rayclip.media.reencode import reencode
+from rayclip.media.sampling import FrameChoice
+from rayclip.media.source import VideoSource
+from rayclip.media.video import open_video
+from rayclip.model.preprocess import resize_crop, resize_crop_fast
+from rayclip.model.zeroshot import predictions_csv
+from rayclip.output.safe_names import output_name
+from rayclip.report.results import Failure, VideoResult
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,7 +139,7 @@ class VideoExtractor:
     def _decode(self, video: str, position: int, attempt: int) -> OpenVideo:
         """Decode a video and send its frames, from the beginning again where its source broke off.
 
-        What can be asked for again without decoding again, :mod:`rayclip.remote` has asked for.
+        What can be asked for again without decoding again, :mod:`rayclip.io.remote` has asked for.
         """
         opened = OpenVideo(video, position, attempt)
 

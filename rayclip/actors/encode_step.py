@@ -13,7 +13,7 @@ from rayclip.actors.group import results_of
 from rayclip.actors.job import ExtractionJob
 from rayclip.actors.segments import Division
 from rayclip.errors import UsageError
-from rayclip.results import Failure, VideoResult, to_table
+from rayclip.report.results import Failure, VideoResult, to_table
 
 ADDED = ("clip", "timestamps_ms", "fps", "error")
 """The columns that the step adds, before their prefix."""

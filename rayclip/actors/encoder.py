@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.batcher import Batcher
 from rayclip.actors.credits import Creditor, Terms, budget_frames
 from rayclip.actors.device_faults import (
@@ -23,13 +22,14 @@ from rayclip.actors.device_faults import (
     is_poisoned,
 )
 from rayclip.actors.pieces import SmallChunk
-from rayclip.clip_model import ClipModel, load_spec
 from rayclip.errors import RayclipError, RunStopped
 from rayclip.messages import node_name
-from rayclip.models import ModelSpec
+from rayclip.model.clip_model import ClipModel, load_spec
+from rayclip.model.models import ModelSpec
+from rayclip.model.weights import placed_checkpoint
+from rayclip.model.zeroshot import ZeroShot
+from rayclip.report.batch_stats import BatchStats
 from rayclip.settings import Precision
-from rayclip.weights import placed_checkpoint
-from rayclip.zeroshot import ZeroShot
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.credits import FIRST_FRAMES, Terms
 from rayclip.actors.encoder import Encoder, EncoderReport, EncoderSettings
-from rayclip.actors.resources import EncoderResources
 from rayclip.errors import RunStopped
+from rayclip.report.batch_stats import BatchStats
+from rayclip.session.resources import EncoderResources
 
 ENCODE_CALLS_AT_ONCE = 256
 REPORT_TIMEOUT_S = 1.0

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.errors import RunStopped, VideoError
-from rayclip.rows import Extraction
-from rayclip.spool import SLICE, FeatureSpool
+from rayclip.output.rows import Extraction
+from rayclip.output.spool import SLICE, FeatureSpool
 
 MOST_CHUNKS = 128  # of a video that are back or on their way while the oldest is not back
 

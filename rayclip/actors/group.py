@@ -7,15 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from rayclip import last_words
 from rayclip.actors.client import RemoteEncoders
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.job import ExtractionJob
 from rayclip.actors.reporting import RemoteAttempts
 from rayclip.actors.segments import Division, RemoteSegments
-from rayclip.results import VideoResult
-from rayclip.source import VideoSource
-from rayclip.watchdog import LIBAV
+from rayclip.media import last_words
+from rayclip.media.source import VideoSource
+from rayclip.media.watchdog import LIBAV
+from rayclip.report.results import VideoResult
 
 
 def results_of(

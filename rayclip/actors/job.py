@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from rayclip.actors.attempts import Death
 from rayclip.actors.gathering import Pending
-from rayclip.folder import FeatureFolder
-from rayclip.results import VideoResult
-from rayclip.sampling import FrameChoice
-from rayclip.segments import WHOLE, Segment
-from rayclip.zeroshot import ZeroShot
+from rayclip.media.sampling import FrameChoice
+from rayclip.media.segments import WHOLE, Segment
+from rayclip.model.zeroshot import ZeroShot
+from rayclip.output.folder import FeatureFolder
+from rayclip.report.results import VideoResult
 
 
 class Encoders(Protocol):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ray.util.metrics import Counter, Gauge
 
-from rayclip.actors.batch_stats import BatchStats
-from rayclip.actors.run_state import RunState
+from rayclip.report.batch_stats import BatchStats
+from rayclip.report.run_state import RunState
 
 PERIOD_S = 5.0
 

@@ -15,19 +15,19 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rayclip import last_words
 from rayclip.actors.attempts import AttemptLog, Death, News, Process
-from rayclip.actors.autoscaling import has_autoscaler
-from rayclip.actors.batch_stats import BatchStats
 from rayclip.actors.encoder import EncoderSettings
 from rayclip.actors.fleet import EncoderAddress, Fleet
 from rayclip.actors.journal import busy_by
 from rayclip.actors.metrics import PERIOD_S, RunMetrics
 from rayclip.actors.neighbours import NAMESPACE, at_work_beside, new_name, others
-from rayclip.actors.resources import EncoderResources
-from rayclip.actors.run_state import RunState
-from rayclip.progress import BUSY
-from rayclip.zeroshot import ZeroShot
+from rayclip.media import last_words
+from rayclip.model.zeroshot import ZeroShot
+from rayclip.report.batch_stats import BatchStats
+from rayclip.report.progress import BUSY
+from rayclip.report.run_state import RunState
+from rayclip.session.autoscaling import has_autoscaler
+from rayclip.session.resources import EncoderResources
 
 CONTROL_CALLS_AT_ONCE = 1000
 LAST_WORDS_WITHIN_S = 20.0  # else their node is taken for lost

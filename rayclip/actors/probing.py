@@ -16,13 +16,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rayclip.actors.fleet import reason_of
 from rayclip.actors.job import ExtractionJob
 from rayclip.errors import UsageError
-from rayclip.faults import reason
-from rayclip.folder import FeatureFolder
-from rayclip.inputs import absolute
-from rayclip.markers import marked
+from rayclip.inputs.videos import absolute
+from rayclip.io.faults import reason
 from rayclip.messages import say_to_user
-from rayclip.models import ModelSpec
-from rayclip.probe import Needs, Node, Report, nodes_to_probe, why_closed, why_not
+from rayclip.model.models import ModelSpec
+from rayclip.output.folder import FeatureFolder
+from rayclip.session.markers import marked
+from rayclip.session.probe import Needs, Node, Report, nodes_to_probe, why_closed, why_not
 
 ANSWER_S = 20.0
 FIRST_VIDEOS = 8  # among which one that opens is looked for
@@ -112,7 +112,7 @@ def _probe() -> Callable[[bytes], dict[str, Any]]:
             import rayclip
 
             versions = {"rayclip": rayclip.__version__, **versions}
-            from rayclip.probe import look
+            from rayclip.session.probe import look
 
             troubles = look(pickle.loads(needs)) if needs else {}
         except ImportError as error:

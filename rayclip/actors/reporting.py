@@ -8,12 +8,12 @@ from typing import Any
 
 import ray
 
-from rayclip import last_words
 from rayclip.actors.attempts import Busy, Death, Ended, News, Process
 from rayclip.actors.client import ask_pool
 from rayclip.actors.journal import note_of_begin, note_of_end
 from rayclip.errors import RunStopped
-from rayclip.results import VideoResult
+from rayclip.media import last_words
+from rayclip.report.results import VideoResult
 
 TELL_S = 0.5  # between two messages: one for each video would cost more than a short video
 

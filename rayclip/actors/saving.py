@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from rayclip.actors.job import Attempts
 from rayclip.errors import RunStopped, VideoError
-from rayclip.faults import reason
-from rayclip.results import Failure, VideoResult
-from rayclip.rows import Extraction, Row, Writer
+from rayclip.io.faults import reason
+from rayclip.output.rows import Extraction, Row, Writer
+from rayclip.report.results import Failure, VideoResult
 
 
 @dataclass(frozen=True)

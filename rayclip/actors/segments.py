@@ -14,11 +14,11 @@ from ray.exceptions import RayError
 from rayclip.actors.client import RemoteEncoders
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
-from rayclip.frames import cut
-from rayclip.inputs import absolute
-from rayclip.segments import Segment, inner_borders
-from rayclip.spool import slices
-from rayclip.watchdog import LIBAV
+from rayclip.inputs.videos import absolute
+from rayclip.media.frames import cut
+from rayclip.media.segments import Segment, inner_borders
+from rayclip.media.watchdog import LIBAV
+from rayclip.output.spool import slices
 
 SEGMENT_S = 300.0  # of a long video that several tasks decode
 DECODING_MEMORY = 512 * 2**20  # bytes that a decoding task asks of its node

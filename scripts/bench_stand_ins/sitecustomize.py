@@ -118,9 +118,9 @@ def _patches() -> Iterator[tuple[str, Patch]]:
     if FRAMES is not None:
         yield "rayclip.actors.decoder", synthetic_decoding
     if MICROSECONDS is not None:
-        yield "rayclip.clip_model", fake_encoding
+        yield "rayclip.model.clip_model", fake_encoding
     elif PRETENDED_GPUS is not None:
-        yield "rayclip.clip_model", pretended_gpus
+        yield "rayclip.model.clip_model", pretended_gpus
 
 
 sys.meta_path.insert(0, Patching(dict(_patches())))

@@ -16,7 +16,7 @@ from commands import Finished, call
 from flaky import Fate, FlakyProxy, Request, always_fine, every_tenth, flaky
 from makers import numbered_frame, write_video
 
-from rayclip.remote import BLOCK_BYTES
+from rayclip.io.remote import BLOCK_BYTES
 
 pytest.importorskip("s3fs")
 moto = pytest.importorskip("moto.server")
@@ -122,7 +122,7 @@ def test_one_request_in_ten_fails_and_every_video_has_the_features_of_a_local_ru
 def test_a_large_file_that_cannot_be_uploaded_is_not_there_at_all(
     proxy: FlakyProxy, fate: Fate, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rayclip import patience, whole_files
+    from rayclip.io import patience, whole_files
 
     monkeypatch.setattr(whole_files, "LARGE", 0)
     monkeypatch.setattr(patience, "STORAGE", patience.Patience(2, 60, first_s=0.01))
@@ -298,7 +298,7 @@ def test_shards_are_put_on_a_storage_that_fails_and_joined_there(
 def test_a_shard_that_cannot_be_put_is_a_failure_of_each_of_its_videos(
     proxy: FlakyProxy, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rayclip import patience
+    from rayclip.io import patience
 
     monkeypatch.setattr(patience, "STORAGE", patience.Patience(2, 60, first_s=0.01))
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)

@@ -46,7 +46,7 @@ def hostility(decoder):
         if "crash" in path.stem:
             ctypes.string_at(0)
         if "hang" in path.stem:
-            from rayclip.watchdog import LIBAV
+            from rayclip.media.watchdog import LIBAV
 
             with LIBAV:
                 LIBC.pause()
@@ -67,8 +67,8 @@ def hostility(decoder):
 
 
 PATCHES = {
-    "rayclip.actors.resources": small_groups,
-    "rayclip.watchdog": impatience,
+    "rayclip.session.resources": small_groups,
+    "rayclip.media.watchdog": impatience,
     "rayclip.actors.decoder": hostility,
 }
 

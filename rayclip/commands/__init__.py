@@ -1,0 +1,1 @@
+"""The commands that look at or tidy an output folder."""

@@ -1,0 +1,1 @@
+"""Which videos a run is about."""

@@ -1,0 +1,174 @@
+"""What an argument stands for: a video, all videos of a folder, or what matches a pattern."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from rayclip.errors import UsageError
+from rayclip.io.faults import passes, reason
+from rayclip.io.patience import persistently
+from rayclip.io.remote import INDIRECT, file_system, refuse_unknown
+
+T = TypeVar("T")
+
+VIDEO_NAME = re.compile(
+    r""".+\.(3g2|3gp|asf|avi|divx|dv|f4v|flv|m2ts|m2v|m4v|mkv|mov|mp4|mpeg|mpg|mts|mxf|ogv|
+    rm|rmvb|ts|vob|webm|wmv|y4m)""",
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+"""By which videos in folders are known."""
+
+WITHOUT_LISTING = ("http", "https")  # their addresses have * and ? in them, too
+MAGIC = re.compile(r"[*?[]")
+NAMES_AT_A_TIME = 65_536
+NO_MATCH = "No file matches {}."
+NO_VIDEOS = (
+    "There are no videos in the folder {}: they are known by their suffixes, such as .mp4; others "
+    "have to be named, or listed in a file."
+)
+
+Folder = tuple[int, int]
+"""A local folder, whatever it is called: its device and inode."""
+
+
+def expanded(
+    arguments: Iterable[str], storage_options: Mapping[str, Any], apart: str | None = None
+) -> Iterator[str]:
+    """The videos that arguments stand for, in their order; those of a folder or a pattern sorted.
+
+    Names that exist are taken as they are, whatever is in them. URLs that end like videos cost no
+    request. Those of http(s) and those of several parts (``zip://...::...``) mean themselves.
+
+    Args:
+        arguments: paths or URLs of videos and folders, or patterns such as ``videos/**/*.mp4``.
+        storage_options: given to fsspec for URLs.
+        apart: a local folder that does not count as a part of others.
+
+    Raises:
+        UsageError: there is nothing in a folder, nothing that matches, or it cannot be told.
+    """
+    for argument in arguments:
+        try:
+            if "://" in argument:
+                yield from _of_url(argument, storage_options)
+            else:
+                yield from _of_path(argument, apart)
+        except UsageError:
+            raise
+        except Exception as error:  # each storage has exceptions of its own
+            raise UsageError(f"The input {argument} cannot be used: {reason(error)}.") from error
+
+
+def is_video_name(name: str) -> bool:
+    """Whether a file's name ends like that of a video."""
+    return VIDEO_NAME.fullmatch(name) is not None
+
+
+def _of_path(path: str, apart: str | None) -> Iterator[str]:
+    if os.path.isdir(path):
+        closed = [_identity(path)]
+        if apart is not None and os.path.isdir(apart):
+            closed.append(_identity(apart))
+        yield from _some(_in_folder(path, frozenset(closed)), NO_VIDEOS, path)
+    elif has_magic(path) and not os.path.lexists(path):
+        found = filter(os.path.isfile, glob.iglob(path, recursive=True))
+        yield from _some(map(os.fsdecode, _sorted(map(os.fsencode, found))), NO_MATCH, path)
+    else:
+        yield path
+
+
+def _in_folder(folder: str, closed: frozenset[Folder]) -> Iterator[str]:
+    """The videos below a folder, in the order of the bytes of their paths. Links are followed, but
+    not in circles.
+
+    The names that are held are those in this folder, and in those around it.
+    """
+    for name in map(os.fsdecode, _sorted(_entries(folder))):
+        path = os.path.join(folder, name)
+        if not name.endswith("/"):
+            yield path
+        elif (inner := _identity(path)) not in closed:
+            yield from _in_folder(path, closed | {inner})
+
+
+def _entries(folder: str) -> Iterator[bytes]:
+    """The names of videos, and those of folders with a slash; hidden ones are left out."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield os.fsencode(entry.name) + b"/"
+            elif is_video_name(entry.name):
+                yield os.fsencode(entry.name)
+
+
+def _identity(folder: str) -> Folder:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _sorted(names: Iterator[bytes]) -> Iterator[bytes]:
+    """In order; held by Arrow, in which they take a third of what they take in a list."""
+    held = []
+    while block := list(islice(names, NAMES_AT_A_TIME)):
+        held.append(pa.array(block, pa.large_binary()))
+    column = pa.chunked_array(held, pa.large_binary()).sort()
+    for start in range(0, len(column), NAMES_AT_A_TIME):
+        yield from column.slice(start, NAMES_AT_A_TIME).to_pylist()
+
+
+def _of_url(url: str, storage_options: Mapping[str, Any]) -> Iterator[str]:
+    protocol = url.partition("://")[0].lower()
+    if "::" in url or protocol in INDIRECT:
+        yield url
+        return
+    refuse_unknown(protocol)
+    if protocol in WITHOUT_LISTING or (is_video_name(url) and not has_magic(url)):
+        yield url
+        return
+    fs, path = file_system(url, storage_options)
+    fs.invalidate_cache()
+    if has_magic(url) and not _ask(lambda: fs.exists(path)):
+        found = _ask(lambda: fs.glob(path, detail=True))
+        files = [name for name, entry in found.items() if entry["type"] == "file"]
+        base = MAGIC.split(url, maxsplit=1)[0].rpartition("/")[0] + "/"
+        yield from _some(_below(base, fs, files), NO_MATCH, url)
+    elif url.endswith("/") or _ask(lambda: fs.isdir(path)):
+        files = list(filter(is_video_name, _ask(lambda: fs.find(path))))
+        base = url.rstrip("/") + "/"
+        seen = (name for name in _below(base, fs, files) if "/." not in name[len(base) - 1 :])
+        yield from _some(seen, NO_VIDEOS, url)
+    else:
+        yield url
+
+
+def _below(base: str, fs: Any, files: Iterable[str]) -> Iterator[str]:
+    """The URLs of files, sorted, beginning as the user's own does."""
+    root = fs._strip_protocol(base).rstrip("/")
+    for name in sorted(files):
+        yield base + name[len(root) :].lstrip("/")
+
+
+def _ask(call: Callable[[], T]) -> T:
+    return persistently(call, passes)
+
+
+def has_magic(argument: str) -> bool:
+    """Whether there are characters in it that patterns have."""
+    return MAGIC.search(argument) is not None
+
+
+def _some(videos: Iterator[str], none: str, argument: str) -> Iterator[str]:
+    first = next(videos, None)
+    if first is None:
+        raise UsageError(none.format(argument))
+    yield first
+    yield from videos

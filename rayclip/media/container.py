@@ -1,0 +1,131 @@
+"""Open a container, choose its video stream as ffmpeg does, and read its packets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from rayclip.errors import BadVideo
+from rayclip.media.keyframes import VideoPacket
+from rayclip.media.source import NO_OTHER_FILES, VideoSource, readable
+from rayclip.media.watchdog import LIBAV
+
+MAX_PIXELS = 8192 * 8192
+MAX_PIXELS_TO_LOOK_AT = 2 * MAX_PIXELS  # libav may decode one picture to learn its size
+ATTACHED_PICTURE = 0x400  # libavformat's AV_DISPOSITION_ATTACHED_PIC
+FARTHEST_S = 30 * 3600  # a packet's times that are farther from the last are damage, as in ffmpeg
+DEFAULT_BONUS = 5_000_000  # what ffmpeg's choice of stream adds for AV_DISPOSITION_DEFAULT
+
+
+@contextmanager
+def open_stream(
+    source: VideoSource, storage_options: Mapping[str, Any]
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a video for one read; its stream is ready for decoding on this thread.
+
+    Raises:
+        BadVideo: it is no video that can be decoded (stage ``open``).
+        VideoError: it could not be read (stage ``read``): not the video's fault.
+    """
+    with readable(source, storage_options, LIBAV.moved) as file:
+        begins_as_mp4 = file.peek(8)[4:] == b"ftyp"
+        try:
+            with LIBAV:
+                container = av.open(
+                    file,
+                    "r",
+                    metadata_errors="ignore",
+                    options={"max_pixels": str(MAX_PIXELS_TO_LOOK_AT)},
+                    container_options=NO_OTHER_FILES,
+                )
+        except av.FFmpegError as error:
+            if begins_as_mp4:
+                raise BadVideo(
+                    "open", "truncated", "it begins as an mp4, but its index is missing or damaged"
+                ) from None
+            raise BadVideo(
+                "open", "not_a_video", f"no container that libav knows ({error.strerror})"
+            ) from None
+        with container:
+            yield container, video_stream(container)
+
+
+def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
+    """The packets of a stream from where the container is, to where it cannot be read further.
+
+    Times that jump farther than :data:`FARTHEST_S` are taken away, so that one wrong bit does not
+    have a frame repeated for years.
+
+    Raises:
+        VideoError: the source could not be read (stage ``read``).
+    """
+    packets = container.demux(stream)
+    farthest = FARTHEST_S / stream.time_base if stream.time_base else math.inf
+    last = None
+    while True:
+        try:
+            with LIBAV:
+                packet = next(packets, None)
+        except av.FFmpegError:
+            return
+        if packet is None or (packet.dts is None and not packet.size):
+            return
+        if packet.size:  # given to the decoder, an empty packet would mean the end
+            _drop_absurd_times(packet, last, farthest)
+            if packet.dts is not None or packet.pts is not None:
+                last = packet.pts if packet.dts is None else packet.dts
+            yield packet
+
+
+def _drop_absurd_times(packet: VideoPacket, last: int | None, farthest: Fraction | float) -> None:
+    """Take from a packet the times that are too far from the last, and too long a duration."""
+    if packet.duration is not None and packet.duration > farthest:
+        packet.duration = 0
+    if last is None:
+        return
+    if packet.dts is not None and abs(packet.dts - last) > farthest:
+        packet.dts = None
+    if packet.pts is not None and abs(packet.pts - last) > farthest:
+        packet.pts = None
+
+
+def video_stream(container: InputContainer) -> VideoStream:
+    """The stream that ffmpeg would choose, ready for decoding on this thread.
+
+    Raises:
+        BadVideo: there is none that can be decoded (stage ``open``).
+    """
+    streams = [s for s in container.streams.video if not int(s.disposition) & ATTACHED_PICTURE]
+    if not streams:
+        raise BadVideo("open", "no_video_stream", "the file has no video stream")
+    stream = max(
+        streams,
+        key=lambda s: (
+            (s.codec_context.width * s.codec_context.height if s.codec_context else 0)
+            + DEFAULT_BONUS * (int(s.disposition) & 1)
+        ),
+    )
+    codec = stream.codec_context
+    if codec is None:
+        raise BadVideo("open", "no_decoder", "there is no decoder for the video stream")
+    if codec.width <= 0 or codec.height <= 0:
+        raise BadVideo(
+            "open",
+            "no_size",
+            "the video stream says no size, or one of more than "
+            f"{MAX_PIXELS_TO_LOOK_AT} pixels a frame",
+        )
+    if codec.width * codec.height > MAX_PIXELS:
+        size = f"{codec.width}x{codec.height}"
+        raise BadVideo("open", "too_large", f"{size} is more than {MAX_PIXELS} pixels a frame")
+    codec.options = {"max_pixels": str(MAX_PIXELS)}  # also where the size changes in mid-stream
+    codec.thread_count = 1  # threads cost CPU and save none: videos are decoded side by side
+    codec.thread_type = "NONE"
+    return stream

@@ -1,0 +1,127 @@
+"""From packets to the pictures that the output shows: all of them, or only what these need.
+
+The cheap way looks at packets alone to tell which pictures are wanted, and feeds the decoder only
+those that wanted pictures need. Where packets cannot be trusted, everything is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+
+import av
+from av.video.codeccontext import VideoCodecContext
+
+from rayclip.media.keyframes import VideoPacket
+from rayclip.media.sampling import FrameRule
+from rayclip.media.timestamps import BestEffortTimestamp
+from rayclip.media.watchdog import LIBAV
+
+MAX_FRUITLESS_ERRORS = 1000  # decode errors before the first frame: then it is no video
+BEFORE = -1  # the number of a picture before those that are asked for
+
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """A source frame and every time at which the output shows it.
+
+    Attributes:
+        frame: the decoded frame; ``upright_rgb`` gives its pixels.
+        timestamps_ms: one entry per output frame: two or more where the frame is repeated, none
+            where the output does not show it.
+    """
+
+    frame: av.VideoFrame
+    timestamps_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TimedFrame:
+    """A decoded frame with its best-effort timestamp, in the stream's time base."""
+
+    pts: int
+    duration: int
+    frame: av.VideoFrame
+
+
+def decode_everything(
+    codec: VideoCodecContext, packets: Iterable[VideoPacket]
+) -> Iterator[av.VideoFrame]:
+    """Every frame that decodes; damaged packets are passed over, as ffmpeg does."""
+    decoded = errors = 0
+    for packet in chain(packets, [None]):
+        try:
+            with LIBAV:
+                frames = codec.decode(packet)
+        except av.FFmpegError:
+            errors += 1
+            if errors > MAX_FRUITLESS_ERRORS and not decoded:
+                return
+            continue
+        decoded += len(frames)
+        yield from frames
+
+
+def timed_frames(
+    frames: Iterable[av.VideoFrame], time_base: Fraction, rate: Fraction
+) -> Iterator[TimedFrame]:
+    """Pair frames with their times; those that have none are counted on at the rate."""
+    guess = BestEffortTimestamp()
+    frame_duration = max(1, round(1 / rate / time_base))
+    following = 0
+    for frame in frames:
+        pts = guess.of(frame.pts, frame.dts)
+        if pts is None:  # raw streams carry no times
+            pts = following
+        duration = frame.duration or 0
+        following = pts + (duration or frame_duration)
+        yield TimedFrame(pts, duration, frame)
+
+
+def shown_frames(
+    frames: Iterable[TimedFrame],
+    rule: FrameRule,
+    *,
+    number: int = 0,
+    since: int | None = None,
+    until: int | None = None,
+) -> Iterator[ShownFrame]:
+    """Pair decoded frames with the times at which they are shown.
+
+    Args:
+        frames: in presentation order. One is held at a time, so any length goes.
+        rule: which frames are shown, and when.
+        number: of the first frame that is not before ``since``.
+        since: pts from which on times are given; the frame before it may still be on the screen.
+            Where that is lost, and it is not the first, the next one stands in for it.
+        until: pts from which on nothing is shown.
+
+    Yields:
+        Every frame up to ``until``.
+    """
+    previous: TimedFrame | None = None
+    numbered = BEFORE
+    begin = gap = 0
+    horizon = since
+    end = None
+    is_resumed = number > 0
+    for frame in frames:
+        if until is not None and frame.pts >= until:
+            end = until
+            break
+        horizon = frame.pts if horizon is None else max(frame.pts, horizon)
+        if previous is not None:
+            times = rule.timestamps_ms(numbered, previous.pts, begin, horizon)
+            yield ShownFrame(previous.frame, times)
+            gap = max(frame.pts - previous.pts, 0)
+        if since is None or frame.pts >= since:
+            numbered, number = number, number + 1
+        begin = since if previous is None and is_resumed and since is not None else horizon
+        previous = frame
+    if previous is not None:
+        if end is None:
+            end = previous.pts + (previous.duration or gap or 1)
+        times = rule.timestamps_ms(numbered, previous.pts, begin, max(begin, end))
+        yield ShownFrame(previous.frame, times)

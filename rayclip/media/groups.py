@@ -1,0 +1,159 @@
+"""Packets in groups of pictures: what must be fed to a decoder together, and in which order the
+pictures are shown. Nothing is decoded here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from av.video.codeccontext import VideoCodecContext
+
+from rayclip.media.keyframes import (
+    VideoPacket,
+    is_entry_point,
+    is_hidden,
+    may_be_shown_before_others,
+    tells_entry_points,
+)
+
+LARGEST_GROUP = 64 * 2**20  # bytes held of one group: some minutes of a screen recording
+PACKET_OVERHEAD = 512  # bytes that a packet takes beside its content
+REORDERED_AFTER = 2  # packets after which a stream that reorders has shown it
+
+
+class Irregular(Exception):
+    """The packets do not tell which picture is shown when; only a decoder can."""
+
+
+class Damaged(Irregular):
+    """A packet or a picture is damaged: what a decoder makes of that depends on all before it."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a packet tells of its picture.
+
+    Attributes:
+        pts: when it is shown, and duration, in units of the stream's time base; 0 where unknown.
+        place: the index of its packet in its group.
+    """
+
+    pts: int
+    duration: int
+    place: int
+
+
+@dataclass
+class Group:
+    """A group of pictures in decoding order, from one entry point to the next.
+
+    Attributes:
+        start: pts of the entry point.
+        size: bytes that it takes, about.
+        packets: all of them, also those of pictures that are not shown.
+        leading: pictures before ``start``, which need the group before as well (open GOP).
+        trailing: the others. Both in presentation order.
+    """
+
+    start: int
+    size: int = 0
+    packets: list[VideoPacket] = field(default_factory=list)
+    leading: list[Picture] = field(default_factory=list)
+    trailing: list[Picture] = field(default_factory=list)
+
+    def add(self, packet: VideoPacket, pts: int, is_hidden: bool) -> None:
+        if not packet.is_discard and not is_hidden:
+            pictures = self.leading if pts < self.start else self.trailing
+            pictures.append(Picture(pts, packet.duration or 0, len(self.packets)))
+        self.packets.append(packet)
+        self.size += packet.size + PACKET_OVERHEAD
+
+    def sort(self) -> Group:
+        self.leading.sort(key=attrgetter("pts"))
+        self.trailing.sort(key=attrgetter("pts"))
+        return self
+
+
+class GroupReader:
+    """Reads a stream forward, one group at a time."""
+
+    def __init__(self, packets: Iterator[VideoPacket], codec: VideoCodecContext) -> None:
+        self._packets = packets
+        self._codec = codec
+        self._group: Group | None = None
+        self._apart: list[VideoPacket] = []  # read, and in no group
+        self._read = 0
+        self._latest: int | None = None
+        self._reorders = bool(codec.has_b_frames)
+        self._must_reorder = False  # the stream, as far as it was read
+        self._has_reordered = False
+
+    def __iter__(self) -> Iterator[Group]:
+        """The groups of the stream.
+
+        Raises:
+            Irregular: a packet is damaged, has no time, or has one that cannot be its picture's;
+                or a group is too large to be held.
+        """
+        if not tells_entry_points(self._codec.name):
+            raise Irregular("nobody says where decoding can begin")
+        for packet in self._packets:
+            self._apart.append(packet)
+            pts = packet.pts
+            if packet.is_corrupt:
+                raise Damaged("a packet is damaged")
+            if pts is None:
+                raise Irregular("a packet has no time")
+            if self._read and _changes_the_decoder(packet):
+                raise Irregular("what the decoder must know changes")
+            is_entry = is_entry_point(packet, self._codec)
+            if self._group is None and not is_entry:
+                raise Irregular("the first packet is no entry point")
+            if is_entry:
+                finished, self._group = self._group, Group(pts)
+                if finished is not None:
+                    yield self._checked(finished)
+            assert self._group is not None
+            self._group.add(packet, pts, is_hidden(packet, self._codec))
+            self._apart.clear()
+            self._note_order(packet, pts)
+            if self._group.size > LARGEST_GROUP:
+                raise Irregular("a group of pictures is too large to be held")
+        finished, self._group = self._group, None
+        if finished is not None:
+            yield self._checked(finished)
+
+    def rest(self) -> Iterator[VideoPacket]:
+        """All packets that were not given out in groups."""
+        if self._group is not None:
+            yield from self._group.packets
+        yield from self._apart
+        yield from self._packets
+
+    def _note_order(self, packet: VideoPacket, pts: int) -> None:
+        self._read += 1
+        if self._latest is not None and pts < self._latest:
+            if not self._reorders:
+                raise Irregular("times go back")
+            self._has_reordered = True
+        elif self._reorders and not self._has_reordered and not self._must_reorder:
+            self._must_reorder = may_be_shown_before_others(packet, self._codec)
+        self._latest = pts if self._latest is None else max(pts, self._latest)
+
+    def _checked(self, group: Group) -> Group:
+        if self._must_reorder and not self._has_reordered and self._read > REORDERED_AFTER:
+            # the decoder reorders but packets' times do not: AVI and the like, where the demuxer
+            # makes them up
+            self._apart[:0] = group.packets
+            raise Irregular("the packets' times are decoding times")
+        return group.sort()
+
+
+def _changes_the_decoder(packet: VideoPacket) -> bool:
+    """Whether it carries what the packets after it need, too."""
+    return (
+        packet.has_sidedata("new_extradata")
+        or packet.has_sidedata("param_change")
+        or packet.has_sidedata("palette")
+    )

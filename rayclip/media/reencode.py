@@ -1,0 +1,160 @@
+"""Write a video again with only the frames that a rate shows, as the reference keeps it.
+
+What ``ffmpeg -i source -filter:v fps=fps=N destination.mp4`` does, without the sound.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import chain
+from typing import Any, BinaryIO, Final
+
+import av
+import av.filter
+from av.container import OutputContainer
+from av.video.format import VideoFormat
+from av.video.frame import PictureType
+from av.video.stream import VideoStream
+
+from rayclip.errors import VideoError
+from rayclip.media.decoding import ShownFrame
+from rayclip.media.orientation import orientation
+from rayclip.media.source import VideoSource
+from rayclip.media.video import open_video
+
+ENCODER: Final = "libx264"  # ffmpeg's choice for mp4; its defaults there are crf 23, preset medium
+ALL_COLOURS = "yuv444p"  # for pixel formats that libx264 does not take, RGB among them
+
+Filter = tuple[str, str]
+"""The name of a libav filter and its arguments."""
+
+
+def reencode(
+    source: VideoSource,
+    destination: str,
+    extraction_fps: Fraction,
+    storage_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what ``extraction_fps`` shows of a video to an H.264 mp4 file of exactly that rate.
+
+    Frame n of the file is shown at n / ``extraction_fps``. The pictures are upright, and of the
+    first one's size. A delay before the source's first frame is left out.
+
+    Args:
+        source: a local path, an fsspec URL or a binary file object; it is read once, forward.
+        destination: a local path. The file appears whole or not at all, in place of any that was
+            there; its folder is made if missing.
+        extraction_fps: frames per second.
+        storage_options: given to fsspec for URLs.
+
+    Raises:
+        BadVideo: the source cannot be opened or decoded.
+        VideoError: it could not be read (stage ``read``), or libx264 refuses its pictures (stage
+            ``encode``), for example those of more than 16384 pixels a side.
+        OSError: the file could not be written.
+    """
+    with open_video(source, storage_options) as video:
+        shown_frames = video.shown_frames(extraction_fps)
+        first = next(shown_frames)  # a bad video ends here, before anything is written
+        with _whole_file(destination) as file:
+            try:
+                _encode(chain([first], shown_frames), file, extraction_fps)
+            except av.FFmpegError as error:
+                size = f"{first.frame.width}x{first.frame.height}"
+                raise VideoError(
+                    "encode", "not_reencodable", f"{ENCODER} refuses its {size} pictures: {error}"
+                ) from error
+
+
+def _encode(shown_frames: Iterator[ShownFrame], file: BinaryIO, fps: Fraction) -> None:
+    stream: VideoStream | None = None
+    tick = 0
+    with av.open(file, "w", format="mp4") as output:
+        for shown in shown_frames:
+            picture = _encodable(shown.frame)
+            stream = stream or _add_stream(output, picture, fps)
+            for _ in shown.timestamps_ms:
+                picture.pts, picture.duration, picture.time_base = tick, 1, 1 / fps
+                output.mux(stream.encode(picture))  # which scales where the size has changed
+                tick += 1
+        if stream is not None:
+            output.mux(stream.encode())
+
+
+def _add_stream(output: OutputContainer, picture: av.VideoFrame, fps: Fraction) -> VideoStream:
+    stream = output.add_stream(ENCODER, fps)
+    stream.width, stream.height = picture.width, picture.height
+    stream.pix_fmt = picture.format.name
+    codec = stream.codec_context
+    codec.colorspace, codec.color_range = picture.colorspace, picture.color_range
+    codec.thread_count = 1  # what x264 writes depends on it, and must not on the machine
+    return stream
+
+
+def _encodable(frame: av.VideoFrame) -> av.VideoFrame:
+    """The frame, upright, with a pixel format and a size that libx264 takes.
+
+    Most frames go as they are. None goes through RGB: to halve their colours' size once more
+    would cost more than x264 does.
+    """
+    filters = _to_turn(frame)
+    turned = any(name == "transpose" for name, _ in filters)
+    width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
+    pixel_format = frame.format
+    known = {known.name for known in av.Codec(ENCODER, "w").video_formats or ()}
+    if pixel_format.name not in known:
+        pixel_format = VideoFormat(ALL_COLOURS)
+        filters.append(("format", ALL_COLOURS))
+    # Pixels that share a colour cannot be parted. ffmpeg fails on such sizes; we leave out the last
+    # row or column, for scaling would blur all the others to keep it.
+    odd_columns = width % (2 // pixel_format.chroma_width(2))
+    odd_rows = height % (2 // pixel_format.chroma_height(2))
+    if odd_columns or odd_rows:
+        filters.append(("crop", f"{width - odd_columns}:{height - odd_rows}:0:0"))
+    picture = _filtered(frame, filters) if filters else frame
+    picture.pict_type = PictureType.NONE  # else x264 repeats the source's choice of keyframes
+    return picture
+
+
+def _to_turn(frame: av.VideoFrame) -> list[Filter]:
+    """What does to a frame what ``upright_rgb`` does to its pixels."""
+    transpose, mirror_x, mirror_y = orientation(frame)
+    filters: list[Filter] = []
+    if transpose:
+        filters.append(("transpose", "cclock_flip"))  # rows become columns
+    if mirror_x:
+        filters.append(("hflip", ""))
+    if mirror_y:
+        filters.append(("vflip", ""))
+    return filters
+
+
+def _filtered(frame: av.VideoFrame, filters: list[Filter]) -> av.VideoFrame:
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
+    )
+    between = [graph.add(name, arguments) for name, arguments in filters]
+    graph.link_nodes(source, *between, graph.add("buffersink")).configure()
+    graph.vpush(frame)
+    return graph.vpull()
+
+
+@contextmanager
+def _whole_file(destination: str) -> Iterator[BinaryIO]:
+    """A new file that takes its name at the end of the ``with`` block, or vanishes on an error."""
+    folder = os.path.dirname(destination) or "."
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+        os.replace(temporary, destination)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,1 @@
+"""CLIP: names, weights, and what is computed with them."""

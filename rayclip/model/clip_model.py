@@ -1,0 +1,296 @@
+"""A loaded CLIP: image and text encoders, in forward passes of one fixed shape."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayclip.errors import UsageError
+from rayclip.model.checkpoint import openai_clip, sha256_of, without_warnings
+from rayclip.model.models import ModelSpec, describe
+from rayclip.model.precision import (
+    CPU_BATCH_SIZE,
+    bytes_of_a_frame,
+    compiled,
+    first_call,
+    gpu_batch_size,
+    set_precision,
+)
+from rayclip.model.weights import official_checkpoint
+from rayclip.settings import Precision
+
+if TYPE_CHECKING:
+    import torch
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP's normalisation, RGB
+STD = (0.26862954, 0.26130258, 0.27577711)
+PASSES_AT_ONCE_ON_CUDA = 2  # frames are copied to the device during the pass before theirs
+TEXTS_AT_ONCE = 64
+
+
+class ClipModel:
+    """A CLIP on a device.
+
+    Every forward pass has the same shape, and on a CPU its own thread, so that the features of a
+    frame do not depend on its neighbours, on its place among them or on the number of threads.
+    (With several threads in one pass, each takes a part of a tensor, and the elements at the ends
+    of the parts are computed by other instructions, which round differently.) On CUDA each pass has
+    a stream and a pinned buffer of its own.
+
+    Attributes:
+        n_px: side of the square input in pixels.
+        dim: features per frame.
+        context_length: tokens of a text, its beginning and end included.
+        logit_scale: factor of the cosines between frames and texts, exponentiated.
+        batch_size: frames per forward pass.
+        passes_at_once: how many forward passes can be of use at the same time.
+        device: where it is, e.g. ``cuda:0``.
+        notes: what was decided while it was loaded, a line each.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        batch_size: int,
+        threads: int | None = None,
+        compile: bool = False,  # noqa: A002  # the option's name
+    ) -> None:
+        """Wrap a model that OpenAI's loader made.
+
+        Args:
+            model: OpenAI's ``CLIP`` module, in eval mode.
+            batch_size: frames per forward pass.
+            threads: CPU threads for it, each for a pass of its own; None takes all.
+            compile: compile the forward pass before anything else, which takes up to minutes.
+
+        Raises:
+            UsageError: it cannot be compiled here.
+        """
+        import torch
+
+        self.n_px = int(model.visual.input_resolution)
+        self.dim = int(model.text_projection.shape[1])
+        self.context_length = int(model.context_length)
+        self.batch_size = batch_size
+        self.notes: list[str] = []
+        self.logit_scale = float(model.logit_scale.detach().exp())
+        self._model = model
+        self._device = next(model.parameters()).device
+        self.device = str(self._device)
+        on_cpu = self._device.type == "cpu"
+        threads = threads or os.cpu_count() or 1
+        self.passes_at_once = threads if on_cpu else PASSES_AT_ONCE_ON_CUDA
+        self._mean = torch.tensor(MEAN, device=self._device).view(1, 3, 1, 1)
+        self._std = torch.tensor(STD, device=self._device).view(1, 3, 1, 1)
+        if not on_cpu:
+            torch.cuda.synchronize(self._device)  # other streams do not wait for what is begun here
+        self._thread = threading.local()
+        self._passes = ThreadPoolExecutor(
+            self.passes_at_once,
+            thread_name_prefix="forward",
+            initializer=_one_thread if on_cpu else partial(_one_stream, self._device),
+        )
+        self._features = compiled(self._features_of) if compile else self._features_of
+        if compile:  # on one of the threads, because the code is made for their settings
+            black = np.zeros((1, self.n_px, self.n_px, 3), np.uint8)
+            self._passes.submit(first_call, partial(self._forward, batch_size, black)).result()
+
+    def encode_image(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features as CLIP's image encoder gives them, not normalised.
+
+        Args:
+            images: uint8 ``[n, n_px, n_px, 3]``, RGB, resized and cropped; n is at least 1.
+
+        Returns:
+            float32 ``[n, dim]``.
+
+        Raises:
+            ValueError: the array is of another type or shape.
+        """
+        square = (self.n_px, self.n_px, 3)
+        if images.dtype != np.uint8 or images.shape[1:] != square or not len(images):
+            raise ValueError(
+                f"images must be uint8 [n, {self.n_px}, {self.n_px}, 3] with n >= 1, "
+                f"not {images.dtype} {list(images.shape)}"
+            )
+        size = self.batch_size  # once: a batcher may lower it meanwhile
+        batches = [images[start : start + size] for start in range(0, len(images), size)]
+        return np.concatenate(list(self._passes.map(partial(self._forward, size), batches)))
+
+    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Features as CLIP's text encoder gives them, not normalised.
+
+        Args:
+            texts: at least one; each must fit the model's context.
+
+        Returns:
+            float32 ``[n, dim]``.
+
+        Raises:
+            UsageError: a text is too long; the sentence names it.
+            ValueError: there is no text, or it is not in a list.
+        """
+        import torch
+
+        if isinstance(texts, str) or not len(texts):
+            raise ValueError(f"texts must be a list of at least one text, not {texts!r}")
+        tokens = torch.cat([self._tokens(text) for text in texts])
+        with torch.inference_mode():
+            features = [
+                self._model.encode_text(some.to(self._device)).float().cpu()
+                for some in tokens.split(TEXTS_AT_ONCE)
+            ]
+        return np.asarray(torch.cat(features).numpy(), np.float32)
+
+    def _tokens(self, text: str) -> Any:
+        try:
+            return openai_clip().tokenize(text, self.context_length)
+        except RuntimeError:  # clip's only one
+            raise UsageError(
+                f"The text {text!r} is too long: the model reads {self.context_length} tokens."
+            ) from None
+
+    def _forward(self, size: int, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """One pass, on a thread of its own: at most ``size`` images to float32 features."""
+        import torch
+
+        with torch.inference_mode():
+            frames = self._staging(size)
+            frames.numpy()[: len(images)] = images
+            frames.numpy()[len(images) :] = 0
+            features = self._features(frames.to(self._device, non_blocking=True))
+            # waits for this thread's stream, after which its buffer may be filled again
+            features = features[: len(images)].cpu()
+        return np.asarray(features.numpy(), np.float32)
+
+    def _staging(self, size: int) -> Any:
+        """This thread's buffer for the frames of a pass, uint8; pinned for copies to a GPU."""
+        import torch
+
+        shape = (size, self.n_px, self.n_px, 3)
+        buffer = getattr(self._thread, "staging", None)
+        if buffer is None or buffer.shape != shape:
+            pinned = self._device.type != "cpu"
+            buffer = self._thread.staging = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        return buffer
+
+    def _features_of(self, frames: torch.Tensor) -> torch.Tensor:
+        """uint8 ``[batch_size, n_px, n_px, 3]`` to float32 ``[batch_size, dim]``, on the device.
+
+        Seen as ``[n, 3, n_px, n_px]`` the pixels lie in torch's channels_last layout, which the
+        convolutions keep and are faster in.
+        """
+        pixels = frames.permute(0, 3, 1, 2).float()
+        pixels = pixels.div_(255).sub_(self._mean).div_(self._std)
+        features: torch.Tensor = self._model.encode_image(pixels)
+        return features.float()
+
+
+def load_clip(
+    model_name: str,
+    weights: str | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    precision: Precision = "auto",
+    compile: bool = False,  # noqa: A002
+) -> ClipModel:
+    """Load a model with OpenAI's own loader.
+
+    Args:
+        model_name: a name of ``clip.available_models()``, ``custom`` or ``demo``. Official
+            weights are downloaded on first use.
+        weights: the checkpoint of ``custom``: a TorchScript archive or a state dict.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the first GPU, or the CPU without one.
+        batch_size: frames per forward pass; None lets the device decide.
+        precision: what the model computes in: ``fp32``, ``fp16``, ``bf16``, or ``auto``, which is
+            what OpenAI's loader does: fp16 on CUDA, fp32 on the CPU. Features are always float32.
+        compile: compile the image encoder's forward pass, which takes up to minutes once and a
+            C++ compiler.
+
+    Raises:
+        UsageError: there is no such model, device or precision, its checkpoint is none of CLIP's,
+            or it cannot be compiled here.
+        WeightsUnavailable: official weights cannot be downloaded.
+    """
+    import torch
+
+    if weights is not None and model_name != "custom":
+        raise UsageError(f"weights belong to model_name custom, but model_name is {model_name}.")
+    if precision not in get_args(Precision):
+        choices = ", ".join(get_args(Precision))
+        raise UsageError(f"precision must be one of {choices}, not {precision!r}.")
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, not {batch_size}.")
+    if device not in (None, "cpu"):
+        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        if device not in (["cuda", *gpus] if gpus else []):
+            there = ", ".join(["cpu", *gpus])
+            raise UsageError(f"There is no device {device!r} here; there is: {there}.")
+    spec = describe(model_name, weights)
+    return load_spec(spec, device, batch_size, precision=precision, compile=compile)
+
+
+def load_spec(
+    spec: ModelSpec,
+    device: str | None,
+    batch_size: int | None,
+    threads: int | None = None,
+    precision: Precision = "auto",
+    compile: bool = False,  # noqa: A002
+) -> ClipModel:
+    """:func:`load_clip` for a model that was already found.
+
+    Raises:
+        UsageError: its checkpoint is not the file that was found, or it cannot be compiled here.
+        WeightsUnavailable: official weights cannot be downloaded.
+    """
+    import torch
+
+    clip = openai_clip()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if spec.checkpoint is None:
+        checkpoint = official_checkpoint(spec.model_name, spec.weights_sha256, spec.mirror)
+    else:
+        checkpoint = spec.checkpoint
+        there = os.path.isfile(checkpoint)
+        if not there or sha256_of(checkpoint) != spec.weights_sha256:
+            raise UsageError(f"{checkpoint} is another file here, or it was changed.")
+    with without_warnings():
+        model, _ = clip.load(checkpoint, device=device)
+    set_precision(model, precision)
+    notes = []
+    if batch_size is None and torch.device(device).type == "cpu":
+        batch_size = CPU_BATCH_SIZE
+    elif batch_size is None:
+        memory = torch.cuda.get_device_properties(device).total_memory
+        batch_size = gpu_batch_size(memory, bytes_of_a_frame(model.visual))
+        notes = [f"batch size: {batch_size}, for a GPU of {memory / 2**30:.0f} GiB"]
+    loaded = ClipModel(model, batch_size, threads, compile)
+    loaded.notes += notes
+    return loaded
+
+
+def _one_thread() -> None:
+    """Let the calling thread compute alone. Torch keeps the number for each thread, but also as
+    the default of threads to come, which another thread puts back: it is the user's."""
+    import torch
+
+    default = torch.get_num_threads()
+    torch.set_num_threads(1)
+    other = threading.Thread(target=torch.set_num_threads, args=(default,))
+    other.start()
+    other.join()
+
+
+def _one_stream(device: torch.device) -> None:
+    """Let the calling thread give its work to a CUDA stream of its own."""
+    import torch
+
+    torch.cuda.set_stream(torch.cuda.Stream(device))

@@ -1,0 +1,135 @@
+"""Which videos of an output folder are done, as its listing tells."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayclip.io.listing import StoredFile
+from rayclip.io.whole_files import LEFT_OVER, is_left_over
+from rayclip.output.formats import SUFFIXES, FileFormat
+from rayclip.output.shard_names import SHARD
+
+FEATURES = "_clip"
+TIMESTAMPS = "_timestamps_ms"
+FPS = "_fps"
+HASHES_AT_A_TIME = 2**20  # so that looking many up takes no memory to speak of
+
+
+@dataclass(frozen=True, eq=False)
+class DoneVideos:
+    """Which videos of a folder are complete.
+
+    Attributes:
+        hashes: of their names, in ascending order.
+        frames: of all of them together.
+        begun: hashes of the names of all that have features, in any form and state.
+        not_whole: how many files of features are damaged, or lack what goes with them.
+        leftovers: temporary files of runs that are no more, and files that nobody can read.
+        foreign: a file of features that has another form than this folder's; None without any.
+        others: how many features files have another suffix.
+    """
+
+    hashes: NDArray[np.uint64]
+    frames: int
+    begun: NDArray[np.uint64]
+    not_whole: int = 0
+    leftovers: Sequence[str] = ()
+    foreign: str | None = None
+    others: int = 0
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def __contains__(self, name: str) -> bool:
+        wanted = np.uint64(name_hash(name))
+        place = int(np.searchsorted(self.hashes, wanted))
+        return place < len(self.hashes) and bool(self.hashes[place] == wanted)
+
+
+def find_done(
+    files: Iterable[StoredFile],
+    file_format: FileFormat,
+    dim: int,
+) -> DoneVideos:
+    """Find every complete video: its files are all there, and their sizes agree.
+
+    Args:
+        files: in the folder.
+        file_format: of the arrays that count.
+        dim: features per frame.
+    """
+    fps, begun = array("Q"), array("Q")
+    timestamps, features = (array("Q"), array("Q")), (array("Q"), array("Q"))
+    fps_size = file_format.size((), "float64")
+    leftovers = []
+    foreign = None
+    now = time.time()
+    for stored in files:
+        file, size, _ = stored
+        if file.endswith(LEFT_OVER):
+            if is_leftover(stored, now):
+                leftovers.append(file)
+            continue
+        if SHARD.fullmatch(file):
+            foreign = file
+        name, suffix = os.path.splitext(file)
+        if suffix not in SUFFIXES or not name.endswith((FEATURES, TIMESTAMPS, FPS)):
+            continue
+        ours = suffix == file_format.suffix
+        if name.endswith(FEATURES):
+            hashed = name_hash(name.removesuffix(FEATURES))
+            begun.append(hashed)
+            if ours:
+                features[0].append(hashed)
+                features[1].append(size)
+        elif ours and name.endswith(TIMESTAMPS):
+            if rows := file_format.timestamps_rows(size):
+                timestamps[0].append(name_hash(name.removesuffix(TIMESTAMPS)))
+                timestamps[1].append(rows)
+        elif ours and size == fps_size:
+            fps.append(name_hash(name.removesuffix(FPS)))
+    both, in_timestamps, in_features = np.intersect1d(
+        _numbers(timestamps[0]), _numbers(features[0]), return_indices=True
+    )
+    frames = _numbers(timestamps[1])[in_timestamps]
+    rows_of, place = np.unique(frames, return_inverse=True)
+    sizes = np.array([file_format.features_size(int(rows), dim) for rows in rows_of], np.uint64)
+    whole = _numbers(features[1])[in_features] == sizes[place]
+    whole &= is_in(both, np.sort(_numbers(fps)))
+    not_whole = len(features[0]) - int(np.count_nonzero(whole))
+    others = len(begun) - len(features[0])
+    total = int(frames[whole].sum())
+    return DoneVideos(both[whole], total, _numbers(begun), not_whole, leftovers, foreign, others)
+
+
+def is_leftover(file: StoredFile, now: float) -> bool:
+    """Whether a file is a temporary one of a run that is no more; ``now`` is in s since 1970."""
+    name, modified = file.path.rpartition("/")[2], file.modified
+    return modified is not None and is_left_over(name, now - modified)
+
+
+def is_in(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Of each hash, whether it is one of those known, which are in ascending order."""
+    found = np.zeros(len(hashes), np.bool_)
+    for start in range(0, len(hashes) if len(known) else 0, HASHES_AT_A_TIME):
+        part = hashes[start : start + HASHES_AT_A_TIME]
+        places = np.minimum(np.searchsorted(known, part), len(known) - 1)
+        found[start : start + HASHES_AT_A_TIME] = known[places] == part
+    return found
+
+
+def name_hash(name: str) -> int:
+    """64 bits of a name, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")
+
+
+def _numbers(values: array[int]) -> NDArray[np.uint64]:
+    return np.frombuffer(values, np.uint64)

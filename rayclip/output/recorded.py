@@ -1,0 +1,125 @@
+"""Output folders as they are found: which there are, opened as their ``run.json`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import fsspec
+import numpy as np
+
+from rayclip.errors import UsageError
+from rayclip.output.folder import RUN_FILE, FeatureFolder
+from rayclip.output.formats import file_format
+from rayclip.output.shards import ShardFolder
+from rayclip.output.storage import OutputFolder
+
+
+class Form(NamedTuple):
+    """What features look like in a folder.
+
+    Attributes:
+        dim: features per frame.
+        on_extraction: ``save_numpy``, ``save_pickle`` or ``save_parquet``.
+        feature_dtype: ``float32`` or ``float16``.
+        naming: how files are called, ``stem`` or ``path``.
+    """
+
+    dim: int
+    on_extraction: str
+    feature_dtype: str
+    naming: str
+
+
+class Recorded(NamedTuple):
+    """The features of one model, and how they were made.
+
+    Attributes:
+        folder: where they are.
+        run: what ``run.json`` says.
+    """
+
+    folder: FeatureFolder
+    run: dict[str, Any]
+
+    @property
+    def dim(self) -> int:
+        """Features per frame."""
+        return int(self.run["dim"])
+
+    @property
+    def dtype(self) -> str:
+        """Of a feature, ``float32`` or ``float16``."""
+        return str(self.run["feature_dtype"])
+
+
+def model_folders(output_path: str, storage_options: Mapping[str, Any]) -> list[str]:
+    """The folders with a ``run.json``: this one, or those of the models in an ``output_path``.
+
+    Raises:
+        UsageError: there is none, or the storage cannot be read.
+    """
+    base = output_path if output_path.endswith("/") else f"{output_path}/"
+    try:
+        fs, root = fsspec.core.url_to_fs(output_path, **storage_options)
+        if _is_there(fs, f"{root}/{RUN_FILE}"):
+            return [output_path]
+        names = sorted(path.rstrip("/").rpartition("/")[2] for path in _entries(fs, f"{root}/clip"))
+        found = [name for name in names if _is_there(fs, f"{root}/clip/{name}/{RUN_FILE}")]
+    except Exception as error:  # each storage has exceptions of its own
+        raise UsageError(f"The folder {output_path} cannot be read: {error}.") from error
+    if not found:
+        raise UsageError(
+            f"{output_path} has no {RUN_FILE}, and no clip/MODEL in it has one: name the "
+            "output_path of a run that has begun to save features."
+        )
+    return [f"{base}clip/{name}" for name in found]
+
+
+def open_recorded(url: str, storage_options: Mapping[str, Any]) -> Recorded:
+    """Open the features of one model.
+
+    Raises:
+        UsageError: ``run.json`` is damaged.
+    """
+    run = OutputFolder(url, 1, storage_options).read_run() or {}
+    try:
+        form = Form(
+            int(run["dim"]),
+            run.get("on_extraction", "save_numpy"),
+            run["feature_dtype"],
+            run.get("naming", "stem"),
+        )
+        return Recorded(open_folder(url, form, storage_options), run)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{url}/{RUN_FILE} is damaged ({error!r}): remove it.") from error
+
+
+def open_folder(url: str, form: Form, storage_options: Mapping[str, Any]) -> FeatureFolder:
+    """The folder of one model, whatever its features look like.
+
+    Raises:
+        UsageError: no storage is known under this URL's protocol.
+        TypeError, ValueError: there is no such form.
+    """
+    if form.on_extraction == "save_parquet":
+        return ShardFolder(url, form.dim, storage_options, np.dtype(form.feature_dtype).name)
+    files = file_format(form.on_extraction, form.feature_dtype)
+    files.features_size(1, form.dim)
+    return OutputFolder(url, form.dim, storage_options, files, form.naming == "path")
+
+
+def _is_there(fs: Any, path: str) -> bool:
+    try:
+        fs.info(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _entries(fs: Any, path: str) -> list[str]:
+    try:
+        entries: list[str] = fs.ls(path, detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return entries

@@ -1,0 +1,81 @@
+"""``run.json``: what was asked and with what, and whether a folder may be continued."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from rayclip.errors import UsageError
+from rayclip.media.sampling import RULE_VERSION
+from rayclip.model.models import ModelSpec
+from rayclip.settings import Settings
+
+# features made under different values of these must not lie in one folder
+COMPARED = (
+    "model_name",
+    "weights_sha256",
+    "precision",
+    "resize",
+    "extraction_fps",
+    "extraction_total",
+    "feature_dtype",
+    "frame_rule",
+)
+PACKAGES = ("rayclip", "ray", "torch", "torchvision", "clip-anytorch", "av", "numpy", "pillow")
+
+
+def run_record(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
+    """The content of ``run.json``; it never holds ``storage_options``, which may be secret."""
+    fps = settings.extraction_fps
+    return {
+        "model_name": spec.model_name,
+        "weights_sha256": spec.weights_sha256,
+        "precision": settings.precision,
+        "resize": settings.resize,
+        "extraction_fps": None if fps is None else str(fps),
+        "extraction_total": settings.extraction_total,
+        "feature_dtype": settings.feature_dtype,
+        "frame_rule": RULE_VERSION,
+        "dim": spec.dim,
+        "n_px": spec.n_px,
+        "device": settings.device,
+        "batch_size": settings.batch_size,
+        "compile": settings.compile,
+        "on_extraction": settings.on_extraction,
+        "naming": settings.naming,
+        "python": platform.python_version(),
+        "versions": {package: _version(package) for package in PACKAGES},
+    }
+
+
+def differences(before: dict[str, Any] | None, now: dict[str, Any]) -> list[str]:
+    """Which compared values differ, as ``name=old (now new)``; without a record, all of them."""
+    if before is None:
+        return ["settings that no run.json tells"]
+    return [
+        f"{name}={before.get(name)} (now {now[name]})"
+        for name in COMPARED
+        if before.get(name) != now[name]
+    ]
+
+
+def refuse_to_mix(before: dict[str, Any] | None, now: dict[str, Any], folder: str) -> None:
+    """Stop before features of different settings come to lie in one folder.
+
+    Raises:
+        UsageError: naming the folder and every difference.
+    """
+    changed = differences(before, now)
+    if changed:
+        raise UsageError(
+            f"{folder} was made with {', '.join(changed)}: choose another output_path, or "
+            "overwrite=true to make everything again."
+        )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,146 @@
+"""The rows of a shard as Arrow tables: made from arrays, and written slice by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from rayclip.output.rows import Row
+from rayclip.output.shard_names import VIDEO, row_name
+from rayclip.output.spool import slices
+
+ROW_GROUP = 16 * 2**20  # bytes of features, or one row: writing takes five times as much memory
+
+
+def schema_of(carried: pa.Schema | None, dim: int, dtype: str) -> pa.Schema:
+    """The columns of a shard.
+
+    Args:
+        carried: what stands between the video and its features.
+        dim: features per frame.
+        dtype: of a feature, ``float32`` or ``float16``.
+    """
+    number = pa.float16() if dtype == "float16" else pa.float32()
+    return pa.schema(
+        [
+            (VIDEO, pa.string()),
+            *(carried.remove_metadata() if carried is not None else ()),
+            ("clip", pa.list_(pa.list_(number, dim))),
+            ("timestamps_ms", pa.list_(pa.float64())),
+            ("fps", pa.float64()),
+        ]
+    )
+
+
+def tables_of(rows: Sequence[Row], carried: pa.Table | None, schema: pa.Schema) -> Iterator[Any]:
+    """Tables of rows, each to become a row group; features in files are not copied.
+
+    Args:
+        rows: in order.
+        carried: the columns of the whole group, of which each row takes its own.
+        schema: what :func:`schema_of` gave.
+    """
+    for part in _parts(rows):
+        positions = [row.position for row in part]
+        beside = carried.take(positions).columns if carried is not None else []
+        features = schema.field("clip").type
+        columns = [
+            pa.array([row_name(row.video) for row in part], pa.string()),
+            *beside,
+            features_array([row.extraction.clip for row in part], features),
+            pa.array([row.extraction.timestamps_ms for row in part], pa.list_(pa.float64())),
+            pa.array([row.extraction.fps for row in part], pa.float64()),
+        ]
+        yield pa.Table.from_arrays(columns, schema=schema)
+
+
+def features_array(clips: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.ListArray:
+    """Lists of fixed-size lists, built from the arrays' own memory and not number by number.
+
+    Args:
+        clips: float32 ``[T, D]`` each; None becomes null.
+        kind: ``list<fixed_size_list<float32 or float16, D>>``.
+    """
+    dtype = kind.value_type.value_type.to_pandas_dtype()
+    offsets = np.cumsum([0, *(0 if clip is None else len(clip) for clip in clips)])
+    arrays = [_converted(clip, dtype).reshape(-1) for clip in clips if clip is not None]
+    values = arrays[0] if len(arrays) == 1 else np.concatenate([np.empty(0, dtype), *arrays])
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(values), type=kind.value_type)
+    missing = pa.array([clip is None for clip in clips], pa.bool_())
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), rows, type=kind, mask=missing)
+
+
+def write_tables(file: IO[bytes], schema: pa.Schema, tables: Iterable[Any]) -> None:
+    """Write a parquet file, each table as a row group.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with pq.ParquetWriter(
+        file,
+        schema,
+        compression="zstd",
+        use_dictionary=False,
+        write_statistics=[VIDEO],
+        write_page_checksum=True,
+    ) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+    pa.default_memory_pool().release_unused()  # else it counts as memory of the next video
+
+
+def why_not_sound(shard: pq.ParquetFile, schema: pa.Schema) -> str | None:
+    """Read a shard to its end, a row group at a time; what is wrong with it, or None.
+
+    Args:
+        shard: opened.
+        schema: of the columns that it must have.
+    """
+    for field in schema:
+        if field.name not in shard.schema_arrow.names:
+            return f"it has no column {field.name}"
+        found = shard.schema_arrow.field(field.name).type
+        if found != field.type:
+            return f"its {field.name} are {found} and not {field.type}"
+    for group in range(shard.num_row_groups):
+        table = shard.read_row_group(group)
+        clip = table.column("clip").combine_chunks()
+        times = table.column("timestamps_ms").combine_chunks()
+        if not pc.all(pc.equal(pc.list_value_length(clip), pc.list_value_length(times))).as_py():
+            return "a video has other numbers of features than of times"
+        if clip.null_count or pc.min(pc.list_value_length(clip)).as_py() < 1:
+            return "a video has no features"
+        if not np.isfinite(clip.flatten().flatten().to_numpy()).all():
+            return "not all of its numbers are finite"
+    return None
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    part: list[Row] = []
+    size = 0
+    for row in rows:
+        size += row.extraction.clip.nbytes
+        if part and size > ROW_GROUP:
+            yield part
+            part, size = [], row.extraction.clip.nbytes
+        part.append(row)
+    if part:
+        yield part
+
+
+def _converted(clip: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """The array itself where it is of that type; a ``np.memmap`` is gone through in slices."""
+    if clip.dtype == dtype:
+        return clip
+    made = np.empty(clip.shape, dtype)
+    done = 0
+    for rows in slices(clip):
+        made[done : done + len(rows)] = rows
+        done += len(rows)
+    return made

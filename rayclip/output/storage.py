@@ -1,0 +1,157 @@
+"""Features as three files for each video: names, atomic commits, and what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayclip.io.faults import passes
+from rayclip.io.listing import StoredFile
+from rayclip.io.patience import persistently
+from rayclip.output.done import FEATURES, FPS, TIMESTAMPS, DoneVideos, find_done
+from rayclip.output.folder import FeatureFolder
+from rayclip.output.formats import SUFFIXES, FileFormat, file_format
+from rayclip.output.rows import Extraction, Row, Work
+from rayclip.output.safe_names import output_name
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PREDICTIONS_FILE = "_pred.csv"
+NUMPY = file_format("save_numpy", "float32")
+
+
+class OutputFolder(FeatureFolder):
+    """A folder with three files for each video, ``.npy`` or ``.pkl``.
+
+    They are called after the video's ``name``, which may have folders in it.
+    """
+
+    unit = "features file"
+    goes_together = False
+    gathers_bytes = 0  # each video is committed by itself
+    gathers_s = 0.0
+    largest_bytes = None
+
+    def __init__(
+        self,
+        url: str,
+        dim: int,
+        storage_options: Mapping[str, Any],
+        files: FileFormat = NUMPY,
+        nested: bool = False,
+    ) -> None:
+        """Name a folder; nothing is made or read yet.
+
+        Args:
+            url: a local path or an fsspec URL.
+            dim: features per frame, by which whole files are told from damaged ones.
+            storage_options: given to fsspec.
+            files: the format of the arrays.
+            nested: whether names have folders in them.
+
+        Raises:
+            UsageError: no storage is known under this URL's protocol.
+        """
+        super().__init__(url, storage_options, nested)
+        self._dim = dim
+        self._files = files
+        self._made: set[str] = set()
+
+    def name_of(self, video: str) -> str:
+        return output_name(video, "path" if self._nested else "stem")
+
+    def writer(self, videos: Sequence[str], carried: pa.Table | None) -> OutputFolder:
+        return self
+
+    def saved_before(self, video: str) -> int | None:
+        return self.committed_frames(self.name_of(video))
+
+    def save(self, rows: Sequence[Row]) -> None:
+        """Commit each video; raises as :meth:`commit`."""
+        for row in rows:
+            self.commit(self.name_of(row.video), row.extraction, row.predictions)
+
+    def commit(self, name: str, extraction: Extraction, predictions: bytes | None = None) -> None:
+        """Write one video's files so that the features file, which says "done", comes last.
+
+        Args:
+            name: of the video in this folder.
+            extraction: its arrays.
+            predictions: the content of ``{name}_pred.csv``, where there is one.
+
+        Raises:
+            RunStopped: nothing can be written here: the sentence says why and what to do.
+            Exception: what the storage raises, of this video's files only; there is no new features
+                file then.
+        """
+        if self._nested:
+            self._make_folder(self._path(name).rpartition("/")[0])
+        if predictions is not None:
+            self._put(name + PREDICTIONS_FILE, predictions)
+        self._put_array(self._file(name, FPS), np.array(extraction.fps), "float64")
+        self._put_array(self._file(name, TIMESTAMPS), extraction.timestamps_ms, "float64")
+        self._put_array(self._file(name, FEATURES), extraction.clip, self._files.dtype)
+
+    def discard(self, names: Iterable[str]) -> None:
+        """Take back that these videos are done, by removing their features, in any format."""
+        for name in names:
+            for suffix in SUFFIXES:
+                with suppress(FileNotFoundError):
+                    self._fs.rm_file(self._path(name + FEATURES + suffix))
+
+    def committed_frames(self, name: str) -> int | None:
+        """The number of frames of one complete video; None where it is not known to be complete."""
+        sizes = []
+        for kind in (FPS, TIMESTAMPS, FEATURES):
+            size = partial(self._fs.size, self._path(self._file(name, kind)))
+            try:
+                sizes.append(int(persistently(size, passes)))
+            except Exception:  # a storage that does not tell: to make it again is safe
+                return None
+        frames = self._files.timestamps_rows(sizes[1])
+        if not frames:
+            return None
+        whole = [self._files.size((), "float64"), sizes[1]]
+        return frames if sizes == [*whole, self._files.features_size(frames, self._dim)] else None
+
+    def done(self, listing: Iterable[StoredFile] | None = None) -> DoneVideos:
+        """Find every complete video in one listing of the folder.
+
+        Args:
+            listing: what :meth:`files` gives, handed on; None lists the folder.
+
+        Raises:
+            UsageError, RunStopped: it cannot be listed.
+        """
+        return find_done(self.files() if listing is None else listing, self._files, self._dim)
+
+    def work_in(self, file: StoredFile) -> Work | None:
+        if not file.path.endswith(FEATURES + self._files.suffix):
+            return None
+        row = np.dtype(self._files.dtype).itemsize * self._dim
+        overhead = self._files.features_size(1, self._dim) - row
+        return Work(1, (file.size - overhead) / row)
+
+    def _put_array(self, name: str, values: NDArray[Any], dtype: str) -> None:
+        write = partial(self._files.write, values=values, dtype=dtype)
+        self._write(name, self._files.size(values.shape, dtype), write)
+
+    def _make_folder(self, path: str) -> None:
+        if path not in self._made:  # a storage may need several requests to find that it is there
+            self._persist(lambda: self._fs.makedirs(path, exist_ok=True))
+            self._made.add(path)
+
+    def _file(self, name: str, kind: str) -> str:
+        return name + kind + self._files.suffix
+
+
+def model_folder(output_path: str, model_name: str) -> str:
+    """The reference's place for a model's features: ``{output_path}/clip/{model_name}``."""
+    between = "" if output_path.endswith("/") else "/"
+    return f"{output_path}{between}clip/{model_name.replace('/', '_')}"

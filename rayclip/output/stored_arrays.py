@@ -1,0 +1,119 @@
+"""Arrays out of the files of an output folder; what is in these is data, and never believed."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayclip.output.formats import Shape
+from rayclip.output.spool import SLICE, slices
+
+NPY_HEADERS: dict[tuple[int, int], Callable[..., tuple[Shape, bool, np.dtype[Any]]]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
+MAKES_ARRAYS = {
+    ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,  # numpy 1
+    ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+"""All that a pickle may call: another one could run any code."""
+
+Blocks = Iterator[NDArray[Any]]
+
+
+class Damaged(Exception):
+    """The file that is being read is damaged; the message is the reason."""
+
+
+class StoredArray(NamedTuple):
+    """An array that is being read.
+
+    Attributes:
+        shape: as its file says.
+        blocks: its numbers in C order, some rows or megabytes at a time; raise :class:`Damaged`.
+    """
+
+    shape: Shape
+    blocks: Blocks
+
+    def read(self) -> NDArray[Any]:
+        """All of it, in memory of its own.
+
+        Raises:
+            Damaged: it ends early.
+        """
+        numbers = [block.reshape(-1) for block in self.blocks]
+        return np.concatenate(numbers).reshape(self.shape)
+
+
+def open_array(file: IO[bytes], suffix: str, dtype: str) -> StoredArray:
+    """Begin to read an array.
+
+    Args:
+        file: a whole one, from its beginning.
+        suffix: of its format, ``.npy`` or ``.pkl``. The latter is in memory as a whole.
+        dtype: of its numbers.
+
+    Raises:
+        Damaged: it holds no such array.
+    """
+    read = _npy if suffix == ".npy" else _pickled
+    return read(file, np.dtype(dtype))
+
+
+def _npy(file: IO[bytes], dtype: np.dtype[Any]) -> StoredArray:
+    try:
+        shape, by_columns, found = NPY_HEADERS[np.lib.format.read_magic(file)](file)
+    except Exception as error:  # numpy's, its parser's and its tokenizer's
+        raise Damaged("its header cannot be understood") from error
+    _expect_dtype(found, dtype)
+    if by_columns:
+        raise Damaged("its numbers lie column by column")
+    return StoredArray(shape, _npy_blocks(file, math.prod(shape) * dtype.itemsize, dtype))
+
+
+def _npy_blocks(file: IO[bytes], size: int, dtype: np.dtype[Any]) -> Blocks:
+    for done in range(0, size, SLICE):
+        content = file.read(min(SLICE, size - done))
+        if len(content) < min(SLICE, size - done):
+            raise Damaged(f"it ends after {done + len(content)} of {size} bytes of numbers")
+        yield np.frombuffer(content, dtype)
+    if file.read(1):
+        raise Damaged("there is more in it than its header says")
+
+
+def _pickled(file: IO[bytes], dtype: np.dtype[Any]) -> StoredArray:
+    try:
+        values = _ArrayUnpickler(file).load()
+    except Damaged:
+        raise
+    except Exception as error:  # a damaged pickle may raise anything
+        raise Damaged(f"it is no whole pickle: {str(error) or type(error).__name__}") from error
+    if type(values) is not np.ndarray:
+        raise Damaged("it holds no array")
+    _expect_dtype(values.dtype, dtype)
+    return StoredArray(values.shape, slices(values))
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Makes arrays, and calls nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return MAKES_ARRAYS[module, name]
+        except KeyError:
+            raise Damaged(f"it asks for {module}.{name}, which no array needs") from None
+
+
+def _expect_dtype(found: np.dtype[Any], expected: np.dtype[Any]) -> None:
+    if found != expected:
+        raise Damaged(f"its numbers are {found} and not {expected}")

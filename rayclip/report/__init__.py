@@ -1,0 +1,1 @@
+"""What becomes of videos, and what a person sees of a run."""

@@ -1,0 +1,83 @@
+"""``failures.jsonl``, kept true while a run goes on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rayclip.errors import RunStopped
+from rayclip.io.faults import reason
+from rayclip.output.folder import FeatureFolder
+from rayclip.report.results import VideoResult
+
+REWRITE_S = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class FailureLog:
+    """Failures of this run and, of earlier ones, those of videos that have not succeeded since.
+
+    Attributes:
+        known: videos that had failed before this run, and their codes.
+    """
+
+    def __init__(
+        self, folder: FeatureFolder, is_done: Callable[[str], bool] = lambda video: False
+    ) -> None:
+        """Read the failures of earlier runs.
+
+        Args:
+            folder: where the file is.
+            is_done: tells of a video whether its features are there, whoever made them: two runs
+                at once into one folder do not know of each other's successes.
+        """
+        before = folder.read_failures()
+        self._folder = folder
+        self._failures: dict[str, dict[str, Any]] = {
+            failure["video"]: failure for failure in before if not is_done(failure["video"])
+        }
+        self.known = {video: str(failure.get("code")) for video, failure in self._failures.items()}
+        self._changed = len(self._failures) < len(before)
+        self._written = time.monotonic()
+
+    def add(self, result: VideoResult) -> None:
+        """Note what became of a video.
+
+        Raises:
+            RunStopped: nothing can be written in this folder any more.
+        """
+        if result.failure is not None:
+            self._failures[result.video] = result.failure.as_dict()
+            self._changed = True
+        elif self._failures.pop(result.video, None) is not None:
+            self._changed = True
+        if time.monotonic() - self._written > REWRITE_S:
+            try:
+                self._write()
+            except RunStopped:
+                raise
+            except Exception as error:  # the next time will do
+                logger.info("failures.jsonl could not be written: %s", reason(error))
+                self._written = time.monotonic()
+
+    def write(self) -> None:
+        """Write the file, where anything has changed.
+
+        Raises:
+            RunStopped: it cannot be written.
+        """
+        try:
+            self._write()
+        except RunStopped:
+            raise
+        except Exception as error:
+            raise RunStopped(f"failures.jsonl cannot be written: {reason(error)}.") from error
+
+    def _write(self) -> None:
+        if self._changed:
+            self._folder.write_failures(self._failures.values())
+            self._changed = False
+        self._written = time.monotonic()

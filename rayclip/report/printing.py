@@ -1,0 +1,75 @@
+"""What ``on_extraction=print`` writes to standard output: the words of video_features."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TextIO
+
+import numpy as np
+
+from rayclip.errors import RunStopped
+from rayclip.model.zeroshot import ZeroShot, format_table
+from rayclip.output.rows import Extraction
+from rayclip.report.results import VideoResult
+from rayclip.settings import Settings
+
+OnResult = Callable[[VideoResult, ZeroShot | None], None]
+
+
+def printer_of(settings: Settings) -> OnResult | None:
+    """What a run with these settings prints of each result, to what now is standard output; None
+    where it prints nothing."""
+    if settings.saves and not settings.show_pred:
+        return None
+    return partial(print_result, arrays=not settings.saves, stream=sys.stdout)
+
+
+def print_result(
+    result: VideoResult,
+    zero_shot: ZeroShot | None = None,
+    arrays: bool = True,
+    stream: TextIO | None = None,
+) -> None:
+    """Print a video's name, its predictions and its arrays; failures print nothing here.
+
+    Args:
+        result: what came out.
+        zero_shot: predicts texts for each frame; None prints no tables.
+        arrays: whether the arrays are printed.
+        stream: where to; standard output by default.
+
+    Raises:
+        RunStopped: it cannot be written, for example because the reader of a pipe has gone.
+    """
+    if result.extraction is None:
+        return
+    try:
+        _print(result, result.extraction, zero_shot, arrays, stream or sys.stdout)
+    except (OSError, ValueError, AttributeError) as error:  # closed, full, or not there at all
+        raise RunStopped(f"Standard output cannot be written: {error}.") from error
+
+
+def _print(
+    result: VideoResult,
+    extraction: Extraction,
+    zero_shot: ZeroShot | None,
+    arrays: bool,
+    stream: TextIO,
+) -> None:
+    clip, timestamps_ms, fps = extraction
+    print(os.fsencode(result.video).decode(errors="replace"), file=stream)
+    if zero_shot is not None:
+        for time, predictions in zip(timestamps_ms, zero_shot.top(clip), strict=True):
+            print(f"{time:.1f} ms\n{format_table(predictions)}", end="", file=stream)
+    if not arrays:
+        return
+    for key, value in (("clip", clip), ("fps", np.array(fps)), ("timestamps_ms", timestamps_ms)):
+        print(key, value, sep="\n", file=stream)
+        print(
+            f"max: {value.max():.8f}; mean: {value.mean():.8f}; min: {value.min():.8f}\n",
+            file=stream,
+        )
+    stream.flush()

@@ -1,0 +1,170 @@
+"""Which Ray a run uses: the connected one, a cluster, or a private one that is ours to end."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+from rayclip.errors import RunStopped, UsageError
+from rayclip.session.joining import knock, why_not_joined
+from rayclip.session.reaper import reaped
+
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+ONE_TRY = "RAY_gcs_server_port_wait_time_s"  # tries to get in; 20 by default, whatever the answer
+
+_is_on_loopback = False  # whether ray was imported here, to stay there
+
+
+@contextmanager
+def ray_session(address: str | None, device: str | None, verbose: bool) -> Iterator[bool]:
+    """Connect to Ray for the length of the block.
+
+    Args:
+        address: as in :class:`rayclip.settings.Settings`, but not ``none``.
+        device: ``cuda:N`` makes that GPU the only one that a private Ray sees.
+        verbose: let Ray's own messages through.
+
+    Yields:
+        Whether this Ray is private; only such a one is shut down at the end.
+
+    Raises:
+        UsageError: no Ray answers at the address, or a private one cannot be kept private.
+        RunStopped: a private one does not start.
+    """
+    connected = _is_connected()
+    address = address or (None if connected else os.environ.get("RAY_ADDRESS"))
+    if connected:
+        yield False
+    elif address is None:
+        with _private_ray(device, verbose):
+            yield True
+    else:
+        _connect(address, verbose)
+        import ray
+
+        try:
+            yield False
+        finally:
+            ray.shutdown()  # only this process's connection: the cluster is not ours
+
+
+def _is_connected() -> bool:
+    if "ray" not in sys.modules:
+        return False
+    import ray
+
+    return bool(ray.is_initialized())
+
+
+def _connect(address: str, verbose: bool) -> None:
+    if address.startswith("ray://"):
+        raise UsageError(
+            "RAY_ADDRESS is a ray:// address (Ray Client), which is not supported: use "
+            "`ray job submit -- rayclip extract --address auto ...`."
+        )
+    import ray
+
+    name = knock(address)
+    try:
+        with _our_signal_handlers(), _environment({ONE_TRY: "1"}):
+            ray.init(address=address, **_quiet_options(verbose))
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
+        ray.shutdown()  # it may be half connected
+        raise UsageError(why_not_joined(name, error)) from error
+
+
+@lru_cache
+def _token() -> str:
+    """One for all private Rays of this process: Ray keeps the first that it sees."""
+    return secrets.token_hex(32)
+
+
+@contextmanager
+def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
+    """A Ray that only this machine and this user can reach, and that leaves nothing behind."""
+    global _is_on_loopback
+    if "ray" in sys.modules and not _is_on_loopback and os.environ.get(LOOPBACK_ONLY) != "0":
+        raise UsageError(
+            "ray was imported before rayclip could keep its private Ray off the network: "
+            f"call ray.init() yourself first, set {LOOPBACK_ONLY}=0 before ray is imported, "
+            "or use address='none'."
+        )
+    environment = {
+        LOOPBACK_ONLY: "0",  # listen on 127.0.0.1; read when ray is imported
+        "RAY_AUTH_MODE": "token",  # a token of our own, else Ray leaves one in ~/.ray
+        "RAY_AUTH_TOKEN": _token(),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    if device is not None and device.startswith("cuda:"):
+        environment["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
+    folder = tempfile.mkdtemp(prefix="rayclip-", dir="/tmp")  # socket paths must stay short
+    with reaped(folder):
+        with _environment(environment):
+            import ray
+
+            _is_on_loopback = True
+            try:
+                with _our_signal_handlers():
+                    ray.init(
+                        address="local",
+                        include_dashboard=False,
+                        _temp_dir=folder,
+                        **_quiet_options(verbose),
+                    )
+            except Exception as error:  # Ray's own are of no class in particular
+                ray.shutdown()  # it may be half started
+                raise RunStopped(_why_none_started(error)) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _why_none_started(error: Exception) -> str:
+    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return (
+        f"No private Ray could start here: {said}. If this machine is very busy or short of "
+        "memory, give the same command again when it is not; --address none needs no Ray."
+    )
+
+
+def _quiet_options(verbose: bool) -> dict[str, Any]:
+    if verbose:
+        return {}
+    return {"log_to_driver": False, "logging_level": "ERROR"}
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for the length of the block: a later ``ray start`` must not inherit them."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _our_signal_handlers() -> Iterator[None]:
+    """``ray.init`` puts its own handler on SIGTERM; put back what was there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
