@@ -23,7 +23,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapes
-from commands import call
+from calls import call
 from pages import EXAMPLES, ROOT, Example
 
 SCENES = {"cat": "circle", "dog": "star"}

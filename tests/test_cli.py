@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapes
-from commands import Finished, call, rayclip, start_rayclip
+from calls import Finished, call, rayclip, start_rayclip
 
 WITHOUT_RAY = ("--model-name", "demo", "--address", "none")
 

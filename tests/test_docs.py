@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import api_page
 import pytest
-from commands import ON_LOOPBACK, call
+from calls import ON_LOOPBACK, call
 from pages import EXAMPLES, LANGUAGES, PAGES, ROOT, SHOWN, Example, blocks
 
 WITH_RAY = {example.page for example in EXAMPLES if example.needs_ray}

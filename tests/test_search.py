@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import search
 import shapes
-from commands import call
+from calls import call
 from pages import EXAMPLES
 
 TEXT = "a photo of a red circle"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapes
-from commands import wait_until
+from calls import wait_until
 from hosts import hosts, why_not
 
 README = Path(__file__).parents[2] / "cluster" / "README.md"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ON_LOOPBACK, finish, start_rayclip, wait_until
+from calls import ON_LOOPBACK, finish, start_rayclip, wait_until
 from heads import Nodes, free_port, ray_head, ray_nodes
 
 pytestmark = pytest.mark.ray

@@ -18,7 +18,7 @@ import click
 import jsonschema
 import pytest
 import yaml
-from commands import call
+from calls import call
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli as ray_cli
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapes
-from commands import wait_until
+from calls import wait_until
 from hosts import BRIDGE_ADDRESS, Host, hosts, why_not
 
 RECIPE = Path(__file__).parents[2] / "cluster" / "slurm.sh"

@@ -19,7 +19,7 @@ from typing import Any
 import fsspec
 import pytest
 import shapes
-from commands import wait_until
+from calls import wait_until
 from hosts import Host, cut_off, hosts, why_not
 
 pytest.importorskip("s3fs")

@@ -15,7 +15,7 @@ import makers
 import numpy as np
 import pytest
 import shapes
-from commands import Finished, rayclip
+from calls import Finished, rayclip
 
 pytestmark = pytest.mark.ray
 

@@ -12,7 +12,7 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from commands import Finished, call
+from calls import Finished, call
 from flaky import Fate, FlakyProxy, Request, always_fine, every_tenth, flaky
 from makers import numbered_frame, write_video
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import shapes
-from commands import rayclip
+from calls import rayclip
 
 pytestmark = pytest.mark.ray
 

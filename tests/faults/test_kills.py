@@ -14,7 +14,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import shapes
-from commands import (
+from calls import (
     ON_LOOPBACK,
     alive,
     family,

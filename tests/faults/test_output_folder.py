@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from commands import Finished, call, rayclip
+from calls import Finished, call, rayclip
 from makers import missing, numbered_frame, write_video
 
 from rayclip.report.breaker import WINDOW

@@ -20,7 +20,7 @@ import checkpoints
 import fsspec
 import pytest
 import torch
-from commands import wait_until
+from calls import wait_until
 
 from rayclip.errors import UsageError, WeightsUnavailable
 from rayclip.model import weights

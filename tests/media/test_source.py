@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import av
 import fsspec
 import pytest
-from commands import call
+from calls import call
 from flaky import Fate, Request, flaky
 from makers import (
     a_folder,

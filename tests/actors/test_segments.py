@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import shapes
-from commands import ON_LOOPBACK, call, wait_until
+from calls import ON_LOOPBACK, call, wait_until
 from makers import numbered_frame, write_video
 
 from rayclip.media.frames import cut

@@ -8,7 +8,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from commands import call
+from calls import call
 from hypothesis import given
 from hypothesis import strategies as st
 

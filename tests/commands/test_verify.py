@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import call
+from calls import call
 from output_folders import DIM, Harm, a_run, commit
 
 from rayclip.commands.verify import AHEAD, Damage, verify

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from commands import ON_LOOPBACK
+from calls import ON_LOOPBACK
 from makers import numbered_frames, write_video
 
 UNWILLING = """

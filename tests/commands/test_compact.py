@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from commands import call
+from calls import call
 from output_folders import a_run as a_run_of_files
 from output_folders import commit
 from shard_folders import DIM, a_run, cut, rows, save, shards, table, videos

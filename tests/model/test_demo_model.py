@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)
     import clip
 
-DEMO = Path(__file__).resolve().parent.parent / "rayclip" / "model" / "assets" / "demo.pt"
+DEMO = Path(__file__).resolve().parents[2] / "rayclip" / "model" / "assets" / "demo.pt"
 # The training's own pictures come from seed 0, its closing test's from 1000003.
 SEED = 424_242
 

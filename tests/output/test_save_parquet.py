@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import shapes
-from commands import Finished, call
+from calls import Finished, call
 
 COPIES = 6
 KILLED_WHILE_IT_WRITES = """

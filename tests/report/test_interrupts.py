@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import DEADLINE_S, alive, wait_until
+from calls import DEADLINE_S, alive, wait_until
 
 SLOW_TO_END = """
 import time

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import shapes
-from commands import Finished, call
+from calls import Finished, call
 from output_folders import DIM, a_run, commit
 
 from rayclip.commands.recent import ENOUGH, WINDOWS_S, Recent
