@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from rayclip.actors.credits import Debt, Terms
 from rayclip.actors.decoder import CHUNK_FRAMES
-from rayclip.actors.fleet import EncoderAddress, left_for_good, reason_of
+from rayclip.actors.fleet import Directory, EncoderAddress, left_for_good, reason_of
 from rayclip.actors.pieces import SmallChunk
 from rayclip.actors.routing import NEAR_S, candidates
 from rayclip.errors import RunStopped
@@ -28,9 +28,18 @@ PATIENCE_S = 20.0  # with one answer, after which a task asks whether its encode
 
 
 Features = NDArray[np.float32]
-Answer = Future[tuple[list[Features | Exception], Terms]]
-"""Not Ray's: while a task waits with ``ray.get`` or ``ray.wait``, Ray takes it for idle and starts
-others beside it, each in a process that has to import everything."""
+
+
+class Answer(NamedTuple):
+    """What an encoder will say.
+
+    Attributes:
+        reply: as Ray knows it.
+        future: of the same; waiting for this, a task keeps its CPUs.
+    """
+
+    reply: ray.ObjectRef[Any]
+    future: Future[tuple[list[Features | Exception], Terms]]
 
 
 class RemoteEncoders:
@@ -46,6 +55,7 @@ class RemoteEncoders:
         self._node_id = ray.get_runtime_context().get_node_id()
         self._task = secrets.token_hex(8)
         self._addresses: list[EncoderAddress] = []
+        self._users = 1
         self._refreshed = 0.0
         self._debts: dict[int, Debt] = {}
         self._unanswered: dict[Answer, tuple[int, int]] = {}
@@ -81,13 +91,27 @@ class RemoteEncoders:
                 parcel.send()
         while not (done := [chunk for chunk in chunks if chunk.parcel.is_back]):
             sent = {parcel.answer: parcel for parcel in parcels if parcel.is_sent}
-            answers = _first_of(sent, PATIENCE_S)
+            answers = self.first_of(sent, PATIENCE_S)
             for answer in answers:
                 sent[answer].take_answer()
             if not answers:
                 for parcel in sent.values():
                     parcel.chase()
         return done
+
+    def first_of(self, answers: Iterable[Answer], timeout_s: float) -> Collection[Answer]:
+        """Wait until there are some; gives those that are there.
+
+        While a task waits with ``ray.wait``, Ray gives its CPUs to others. Where several runs share
+        the devices, each gets its turn by that. One alone would only get more and more processes
+        of its own, which cost seconds of CPU each.
+        """
+        by_future = {answer.future: answer for answer in answers}
+        if self._users > 1:
+            replies = [answer.reply for answer in by_future.values()]
+            if not ray.wait(replies, num_returns=1, timeout=timeout_s)[0]:
+                return []
+        return [by_future[one] for one in wait(by_future, timeout_s, FIRST_COMPLETED).done]
 
     def send(
         self, stored: ray.ObjectRef[Any], chunks: Sequence[SmallChunk]
@@ -99,7 +123,8 @@ class RemoteEncoders:
         """
         frames = sum(chunk.frames for chunk in chunks)
         address = self._choose(frames)
-        answer: Answer = address.handle.encode.remote(stored, chunks, self._task).future()
+        reply = address.handle.encode.remote(stored, chunks, self._task)
+        answer = Answer(reply, reply.future())
         self._debts[address.index].frames += frames
         self._unanswered[answer] = address.index, frames
         return address, answer
@@ -128,7 +153,7 @@ class RemoteEncoders:
             )
             if found:
                 return there[random.choice(found)]
-            for answer in _first_of(self._unanswered, NEAR_S):
+            for answer in self.first_of(self._unanswered, NEAR_S):
                 self.answered(answer, _terms_of(answer))
 
     def lost(self, address: EncoderAddress, error: RayActorError) -> None:
@@ -144,7 +169,8 @@ class RemoteEncoders:
 
     def _refresh(self) -> None:
         self._refreshed = time.monotonic()
-        self._addresses = ask_pool(self._pool.encoders.remote(frozenset(self._gone)))
+        told: Directory = ask_pool(self._pool.encoders.remote(frozenset(self._gone)))
+        self._addresses, self._users = told
         for address in self._addresses:
             if address.index not in self._debts:
                 self._debts[address.index] = Debt(0, address.terms, self._refreshed)
@@ -212,7 +238,7 @@ class Parcel:
         """
         if time.monotonic() - self._begun > WAIT_S:
             self.send()
-        if self.is_sent and not self.is_back and self.answer.done():
+        if self.is_sent and not self.is_back and self.answer.future.done():
             self.take_answer()
         return self.is_back
 
@@ -242,11 +268,11 @@ class Parcel:
         Raises:
             RunStopped: no encoder is left.
         """
-        if not _first_of([self.answer], PATIENCE_S):
+        if not self._encoders.first_of([self.answer], PATIENCE_S):
             self.chase()
             return
         try:
-            results, terms = self.answer.result()
+            results, terms = self.answer.future.result()
         except RayTaskError as error:
             kind = RunStopped if isinstance(error, RunStopped) else RuntimeError
             self._end([kind(reason_of(error))] * len(self._chunks))
@@ -293,12 +319,9 @@ class RemoteChunk:
         return result
 
 
-def _first_of(answers: Iterable[Answer], timeout_s: float) -> Collection[Answer]:
-    return wait(answers, timeout_s, FIRST_COMPLETED).done
-
-
 def _terms_of(answer: Answer) -> Terms | None:
-    return None if answer.exception() else answer.result()[1]  # the parcel will see what it was
+    failed = answer.future.exception()  # the parcel will see what it was
+    return None if failed else answer.future.result()[1]
 
 
 def ask_pool(reply: Any) -> Any:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -38,6 +38,18 @@ class EncoderAddress:
     handle: Any
     node_id: str
     terms: Terms
+
+
+class Directory(NamedTuple):
+    """What a task is told of the encoders.
+
+    Attributes:
+        encoders: those that are up.
+        users: how many runs, or steps of a pipeline, share their devices.
+    """
+
+    encoders: list[EncoderAddress]
+    users: int
 
 
 class Fleet:

@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayclip.actors.attempts import AttemptLog, Death, News, Process
 from rayclip.actors.encoder import EncoderSettings
-from rayclip.actors.fleet import EncoderAddress, Fleet
+from rayclip.actors.fleet import Directory, Fleet
 from rayclip.actors.journal import busy_by
 from rayclip.actors.metrics import PERIOD_S, RunMetrics
 from rayclip.actors.neighbours import NAMESPACE, at_work_beside, new_name, others
@@ -50,7 +50,7 @@ class Pool:
         self._fleet = Fleet(settings, checkpoint)
         self._resources = resources
         self._idle_s = idle_s
-        self._steps = self._users = 1
+        self._steps = self._users = self._most_users = 1
         self._lately = self._work = BatchStats()
         self._last_heard = time.monotonic()
         self._stop_reason: str | None = None
@@ -61,8 +61,8 @@ class Pool:
         """Leave room for other steps of the same pipeline from the beginning."""
         self._steps = max(self._steps, steps)
 
-    async def encoders(self, without: frozenset[int] = frozenset()) -> list[EncoderAddress]:
-        """Wait until an encoder is up, and give all that are; none where there can be no more.
+    async def encoders(self, without: frozenset[int] = frozenset()) -> Directory:
+        """Wait until an encoder is up, and name all that are; none where there can be no more.
 
         Those that are silent, as when their nodes are gone, are left out while others answer.
 
@@ -73,7 +73,7 @@ class Pool:
         if not self._fleet:
             await self._fit()
             self._making_room = asyncio.create_task(self._make_room())
-        return await self._fleet.addresses(without)
+        return Directory(await self._fleet.addresses(without), self._users)
 
     async def at_work(self) -> bool:
         """Whether it wants devices now: a step of a pipeline does not when no task is at work."""
@@ -86,7 +86,7 @@ class Pool:
 
     async def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
         """Let an encoder encode texts."""
-        first = (await self.encoders())[0]
+        first = (await self.encoders()).encoders[0]
         answer: ZeroShot = await first.handle.zero_shot.remote(texts)
         return answer
 
@@ -166,14 +166,14 @@ class Pool:
         it sees what waits for room.
         """
         beside = await at_work_beside(self._name)
-        users = max(self._steps, 1 + beside)
-        if not self._fleet or (self._resources.gpus and users > self._users):
-            self._users = users
+        self._users = max(self._steps, 1 + beside)
+        if not self._fleet or (self._resources.gpus and self._users > self._most_users):
+            self._most_users = self._users
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         fitted = self._resources.fitted_to(nodes)
         if fitted.elastic and self._lately.busy >= BUSY and has_autoscaler():
             fitted = replace(fitted, encoders=2 * fitted.encoders)
-        self._fleet.fit(fitted.shared_by(self._users))
+        self._fleet.fit(fitted.shared_by(self._most_users))
 
     async def _make_room(self) -> None:
         """While encoders wait for room, ask those who may have it and do not use it to give way:
