@@ -184,7 +184,7 @@ def _waited_for(reply: Any, pool: Any, resources: EncoderResources) -> Any:
     """
     import ray
 
-    from rayclip.actors.client import ask_pool
+    from rayclip.actors.dispatch import ask_pool
 
     while not ray.wait([reply], timeout=SILENCE_S)[0]:
         say_to_user(_awaited(pool, resources))

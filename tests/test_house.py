@@ -55,7 +55,7 @@ def test_no_module_imports_itself_through_others() -> None:
         below(name, ())
 
 
-@pytest.mark.parametrize(("lower", "higher"), combinations(FLOORS, 2))
+@pytest.mark.parametrize(("lower", "higher"), list(combinations(FLOORS, 2)))
 def test_no_folder_imports_a_higher_one(lower: str, higher: str) -> None:
     for module, imported in MODULES.items():
         if module.startswith(f"{lower}."):

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from rayclip.actors.attempts import Busy, Death, Ended, News, Process
-from rayclip.actors.client import ask_pool
+from rayclip.actors.dispatch import ask_pool
 from rayclip.actors.journal import note_of_begin, note_of_end
 from rayclip.errors import RunStopped
 from rayclip.media import last_words

@@ -1,0 +1,155 @@
+"""Sends the frames of a task to encoders: which there are, what each may have, and who answers."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any, NamedTuple
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import RayActorError, RayTaskError
+
+from rayclip.actors.credits import Debt, Terms
+from rayclip.actors.fleet import Directory, EncoderAddress, left_for_good, reason_of
+from rayclip.actors.pieces import SmallChunk
+from rayclip.actors.routing import NEAR_S, candidates
+from rayclip.errors import RunStopped
+
+REFRESH_S = 10.0  # after which a task asks again which encoders there are
+
+Features = NDArray[np.float32]
+
+
+class Answer(NamedTuple):
+    """What an encoder will say.
+
+    Attributes:
+        reply: as Ray knows it.
+        future: of the same; waiting for this, a task keeps its CPUs.
+    """
+
+    reply: ray.ObjectRef[Any]
+    future: Future[tuple[list[Features | Exception], Terms]]
+
+
+class Dispatch:
+    """The encoders of a run as one task sees them.
+
+    Frames go to an encoder on the same node, for that costs no network; but where another would run
+    dry meanwhile, to the one that is through first. None gets more than it said that it takes.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self._node_id = ray.get_runtime_context().get_node_id()
+        self._task = secrets.token_hex(8)
+        self._addresses: list[EncoderAddress] = []
+        self._users = 1
+        self._refreshed = 0.0
+        self._debts: dict[int, Debt] = {}
+        self._unanswered: dict[Answer, tuple[int, int]] = {}
+        self._gone: set[int] = set()
+        self._given_up = False
+
+    def send(
+        self, stored: ray.ObjectRef[Any], chunks: Sequence[SmallChunk]
+    ) -> tuple[EncoderAddress, Answer]:
+        """Send frames that are in the object store; waits until some encoder takes them.
+
+        Raises:
+            RunStopped: no encoder can start, or none is left.
+        """
+        frames = sum(chunk.frames for chunk in chunks)
+        address = self._choose(frames)
+        reply = address.handle.encode.remote(stored, chunks, self._task)
+        answer = Answer(reply, reply.future())
+        self._debts[address.index].frames += frames
+        self._unanswered[answer] = address.index, frames
+        return address, answer
+
+    def first_of(self, answers: Iterable[Answer], timeout_s: float) -> Collection[Answer]:
+        """Wait until there are some; gives those that are there.
+
+        While a task waits with ``ray.wait``, Ray gives its CPUs to others. Where several runs share
+        the devices, each gets its turn by that. One alone would only get more and more processes
+        of its own, which cost seconds of CPU each.
+        """
+        by_future = {answer.future: answer for answer in answers}
+        if self._users > 1:
+            replies = [answer.reply for answer in by_future.values()]
+            if not ray.wait(replies, num_returns=1, timeout=timeout_s)[0]:
+                return []
+        return [by_future[one] for one in wait(by_future, timeout_s, FIRST_COMPLETED).done]
+
+    def answered(self, answer: Answer, terms: Terms | None = None) -> None:
+        """Note that an answer has come, and what the encoder said with it."""
+        if answer in self._unanswered:
+            index, frames = self._unanswered.pop(answer)
+            self._debts[index].frames -= frames
+            if terms is not None:
+                self._debts[index].terms = terms
+                self._debts[index].told_s = time.monotonic()
+
+    def _choose(self, frames: int) -> EncoderAddress:
+        begun = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if not self._addresses or now - self._refreshed > REFRESH_S:
+                self._refresh()
+            there = {address.index: address for address in self._addresses}
+            found = candidates(
+                loads_s={number: self._debts[number].load_s(now) for number in there},
+                near=[number for number in there if there[number].node_id == self._node_id],
+                open_=[number for number in there if self._debts[number].allows(frames)],
+                waited_s=now - begun,
+            )
+            if found:
+                return there[random.choice(found)]
+            for answer in self.first_of(self._unanswered, NEAR_S):
+                self.answered(answer, _terms_of(answer))
+
+    def lost(self, address: EncoderAddress, error: RayActorError) -> None:
+        """Never use this encoder again: Ray says that it will not come back."""
+        self._gone.add(address.index)
+        self._given_up = left_for_good(error)
+        self._refresh()
+
+    def is_silent(self, address: EncoderAddress) -> bool:
+        """Whether an encoder does not answer, while others do."""
+        self._refresh()
+        return address.index not in [usable.index for usable in self._addresses]
+
+    def _refresh(self) -> None:
+        self._refreshed = time.monotonic()
+        told: Directory = ask_pool(self._pool.encoders.remote(frozenset(self._gone)))
+        self._addresses, self._users = told
+        for address in self._addresses:
+            if address.index not in self._debts:
+                self._debts[address.index] = Debt(0, address.terms, self._refreshed)
+        if not self._addresses:
+            why = ": their devices keep failing" if self._given_up else ""
+            raise RunStopped(f"No encoder is left{why}.")
+
+
+def _terms_of(answer: Answer) -> Terms | None:
+    failed = answer.future.exception()  # the parcel will see what it was
+    return None if failed else answer.future.result()[1]
+
+
+def ask_pool(reply: Any) -> Any:
+    """Wait for the control actor's answer.
+
+    Raises:
+        RunStopped: it says so, or it is gone.
+    """
+    try:
+        return ray.get(reply)
+    except RayTaskError as error:
+        raise RunStopped(reason_of(error)) from None
+    except RayActorError as error:
+        raise RunStopped("The control actor of the run died.") from error
