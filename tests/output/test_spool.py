@@ -118,7 +118,7 @@ def test_nothing_gives_no_array() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the file may have a name")
 def test_the_temporary_file_is_in_tmpdir_and_has_no_name(tmp_path: Path) -> None:
     code = (
-        "import os; from rayclip import spool; import numpy as np; spool.SMALL = 0\n"
+        "import os; from rayclip.output import spool; import numpy as np; spool.SMALL = 0\n"
         "spooled = spool.FeatureSpool(); spooled.append(np.ones((3, 4), np.float32))\n"
         "print([os.readlink(f'/proc/self/fd/{fd}') for fd in (spooled._file.fileno(),)][0])\n"
         "print(os.listdir(os.environ['TMPDIR']))"
