@@ -21,6 +21,7 @@ from rayclip.actors.routing import NEAR_S, candidates
 from rayclip.errors import RunStopped
 
 REFRESH_S = 10.0  # after which a task asks again which encoders there are
+KEEP_S = 5.0  # that a task keeps its CPUs while no answer comes
 
 Features = NDArray[np.float32]
 
@@ -51,6 +52,7 @@ class Dispatch:
         self._addresses: list[EncoderAddress] = []
         self._users = 1
         self._refreshed = 0.0
+        self._waits_since: float | None = None
         self._debts: dict[int, Debt] = {}
         self._unanswered: dict[Answer, tuple[int, int]] = {}
         self._gone: set[int] = set()
@@ -75,16 +77,22 @@ class Dispatch:
     def first_of(self, answers: Iterable[Answer], timeout_s: float) -> Collection[Answer]:
         """Wait until there are some; gives those that are there.
 
-        While a task waits with ``ray.wait``, Ray gives its CPUs to others. Where several runs share
-        the devices, each gets its turn by that. One alone would only get more and more processes
-        of its own, which cost seconds of CPU each.
+        While a task waits with ``ray.wait``, Ray gives its CPUs to others: to other runs, where
+        some share the devices, and to an encoder that is to be started again. Else they would go to
+        more processes of this run, which cost seconds of CPU each, so at first it keeps them.
         """
         by_future = {answer.future: answer for answer in answers}
-        if self._users > 1:
+        now = time.monotonic()
+        self._waits_since = self._waits_since or now
+        keep_s = self._waits_since + KEEP_S - now if self._users == 1 else 0.0
+        done = wait(by_future, max(0.0, min(keep_s, timeout_s)), FIRST_COMPLETED).done
+        if not done and keep_s < timeout_s:
             replies = [answer.reply for answer in by_future.values()]
-            if not ray.wait(replies, num_returns=1, timeout=timeout_s)[0]:
-                return []
-        return [by_future[one] for one in wait(by_future, timeout_s, FIRST_COMPLETED).done]
+            if ray.wait(replies, num_returns=1, timeout=timeout_s - max(0.0, keep_s))[0]:
+                done = wait(by_future, timeout_s, FIRST_COMPLETED).done
+        if done:
+            self._waits_since = None
+        return [by_future[one] for one in done]
 
     def answered(self, answer: Answer, terms: Terms | None = None) -> None:
         """Note that an answer has come, and what the encoder said with it."""

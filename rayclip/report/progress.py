@@ -17,6 +17,7 @@ from rayclip.report.results import Summary
 
 TERMINAL_PERIOD_S = 0.5
 PLAIN_PERIOD_S = 10.0
+LAST_LOOK_S = 15.0  # more than a look takes: who asks Ray after it is shut down ends the process
 SILENCE_S = 30.0  # after which a line says what is awaited
 BUSY = 0.85  # share of the time from which on encoders are what a run waits for
 NAMED_FAILURES = 10  # at the end of a run that writes all of them to a file
@@ -81,7 +82,7 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         self._ended.set()
-        self._thread.join(timeout=2 * TERMINAL_PERIOD_S)
+        self._thread.join(timeout=LAST_LOOK_S)
         if kind is None:
             self._tell(self._poll())
         if self._live:
@@ -97,7 +98,7 @@ class Progress:
             line = progress_line(counts, self._total, now - self._started)
             if counts != self._seen:
                 self._seen, self._moved = counts, now
-            if now - self._moved >= SILENCE_S:
+            if now - self._moved >= SILENCE_S and not self._ended.is_set():
                 line += f"; nothing for {duration(now - self._moved)}: {self._awaited()}"
             self._write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
 

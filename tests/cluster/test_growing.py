@@ -18,7 +18,7 @@ from heads import Nodes, free_port, ray_head, ray_nodes
 
 pytestmark = pytest.mark.ray
 
-VIDEOS = 300
+VIDEOS = 400
 STAND_INS = {
     "PYTHONPATH": str(Path(__file__).parents[2] / "scripts" / "bench_stand_ins"),
     "RAYCLIP_BENCH_PRETENDED_GPUS": "1",
