@@ -127,7 +127,7 @@ class Parcel:
         """
         if time.monotonic() - self._begun > WAIT_S:
             self.send()
-        if self.is_sent and not self.is_back and self.answer.future.done():
+        if self.is_sent and not self.is_back and self.answer.is_there():
             self.take_answer()
         return self.is_back
 
@@ -161,7 +161,7 @@ class Parcel:
             self.chase()
             return
         try:
-            results, terms = self.answer.future.result()
+            results, terms = ray.get(self.answer.reply)
         except RayTaskError as error:
             kind = RunStopped if isinstance(error, RunStopped) else RuntimeError
             self._end([kind(reason_of(error))] * len(self._chunks))

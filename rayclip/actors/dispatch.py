@@ -7,12 +7,14 @@ import secrets
 import time
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from rayclip.actors.credits import Debt, Terms
 from rayclip.actors.fleet import Directory, EncoderAddress, left_for_good, reason_of
@@ -26,16 +28,20 @@ KEEP_S = 5.0  # that a task keeps its CPUs while no answer comes
 Features = NDArray[np.float32]
 
 
-class Answer(NamedTuple):
-    """What an encoder will say.
-
-    Attributes:
-        reply: as Ray knows it.
-        future: of the same; waiting for this, a task keeps its CPUs.
-    """
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What an encoder will say; whoever wants it asks Ray for the reply."""
 
     reply: ray.ObjectRef[Any]
-    future: Future[tuple[list[Features | Exception], Terms]]
+
+    @cached_property
+    def future(self) -> Future[Any]:
+        """Done when the reply is there: a task that waits for this keeps its CPUs."""
+        future: Future[Any] = self.reply.future()
+        return future
+
+    def is_there(self) -> bool:
+        return bool(ray.wait([self.reply], timeout=0)[0])
 
 
 class Dispatch:
@@ -69,7 +75,7 @@ class Dispatch:
         frames = sum(chunk.frames for chunk in chunks)
         address = self._choose(frames)
         reply = address.handle.encode.remote(stored, chunks, self._task)
-        answer = Answer(reply, reply.future())
+        answer = Answer(reply)
         self._debts[address.index].frames += frames
         self._unanswered[answer] = address.index, frames
         return address, answer
@@ -81,18 +87,22 @@ class Dispatch:
         some share the devices, and to an encoder that is to be started again. Else they would go to
         more processes of this run, which cost seconds of CPU each, so at first it keeps them.
         """
-        by_future = {answer.future: answer for answer in answers}
+        answers = list(answers)
         now = time.monotonic()
         self._waits_since = self._waits_since or now
         keep_s = self._waits_since + KEEP_S - now if self._users == 1 else 0.0
-        done = wait(by_future, max(0.0, min(keep_s, timeout_s)), FIRST_COMPLETED).done
-        if not done and keep_s < timeout_s:
-            replies = [answer.reply for answer in by_future.values()]
-            if ray.wait(replies, num_returns=1, timeout=timeout_s - max(0.0, keep_s))[0]:
-                done = wait(by_future, timeout_s, FIRST_COMPLETED).done
-        if done:
+        there: list[Answer] = []
+        if keep_s > 0:
+            futures = [answer.future for answer in answers]
+            wait(futures, min(keep_s, timeout_s), FIRST_COMPLETED)
+            there = [answer for answer in answers if answer.future.done()]
+        if not there and keep_s < timeout_s:
+            replies = [answer.reply for answer in answers]
+            ready = ray.wait(replies, num_returns=1, timeout=timeout_s - max(0.0, keep_s))[0]
+            there = [answer for answer in answers if answer.reply in ready]
+        if there:
             self._waits_since = None
-        return [by_future[one] for one in done]
+        return there
 
     def answered(self, answer: Answer, terms: Terms | None = None) -> None:
         """Note that an answer has come, and what the encoder said with it."""
@@ -145,8 +155,11 @@ class Dispatch:
 
 
 def _terms_of(answer: Answer) -> Terms | None:
-    failed = answer.future.exception()  # the parcel will see what it was
-    return None if failed else answer.future.result()[1]
+    try:
+        terms: Terms = ray.get(answer.reply)[1]
+    except RayError:  # the parcel will see what it was
+        return None
+    return terms
 
 
 def ask_pool(reply: Any) -> Any:
