@@ -23,7 +23,7 @@ from rayclip.actors.routing import NEAR_S, candidates
 from rayclip.errors import RunStopped
 
 REFRESH_S = 10.0  # after which a task asks again which encoders there are
-KEEP_S = 5.0  # that a task keeps its CPUs while no answer comes
+KEEP_S = 15.0  # that a task keeps its CPUs while no answer comes
 
 Features = NDArray[np.float32]
 
