@@ -15,9 +15,9 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from rayclip.actors.credits import Terms
 from rayclip.actors.decoder import CHUNK_FRAMES
-from rayclip.actors.dispatch import Answer, Dispatch, Features
+from rayclip.actors.dispatch import Answer, Dispatch
 from rayclip.actors.fleet import reason_of
-from rayclip.actors.pieces import SmallChunk
+from rayclip.actors.pieces import Features, SmallChunk
 from rayclip.errors import RunStopped
 
 WAIT_S = 0.2  # for more frames, before few are sent
@@ -139,7 +139,10 @@ class Parcel:
         """
         self.send()
         while self._results is None:
-            self.take_answer()
+            if self._dispatch.first_of([self.answer], PATIENCE_S):
+                self.take_answer()
+            else:
+                self.chase()
         return self._results
 
     def chase(self) -> None:
@@ -152,14 +155,11 @@ class Parcel:
             self._send_again()
 
     def take_answer(self) -> None:
-        """Wait for the answer with patience; send it again where none will come.
+        """Take the answer, which is there; send it again where that says that none will come.
 
         Raises:
             RunStopped: no encoder is left.
         """
-        if not self._dispatch.first_of([self.answer], PATIENCE_S):
-            self.chase()
-            return
         try:
             results, terms = ray.get(self.answer.reply)
         except RayTaskError as error:

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import ray
-from numpy.typing import NDArray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from rayclip.actors.credits import Debt, Terms
@@ -24,8 +22,6 @@ from rayclip.errors import RunStopped
 
 REFRESH_S = 10.0  # after which a task asks again which encoders there are
 KEEP_S = 15.0  # that a task keeps its CPUs while no answer comes
-
-Features = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
