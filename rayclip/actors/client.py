@@ -127,7 +127,7 @@ class Parcel:
         """
         if time.monotonic() - self._begun > WAIT_S:
             self.send()
-        if self.is_sent and not self.is_back and self.answer.is_there():
+        if self.is_sent and not self.is_back and self._dispatch.is_there(self.answer):
             self.take_answer()
         return self.is_back
 

@@ -36,9 +36,6 @@ class Answer:
         future: Future[Any] = self.reply.future()
         return future
 
-    def is_there(self) -> bool:
-        return bool(ray.wait([self.reply], timeout=0)[0])
-
 
 class Dispatch:
     """The encoders of a run as one task sees them.
@@ -99,6 +96,13 @@ class Dispatch:
         if there:
             self._waits_since = None
         return there
+
+    def is_there(self, answer: Answer) -> bool:
+        """Look, without waiting. Where a task keeps its CPUs, Ray must not take it for idle now,
+        either."""
+        if self._users == 1:
+            return answer.future.done()
+        return bool(ray.wait([answer.reply], timeout=0)[0])
 
     def answered(self, answer: Answer, terms: Terms | None = None) -> None:
         """Note that an answer has come, and what the encoder said with it."""
