@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from rayclip.cli import app
 
 DEADLINE_S = 120.0
-ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 """For Rays that tests start, and for who connects to them: else Ray takes the address of the
-network for 127.0.0.1."""
+network for 127.0.0.1, and has a process more for its authors' statistics."""
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def ray_head(
         port: where; any that is free by default.
     """
     port = port or free_port()
-    environment = {**os.environ, **ON_LOOPBACK, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, **ON_LOOPBACK}
     environment["RAY_AUTH_MODE"] = "disabled"  # else a token in ~/.ray would be demanded
     start = (
         f"start --head --block --node-ip-address=127.0.0.1 --port={port} "

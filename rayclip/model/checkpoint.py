@@ -1,6 +1,6 @@
-"""Checkpoints that users bring: looked at before they are loaded, and never called.
+"""Checkpoints, looked at and loaded, and never called; those that users bring, too.
 
-Also the one place where OpenAI's package is imported.
+Also the one place where OpenAI's code is imported.
 """
 
 from __future__ import annotations
@@ -8,10 +8,15 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rayclip.errors import UsageError
@@ -37,10 +42,9 @@ def clip_shape(path: str) -> tuple[int, int]:
     tensors = _tensors(path)
     if isinstance(tensors.get("state_dict"), Mapping):
         raise UsageError(f"{path} holds a state dict beside other things: save that one alone.")
-    build_model = openai_clip().clip.build_model
     try:
         with without_warnings(), torch.device("meta"):  # shapes only: no memory, no copying
-            model = build_model(dict(tensors))
+            model = openai_models().build_model(dict(tensors))
     except KeyError as error:
         raise UsageError(f"{path} is no CLIP model: it has no tensor {error}.") from None
     except RuntimeError as error:  # every missing, unknown or ill-sized tensor, by name
@@ -56,6 +60,38 @@ def sha256_of(path: str) -> str:
     """SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_model(path: str, device: str) -> Any:
+    """OpenAI's ``CLIP`` module with the weights of a checkpoint, as ``clip.load`` gives it.
+
+    Args:
+        path: a TorchScript archive or a state dict in OpenAI's layout.
+        device: where to; the model is in fp32 on ``cpu``, and in fp16 elsewhere.
+
+    Raises:
+        UsageError: no such tensors are in the file.
+    """
+    with without_warnings():
+        model = openai_models().build_model(dict(_tensors(path))).to(device)
+    return model.float() if device == "cpu" else model
+
+
+@cache
+def openai_models() -> ModuleType:
+    """``clip/model.py`` alone: the package imports torchvision, too, which takes 2 s more, for
+    transforms that are not used here."""
+    package = find_spec("clip")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("No module named 'clip'", name="clip")
+    file = Path(package.origin).with_name("model.py")
+    spec = spec_from_file_location("rayclip_openai_models", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # torch.compile looks there
+    spec.loader.exec_module(module)
+    return module
 
 
 def openai_clip() -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.errors import UsageError
-from rayclip.model.checkpoint import openai_clip, sha256_of, without_warnings
+from rayclip.model.checkpoint import load_model, openai_clip, sha256_of
 from rayclip.model.models import ModelSpec, describe
 from rayclip.model.precision import (
     CPU_BATCH_SIZE,
@@ -253,7 +253,6 @@ def load_spec(
     """
     import torch
 
-    clip = openai_clip()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if spec.checkpoint is None:
         checkpoint = official_checkpoint(spec.model_name, spec.weights_sha256, spec.mirror)
@@ -262,8 +261,7 @@ def load_spec(
         there = os.path.isfile(checkpoint)
         if not there or sha256_of(checkpoint) != spec.weights_sha256:
             raise UsageError(f"{checkpoint} is another file here, or it was changed.")
-    with without_warnings():
-        model, _ = clip.load(checkpoint, device=device)
+    model = load_model(checkpoint, device)
     set_precision(model, precision)
     notes = []
     if batch_size is None and torch.device(device).type == "cpu":

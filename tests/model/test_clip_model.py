@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from rayclip.errors import UsageError
+from rayclip.model import clip_model
 from rayclip.model.clip_model import ClipModel, load_clip, load_spec
 from rayclip.model.models import (
     DEFAULT_CUSTOM_WEIGHTS,
@@ -405,8 +406,8 @@ class TestDefaultBatchSize:
     def test_one_that_the_gpu_decides_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
         gpu = SimpleNamespace(total_memory=80 * GIB)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
-        load = clip.load
-        monkeypatch.setattr(clip, "load", lambda checkpoint, device: load(checkpoint, "cpu"))
+        load = clip_model.load_model
+        monkeypatch.setattr(clip_model, "load_model", lambda file, device: load(file, "cpu"))
         model = load_spec(describe("demo", None), "cuda", None)
         assert model.batch_size == 256
         assert model.notes == ["batch size: 256, for a GPU of 80 GiB"]
@@ -688,6 +689,16 @@ for name, weights in [("demo", None), ("custom", sys.argv[1])]:
 """
         process = run_python(code, archive)
         assert (process.stdout, process.stderr) == ("", "")
+
+    def test_encoding_images_does_not_import_what_only_texts_need(self) -> None:
+        code = """
+import sys
+import numpy, rayclip
+model = rayclip.load_clip("demo", device="cpu")
+model.encode_image(numpy.zeros((1, model.n_px, model.n_px, 3), numpy.uint8))
+print({"torchvision", "clip", "pkg_resources"} & set(sys.modules))
+"""
+        assert run_python(code).stdout == "set()\n"
 
     def test_naming_a_model_imports_neither_torch_nor_ray_nor_clip(self) -> None:
         code = """
