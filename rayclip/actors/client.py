@@ -35,14 +35,14 @@ class RemoteEncoders:
         """Send frames, together with those of other small chunks where they are few: each call
         costs some milliseconds of CPU, here and there.
 
-        Few frames wait for more until :data:`WAIT_S` is over and somebody looks, or for whoever
-        waits for them.
+        Few frames wait for more until :data:`WAIT_S` is over and somebody looks, or until the task
+        waits for any of its features.
         """
         if self._filling is not None and not self._filling.has_room(len(frames)):
             self._filling.send()
         if self._filling is None or self._filling.is_sent:
             self._filling = Parcel(self._dispatch)
-        chunk = self._filling.add(frames)
+        chunk = RemoteChunk(self, self._filling, self._filling.add(frames))
         if not self._filling.has_room(1):
             self._filling.send()
         return chunk
@@ -55,8 +55,7 @@ class RemoteEncoders:
         """
         parcels = {chunk.parcel for chunk in chunks}
         if not any(parcel.is_sent for parcel in parcels):
-            for parcel in parcels:
-                parcel.send()
+            self.send_rest()
         while not (done := [chunk for chunk in chunks if chunk.parcel.is_back]):
             sent = {parcel.answer: parcel for parcel in parcels if parcel.is_sent}
             answers = self._dispatch.first_of(sent, PATIENCE_S)
@@ -66,6 +65,11 @@ class RemoteEncoders:
                 for parcel in sent.values():
                     parcel.chase()
         return done
+
+    def send_rest(self) -> None:
+        """Send frames that wait for more, so that they fill up the batch of those before them."""
+        if self._filling is not None:
+            self._filling.send()
 
 
 class Parcel:
@@ -100,10 +104,11 @@ class Parcel:
         there = sum(chunk.frames for chunk in self._chunks)
         return not there or there + frames <= CHUNK_FRAMES
 
-    def add(self, frames: NDArray[np.uint8]) -> RemoteChunk:
+    def add(self, frames: NDArray[np.uint8]) -> int:
+        """Put a chunk to the others; its place among them."""
         self._frames.append(frames)
         self._chunks.append(SmallChunk(secrets.token_hex(8), len(frames)))
-        return RemoteChunk(self, len(self._chunks) - 1)
+        return len(self._chunks) - 1
 
     def send(self) -> None:
         """Let it go, unless it is gone."""
@@ -132,12 +137,11 @@ class Parcel:
         return self.is_back
 
     def results(self) -> list[Features | Exception]:
-        """Wait for float32 ``[n, D]`` of each chunk, or what went wrong with it.
+        """Wait for float32 ``[n, D]`` of each chunk, once it is sent, or what went wrong with it.
 
         Raises:
             RunStopped: no encoder is left.
         """
-        self.send()
         while self._results is None:
             if self._dispatch.first_of([self.answer], PATIENCE_S):
                 self.take_answer()
@@ -189,6 +193,7 @@ class Parcel:
 class RemoteChunk:
     """A chunk in a parcel."""
 
+    encoders: RemoteEncoders
     parcel: Parcel
     place: int
 
@@ -202,6 +207,8 @@ class RemoteChunk:
             RuntimeError: the encoder could not encode these frames.
             RunStopped: no encoder is left.
         """
+        if not self.parcel.is_back:  # the task goes on with nothing else meanwhile
+            self.encoders.send_rest()
         result = self.parcel.results()[self.place]
         if isinstance(result, Exception):
             raise result

@@ -14,17 +14,21 @@ from typing import Any
 
 import pytest
 from calls import ON_LOOPBACK, finish, start_rayclip, wait_until
+from checkpoints import save_state_dict, small_resnet
 from heads import Nodes, free_port, ray_head, ray_nodes
 
 pytestmark = pytest.mark.ray
 
 VIDEOS = 300
-MANY = 600  # enough to be at work until another run has begun and ended
+MANY, FEW = 600, 60  # enough to be at work until another run, with few, has begun and ended
 STAND_INS = {
     "PYTHONPATH": str(Path(__file__).parents[2] / "scripts" / "bench_stand_ins"),
     "RAYCLIP_BENCH_PRETENDED_GPUS": "1",
     "RAYCLIP_BENCH_SYNTHETIC_FRAMES": "64",
     "RAYCLIP_BENCH_FAKE_MICROSECONDS": "1500",
+    "RAY_health_check_initial_delay_ms": "1000",  # a node that is gone is missed sooner
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "3000",
 }
 # What the autoscaler sees while all encoders are busy. This one, whose nodes all have one address,
 # takes the first for free, and so brings no second one.
@@ -52,14 +56,14 @@ AUTOSCALER: dict[str, Any] = {
 }
 
 
-def extract(address: str, videos: int, output: Path) -> list[str | Path]:
+def extract(address: str, videos: int, output: Path, model_name: str = "demo") -> list[str | Path]:
     words = ["extract", *(f"/nowhere/{output.name}-{number:03}.mp4" for number in range(videos))]
-    words += ["--address", address, "--model-name", "demo"]
+    words += ["--address", address, "--model-name", model_name]
     return [*words, "--on-extraction", "save_numpy", "--output-path", output]
 
 
 def finished(output: Path) -> int:
-    return len(list(output.glob("clip/demo/*_clip.npy")))
+    return len(list(output.glob("clip/*/*_clip.npy")))
 
 
 @pytest.fixture
@@ -111,15 +115,21 @@ def test_a_cluster_without_gpus_is_waited_for_where_an_autoscaler_brings_them(
     assert "no GPU yet: waiting until its autoscaler brings one" in ended.stderr
 
 
-def test_two_runs_on_one_gpu_are_at_work_at_the_same_time(nodes: Nodes, tmp_path: Path) -> None:
+def test_two_runs_with_different_models_share_one_gpu(nodes: Nodes, tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
+    weights = save_state_dict(small_resnet(), tmp_path / "other.pt")
     environment = {**STAND_INS, **nodes.environment}
     nodes.add(cpus=2, gpus=1)
+    small = [*extract(nodes.address, FEW, other, "custom"), "--weights", weights]
     with start_rayclip(*extract(nodes.address, MANY, one), env=environment) as first:
         wait_until(lambda: finished(one) >= 3, "three videos", first)
-        with start_rayclip(*extract(nodes.address, 30, other), env=environment) as second:
-            wait_until(lambda: finished(other) == 30, "the videos of the second run", second)
+        with start_rayclip(*small, env=environment) as second:
+            wait_until(lambda: finished(other) >= 3, "three videos of the second run", second)
+            before, begun = finished(one), finished(other)
+            wait_until(lambda: finished(other) == FEW, "the videos of the second run", second)
+            beside = finished(one) - before
             assert finished(one) < MANY, "the first run ended before"
             ends = [finish(second), finish(first)]
     assert [ended.status for ended in ends] == [0, 0], [ended.stderr for ended in ends]
     assert finished(one) == MANY
+    assert 1 / 4 <= beside / (FEW - begun) <= 4
