@@ -26,7 +26,7 @@ pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 pytestmark = pytest.mark.ray
 
-VIDEOS, FRAMES = 24, 100
+VIDEOS, FRAMES = 24, 150
 NAMES = ("head", "one", "two", "late")
 GPUS = {"head": 0, "one": 1, "two": 2, "late": 1}
 CPUS = {"head": 1, "one": 2, "two": 1, "late": 1}
@@ -165,7 +165,8 @@ def test_all_hosts_work_and_those_with_more_gpus_encode_more(site: Site) -> None
         frames[host] += int(count)
     assert frames.total() == VIDEOS * FRAMES, said
     assert set(frames) == {"one", "two"}
-    assert 1.5 <= frames["two"] / frames["one"] <= 2.7, said
+    # an encoder may come up a quarter of the run after the others
+    assert 1.3 <= frames["two"] / frames["one"] <= 2.8, said
 
 
 def test_a_host_that_is_cut_off_loses_nothing_and_one_that_joins_takes_over(site: Site) -> None:
