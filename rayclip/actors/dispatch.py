@@ -49,7 +49,7 @@ class Dispatch:
         self._node_id = ray.get_runtime_context().get_node_id()
         self._task = secrets.token_hex(8)
         self._addresses: list[EncoderAddress] = []
-        self._users = 1
+        self._keeps_cpus = True
         self._refreshed = 0.0
         self._waits_since: float | None = None
         self._debts: dict[int, Debt] = {}
@@ -77,13 +77,14 @@ class Dispatch:
         """Wait until there are some; gives those that are there.
 
         While a task waits with ``ray.wait``, Ray gives its CPUs to others: to other runs, where
-        some share the devices, and to an encoder that is to be started again. Else they would go to
-        more processes of this run, which cost seconds of CPU each, so at first it keeps them.
+        some share the devices, and where encoders are on CPUs, to one that is to be started again
+        or to the task that decodes what it is to have next. Else they would go to more processes of
+        this run, which cost seconds of CPU each, so at first it keeps them.
         """
         answers = list(answers)
         now = time.monotonic()
         self._waits_since = self._waits_since or now
-        keep_s = self._waits_since + KEEP_S - now if self._users == 1 else 0.0
+        keep_s = self._waits_since + KEEP_S - now if self._keeps_cpus else 0.0
         there: list[Answer] = []
         if keep_s > 0:
             futures = [answer.future for answer in answers]
@@ -100,7 +101,7 @@ class Dispatch:
     def is_there(self, answer: Answer) -> bool:
         """Look, without waiting. Where a task keeps its CPUs, Ray must not take it for idle now,
         either."""
-        if self._users == 1:
+        if self._keeps_cpus:
             return answer.future.done()
         return bool(ray.wait([answer.reply], timeout=0)[0])
 
@@ -145,7 +146,7 @@ class Dispatch:
     def _refresh(self) -> None:
         self._refreshed = time.monotonic()
         told: Directory = ask_pool(self._pool.encoders.remote(frozenset(self._gone)))
-        self._addresses, self._users = told
+        self._addresses, self._keeps_cpus = told
         for address in self._addresses:
             if address.index not in self._debts:
                 self._debts[address.index] = Debt(0, address.terms, self._refreshed)

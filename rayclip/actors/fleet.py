@@ -45,11 +45,12 @@ class Directory(NamedTuple):
 
     Attributes:
         encoders: those that are up.
-        users: how many runs, or steps of a pipeline, share their devices.
+        alone: whether nobody else wants the CPUs of a task that waits: neither other runs, or steps
+            of a pipeline, that share the devices, nor encoders, which are on GPUs.
     """
 
     encoders: list[EncoderAddress]
-    users: int
+    alone: bool
 
 
 class Fleet:
