@@ -178,7 +178,7 @@ def test_official_weights_come_once_from_a_mirror_for_all_encoders_of_two_privat
 import sys, rayclip, rayclip.model.models as models
 n_px, dim = models.clip_shape(sys.argv[2])
 models.OFFICIAL_MODELS["RN50"] = models.PublishedModel(n_px, dim, sys.argv[3])
-for encoders in (3, 1):
+for encoders in (4, 1):
     summary = rayclip.extract(sys.argv[1], model_name="RN50", encoders=encoders, extraction_fps=2,
                               on_extraction="save_numpy", output_path=f"{sys.argv[4]}-{encoders}")
     print(summary.done, summary.frames, summary.failed)

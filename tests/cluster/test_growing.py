@@ -26,9 +26,6 @@ STAND_INS = {
     "RAYCLIP_BENCH_PRETENDED_GPUS": "1",
     "RAYCLIP_BENCH_SYNTHETIC_FRAMES": "64",
     "RAYCLIP_BENCH_FAKE_MICROSECONDS": "1500",
-    "RAY_health_check_initial_delay_ms": "1000",  # a node that is gone is missed sooner
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "3000",
 }
 # What the autoscaler sees while all encoders are busy. This one, whose nodes all have one address,
 # takes the first for free, and so brings no second one.

@@ -165,8 +165,7 @@ def test_all_hosts_work_and_those_with_more_gpus_encode_more(site: Site) -> None
         frames[host] += int(count)
     assert frames.total() == VIDEOS * FRAMES, said
     assert set(frames) == {"one", "two"}
-    # an encoder may come up a quarter of the run after the others
-    assert 1.3 <= frames["two"] / frames["one"] <= 2.8, said
+    assert 1.5 <= frames["two"] / frames["one"] <= 2.7, said
 
 
 def test_a_host_that_is_cut_off_loses_nothing_and_one_that_joins_takes_over(site: Site) -> None:

@@ -77,12 +77,17 @@ def kill_one(running: subprocess.Popen[str], name: str) -> None:
     found[0].send_signal(signal.SIGKILL)
 
 
-def test_all_videos_come_out_with_the_same_bits_after_an_encoder_and_a_worker_were_killed(
-    clips: list[Path], undisturbed: bytes, tmp_path: Path
+@pytest.mark.parametrize(
+    "victims",
+    [(ENCODER,), (ENCODER, DECODER)],
+    ids=["an encoder", "an encoder and a decoding worker"],
+)
+def test_all_videos_come_out_with_the_same_bits_after_a_kill(
+    victims: tuple[str, ...], clips: list[Path], undisturbed: bytes, tmp_path: Path
 ) -> None:
     with start_rayclip(*command(clips, tmp_path)) as running:
         wait_until(lambda: finished(tmp_path) >= 3, "three videos", running)
-        for victim in (ENCODER, DECODER):
+        for victim in victims:
             kill_one(running, victim)
         assert finished(tmp_path) < COPIES, "the kill came too late to prove anything"
         ended = finish(running)
