@@ -26,7 +26,7 @@ from rayclip.actors.decoder import CHUNK_FRAMES
 from rayclip.actors.encoder import EncoderSettings, load_encoder_model
 from rayclip.actors.job import Encoders
 from rayclip.errors import UsageError
-from rayclip.model.checkpoint import openai_clip, without_warnings
+from rayclip.model.checkpoint import openai_clip, openai_models, without_warnings
 from rayclip.model.models import describe
 from rayclip.model.precision import CPU_BATCH_SIZE, set_precision
 from rayclip.session.ray_session import ray_session
@@ -93,7 +93,7 @@ def model_named(name: str, folder: Path) -> Model:
     if name not in SHAPES:
         raise UsageError(f"--model must be one of {', '.join([DEMO, *SHAPES])}, not {name}.")
     path = folder / "random.pt"
-    model = openai_clip().model
+    model = openai_models()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         drawn = model.CLIP(*SHAPES[name])

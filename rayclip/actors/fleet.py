@@ -45,12 +45,12 @@ class Directory(NamedTuple):
 
     Attributes:
         encoders: those that are up.
-        alone: whether nobody else wants the CPUs of a task that waits: neither other runs, or steps
-            of a pipeline, that share the devices, nor encoders, which are on GPUs.
+        keeps_cpus: whether a task that waits keeps its CPUs, because nobody else wants them:
+            neither other runs, or steps of a pipeline, that share the devices, nor encoders.
     """
 
     encoders: list[EncoderAddress]
-    alone: bool
+    keeps_cpus: bool
 
 
 class Fleet:

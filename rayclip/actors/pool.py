@@ -73,8 +73,8 @@ class Pool:
         if not self._fleet:
             await self._fit()
             self._making_room = asyncio.create_task(self._make_room())
-        alone = self._users == 1 and self._resources.gpus > 0
-        return Directory(await self._fleet.addresses(without), alone)
+        keeps_cpus = self._users == 1 and self._resources.gpus > 0
+        return Directory(await self._fleet.addresses(without), keeps_cpus)
 
     async def at_work(self) -> bool:
         """Whether it wants devices now: a step of a pipeline does not when no task is at work."""

@@ -1,4 +1,4 @@
-"""Checkpoints, looked at and loaded, and never called; those that users bring, too.
+"""Checkpoints, those that users bring, too: looked at and loaded, and never called.
 
 Also the one place where OpenAI's code is imported.
 """
