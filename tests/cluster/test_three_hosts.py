@@ -26,7 +26,7 @@ pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 pytestmark = pytest.mark.ray
 
-VIDEOS, FRAMES = 24, 150
+VIDEOS, FRAMES = 24, 200
 NAMES = ("head", "one", "two", "late")
 GPUS = {"head": 0, "one": 1, "two": 2, "late": 1}
 CPUS = {"head": 1, "one": 2, "two": 1, "late": 1}
