@@ -21,7 +21,7 @@ from rayclip.actors.pieces import Features, SmallChunk
 from rayclip.errors import RunStopped
 
 WAIT_S = 0.2  # for more frames, before few are sent
-PATIENCE_S = 20.0  # with one answer, after which a task asks whether its encoder is still there
+PATIENCE_S = 20.0  # after frames were sent, until a task asks whether their encoder is still there
 
 
 class RemoteEncoders:
@@ -58,7 +58,8 @@ class RemoteEncoders:
             self.send_rest()
         while not (done := [chunk for chunk in chunks if chunk.parcel.is_back]):
             sent = {parcel.answer: parcel for parcel in parcels if parcel.is_sent}
-            answers = self._dispatch.first_of(sent, PATIENCE_S)
+            patience_s = min(parcel.patience_s for parcel in sent.values())
+            answers = self._dispatch.first_of(sent, patience_s)
             for answer in answers:
                 sent[answer].take_answer()
             if not answers:
@@ -123,6 +124,13 @@ class Parcel:
     def _send(self) -> None:
         assert self._stored is not None
         self._address, self.answer = self._dispatch.send(self._stored, self._chunks)
+        self._trusted_s = time.monotonic()
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds for which its encoder is trusted to be there; from when it was sent, not from
+        when somebody waits: else those that went with a lost encoder would be missed one by one."""
+        return max(0.0, self._trusted_s + PATIENCE_S - time.monotonic())
 
     def done(self) -> bool:
         """Whether the results are here; sends it again where they will not come.
@@ -143,20 +151,24 @@ class Parcel:
             RunStopped: no encoder is left.
         """
         while self._results is None:
-            if self._dispatch.first_of([self.answer], PATIENCE_S):
+            if self._dispatch.first_of([self.answer], self.patience_s):
                 self.take_answer()
             else:
                 self.chase()
         return self._results
 
     def chase(self) -> None:
-        """Send it again where its encoder is silent while others answer.
+        """Send it again where its time is over and its encoder is silent, while others answer.
 
         Raises:
             RunStopped: no encoder is left.
         """
+        if self.patience_s:
+            return
         if self._dispatch.is_silent(self._address):
             self._send_again()
+        else:
+            self._trusted_s = time.monotonic()
 
     def take_answer(self) -> None:
         """Take the answer, which is there; send it again where that says that none will come.

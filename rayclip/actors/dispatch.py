@@ -21,7 +21,7 @@ from rayclip.actors.routing import NEAR_S, candidates
 from rayclip.errors import RunStopped
 
 REFRESH_S = 10.0  # after which a task asks again which encoders there are
-KEEP_S = 15.0  # that a task keeps its CPUs while no answer comes
+FRESH_S = 1.0  # for which it need not even where answers are missing, which may be many
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,6 @@ class Dispatch:
         self._addresses: list[EncoderAddress] = []
         self._keeps_cpus = True
         self._refreshed = 0.0
-        self._waits_since: float | None = None
         self._debts: dict[int, Debt] = {}
         self._unanswered: dict[Answer, tuple[int, int]] = {}
         self._gone: set[int] = set()
@@ -79,24 +78,13 @@ class Dispatch:
         While a task waits with ``ray.wait``, Ray gives its CPUs to others: to other runs, where
         some share the devices, and where encoders are on CPUs, to one that is to be started again
         or to the task that decodes what it is to have next. Else they would go to more processes of
-        this run, which cost seconds of CPU each, so at first it keeps them.
+        this run, which cost seconds of CPU each, so it keeps them.
         """
-        answers = list(answers)
-        now = time.monotonic()
-        self._waits_since = self._waits_since or now
-        keep_s = self._waits_since + KEEP_S - now if self._keeps_cpus else 0.0
-        there: list[Answer] = []
-        if keep_s > 0:
-            futures = [answer.future for answer in answers]
-            wait(futures, min(keep_s, timeout_s), FIRST_COMPLETED)
-            there = [answer for answer in answers if answer.future.done()]
-        if not there and keep_s < timeout_s:
-            replies = [answer.reply for answer in answers]
-            ready = ray.wait(replies, num_returns=1, timeout=timeout_s - max(0.0, keep_s))[0]
-            there = [answer for answer in answers if answer.reply in ready]
-        if there:
-            self._waits_since = None
-        return there
+        if self._keeps_cpus:
+            futures = {answer.future: answer for answer in answers}
+            return [futures[done] for done in wait(futures, timeout_s, FIRST_COMPLETED).done]
+        replies = {answer.reply: answer for answer in answers}
+        return [replies[reply] for reply in ray.wait([*replies], timeout=timeout_s)[0]]
 
     def is_there(self, answer: Answer) -> bool:
         """Look, without waiting. Where a task keeps its CPUs, Ray must not take it for idle now,
@@ -140,7 +128,8 @@ class Dispatch:
 
     def is_silent(self, address: EncoderAddress) -> bool:
         """Whether an encoder does not answer, while others do."""
-        self._refresh()
+        if time.monotonic() - self._refreshed > FRESH_S:
+            self._refresh()
         return address.index not in [usable.index for usable in self._addresses]
 
     def _refresh(self) -> None:

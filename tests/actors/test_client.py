@@ -16,25 +16,43 @@ from rayclip.actors.pieces import SmallChunk
 
 
 class OneEncoder:
-    """In place of the encoders of a run: it answers whoever waits, and keeps what it was sent."""
+    """In place of the encoders of a run: it answers whoever waits, and keeps what it was sent.
+
+    Attributes:
+        now_s: what its clock says; time passes where somebody waits in vain.
+        answers_at_s: when it answers what is sent to it now.
+        lost: says so if somebody asks whether it is there; what comes then goes to another.
+    """
 
     def __init__(self) -> None:
         self.sent: list[int] = []
         self.had_when_waited_for: list[int] = []
+        self.now_s = self.answers_at_s = 0.0
+        self.lost = False
+        self._answered_at_s: dict[Answer, float] = {}
 
     def send(self, stored: NDArray[np.uint8], chunks: Sequence[SmallChunk]) -> tuple[None, Answer]:
         self.sent.append(len(stored))
         features = [np.full((chunk.frames, 2), chunk.frames, np.float32) for chunk in chunks]
-        return None, Answer(features)  # type: ignore[arg-type]
+        answer = Answer(features)  # type: ignore[arg-type]
+        self._answered_at_s[answer] = self.answers_at_s
+        return None, answer
 
     def first_of(self, answers: Iterable[Answer], timeout_s: float) -> Collection[Answer]:
         self.had_when_waited_for = list(self.sent)
-        return list(answers)
+        there = [answer for answer in answers if self._answered_at_s[answer] <= self.now_s]
+        self.now_s += 0.0 if there else timeout_s
+        return there
+
+    def is_silent(self, address: None) -> bool:
+        if self.lost:
+            self.answers_at_s = 0.0
+        return self.lost
 
     def is_there(self, answer: Answer) -> bool:
         return False
 
-    def answered(self, answer: Answer, terms: Any) -> None:
+    def answered(self, answer: Answer, terms: Any = None) -> None:
         pass
 
 
@@ -45,6 +63,7 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> OneEncoder:
     monkeypatch.setattr(client.ray, "put", lambda frames: frames)
     monkeypatch.setattr(client.ray, "get", lambda features: (features, None))
     monkeypatch.setattr(client, "WAIT_S", np.inf)
+    monkeypatch.setattr(client.time, "monotonic", lambda: encoder.now_s)
     return encoder
 
 
@@ -81,4 +100,24 @@ def test_features_that_are_there_send_nothing(encoder: OneEncoder) -> None:
     assert list(encoders.wait([first])) == [first]
     encoders.submit(frames(10))
     first.result()
+    assert encoder.sent == [64]
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
+def test_frames_with_a_lost_encoder_are_missed_all_at_once(
+    together: bool, encoder: OneEncoder
+) -> None:
+    encoder.answers_at_s, encoder.lost = np.inf, True
+    encoders = RemoteEncoders(None)
+    chunks = [encoders.submit(frames(64)) for _ in range(4)]
+    if together:
+        encoders.wait(chunks)
+    assert [len(chunk.result()) for chunk in chunks] == [64] * 4
+    assert encoder.now_s == client.PATIENCE_S
+    assert encoder.sent == [64] * 8
+
+
+def test_an_encoder_that_is_slow_but_there_is_waited_for(encoder: OneEncoder) -> None:
+    encoder.answers_at_s = 3 * client.PATIENCE_S
+    assert len(RemoteEncoders(None).submit(frames(64)).result()) == 64
     assert encoder.sent == [64]
