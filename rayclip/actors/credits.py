@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 LARGEST_BUDGET = 2 * 2**30  # bytes of frames with one encoder
 STORE_SHARE = 0.1  # of its node's object store
-FIRST_FRAMES = 256  # that a task may send before it has an answer
+LEAST_FRAMES = 256  # that may be with an encoder
+FIRST_FRAMES = 64  # that a task may send before it has an answer
 UNKNOWN_RATE = 1000.0  # frames per second of an encoder that has not said it yet
 ACTIVE_S = 10.0  # a task that sent nothing for so long does not count
 
@@ -25,7 +26,7 @@ def budget_frames(object_store_bytes: float, n_px: int) -> int:
         n_px: side of the uint8 RGB squares.
     """
     size = min(LARGEST_BUDGET, object_store_bytes * STORE_SHARE)
-    return max(FIRST_FRAMES, int(size / (3 * n_px * n_px)))
+    return max(LEAST_FRAMES, int(size / (3 * n_px * n_px)))
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from rayclip.actors.pieces import SmallChunk
 from rayclip.actors.routing import NEAR_S, candidates
 from rayclip.errors import RunStopped
 
-REFRESH_S = 10.0  # after which a task asks again which encoders there are
-FRESH_S = 1.0  # for which it need not even where answers are missing, which may be many
+REFRESH_S = 10.0  # after which a task asks again which encoders there are, in the long run
+FRESH_S = 1.0  # the same at its beginning, when they may just be starting, and where one is silent
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,7 @@ class Dispatch:
         self._addresses: list[EncoderAddress] = []
         self._keeps_cpus = True
         self._refreshed = 0.0
+        self._refresh_s = FRESH_S / 2
         self._debts: dict[int, Debt] = {}
         self._unanswered: dict[Answer, tuple[int, int]] = {}
         self._gone: set[int] = set()
@@ -106,7 +107,7 @@ class Dispatch:
         begun = time.monotonic()
         while True:
             now = time.monotonic()
-            if not self._addresses or now - self._refreshed > REFRESH_S:
+            if not self._addresses or now - self._refreshed > self._refresh_s:
                 self._refresh()
             there = {address.index: address for address in self._addresses}
             found = candidates(
@@ -134,6 +135,7 @@ class Dispatch:
 
     def _refresh(self) -> None:
         self._refreshed = time.monotonic()
+        self._refresh_s = min(2 * self._refresh_s, REFRESH_S)
         told: Directory = ask_pool(self._pool.encoders.remote(frozenset(self._gone)))
         self._addresses, self._keeps_cpus = told
         for address in self._addresses:

@@ -63,6 +63,7 @@ class EncoderReport:
         work: what it did.
         waiting: frames that are with it just now.
         rate: frames per second, lately, while it has any.
+        is_loaded: whether its model is there.
     """
 
     process: int
@@ -70,6 +71,7 @@ class EncoderReport:
     work: BatchStats
     waiting: int
     rate: float
+    is_loaded: bool
 
 
 def load_encoder_model(settings: EncoderSettings) -> ClipModel:
@@ -193,7 +195,10 @@ class Encoder:
         """What it did in this life."""
         work = replace(self._batcher.stats, host=self._host)
         batcher = self._batcher
-        return EncoderReport(os.getpid(), self._node_id, work, batcher.waiting, batcher.rate)
+        is_loaded = batcher.ready.done()
+        return EncoderReport(
+            os.getpid(), self._node_id, work, batcher.waiting, batcher.rate, is_loaded
+        )
 
 
 def _told(error: BaseException | None) -> Exception | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from rayclip.actors.credits import FIRST_FRAMES, Terms
 from rayclip.actors.encoder import Encoder, EncoderReport, EncoderSettings
@@ -71,6 +73,7 @@ class Fleet:
         self._starting: dict[asyncio.Task[str], int] = {}
         self._placing: dict[int, asyncio.Task[None]] = {}
         self._up: dict[int, str] = {}
+        self._asked: dict[int, asyncio.Task[EncoderReport]] = {}
         self._answered: dict[int, float] = {}
         self._reasons: list[str] = []
         self._given_up: set[int] = set()
@@ -82,14 +85,16 @@ class Fleet:
         """Whether encoders are up or starting, or failed to start."""
         return bool(self._up or self._starting or self._reasons)
 
-    def fit(self, resources: EncoderResources) -> None:
-        """Have as many encoders as this, and of this size.
+    def fit(self, resources: EncoderResources, nodes: Collection[str]) -> None:
+        """Have as many encoders as this, and of this size, on the nodes with these ids.
 
         Those that are missing are started, and come up when there is room for them on the nodes.
         Those that are of another size are ended first. None is ended for being one too many: its
         node is gone, and it waits for another. None takes the place of one that fails again and
         again, whose device is still there.
         """
+        for index in [index for index in self._given_up if self._up[index] not in nodes]:
+            self._forget(index)
         if self._size is not None and self._size.size != resources.size:
             self.release()
         self._size = resources
@@ -116,12 +121,14 @@ class Fleet:
         self._placing[index] = asyncio.create_task(_placed(handle))
 
     def release(self) -> None:
-        """End all encoders, and free what they hold; others may be started later."""
+        """End all encoders, and free what they hold; others may be started later, also in place of
+        those that failed."""
         for index in [*self._up, *self._starting.values()]:
             ray.kill(self._handles[index])
-        for task in (*self._starting, *self._placing.values()):
+        for task in (*self._starting, *self._placing.values(), *self._asked.values()):
             task.cancel()
-        for memory in (self._up, self._starting, self._placing, self._answered, self._waiting):
+        told = (self._asked, self._answered, self._waiting, self._reasons, self._given_up)
+        for memory in (self._up, self._starting, self._placing, *told):
             memory.clear()
 
     async def addresses(self, without: frozenset[int]) -> list[EncoderAddress]:
@@ -149,25 +156,48 @@ class Fleet:
         return EncoderAddress(index, self._handles[index], self._up[index], terms)
 
     async def hear(self) -> int:
-        """Ask all encoders for their reports, and say how many gave one in time."""
+        """Ask all encoders for their reports, and say how many could encode and said so in time.
+
+        One that has not answered is not asked again until it has: what is asked of an encoder whose
+        node is gone waits, in Ray, until there is another.
+        """
+        begun = time.monotonic()
         self._collect_started()
-        asked = {asyncio.create_task(_report(self._handles[i])): i for i in self._up}
-        if not asked:
+        self._collect_reports()
+        for index in self._up:
+            if index not in self._asked:
+                self._asked[index] = asyncio.create_task(_report(self._handles[index]))
+        if not self._asked:
             return 0
-        answered, late = await asyncio.wait(asked, timeout=REPORT_TIMEOUT_S)
-        for task in late:
-            task.cancel()
-        reports = {asked[task]: task.result() for task in answered if task.exception() is None}
-        for task in answered:
-            if (error := task.exception()) and left_for_good(error):
-                self._given_up.add(asked[task])
-        for index, report in reports.items():
-            self._up[index] = report.node_id
-            self._answered[index] = time.monotonic()
-            self._work[index, report.process] = report.work
-            self._waiting[index] = report.waiting
-            self._rates[index] = report.rate
-        return len(reports)
+        await asyncio.wait(list(self._asked.values()), timeout=REPORT_TIMEOUT_S)
+        self._collect_reports()
+        return sum(answered >= begun for answered in self._answered.values())
+
+    def _collect_reports(self) -> None:
+        for index in [index for index, task in self._asked.items() if task.done()]:
+            task = self._asked.pop(index)
+            error = task.exception()
+            if error is None:
+                self._note(index, task.result())
+            elif left_for_good(error):
+                self._given_up.add(index)
+            elif isinstance(error, ActorDiedError):  # Ray could not start it again
+                self._forget(index)
+
+    def _forget(self, index: int) -> None:
+        """Let another take the place of this one."""
+        del self._up[index], self._answered[index], self._waiting[index]
+        self._given_up.discard(index)
+        if index in self._asked:
+            self._asked.pop(index).cancel()
+
+    def _note(self, index: int, report: EncoderReport) -> None:
+        self._up[index] = report.node_id
+        # One that loads its model again is as good as silent: what it has would wait for that.
+        self._answered[index] = time.monotonic() if report.is_loaded else -inf
+        self._work[index, report.process] = report.work
+        self._waiting[index] = report.waiting
+        self._rates[index] = report.rate
 
     @property
     def work(self) -> tuple[BatchStats, ...]:

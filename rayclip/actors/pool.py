@@ -32,7 +32,8 @@ from rayclip.session.resources import EncoderResources
 CONTROL_CALLS_AT_ONCE = 1000
 LAST_WORDS_WITHIN_S = 20.0  # else their node is taken for lost
 YIELD_S = 1.0  # without a task, after which encoders are released to others that wait for room
-QUIET_S = 600.0  # without a word of a task that is said to be at work, which is then taken for lost
+QUIET_S = 60.0  # without a word or a frame of a task, which may have been cancelled
+SETTLED_S = 60.0  # with fewer other runs, after which their share of the GPUs is taken again
 
 
 class Pool:
@@ -50,9 +51,10 @@ class Pool:
         self._fleet = Fleet(settings, checkpoint)
         self._resources = resources
         self._idle_s = idle_s
-        self._steps = self._users = self._most_users = 1
+        self._steps = self._users = self._sharing = 1
         self._lately = self._work = BatchStats()
-        self._last_heard = time.monotonic()
+        self._last_heard = self._last_crowded = time.monotonic()
+        self._waiting = 0
         self._stop_reason: str | None = None
         self._attempts = AttemptLog()
         self._tending = asyncio.ensure_future(self._tend(RunMetrics(settings.spec.model_name)))
@@ -69,12 +71,16 @@ class Pool:
         Raises:
             RunStopped: none can start.
         """
-        self._last_heard = time.monotonic()
-        if not self._fleet:
-            await self._fit()
-            self._making_room = asyncio.create_task(self._make_room())
-        keeps_cpus = self._users == 1 and self._resources.gpus > 0
-        return Directory(await self._fleet.addresses(without), keeps_cpus)
+        self._waiting += 1
+        try:
+            if not self._fleet:
+                await self._fit()
+                self._making_room = asyncio.create_task(self._make_room())
+            keeps_cpus = self._users == 1 and self._resources.gpus > 0
+            return Directory(await self._fleet.addresses(without), keeps_cpus)
+        finally:
+            self._waiting -= 1
+            self._last_heard = time.monotonic()
 
     async def at_work(self) -> bool:
         """Whether it wants devices now: a step of a pipeline does not when no task is at work."""
@@ -153,28 +159,34 @@ class Pool:
             metrics.record(state)
             work = sum(state.encoders, BatchStats())
             self._lately, self._work = work - self._work, work
+            if self._lately.frames:
+                self._last_heard = time.monotonic()
             if self._idle_s is not None and self._is_idle(self._idle_s):
                 self._fleet.release()
 
     async def _fit(self) -> None:
         """Have the encoders that the nodes have room for and other runs leave us.
 
-        On GPUs they are started anew, with a smaller share of each, when another run begins; when
-        it ends, their share is all of the GPU again, whatever they asked for. Encoders on CPUs keep
-        what they have: decoding tasks would take their place before they are back.
+        On GPUs they are started anew, with a smaller share of each, when another run begins, and
+        with a larger one when it is gone for good: Ray may have put several on one GPU. Encoders on
+        CPUs keep what they have: decoding tasks would take their place before they are back.
 
         Where an autoscaler may bring nodes, and all encoders are busy, as many again are started:
         it sees what waits for room.
         """
         beside = await at_work_beside(self._name)
         self._users = max(self._steps, 1 + beside)
-        if not self._fleet or (self._resources.gpus and self._users > self._most_users):
-            self._most_users = self._users
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        fitted = self._resources.fitted_to(nodes)
+        now = time.monotonic()
+        if self._users == self._sharing:
+            self._last_crowded = now
+        crowded, relaxed = self._users > self._sharing, now - self._last_crowded > SETTLED_S
+        if not self._fleet or (self._resources.gpus and (crowded or relaxed)):
+            self._sharing = self._users
+        nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+        fitted = self._resources.fitted_to([*nodes.values()])
         if fitted.elastic and self._lately.busy >= BUSY and has_autoscaler():
             fitted = replace(fitted, encoders=2 * fitted.encoders)
-        self._fleet.fit(fitted.shared_by(self._most_users))
+        self._fleet.fit(fitted.shared_by(self._sharing), nodes)
 
     async def _make_room(self) -> None:
         """While encoders wait for room, ask those who may have it and do not use it to give way:
@@ -186,7 +198,8 @@ class Pool:
 
     def _is_idle(self, after_s: float) -> bool:
         quiet_s = time.monotonic() - self._last_heard
-        return bool(self._fleet) and quiet_s > (QUIET_S if self._attempts.groups else after_s)
+        after_s = QUIET_S if self._attempts.groups else after_s
+        return bool(self._fleet) and not self._waiting and quiet_s > after_s
 
 
 def start_pool(

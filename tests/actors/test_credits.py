@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from rayclip.actors.credits import ACTIVE_S, FIRST_FRAMES, Creditor, Debt, Terms, budget_frames
+from rayclip.actors.credits import (
+    ACTIVE_S,
+    FIRST_FRAMES,
+    LEAST_FRAMES,
+    Creditor,
+    Debt,
+    Terms,
+    budget_frames,
+)
 
 MB = 2**20
 
@@ -16,7 +24,7 @@ def test_the_budget_is_two_gigabytes_at_the_most() -> None:
 
 
 def test_a_tiny_object_store_still_lets_a_task_begin() -> None:
-    assert budget_frames(1 * MB, 336) == FIRST_FRAMES
+    assert budget_frames(1 * MB, 336) == LEAST_FRAMES
 
 
 def test_a_task_alone_gets_the_whole_budget() -> None:
