@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import RayError
+from ray.exceptions import NodeDiedError, ObjectLostError, RayError
 
 from rayclip.actors.client import RemoteEncoders
 from rayclip.actors.decoder import VideoExtractor
@@ -22,6 +23,8 @@ from rayclip.output.spool import slices
 
 SEGMENT_S = 300.0  # of a long video that several tasks decode
 DECODING_MEMORY = 512 * 2**20  # bytes that a decoding task asks of its node
+ROOM_S = 60.0  # for a segment to begin: who waits for it has memory, too, and may have the last
+MOST_LOSSES = 3  # of a segment with its node, until the video is decoded undivided
 
 
 @dataclass(frozen=True)
@@ -33,17 +36,19 @@ class Division:
         most: segments of a video.
         cpus: of the task that decodes a segment.
         memory: bytes that it asks of its node.
+        room_s: seconds within which a first one must have begun.
     """
 
     segment_s: float
     most: int
     cpus: float
     memory: int
+    room_s: float
 
 
 def division_among(tasks: int, cpus: float) -> Division:
     """How so many tasks at once, of so many CPUs each, divide long videos."""
-    return Division(SEGMENT_S, tasks, cpus, DECODING_MEMORY)
+    return Division(SEGMENT_S, tasks, cpus, DECODING_MEMORY, ROOM_S)
 
 
 class RemoteSegments:
@@ -78,11 +83,13 @@ class RemoteSegments:
         jobs = [
             replace(self._job, segment=segment, folder=None, zero_shot=None) for segment in segments
         ]
-        streams: list[Any] = [task.remote(job, self._pool, video) for job in jobs]
+        starts = [partial(task.remote, job, self._pool, video) for job in jobs]
+        streams: list[Any] = [start() for start in starts]
         try:
-            for stream in streams:
-                for reply in stream:
-                    yield ray.get(reply)
+            if not ray.wait(streams, num_returns=1, timeout=self._division.room_s)[0]:
+                raise SegmentFailed("no node has room for its segments")
+            for place, start in enumerate(starts):
+                yield from _blocks_of(streams, place, start)
         except RayError as error:
             raise SegmentFailed(str(error).strip().rpartition("\n")[2]) from error
         finally:
@@ -90,14 +97,35 @@ class RemoteSegments:
                 ray.cancel(stream)
 
 
+def _blocks_of(streams: list[Any], place: int, start: Callable[[], Any]) -> Blocks:
+    """The blocks of one segment, which is started again where a node takes it along: those that
+    were given already come out the same."""
+    given = losses = 0
+    while True:
+        try:
+            for number, reply in enumerate(streams[place]):
+                block = ray.get(reply)
+                if block is not None and number > given:
+                    given = number
+                    yield block
+            return
+        except (NodeDiedError, ObjectLostError):
+            losses += 1
+            if losses == MOST_LOSSES:
+                raise
+            streams[place] = start()
+
+
 def extract_segment(
     job: ExtractionJob, pool: Any, video: str
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float32]]]:
-    """Extract one segment, in a Ray task: blocks of timestamps in ms and features, in order.
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float32]] | None]:
+    """Extract one segment, in a Ray task: None as a sign that it has begun, then blocks of
+    timestamps in ms and features, in order.
 
     Raises:
         SegmentFailed: there is no such segment, or it cannot be decoded or encoded.
     """
+    yield None
     extractor = VideoExtractor(job, RemoteEncoders(pool), FirstAttempts(), watching=LIBAV.watching)
     (result,) = extractor.run([video])
     if result.failure is not None:

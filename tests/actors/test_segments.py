@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import psutil
@@ -13,8 +16,12 @@ import pytest
 import shapes
 from calls import ON_LOOPBACK, call, wait_until
 from makers import numbered_frame, write_video
+from ray.exceptions import NodeDiedError, ObjectLostError, WorkerCrashedError
 
-from rayclip.media.frames import cut
+from rayclip.actors import segments as module
+from rayclip.actors.job import ExtractionJob, SegmentFailed
+from rayclip.actors.segments import MOST_LOSSES, RemoteSegments, division_among
+from rayclip.media.frames import FrameChoice, cut
 from rayclip.media.segments import WHOLE, Segment, inner_borders, segments_between
 
 FINE = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
@@ -57,6 +64,95 @@ def test_a_video_with_one_entry_point_is_not_cut(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", frames, fps=10, codec="libx264", options=options)
     segments = cut(str(video), segment_s=2.0, most=3)
     assert len([segment for segment in segments if segment.since]) == 0
+
+
+class Tasks:
+    """In place of Ray: tasks that extract two segments, of two blocks each.
+
+    Attributes:
+        room: whether any of them begins.
+        errors: what comes in place of a block, by segment and block, each time but the last.
+    """
+
+    def __init__(self) -> None:
+        self.room = True
+        self.errors: dict[tuple[int, int], list[Exception]] = {}
+        self.started = 0
+        self.cancelled = 0
+
+    def remote(self, _: Any) -> Any:
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._start))
+
+    def _start(self, job: ExtractionJob, pool: None, video: str) -> Iterator[Any]:
+        self.started += 1
+        segment = 0 if job.segment.since is None else 1
+        return iter([None, (segment, 1), (segment, 2)])
+
+    def wait(self, streams: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], Any]:
+        return (streams[:1] if self.room else []), []
+
+    def get(self, block: tuple[int, int] | None) -> tuple[int, int] | None:
+        if block is not None and self.errors.get(block):
+            raise self.errors[block].pop()
+        return block
+
+    def cancel(self, _: Any) -> None:
+        self.cancelled += 1
+
+    def blocks(self) -> list[Any]:
+        job = ExtractionJob(
+            n_px=8,
+            resize="pil",
+            choice=FrameChoice(None),
+            naming="stem",
+            folder=None,
+            max_attempts=3,
+            folder_of_inputs="/",
+            storage_options={},
+        )
+        segments = RemoteSegments(job, None, division_among(2, 1.0))
+        return list(segments._blocks("long.mp4", segments_between([100])))
+
+
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> Tasks:
+    tasks = Tasks()
+    monkeypatch.setattr(module, "ray", tasks)
+    return tasks
+
+
+ALL = [(0, 1), (0, 2), (1, 1), (1, 2)]
+
+
+@pytest.mark.parametrize("lost", ALL)
+@pytest.mark.parametrize("error", [NodeDiedError("gone"), ObjectLostError("1f", "an address", "a")])
+def test_a_segment_that_went_with_its_node_is_extracted_again_and_no_other(
+    lost: tuple[int, int], error: Exception, tasks: Tasks
+) -> None:
+    tasks.errors[lost] = [error] * (MOST_LOSSES - 1)
+    assert tasks.blocks() == ALL
+    assert tasks.started == 2 + MOST_LOSSES - 1
+    assert tasks.cancelled == 2
+
+
+def test_a_segment_that_goes_again_and_again_is_given_up(tasks: Tasks) -> None:
+    tasks.errors[1, 1] = [NodeDiedError("gone")] * MOST_LOSSES
+    with pytest.raises(SegmentFailed):
+        tasks.blocks()
+
+
+def test_a_segment_that_takes_its_process_down_is_not_tried_again(tasks: Tasks) -> None:
+    tasks.errors[1, 1] = [WorkerCrashedError()]
+    with pytest.raises(SegmentFailed):
+        tasks.blocks()
+    assert (tasks.started, tasks.cancelled) == (2, 2)
+
+
+def test_a_video_is_not_divided_where_none_of_its_segments_finds_room(tasks: Tasks) -> None:
+    tasks.room = False
+    with pytest.raises(SegmentFailed, match="no node has room"):
+        tasks.blocks()
+    assert tasks.cancelled == 2
 
 
 @pytest.mark.ray
