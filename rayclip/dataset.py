@@ -122,7 +122,9 @@ def _step(settings: Settings, column: str, holds_videos: bool, prefix: str) -> E
     from rayclip.actors.job import ExtractionJob
     from rayclip.actors.pool import start_pool
     from rayclip.actors.segments import division_among
+    from rayclip.session.autoscaling import has_autoscaler
     from rayclip.session.devices import device_on_ray
+    from rayclip.session.resources import tasks_to_plan_for
 
     spec = describe(settings.model_name, settings.weights, settings.storage_options)
     device, resources = device_on_ray(settings, private=False)
@@ -136,6 +138,7 @@ def _step(settings: Settings, column: str, holds_videos: bool, prefix: str) -> E
     )
     content = None if spec.checkpoint is None else Path(spec.checkpoint).read_bytes()
     tasks = resources.decoding_tasks(ray.cluster_resources().get("CPU", 1))
+    tasks = tasks_to_plan_for(tasks, grows=has_autoscaler())
     job = ExtractionJob(
         n_px=spec.n_px,
         resize=settings.resize,

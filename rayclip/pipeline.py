@@ -108,9 +108,11 @@ def _dataset_results(
     import ray.data
 
     from rayclip.actors.segments import division_among
-    from rayclip.session.resources import videos_per_task
+    from rayclip.session.autoscaling import has_autoscaler
+    from rayclip.session.resources import tasks_to_plan_for, videos_per_task
 
     # Long videos are divided among tasks like those of the step.
+    tasks = tasks_to_plan_for(tasks, grows=has_autoscaler())
     division = division_among(tasks, resources.decoding_cpus)
 
     # 1. The list: one row for each video, in blocks that a node can fetch while others are at work.

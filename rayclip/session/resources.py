@@ -8,6 +8,7 @@ from math import ceil, floor
 
 CORES_PER_ENCODER = 8
 ENCODING_SHARE = 0.75  # of the cores, kept for encoders that run on CPUs
+TASKS_OF_GROWING = 256  # among which work is divided where a cluster grows with it
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,16 @@ def _places(cpus: float, size: float) -> int:
     """How many encoders of a size a node can hold beside a decoding task."""
     kept = min(1.0, cpus / 2)
     return floor((cpus - kept) / size + 1e-9)
+
+
+def tasks_to_plan_for(tasks: int, grows: bool) -> int:
+    """Among how many tasks at once the work is divided.
+
+    Args:
+        tasks: that fit into the cluster now.
+        grows: whether an autoscaler brings nodes for what waits: it sees no more than is divided.
+    """
+    return max(tasks, TASKS_OF_GROWING) if grows else tasks
 
 
 def videos_per_task(videos: int, tasks_at_once: int) -> int:

@@ -10,6 +10,7 @@ from rayclip.session.resources import (
     EncoderResources,
     cpu_resources,
     gpu_resources,
+    tasks_to_plan_for,
     videos_per_task,
 )
 
@@ -180,3 +181,10 @@ def test_a_task_gets_few_videos_of_a_short_list_and_64_of_a_long_one(
     videos: int, tasks_at_once: int, rows: int
 ) -> None:
     assert videos_per_task(videos, tasks_at_once) == rows
+
+
+def test_work_is_divided_among_more_tasks_than_there_are_where_nodes_come_for_what_waits() -> None:
+    assert tasks_to_plan_for(1, grows=False) == 1
+    assert tasks_to_plan_for(1000, grows=True) == 1000
+    assert videos_per_task(400, tasks_to_plan_for(1, grows=True)) == 1
+    assert videos_per_task(10**7, tasks_to_plan_for(1, grows=True)) == 64
