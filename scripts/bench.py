@@ -196,6 +196,11 @@ def pipeline(
             fake_encoder,
         )
         ways = _chosen(way, job.ways)
+        if bench_pipeline.REFERENCE in ways and find_spec("cv2") is None:
+            raise UsageError(
+                "The reference's way needs OpenCV: pip install 'rayclip[bench]', or name the other "
+                "rows with --way."
+            )
         fill = bench_pipeline.batch_fill(job) if bench_pipeline.RAYCLIP in ways else None
         measured = _told(bench_pipeline.rounds_of(job, ways, rounds))
         typer.echo(bench_pipeline.report(job, measured, fill))
