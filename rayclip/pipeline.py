@@ -111,6 +111,8 @@ def _dataset_results(
     from rayclip.session.autoscaling import has_autoscaler
     from rayclip.session.resources import tasks_to_plan_for, videos_per_task
 
+    with_arrays = not settings.saves or settings.show_pred  # for the user, in input order
+
     # Long videos are divided among tasks like those of the step.
     tasks = tasks_to_plan_for(tasks, grows=has_autoscaler())
     division = division_among(tasks, resources.decoding_cpus)
@@ -119,7 +121,7 @@ def _dataset_results(
     dataset: ray.data.Dataset = ray.data.from_arrow_refs(blocks)
 
     # 2. Groups: a block becomes a task, and whatever the list came in, the work is shared out.
-    rows = videos_per_task(videos, tasks)
+    rows = videos_per_task(videos, tasks, with_arrays)
     dataset = dataset.repartition(target_num_rows_per_block=rows)
 
     # 3. The step: one CPU decodes, and the frames leave by actor calls, never as blocks.
@@ -138,7 +140,7 @@ def _dataset_results(
     options = dataset.context
     options.enable_progress_bars = False
     options.execution_no_progress_timeout_s = -1  # a long video is one quiet task
-    options.execution_options.preserve_order = not settings.saves or settings.show_pred
+    options.execution_options.preserve_order = with_arrays
     try:
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             yield from from_table(table)

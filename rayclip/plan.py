@@ -161,5 +161,6 @@ def _refuse(shared: set[int], inputs: Inputs, name_of: Callable[[str], str]) -> 
         if name in shared and first.setdefault(name, video) != video:
             raise UsageError(
                 f"{first[name]} and {video} would both be saved as {name_of(video)}: say "
-                "--naming path, or extract them with different output_paths."
+                "--naming path, where their folders differ, or extract them with different "
+                "output_paths."
             )

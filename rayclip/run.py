@@ -60,6 +60,8 @@ def run_extraction(
     if settings.carries_columns:
         carried_columns(settings)  # to refuse them before anything is begun
     name_of: Callable[[str], str] = partial(output_name, naming=settings.naming)
+    if settings.keep_tmp_files:  # what is kept of each video has such a name, whatever is saved
+        refuse_shared_names(inputs, name_of)
     if settings.saves:
         url = model_folder(settings.output_path, settings.model_name)
         form = Form(spec.dim, settings.on_extraction, settings.feature_dtype, settings.naming)
@@ -69,8 +71,6 @@ def run_extraction(
         plan = plan_files(inputs, name_of, folder, record, settings.overwrite)
     else:
         folder = None
-        if settings.keep_tmp_files:
-            refuse_shared_names(inputs, name_of)
         plan = Plan(every(inputs))
     in_all = 0 if settings.limit is None else sum(1 for _ in iter_all_videos(settings))
     job = ExtractionJob(
@@ -98,7 +98,7 @@ def run_extraction(
     def end(work: Sequence[BatchStats] = ()) -> Summary:
         estimate = None
         if settings.limit is not None and in_all > settings.limit:
-            estimate = tally.estimate(in_all, max((stats.room_s for stats in work), default=0.0))
+            estimate = tally.estimate(in_all, max((stats.wall_s for stats in work), default=0.0))
         summary = tally.summary(time.monotonic() - started, estimate)
         say("\n".join(summary_lines(summary)))
         if failures:

@@ -182,6 +182,10 @@ def test_a_failure_that_is_mended_leaves_the_list(clip: Path, tmp_path: Path) ->
         (("a.mp4", "--storage-options", "secret"), "storage_options must be a JSON object"),
         (("a/x.mp4", "b/x.mp4", "--on-extraction", "save_numpy"), "a/x.mp4 and b/x.mp4"),
         (("a/x.mp4", "b/x.mp4", "--keep-tmp-files"), "a/x.mp4 and b/x.mp4"),
+        (
+            ("a/x.mp4", "b/x.mp4", "--keep-tmp-files", "--on-extraction", "save_parquet"),
+            "a/x.mp4 and b/x.mp4",
+        ),
         (("a.mp4", "--output-path", ""), "output_path is empty"),
         (("a.mp4", "--tmp-path", "s3://b/tmp"), "tmp_path must be a local folder"),
         (("a.mp4", "--pred-texts", "\udcff"), "of pred_texts is not one that can be read"),

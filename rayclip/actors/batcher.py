@@ -226,8 +226,9 @@ class Batcher:
             self._stats += BatchStats(1, len(frames), size, len(pieces) > 1, ended - started)
             rate = size * model.passes_at_once / max(ended - started, SHORTEST_PASS_S)
             self._rate += (rate - self._rate) * (NEWS if self._rate else 1.0)
-            room_s = (ended - self._first_pass) * model.passes_at_once
-            self._stats = replace(self._stats, room_s=room_s)
+            wall_s = ended - self._first_pass
+            room_s = wall_s * model.passes_at_once
+            self._stats = replace(self._stats, room_s=room_s, wall_s=wall_s)
             for piece, part in zip(pieces, np.split(features, ends), strict=True):
                 piece.chunk.add(piece.start, part)
 

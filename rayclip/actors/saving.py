@@ -49,8 +49,11 @@ class Saving:
         self._since = 0.0
 
     def saved_before(self, video: str) -> int | None:
-        """The frames of a video that an earlier process of this group saved."""
-        return None if self._writer is None else self._writer.saved_before(video)
+        """The frames of a video that an earlier process of this group saved; None also where its
+        arrays are wanted: it is made again."""
+        if self._writer is None or self._keeps_arrays:
+            return None
+        return self._writer.saved_before(video)
 
     def refuse_too_large(self, extraction: Extraction) -> None:
         """Make sure that the writer can take a video.

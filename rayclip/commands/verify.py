@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from functools import partial
 from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
 
+from rayclip.io.side_by_side import side_by_side
 from rayclip.output.done import FEATURES
 from rayclip.output.formats import SUFFIXES
 from rayclip.output.recorded import Recorded
@@ -18,9 +17,6 @@ from rayclip.output.shard_names import rows_of
 from rayclip.output.shards import ShardFolder, trouble_of
 from rayclip.output.stored_arrays import Damaged, StoredArray
 from rayclip.output.video_files import DamagedFile, read_video
-
-THREADS = 16  # most of the time of a remote file is waiting
-AHEAD = 4 * THREADS  # videos that are begun before the first of them is answered
 
 
 class Damage(NamedTuple):
@@ -34,7 +30,7 @@ def verify(recorded: Recorded) -> Iterator[Damage | None]:
     """Open every file of features, and those that go with it.
 
     Memory is bounded for ``.npy``, whatever they hold. A ``.pkl`` is in memory as a whole, twice,
-    and there are up to :data:`THREADS` of them at once; of a shard, a row group is.
+    and there are up to 16 of them at once; of a shard, a row group is.
 
     Yields:
         For each video the first damage that was found, or None; one damage for a whole shard.
@@ -47,7 +43,7 @@ def verify(recorded: Recorded) -> Iterator[Damage | None]:
         return
     endings = tuple(FEATURES + suffix for suffix in SUFFIXES)
     files = (file.path for file in recorded.folder.files() if file.path.endswith(endings))
-    yield from _side_by_side(partial(_damage_of, recorded), files)
+    yield from side_by_side(partial(_damage_of, recorded), files)
 
 
 def _verify_shards(folder: ShardFolder) -> Iterator[Damage | None]:
@@ -74,17 +70,3 @@ def _expect_numbers(array: StoredArray) -> None:
         # a video need not tell its rate
         if array.shape and not np.isfinite(block).all():
             raise Damaged("not all of its numbers are finite")
-
-
-def _side_by_side(
-    check: Callable[[str], Damage | None], files: Iterable[str]
-) -> Iterator[Damage | None]:
-    """What the check says of each file, in their order; the files are not gone through at once."""
-    begun: deque[Future[Damage | None]] = deque()
-    with ThreadPoolExecutor(THREADS) as threads:
-        for file in files:
-            begun.append(threads.submit(check, file))
-            if len(begun) == AHEAD:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()

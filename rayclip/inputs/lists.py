@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import PurePosixPath
 from typing import IO, Any, TextIO
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -76,7 +77,10 @@ class VideoList:
 
     @property
     def _suffix(self) -> str:
-        return PurePosixPath(self.path).suffix.lower()
+        path = self.path
+        if path.lower().startswith(("http://", "https://")):  # a query may say anything
+            path = urlsplit(path).path
+        return PurePosixPath(path).suffix.lower()
 
     @property
     def _is_table(self) -> bool:

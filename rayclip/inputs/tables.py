@@ -83,7 +83,19 @@ def _with_names(table: pa.Table, path: str, column: str) -> pa.Table:
     """A table whose first column are paths, with ``video`` in their place."""
     names = _names(table.column(0), path, column)
     renamed = table.set_column(0, pa.field(VIDEO, pa.binary()), names)
-    return renamed.replace_schema_metadata(None)  # pandas' own speaks of columns by their names
+    schema = pa.schema([_carried(field) for field in renamed.schema])
+    return renamed.cast(schema)  # without pandas' metadata, which speaks of columns by their names
+
+
+def _carried(field: pa.Field) -> pa.Field:
+    """A column beside the videos as it is carried: videos that are no rows of a list have nulls,
+    and of views not all that is needed is implemented."""
+    kind = field.type
+    if pa.types.is_string_view(kind):
+        kind = pa.large_string()
+    elif pa.types.is_binary_view(kind):
+        kind = pa.large_binary()
+    return pa.field(field.name, kind, metadata=field.metadata)
 
 
 def _names(paths: pa.ChunkedArray, path: str, column: str) -> pa.ChunkedArray:

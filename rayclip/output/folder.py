@@ -16,6 +16,7 @@ from rayclip.io.faults import Fault, fault_of, passes, reason, why_to_stop
 from rayclip.io.listing import StoredFile, local_files, modified_of
 from rayclip.io.patience import GaveUp, persistently
 from rayclip.io.remote import file_system, with_reason
+from rayclip.io.side_by_side import side_by_side
 from rayclip.io.whole_files import LEFT_OVER, Write, write_whole
 from rayclip.output.done import DoneVideos
 from rayclip.output.formats import SUFFIXES
@@ -174,14 +175,16 @@ class FeatureFolder(ABC):
         Raises:
             RunStopped: one cannot be removed.
         """
-        for file in files:
-            remove = partial(self._fs.rm_file, self._path(file))
-            try:
-                with suppress(FileNotFoundError):
-                    persistently(remove, passes)
-            except Exception as error:  # each storage has exceptions of its own
-                what = f"{self.url}/{file} cannot be removed"
-                raise RunStopped(f"{what}: {reason(error)}.") from error
+        for _ in side_by_side(self._take_away, files):
+            pass
+
+    def _take_away(self, file: str) -> None:
+        try:
+            with suppress(FileNotFoundError):
+                persistently(partial(self._fs.rm_file, self._path(file)), passes)
+        except Exception as error:  # each storage has exceptions of its own
+            what = f"{self.url}/{file} cannot be removed"
+            raise RunStopped(f"{what}: {reason(error)}.") from error
 
     def _entries(self) -> list[dict[str, Any]]:
         if self._nested:  # by default a part that cannot be listed would be left out

@@ -17,7 +17,8 @@ LONGEST_NAME = 255  # bytes of one file or folder on most file systems
 LONGEST_SUFFIX = len("_timestamps_ms.npy")
 LONGEST_PATH = 900  # bytes of all: keys of object stores have 1024, with those of the folder
 RESERVED = (RUN_FILE, FAILURES_FILE)  # at the top of the folder
-PART_OF_A_LETTER = re.compile(r"[\udc80-\udcff]{1,3}$")
+NOT_UTF8 = re.compile(r"[\udc80-\udcff]")
+PART_OF_A_LETTER = re.compile(rf"{NOT_UTF8.pattern}{{1,3}}$")
 
 
 def stem(video: str) -> str:
@@ -67,6 +68,18 @@ def safe_name(*parts: str) -> str:
     if len(os.fsencode(path)) > LONGEST_PATH:
         return _hashed("/".join(parts), stem, LONGEST_NAME - LONGEST_SUFFIX)
     return path
+
+
+def utf8_name(name: str) -> str:
+    """The same for storages whose names are UTF-8, as those of object stores are; local ones may be
+    any bytes.
+
+    Args:
+        name: from :func:`output_name`.
+    """
+    if NOT_UTF8.search(name) is None:
+        return name
+    return _hashed(name, NOT_UTF8.sub("_", name.rpartition("/")[2]), LONGEST_NAME - LONGEST_SUFFIX)
 
 
 def _mended(name: str, longest: int) -> str:

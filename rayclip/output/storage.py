@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from rayclip.io.faults import passes
@@ -17,7 +17,7 @@ from rayclip.output.done import FEATURES, FPS, TIMESTAMPS, DoneVideos, find_done
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.formats import SUFFIXES, FileFormat, file_format
 from rayclip.output.rows import Extraction, Row, Work
-from rayclip.output.safe_names import output_name
+from rayclip.output.safe_names import output_name, utf8_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +64,8 @@ class OutputFolder(FeatureFolder):
         self._made: set[str] = set()
 
     def name_of(self, video: str) -> str:
-        return output_name(video, "path" if self._nested else "stem")
+        name = output_name(video, "path" if self._nested else "stem")
+        return name if isinstance(self._fs, LocalFileSystem) else utf8_name(name)
 
     def writer(self, videos: Sequence[str], carried: pa.Table | None) -> OutputFolder:
         return self
@@ -99,11 +100,14 @@ class OutputFolder(FeatureFolder):
         self._put_array(self._file(name, FEATURES), extraction.clip, self._files.dtype)
 
     def discard(self, names: Iterable[str]) -> None:
-        """Take back that these videos are done, by removing their features, in any format."""
-        for name in names:
-            for suffix in SUFFIXES:
-                with suppress(FileNotFoundError):
-                    self._fs.rm_file(self._path(name + FEATURES + suffix))
+        """Take back that these videos are done, by removing their features, in any format, and what
+        was predicted from them: this run may predict nothing.
+
+        Raises:
+            RunStopped: a file cannot be removed.
+        """
+        kinds = (*(FEATURES + suffix for suffix in SUFFIXES), PREDICTIONS_FILE)
+        self.take_away(name + kind for name in names for kind in kinds)
 
     def committed_frames(self, name: str) -> int | None:
         """The number of frames of one complete video; None where it is not known to be complete."""

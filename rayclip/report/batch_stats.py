@@ -15,7 +15,9 @@ class BatchStats:
         capacity: frames that they had room for.
         mixed: forward passes that took frames of more than one chunk.
         busy_s: seconds spent in them.
-        room_s: seconds that could have been spent in them since the first one began.
+        room_s: seconds that could have been spent in them since the first one began, by all that
+            may run side by side.
+        wall_s: seconds since the first one began.
         notes: what happened that the user should know, a line each.
         host: where it was last; empty where that is no question.
     """
@@ -26,6 +28,7 @@ class BatchStats:
     mixed: int = 0
     busy_s: float = 0.0
     room_s: float = 0.0
+    wall_s: float = 0.0
     notes: tuple[str, ...] = ()
     host: str = ""
 
@@ -37,6 +40,7 @@ class BatchStats:
             self.mixed + other.mixed,
             self.busy_s + other.busy_s,
             self.room_s + other.room_s,
+            self.wall_s + other.wall_s,
             self.notes + other.notes,
             other.host or self.host,
         )
@@ -49,6 +53,7 @@ class BatchStats:
             self.mixed - before.mixed,
             self.busy_s - before.busy_s,
             self.room_s - before.room_s,
+            self.wall_s - before.wall_s,
             self.notes[len(before.notes) :],
             self.host,
         )

@@ -10,9 +10,10 @@ from typing import Any
 from rayclip.errors import RunStopped
 from rayclip.io.faults import reason
 from rayclip.output.folder import FeatureFolder
-from rayclip.report.results import VideoResult
+from rayclip.report.results import Failure, VideoResult
 
-REWRITE_S = 10.0
+REWRITE_S = 10.0  # between two writings of the file, at the least
+REWRITE_SHARE = 0.02  # of the time, at the most: there may be millions of failures
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +37,16 @@ class FailureLog:
         """
         before = folder.read_failures()
         self._folder = folder
-        self._failures: dict[str, dict[str, Any]] = {
+        self._failures: dict[str, Failure | dict[str, Any]] = {
             failure["video"]: failure for failure in before if not is_done(failure["video"])
         }
-        self.known = {video: str(failure.get("code")) for video, failure in self._failures.items()}
+        self.known = {
+            failure["video"]: str(failure.get("code"))
+            for failure in before
+            if failure["video"] in self._failures
+        }
         self._changed = len(self._failures) < len(before)
-        self._written = time.monotonic()
+        self._next_s = time.monotonic() + REWRITE_S
 
     def add(self, result: VideoResult) -> None:
         """Note what became of a video.
@@ -50,18 +55,17 @@ class FailureLog:
             RunStopped: nothing can be written in this folder any more.
         """
         if result.failure is not None:
-            self._failures[result.video] = result.failure.as_dict()
+            self._failures[result.video] = result.failure
             self._changed = True
         elif self._failures.pop(result.video, None) is not None:
             self._changed = True
-        if time.monotonic() - self._written > REWRITE_S:
+        if time.monotonic() > self._next_s:
             try:
                 self._write()
             except RunStopped:
                 raise
             except Exception as error:  # the next time will do
                 logger.info("failures.jsonl could not be written: %s", reason(error))
-                self._written = time.monotonic()
 
     def write(self) -> None:
         """Write the file, where anything has changed.
@@ -77,7 +81,15 @@ class FailureLog:
             raise RunStopped(f"failures.jsonl cannot be written: {reason(error)}.") from error
 
     def _write(self) -> None:
-        if self._changed:
-            self._folder.write_failures(self._failures.values())
-            self._changed = False
-        self._written = time.monotonic()
+        began = time.monotonic()
+        try:
+            if self._changed:
+                self._folder.write_failures(map(_as_dict, self._failures.values()))
+                self._changed = False
+        finally:
+            ended = time.monotonic()
+            self._next_s = ended + max(REWRITE_S, (ended - began) / REWRITE_SHARE)
+
+
+def _as_dict(failure: Failure | dict[str, Any]) -> dict[str, Any]:
+    return failure.as_dict() if isinstance(failure, Failure) else failure

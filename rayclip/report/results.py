@@ -17,7 +17,7 @@ from rayclip.output.shard_names import VIDEO
 from rayclip.output.shard_tables import features_array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Failure:
     """A video that gave no features: a line of ``failures.jsonl``.
 

@@ -9,6 +9,7 @@ from math import ceil, floor
 CORES_PER_ENCODER = 8
 ENCODING_SHARE = 0.75  # of the cores, kept for encoders that run on CPUs
 TASKS_OF_GROWING = 256  # among which work is divided where a cluster grows with it
+MOST_VIDEOS, MOST_WITH_ARRAYS = 64, 4  # of a task
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,16 @@ def tasks_to_plan_for(tasks: int, grows: bool) -> int:
     return max(tasks, TASKS_OF_GROWING) if grows else tasks
 
 
-def videos_per_task(videos: int, tasks_at_once: int) -> int:
+def videos_per_task(videos: int, tasks_at_once: int, with_arrays: bool = False) -> int:
     """Rows of a block: few enough to share the work out, many enough to spare the driver.
+
+    Args:
+        videos: in all.
+        tasks_at_once: among which they are shared out.
+        with_arrays: whether the features are in the results, which a task holds until it is done.
 
     A one-row block costs the driver some 7 ms of CPU, so that ten million of them would take it
     20 hours; blocks of many rows leave the last tasks alone with much to do.
     """
-    return max(1, min(64, videos // (8 * tasks_at_once)))
+    most = MOST_WITH_ARRAYS if with_arrays else MOST_VIDEOS
+    return max(1, min(most, videos // (8 * tasks_at_once)))

@@ -254,6 +254,17 @@ def test_the_time_in_the_model_is_counted() -> None:
     assert run([1])[2].busy_s > 0
 
 
+def test_passes_side_by_side_have_more_room_than_time() -> None:
+    class Twofold(Echo):
+        passes_at_once = 2
+
+    with running(Twofold) as batcher:
+        batcher.submit(chunk(1, 2)).result(DEADLINE_S)
+        batcher.submit(chunk(3)).result(DEADLINE_S)  # the numbers of the first are in by now
+        stats = batcher.stats
+    assert 0 < stats.wall_s == stats.room_s / 2
+
+
 def test_an_encoder_has_a_rate_after_its_first_pass() -> None:
     with running(Echo) as batcher:
         assert batcher.rate == 0

@@ -45,9 +45,10 @@ class Writer:
         self.gathers_s = gathers_s
         self.saved: list[list[str]] = []
         self.error: Exception | None = None
+        self.before: int | None = None
 
     def saved_before(self, video: str) -> int | None:
-        return None
+        return self.before
 
     def save(self, rows: Sequence[Row]) -> None:
         if self.error is not None:
@@ -104,6 +105,13 @@ def test_without_a_writer_everything_is_handed_on_at_once() -> None:
     (result,) = Saving(None, attempts, keeps_arrays=True).take(good(0, 3))
     assert result.extraction is not None
     assert attempts.log == ["done 0"]
+
+
+def test_a_video_whose_arrays_are_wanted_is_made_again_where_they_went_with_a_process() -> None:
+    writer = Writer()
+    writer.before = 3
+    assert Saving(writer, Attempts(), keeps_arrays=False).saved_before("v0") == 3
+    assert Saving(writer, Attempts(), keeps_arrays=True).saved_before("v0") is None
 
 
 def test_a_failure_keeps_its_place_among_those_that_wait() -> None:

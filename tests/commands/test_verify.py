@@ -14,7 +14,8 @@ import pytest
 from calls import call
 from output_folders import DIM, Harm, a_run, commit
 
-from rayclip.commands.verify import AHEAD, Damage, verify
+from rayclip.commands.verify import Damage, verify
+from rayclip.io.side_by_side import AHEAD
 from rayclip.output.recorded import open_recorded
 from rayclip.output.storage import OutputFolder
 

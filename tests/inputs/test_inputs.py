@@ -2,6 +2,7 @@
 
 import io
 import os
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -113,6 +114,15 @@ def test_a_list_may_lie_behind_a_url(tmp_path: Path, memory_url: str, name: str)
     with fsspec.open(f"{memory_url}/{name}", "wb") as file:
         file.write((tmp_path / name).read_bytes())
     assert videos(list_file=f"{memory_url}/{name}") == ["a.mp4"]
+
+
+@pytest.mark.parametrize("query", ["", "?download=true", "?X-Signature=a/b.txt#c.txt"])
+def test_the_kind_of_a_list_on_a_server_is_told_by_its_path(
+    query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = b"label,path\n1,a.mp4\n"
+    monkeypatch.setattr(lists, "open_remote", lambda *_: nullcontext(io.BytesIO(table)))
+    assert videos(list_file=f"https://host/train.csv{query}") == ["a.mp4"]
 
 
 def test_an_empty_list_is_refused(tmp_path: Path) -> None:
@@ -285,6 +295,26 @@ def test_the_columns_of_parquet_keep_their_types_and_are_null_for_arguments(tmp_
         "label": [None, 1, None],
         "tags": [None, ["x"], []],
     }
+
+
+def test_views_and_columns_without_nulls_are_carried_as_what_can_be_saved(tmp_path: Path) -> None:
+    listed = tmp_path / "videos.parquet"
+    schema = pa.schema(
+        [
+            pa.field("path", pa.string_view(), nullable=False),
+            pa.field("caption", pa.string_view()),
+            pa.field("raw", pa.binary_view()),
+            pa.field("label", pa.int8(), nullable=False),
+        ]
+    )
+    columns = {"path": ["a.mp4"], "caption": ["a cat"], "raw": [b"c"], "label": [1]}
+    pq.write_table(pa.table(columns, schema), listed)
+    table = pa.concat_tables(rows(listed, "first.mp4"))
+    assert table.schema.types == [pa.binary(), pa.large_string(), pa.large_binary(), pa.int8()]
+    assert all(field.nullable for field in table.schema)
+    assert table.filter(pa.array([False, True])).to_pylist() == [
+        {"video": b"a.mp4", "caption": "a cat", "raw": b"c", "label": 1}
+    ]
 
 
 def test_the_columns_of_csv_are_strings_as_they_are_written(tmp_path: Path) -> None:

@@ -216,3 +216,17 @@ def test_a_second_run_finds_a_name_that_was_too_long(naming: str, tmp_path: Path
     first = call(*words)
     assert first.status == 0, first.stderr
     assert "1 done before" in call(*words).stderr
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_names_on_other_storages_are_utf8_and_stay_different(
+    naming: Naming, memory_url: str, tmp_path: Path
+) -> None:
+    videos = ["a/caf\udce9.mp4", "a/caf\udce8.mp4", "a/caf\u00e9.mp4", "a/caf_.mp4"]
+    remote, local = (
+        OutputFolder(url, DIM, {}, nested=naming == "path") for url in (memory_url, str(tmp_path))
+    )
+    names = [remote.name_of(video) for video in videos]
+    assert len({name.encode() for name in names}) == len(videos)
+    assert names[2:] == [local.name_of(video) for video in videos[2:]]
+    assert [local.name_of(video) for video in videos] == [output_name(v, naming) for v in videos]

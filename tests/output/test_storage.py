@@ -242,6 +242,26 @@ def test_a_discarded_video_is_no_longer_done(url: str) -> None:
     assert (folder.committed_frames("cat"), folder.committed_frames("dog")) == (None, 3)
 
 
+def test_what_was_predicted_goes_with_a_discarded_video(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    folder.commit("cat", extraction(), predictions=b"timestamp_ms,rank,label\n")
+    folder.discard(["cat"])
+    assert {path.name for path in tmp_path.iterdir()} == {"cat_timestamps_ms.npy", "cat_fps.npy"}
+
+
+def test_a_video_that_cannot_be_discarded_stops_the_run_in_a_sentence(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = opened(url)
+
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(folder.where()[0], "rm_file", refuse)
+    with pytest.raises(RunStopped, match=r"cat_clip\.npy cannot be removed: .*Permission denied"):
+        folder.discard(["cat"])
+
+
 def test_a_video_that_another_run_took_away_meanwhile_can_be_discarded(tmp_path: Path) -> None:
     opened(tmp_path).discard(["gone"])
 

@@ -1,12 +1,14 @@
 """``failures.jsonl`` says which videos have no features, and why."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rayclip.errors import RunStopped
 from rayclip.output.storage import OutputFolder
-from rayclip.report.failures import REWRITE_S, FailureLog
+from rayclip.report import failures
+from rayclip.report.failures import REWRITE_S, REWRITE_SHARE, FailureLog
 from rayclip.report.results import Failure, VideoResult
 
 
@@ -92,6 +94,26 @@ def test_the_file_is_rewritten_while_a_long_run_goes_on(
     assert [failure["video"] for failure in folder.read_failures()] == ["a"]
 
 
+def test_a_file_that_takes_long_to_write_is_written_less_often(
+    folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s, written_s = 0.0, []
+
+    def write(failures: object) -> None:
+        nonlocal now_s
+        written_s.append(now_s)
+        now_s += 5
+
+    monkeypatch.setattr(failures, "time", SimpleNamespace(monotonic=lambda: now_s))
+    monkeypatch.setattr(folder, "write_failures", write)
+    log = FailureLog(folder)
+    while now_s < 1000:
+        log.add(failed(f"v{now_s}"))
+        now_s += 1
+    assert len(written_s) == 4
+    assert 5 * len(written_s) / 1000 <= REWRITE_SHARE
+
+
 def test_a_video_that_another_run_has_done_leaves_the_file(folder: OutputFolder) -> None:
     failures_after(folder, failed("a"), failed("b"))
     log = FailureLog(folder, lambda video: video == "a")
@@ -119,6 +141,7 @@ class Unwritable(OutputFolder):
 
 @pytest.fixture
 def unwritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Unwritable:
+    monkeypatch.setattr(failures, "REWRITE_SHARE", float("inf"))
     monkeypatch.setattr("rayclip.report.failures.REWRITE_S", -1.0)
     folder = Unwritable(str(tmp_path / "out"), 4, {})
     folder.prepare()

@@ -183,6 +183,12 @@ def test_a_task_gets_few_videos_of_a_short_list_and_64_of_a_long_one(
     assert videos_per_task(videos, tasks_at_once) == rows
 
 
+def test_a_task_that_holds_features_has_few_videos() -> None:
+    assert videos_per_task(10**6, 8) == 64
+    assert videos_per_task(10**6, 8, with_arrays=True) == 4
+    assert videos_per_task(16, 8, with_arrays=True) == 1
+
+
 def test_work_is_divided_among_more_tasks_than_there_are_where_nodes_come_for_what_waits() -> None:
     assert tasks_to_plan_for(1, grows=False) == 1
     assert tasks_to_plan_for(1000, grows=True) == 1000
