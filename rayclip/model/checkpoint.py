@@ -37,14 +37,11 @@ def clip_shape(path: str) -> tuple[int, int]:
     Raises:
         UsageError: it is no CLIP model; the sentence names the file and says what it is.
     """
-    import torch
-
     tensors = _tensors(path)
     if isinstance(tensors.get("state_dict"), Mapping):
         raise UsageError(f"{path} holds a state dict beside other things: save that one alone.")
     try:
-        with without_warnings(), torch.device("meta"):  # shapes only: no memory, no copying
-            model = openai_models().build_model(dict(tensors))
+        model = _built(tensors)
     except KeyError as error:
         raise UsageError(f"{path} is no CLIP model: it has no tensor {error}.") from None
     except RuntimeError as error:  # every missing, unknown or ill-sized tensor, by name
@@ -72,9 +69,33 @@ def load_model(path: str, device: str) -> Any:
     Raises:
         UsageError: no such tensors are in the file.
     """
-    with without_warnings():
-        model = openai_models().build_model(dict(_tensors(path))).to(device)
+    model = _built(_tensors(path)).to(device)
     return model.float() if device == "cpu" else model
+
+
+def _built(tensors: Mapping[str, torch.Tensor]) -> Any:
+    """OpenAI's ``CLIP`` module with these weights.
+
+    It draws random numbers for all of them first, which takes longer than all the rest: here they
+    are left as they are, until the weights come.
+    """
+    import torch
+    from torch.nn import init
+    from torch.overrides import TorchFunctionMode
+
+    draw = {init.kaiming_uniform_, init.normal_, init.uniform_, init.xavier_uniform_}
+    draw |= {torch.Tensor.normal_, torch.Tensor.uniform_}
+
+    class Undrawn(TorchFunctionMode):
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if function in draw:
+                return args[0] if args else kwargs["tensor"]
+            return function(*args, **(kwargs or {}))
+
+    with without_warnings(), Undrawn():
+        return openai_models().build_model(dict(tensors))
 
 
 @cache
