@@ -191,9 +191,12 @@ class Batcher:
                 self._current = None
         return pieces
 
-    def _encode(self, model: ImageModel, pieces: Iterable[Piece]) -> None:
-        for batch in in_batches(pieces, model.batch_size):
-            self._pass(model, batch)
+    def _encode(self, model: ImageModel, pieces: Sequence[Piece]) -> None:
+        try:
+            for batch in in_batches(pieces, model.batch_size):
+                self._pass(model, batch)
+        except Exception as error:  # not the model's, and nobody else would tell who waits
+            self._fail(pieces, self._broken or error)
 
     def _pass(self, model: ImageModel, pieces: list[Piece]) -> None:
         pieces = [piece for piece in pieces if not piece.chunk.future.done()]
@@ -248,7 +251,7 @@ class Batcher:
         else:
             self._fail(pieces, self._broken or error)
 
-    def _fail(self, pieces: list[Piece], error: Exception) -> None:
+    def _fail(self, pieces: Sequence[Piece], error: Exception) -> None:
         with self._results:
             for piece in pieces:
                 piece.chunk.fail(error)

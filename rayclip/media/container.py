@@ -21,6 +21,8 @@ MAX_PIXELS = 8192 * 8192
 MAX_PIXELS_TO_LOOK_AT = 2 * MAX_PIXELS  # libav may decode one picture to learn its size
 ATTACHED_PICTURE = 0x400  # libavformat's AV_DISPOSITION_ATTACHED_PIC
 FARTHEST_S = 30 * 3600  # a packet's times that are farther from the last are damage, as in ffmpeg
+TIMES_MAY_JUMP = 0x200  # libavformat's AVFMT_TS_DISCONT: recordings whose clock may start again
+LONGEST_GAP_US, LONGEST_STEP_BACK_US = 10_000_000, 100_000  # of such a clock; more is a jump
 DEFAULT_BONUS = 5_000_000  # what ffmpeg's choice of stream adds for AV_DISPOSITION_DEFAULT
 
 
@@ -60,14 +62,16 @@ def open_stream(
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
     """The packets of a stream from where the container is, to where it cannot be read further.
 
-    Times that jump farther than :data:`FARTHEST_S` are taken away, so that one wrong bit does not
-    have a frame repeated for years.
+    Where the clock of a recording starts again, as where MPEG-TS files were joined, times go on
+    without the jump. In other containers times that jump farther than :data:`FARTHEST_S` are taken
+    away, so that one wrong bit does not have a frame repeated for years.
 
     Raises:
         VideoError: the source could not be read (stage ``read``).
     """
     packets = container.demux(stream)
     farthest = FARTHEST_S / stream.time_base if stream.time_base else math.inf
+    clock = Clock(stream) if container.format.flags & TIMES_MAY_JUMP else None
     last = None
     while True:
         try:
@@ -78,10 +82,53 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Vid
         if packet is None or (packet.dts is None and not packet.size):
             return
         if packet.size:  # given to the decoder, an empty packet would mean the end
+            if clock is not None:
+                clock.mend(packet)
             _drop_absurd_times(packet, last, farthest)
             if packet.dts is not None or packet.pts is not None:
                 last = packet.pts if packet.dts is None else packet.dts
             yield packet
+
+
+class Clock:
+    """Takes the jumps out of a stream's times, as ffmpeg's ``ts_discontinuity_detect`` does; that
+    looks at the audio, too, so that it may find a jump some milliseconds shorter or longer."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        """Begin with a stream's first packet."""
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        self._time_base = stream.time_base or Fraction(1, 1)
+        self._frame_us = round(1_000_000 / rate)
+        self._offset = 0
+        self._last_us: int | None = None
+        self._next_us = 0
+
+    def mend(self, packet: VideoPacket) -> None:
+        """Shift a packet's times to where those before it lead."""
+        _shift(packet, self._offset)
+        if packet.dts is not None:
+            dts_us = self._in_us(packet.dts)
+            if self._last_us is not None:
+                jump_us = dts_us - self._next_us
+                back_us = self._last_us - dts_us
+                if abs(jump_us) > LONGEST_GAP_US or back_us > LONGEST_STEP_BACK_US:
+                    jump = round(Fraction(jump_us, 1_000_000) / self._time_base)
+                    self._offset -= jump
+                    _shift(packet, -jump)
+                    dts_us = self._in_us(packet.dts)
+            self._last_us = self._next_us = dts_us
+        duration = packet.duration or 0
+        self._next_us += self._in_us(duration) if duration else self._frame_us
+
+    def _in_us(self, time: int) -> int:
+        return round(time * self._time_base * 1_000_000)
+
+
+def _shift(packet: VideoPacket, by: int) -> None:
+    if by and packet.dts is not None:
+        packet.dts += by
+    if by and packet.pts is not None:
+        packet.pts += by
 
 
 def _drop_absurd_times(packet: VideoPacket, last: int | None, farthest: Fraction | float) -> None:

@@ -11,6 +11,11 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from rayclip.errors import BadVideo
+
+CONVERTED = (0, 1, 2, 4, 5, 6, 7, 9)  # matrices of libavutil's AVColorSpace that swscale knows
+BT601 = 5
+
 _of_this_thread = threading.local()
 
 
@@ -47,7 +52,11 @@ def orientation(frame: av.VideoFrame) -> Orientation:
 
 
 def upright_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Pixels as uint8 ``[height, width, 3]``, upright."""
+    """Pixels as uint8 ``[height, width, 3]``, upright.
+
+    Raises:
+        BadVideo: they are of a format that cannot be converted (stage ``decode``).
+    """
     rgb = np.asarray(_converted(frame).to_ndarray(), np.uint8)
     transpose, mirror_x, mirror_y = orientation(frame)
     if transpose:
@@ -62,4 +71,13 @@ def _converted(frame: av.VideoFrame) -> av.VideoFrame:
         converter: VideoReformatter = _of_this_thread.converter
     except AttributeError:
         converter = _of_this_thread.converter = VideoReformatter()
-    return converter.reformat(frame, format="rgb24", threads=1)
+    # As if it said nothing, where it says what is not known: swscale would refuse it.
+    matrix = None if int(frame.colorspace) in CONVERTED else BT601
+    try:
+        return converter.reformat(frame, format="rgb24", src_colorspace=matrix, threads=1)
+    except av.FFmpegError as error:
+        raise BadVideo(
+            "decode",
+            "unsupported_pixels",
+            f"its pixels ({frame.format.name}) cannot be converted to RGB: {error.strerror}",
+        ) from None

@@ -39,9 +39,9 @@ from rayclip.media.segments import WHOLE, Segment, inner_borders, segments_betwe
 from rayclip.media.source import VideoSource, can_seek
 from rayclip.media.watchdog import LIBAV
 
-DIVISIBLE = {"mov", "matroska", "mpegts"}  # their packets' times are those of their pictures
+DIVISIBLE = {"mov", "matroska"}  # their packets' times are those of their pictures, and go forward
 MOST_PACKETS_TO_ENTRY = 10_000  # after a seek
-SEEKS_BEFORE_S = (0, 2, 10)  # MPEG-TS is sought by decoding times, which come before pts
+SEEKS_BEFORE_S = (0, 2, 10)  # where decoding times are sought: they come before pts
 
 
 Again = Callable[[], AbstractContextManager[tuple["Video", Iterator[VideoPacket]]]]
@@ -80,8 +80,12 @@ class Video:
         """
         if may_split_pictures(self._codec):
             raise Irregular("two packets may be the fields of one picture")
-        groups = GroupReader(self._packets(), self._codec)
-        return sum(len(group.leading) + len(group.trailing) for group in groups)
+        pictures = 0
+        for group in GroupReader(self._packets(), self._codec):
+            if group.leading and not pictures:
+                raise Irregular("pictures at the beginning may need others before them")
+            pictures += len(group.leading) + len(group.trailing)
+        return pictures
 
     def count_frames(self) -> int:
         """Decode everything, only to count."""

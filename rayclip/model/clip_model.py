@@ -99,8 +99,27 @@ class ClipModel:
         )
         self._features = compiled(self._features_of) if compile else self._features_of
         if compile:  # on one of the threads, because the code is made for their settings
-            black = np.zeros((1, self.n_px, self.n_px, 3), np.uint8)
-            self._passes.submit(first_call, partial(self._forward, batch_size, black)).result()
+            self._compile_all()
+
+    def _compile_all(self) -> None:
+        """Make the first call, with smaller batches where the device has no memory for these."""
+        import torch
+
+        black = np.zeros((1, self.n_px, self.n_px, 3), np.uint8)
+        while True:
+            forward = partial(self._forward, self.batch_size, black)
+            try:
+                self._passes.submit(first_call, forward).result()
+                return
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+            self.notes.append(
+                f"There is no memory for batches of {self.batch_size} frames: they have "
+                f"{self.batch_size // 2}."
+            )
+            self.batch_size //= 2
+            torch.cuda.empty_cache()
 
     def encode_image(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features as CLIP's image encoder gives them, not normalised.

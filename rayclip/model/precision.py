@@ -62,16 +62,16 @@ def first_call(function: Callable[[], T]) -> T:
     Raises:
         UsageError: it cannot be compiled here.
     """
-    from torch._dynamo.exc import BackendCompilerFailed
+    from torch._dynamo.exc import TorchDynamoException
 
     try:
         return function()
-    except BackendCompilerFailed as error:
-        inner = error.inner_exception
+    except TorchDynamoException as error:
+        inner = getattr(error, "inner_exception", error)
         reason = " ".join(str(inner).split())[:LONGEST_REASON].rstrip(" .,:")
         raise UsageError(
-            "compile needs a C++ compiler (g++, or what CXX names) and Python's headers, and torch "
-            f"cannot compile here ({type(inner).__name__}: {reason})."
+            "compile needs a C++ compiler (g++, or what CXX names), Python's headers and, on GPUs, "
+            f"Triton, and torch cannot compile here ({type(inner).__name__}: {reason})."
         ) from None
 
 

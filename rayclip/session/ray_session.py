@@ -18,6 +18,7 @@ from rayclip.session.joining import knock, why_not_joined
 from rayclip.session.reaper import reaped
 
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 ONE_TRY = "RAY_gcs_server_port_wait_time_s"  # tries to get in; 20 by default, whatever the answer
 
 _is_on_loopback = False  # whether ray was imported here, to stay there
@@ -103,7 +104,8 @@ def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
         "RAY_AUTH_TOKEN": _token(),
     }
     if device is not None and device.startswith("cuda:"):
-        environment["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
+        number = int(device.removeprefix("cuda:"))
+        environment[VISIBLE_GPUS] = nth_gpu(number, os.environ.get(VISIBLE_GPUS))
     folder = tempfile.mkdtemp(prefix="rayclip-", dir="/tmp")  # socket paths must stay short
     # Nothing is told to Ray's authors; Ray Data looks, too, and has a process less.
     with reaped(folder), _environment({"RAY_USAGE_STATS_ENABLED": "0"}):
@@ -126,6 +128,22 @@ def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def nth_gpu(number: int, visible: str | None) -> str:
+    """What makes one GPU the only one that is seen.
+
+    Args:
+        number: among those that are seen now, as torch counts them.
+        visible: ``CUDA_VISIBLE_DEVICES`` as it is; None where it is not set.
+
+    Returns:
+        The same for that GPU; empty where there is none of that number.
+    """
+    if visible is None:
+        return str(number)
+    names = visible.split(",")
+    return names[number].strip() if number < len(names) else ""
 
 
 def _why_none_started(error: Exception) -> str:

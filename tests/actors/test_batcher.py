@@ -225,6 +225,15 @@ def test_closing_encodes_what_is_queued_first() -> None:
     assert [future.done() for future in futures] == [True] * 6
 
 
+def test_what_goes_wrong_beside_the_model_is_told_to_all_who_wait() -> None:
+    large = np.ones((1, 4, 4, 3), np.uint8)  # which fits into no batch with others
+    with running(Echo, linger_s=DEADLINE_S) as batcher:
+        futures = [batcher.submit(chunk(1, 2)), batcher.submit(large), batcher.submit(chunk(3))]
+        for future in futures:
+            assert isinstance(future.exception(DEADLINE_S), ValueError)
+        assert batcher.submit(chunk(*range(BATCH_SIZE))).result(DEADLINE_S).shape[0] == BATCH_SIZE
+
+
 # ---- statistics ----
 
 

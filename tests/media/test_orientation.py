@@ -7,9 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from makers import numbered_frames, write_video
 
+from rayclip.errors import BadVideo
+from rayclip.media.frames import iter_frames
 from rayclip.media.orientation import upright_rgb
 from rayclip.media.video import open_video
 
@@ -27,3 +30,22 @@ def test_a_frame_is_gone_as_soon_as_nobody_holds_it(rate: Fraction | None, tmp_p
     finally:
         gc.enable()
     assert len(alive) <= 2
+
+
+@pytest.mark.parametrize("matrix", ["YCgCo", "bt2020c", "chroma-derived-c", "ICtCp"])
+def test_colours_of_a_kind_that_cannot_be_converted_are_taken_as_if_nothing_were_said(
+    matrix: str, tmp_path: Path
+) -> None:
+    def converted(name: str, options: dict[str, str]) -> list[np.ndarray]:
+        frames = numbered_frames(3)
+        path = write_video(tmp_path / name, frames, codec="libx264", options=options)
+        return [rgb for _, rgb in iter_frames(path)]
+
+    odd = converted("odd.mp4", {"x264-params": f"colormatrix={matrix}"})
+    np.testing.assert_array_equal(odd, converted("plain.mp4", {}))
+
+
+def test_pixels_that_cannot_be_converted_are_an_error_of_their_video() -> None:
+    frame = av.VideoFrame(16, 16, "y210be")
+    with pytest.raises(BadVideo, match=r"its pixels \(y210be\) cannot be converted to RGB"):
+        upright_rgb(frame)

@@ -376,6 +376,25 @@ class TestCompiled:
         with torch.compiler.set_stance("fail_on_recompile"):
             compiled_model.encode_image(np.concatenate([frames_for(compiled_model)] * 4))
 
+    def test_a_device_without_memory_for_a_batch_compiles_a_smaller_one(
+        self, small_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tried = []
+
+        def short_of_memory(forward: Any) -> None:
+            tried.append(forward.args[0])
+            if tried[-1] > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        monkeypatch.setattr(clip_model, "first_call", short_of_memory)
+        model = load_clip("custom", str(small_models["small ViT"]), "cpu", 16, compile=True)
+        assert tried == [16, 8, 4]
+        assert model.batch_size == 4
+        assert model.notes == [
+            "There is no memory for batches of 16 frames: they have 8.",
+            "There is no memory for batches of 8 frames: they have 4.",
+        ]
+
     def test_without_a_compiler_one_sentence_says_what_is_missing(self, tmp_path: Path) -> None:
         code = """
 import sys

@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from calls import ON_LOOPBACK
 from makers import numbered_frames, write_video
+
+from rayclip.session.ray_session import nth_gpu
 
 UNWILLING = """
 import sys
@@ -43,3 +46,19 @@ def test_a_private_ray_that_does_not_start_ends_the_run_with_a_sentence(tmp_path
     assert "Traceback" not in ended.stderr
     (folder,) = [line for line in ended.stderr.splitlines() if line.startswith("/tmp/rayclip-")]
     assert not Path(folder).exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "visible", "only"),
+    [
+        (1, None, "1"),
+        (0, "4,5", "4"),
+        (1, "4, 5", "5"),
+        (0, "GPU-8f2a,MIG-1b", "GPU-8f2a"),
+        (2, "4,5", ""),
+    ],
+)
+def test_a_gpu_is_counted_among_those_that_are_visible(
+    number: int, visible: str | None, only: str
+) -> None:
+    assert nth_gpu(number, visible) == only
