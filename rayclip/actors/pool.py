@@ -33,7 +33,7 @@ CONTROL_CALLS_AT_ONCE = 1000
 LAST_WORDS_WITHIN_S = 20.0  # else their node is taken for lost
 YIELD_S = 1.0  # without a task, after which encoders are released to others that wait for room
 QUIET_S = 60.0  # without a word or a frame of a task, which may have been cancelled
-SETTLED_S = 60.0  # with fewer other runs, after which their share of the GPUs is taken again
+SETTLED_S = 300.0  # with fewer other runs, until their share is taken: all models are loaded anew
 
 
 class Pool:
