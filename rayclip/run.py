@@ -60,8 +60,8 @@ def run_extraction(
     if settings.carries_columns:
         carried_columns(settings)  # to refuse them before anything is begun
     name_of: Callable[[str], str] = partial(output_name, naming=settings.naming)
-    if settings.keep_tmp_files:  # what is kept of each video has such a name, whatever is saved
-        refuse_shared_names(inputs, name_of)
+    if settings.keep_tmp_files and (not settings.saves or settings.carries_columns):
+        refuse_shared_names(inputs, name_of)  # else the plan does, where files have these names
     if settings.saves:
         url = model_folder(settings.output_path, settings.model_name)
         form = Form(spec.dim, settings.on_extraction, settings.feature_dtype, settings.naming)

@@ -30,7 +30,8 @@ def verify(recorded: Recorded) -> Iterator[Damage | None]:
     """Open every file of features, and those that go with it.
 
     Memory is bounded for ``.npy``, whatever they hold. A ``.pkl`` is in memory as a whole, twice,
-    and there are up to 16 of them at once; of a shard, a row group is.
+    and there are up to :data:`~rayclip.io.side_by_side.THREADS` of them at once; of a shard, a row
+    group is.
 
     Yields:
         For each video the first damage that was found, or None; one damage for a whole shard.

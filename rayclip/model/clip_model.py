@@ -20,6 +20,7 @@ from rayclip.model.precision import (
     bytes_of_a_frame,
     compiled,
     first_call,
+    fitting,
     gpu_batch_size,
     set_precision,
 )
@@ -99,27 +100,12 @@ class ClipModel:
         )
         self._features = compiled(self._features_of) if compile else self._features_of
         if compile:  # on one of the threads, because the code is made for their settings
-            self._compile_all()
+            black = np.zeros((1, self.n_px, self.n_px, 3), np.uint8)
 
-    def _compile_all(self) -> None:
-        """Make the first call, with smaller batches where the device has no memory for these."""
-        import torch
+            def compile_for(size: int) -> None:
+                self._passes.submit(first_call, partial(self._forward, size, black)).result()
 
-        black = np.zeros((1, self.n_px, self.n_px, 3), np.uint8)
-        while True:
-            forward = partial(self._forward, self.batch_size, black)
-            try:
-                self._passes.submit(first_call, forward).result()
-                return
-            except torch.OutOfMemoryError:
-                if self.batch_size == 1:
-                    raise
-            self.notes.append(
-                f"There is no memory for batches of {self.batch_size} frames: they have "
-                f"{self.batch_size // 2}."
-            )
-            self.batch_size //= 2
-            torch.cuda.empty_cache()
+            self.batch_size, self.notes = fitting(compile_for, batch_size)
 
     def encode_image(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features as CLIP's image encoder gives them, not normalised.

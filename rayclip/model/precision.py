@@ -75,6 +75,28 @@ def first_call(function: Callable[[], T]) -> T:
         ) from None
 
 
+def fitting(call: Callable[[int], object], batch_size: int) -> tuple[int, list[str]]:
+    """Make a call for a batch size, with half of it where the device has no memory for so many.
+
+    Returns:
+        The size that it had memory for, and a line for each that it had none for.
+    """
+    import torch
+
+    notes: list[str] = []
+    while True:
+        try:
+            call(batch_size)
+            return batch_size, notes
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+        half = batch_size // 2
+        notes.append(f"There is no memory for batches of {batch_size} frames: they have {half}.")
+        batch_size = half
+        torch.cuda.empty_cache()
+
+
 def gpu_batch_size(memory: int, frame_bytes: int) -> int:
     """Frames per forward pass on a GPU where the user does not say.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -19,6 +18,7 @@ from rayclip.errors import RunStopped, UsageError
 from rayclip.io.faults import passes, reason
 from rayclip.io.listing import StoredFile
 from rayclip.io.patience import GaveUp, persistently
+from rayclip.io.side_by_side import side_by_side
 from rayclip.io.whole_files import LEFT_OVER
 from rayclip.output.done import FEATURES, DoneVideos, is_leftover, name_hash
 from rayclip.output.folder import FeatureFolder
@@ -28,7 +28,6 @@ from rayclip.output.stored_arrays import Damaged
 
 T = TypeVar("T")
 
-THREADS = 16  # most of the time of a remote file is waiting
 LISTINGS = 5  # that are made while shards go from under our eyes, as ``rayclip compact`` takes them
 
 
@@ -114,9 +113,8 @@ def find_rows(folder: FeatureFolder, listing: Iterable[StoredFile] | None = None
                 leftovers.append(file.path)
             elif file.path.endswith(tuple(FEATURES + suffix for suffix in SUFFIXES)):
                 foreign = file.path
-        with ThreadPoolExecutor(THREADS) as threads:
-            looks = threads.map(partial(_look, folder), new)
-            found = {name: look for name, look in zip(new, looks, strict=True) if look is not GONE}
+        looks = side_by_side(partial(_look, folder), new)
+        found = {name: look for name, look in zip(new, looks, strict=True) if look is not GONE}
         known |= found
         if len(found) == len(new):
             break

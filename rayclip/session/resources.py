@@ -122,13 +122,13 @@ def tasks_to_plan_for(tasks: int, grows: bool) -> int:
 def videos_per_task(videos: int, tasks_at_once: int, with_arrays: bool = False) -> int:
     """Rows of a block: few enough to share the work out, many enough to spare the driver.
 
+    A one-row block costs the driver some 7 ms of CPU, so that ten million of them would take it
+    20 hours; blocks of many rows leave the last tasks alone with much to do.
+
     Args:
         videos: in all.
         tasks_at_once: among which they are shared out.
         with_arrays: whether the features are in the results, which a task holds until it is done.
-
-    A one-row block costs the driver some 7 ms of CPU, so that ten million of them would take it
-    20 hours; blocks of many rows leave the last tasks alone with much to do.
     """
     most = MOST_WITH_ARRAYS if with_arrays else MOST_VIDEOS
     return max(1, min(most, videos // (8 * tasks_at_once)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> OneEncoder:
     monkeypatch.setattr(client.ray, "put", lambda frames: frames)
     monkeypatch.setattr(client.ray, "get", lambda features: (features, None))
     monkeypatch.setattr(client, "WAIT_S", np.inf)
-    monkeypatch.setattr(client.time, "monotonic", lambda: encoder.now_s)
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: encoder.now_s))
     return encoder
 
 

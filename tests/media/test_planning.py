@@ -487,7 +487,7 @@ def test_segments_joined_are_the_undivided_video(
 
 
 @pytest.mark.parametrize("rate", [None, "2"])
-@pytest.mark.parametrize("name", ["mpeg2-in-mpg", "h264-interlaced-in-ts"])
+@pytest.mark.parametrize("name", ["h264-interlaced", "mpeg2-in-mpg", "h264-interlaced-in-ts"])
 def test_segments_are_right_or_one_says_that_it_cannot_be_decoded_by_itself(
     video: Callable[[str], Path], name: str, rate: str | None
 ) -> None:
