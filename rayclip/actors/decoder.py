@@ -32,7 +32,7 @@ from rayclip.media.orientation import upright_rgb
 from rayclip.media.reencode import reencode
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.source import VideoSource
-from rayclip.media.video import open_video
+from rayclip.media.video import Miscounted, open_video
 from rayclip.model.preprocess import resize_crop, resize_crop_fast
 from rayclip.model.zeroshot import predictions_csv
 from rayclip.output.safe_names import output_name
@@ -143,11 +143,14 @@ class VideoExtractor:
         """
         opened = OpenVideo(video, position, attempt)
 
-        def decode() -> None:
+        def decode(by_packets: bool = True) -> None:
             nonlocal opened
             opened = OpenVideo(video, position, attempt)  # frames on their way belong to the other
-            with self._watching(video):
-                self._extract(opened)
+            try:
+                with self._watching(video):
+                    self._extract(opened, by_packets=by_packets)
+            except Miscounted:
+                decode(by_packets=False)
 
         try:
             persistently(decode, _broke_off, patience.ANEW)
@@ -165,8 +168,8 @@ class VideoExtractor:
             opened.fail(VideoError("decode", "internal_error", bug))
         return opened
 
-    def _extract(self, opened: OpenVideo, divide: bool = True) -> None:
-        with self._wanted_frames(opened.video) as wanted:
+    def _extract(self, opened: OpenVideo, divide: bool = True, by_packets: bool = True) -> None:
+        with self._wanted_frames(opened.video, by_packets) as wanted:
             opened.fps = wanted.fps
             if not (divide and self._segments and self._segments.is_long(wanted.duration_s)):
                 self._send_all(opened, wanted.frames)
@@ -203,12 +206,14 @@ class VideoExtractor:
             self._send(opened, squares, timestamps_ms)
 
     @contextmanager
-    def _wanted_frames(self, video: str) -> Iterator[WantedFrames]:
+    def _wanted_frames(self, video: str, by_packets: bool) -> Iterator[WantedFrames]:
         """The frames to encode, from the video itself or from a re-encoded copy."""
         job = self._job
         place = self._source_of(video)
         if job.reencoded is None or job.choice.extraction_fps is None:
-            with open_shown(place, job.choice, job.storage_options, job.segment) as wanted:
+            with open_shown(
+                place, job.choice, job.storage_options, job.segment, by_packets
+            ) as wanted:
                 yield wanted
             return
         copy = f"{job.reencoded}/{output_name(video, job.naming)}_new_fps.mp4"

@@ -21,9 +21,15 @@ MAX_PIXELS = 8192 * 8192
 MAX_PIXELS_TO_LOOK_AT = 2 * MAX_PIXELS  # libav may decode one picture to learn its size
 ATTACHED_PICTURE = 0x400  # libavformat's AV_DISPOSITION_ATTACHED_PIC
 FARTHEST_S = 30 * 3600  # a packet's times that are farther from the last are damage, as in ffmpeg
+NO_TIMES = 0x80  # libavformat's AVFMT_NOTIMESTAMPS: raw streams, for which it makes times up
 TIMES_MAY_JUMP = 0x200  # libavformat's AVFMT_TS_DISCONT: recordings whose clock may start again
 LONGEST_GAP_US, LONGEST_STEP_BACK_US = 10_000_000, 100_000  # of such a clock; more is a jump
 DEFAULT_BONUS = 5_000_000  # what ffmpeg's choice of stream adds for AV_DISPOSITION_DEFAULT
+PACKETS_BONUS = 100_000_000  # and for a stream that gave packets while libav looked at the file
+DEMUXING = {
+    **NO_OTHER_FILES,
+    "fflags": "-genpts",  # PyAV asks for invented timestamps; ffmpeg does not believe such
+}
 
 
 @contextmanager
@@ -45,7 +51,7 @@ def open_stream(
                     "r",
                     metadata_errors="ignore",
                     options={"max_pixels": str(MAX_PIXELS_TO_LOOK_AT)},
-                    container_options=NO_OTHER_FILES,
+                    container_options=DEMUXING,
                 )
         except av.FFmpegError as error:
             if begins_as_mp4:
@@ -67,9 +73,11 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Vid
     away, so that one wrong bit does not have a frame repeated for years.
 
     Raises:
+        BadVideo: they are encrypted (stage ``decode``).
         VideoError: the source could not be read (stage ``read``).
     """
     packets = container.demux(stream)
+    has_times = not container.format.flags & NO_TIMES
     farthest = FARTHEST_S / stream.time_base if stream.time_base else math.inf
     clock = Clock(stream) if container.format.flags & TIMES_MAY_JUMP else None
     last = None
@@ -82,6 +90,10 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Vid
         if packet is None or (packet.dts is None and not packet.size):
             return
         if packet.size:  # given to the decoder, an empty packet would mean the end
+            if packet.has_sidedata("encryption_info"):
+                raise BadVideo("decode", "encrypted", "the video is encrypted")
+            if not has_times:
+                packet.pts = packet.dts = None
             if clock is not None:
                 clock.mend(packet)
             _drop_absurd_times(packet, last, farthest)
@@ -152,23 +164,10 @@ def video_stream(container: InputContainer) -> VideoStream:
     streams = [s for s in container.streams.video if not int(s.disposition) & ATTACHED_PICTURE]
     if not streams:
         raise BadVideo("open", "no_video_stream", "the file has no video stream")
-    stream = max(
-        streams,
-        key=lambda s: (
-            (s.codec_context.width * s.codec_context.height if s.codec_context else 0)
-            + DEFAULT_BONUS * (int(s.disposition) & 1)
-        ),
-    )
+    stream = max(streams, key=_score)
     codec = stream.codec_context
     if codec is None:
         raise BadVideo("open", "no_decoder", "there is no decoder for the video stream")
-    if codec.width <= 0 or codec.height <= 0:
-        raise BadVideo(
-            "open",
-            "no_size",
-            "the video stream says no size, or one of more than "
-            f"{MAX_PIXELS_TO_LOOK_AT} pixels a frame",
-        )
     if codec.width * codec.height > MAX_PIXELS:
         size = f"{codec.width}x{codec.height}"
         raise BadVideo("open", "too_large", f"{size} is more than {MAX_PIXELS} pixels a frame")
@@ -176,3 +175,15 @@ def video_stream(container: InputContainer) -> VideoStream:
     codec.thread_count = 1  # threads cost CPU and save none: videos are decoded side by side
     codec.thread_type = "NONE"
     return stream
+
+
+def _score(stream: VideoStream) -> int:
+    """How much ffmpeg prefers a stream. That libav knows the pixel format stands for packets."""
+    codec = stream.codec_context
+    if codec is None:
+        return 0
+    return (
+        codec.width * codec.height
+        + DEFAULT_BONUS * (int(stream.disposition) & 1)
+        + PACKETS_BONUS * (codec.pix_fmt is not None)
+    )

@@ -17,7 +17,7 @@ from rayclip.media.orientation import upright_rgb
 from rayclip.media.sampling import FrameChoice, evenly_spaced, parse_fps
 from rayclip.media.segments import WHOLE, Segment
 from rayclip.media.source import VideoSource
-from rayclip.media.video import can_be_read_again, open_video
+from rayclip.media.video import Miscounted, can_be_read_again, open_video
 
 
 class WantedFrames(NamedTuple):
@@ -63,7 +63,9 @@ def iter_frames(
     if extraction_total is not None and extraction_total < 1:
         raise ValueError(f"extraction_total must be at least 1, not {extraction_total}")
     fps = None if extraction_fps is None else parse_fps(extraction_fps)
-    with open_shown(source, FrameChoice(fps, extraction_total)) as video:
+    choice = FrameChoice(fps, extraction_total)
+    by_packets = extraction_total is None or _can_be_counted_by_packets(source, choice)
+    with open_shown(source, choice, by_packets=by_packets) as video:
         for shown in video.frames:
             rgb = upright_rgb(shown.frame)
             for timestamp_ms in shown.timestamps_ms:
@@ -76,18 +78,27 @@ def open_shown(
     choice: FrameChoice,
     storage_options: Mapping[str, Any] | None = None,
     segment: Segment = WHOLE,
+    by_packets: bool = True,
 ) -> Iterator[WantedFrames]:
     """Open a video for the frames of it that are wanted.
 
     With ``extraction_total`` the video is read twice, first to count its frames; a file object
     must then be able to go back to its beginning.
 
+    Args:
+        source: a local path, an fsspec URL or a binary file object.
+        choice: which frames are wanted.
+        storage_options: given to fsspec for URLs.
+        segment: what to give of the video.
+        by_packets: whether ``extraction_total`` may count packets, which is cheap. Where these turn
+            out not to be frames, giving these raises Miscounted: then begin again without.
+
     Raises:
         BadVideo, VideoError: as :func:`open_video`.
     """
-    numbers, by_packets = None, True
+    numbers = None
     if choice.extraction_total is not None:
-        frames, by_packets = _number_of_frames(source, storage_options)
+        frames, by_packets = _number_of_frames(source, storage_options, by_packets)
         numbers = evenly_spaced(frames, choice.extraction_total)
     with open_video(source, storage_options) as video:
         chosen = None if numbers is None else frozenset(numbers)
@@ -110,17 +121,30 @@ def cut(
         return video.segments(segment_s, most)
 
 
+def _can_be_counted_by_packets(source: VideoSource, choice: FrameChoice) -> bool:
+    """Whether the frames that counting packets chooses can all be decoded."""
+    try:
+        with open_shown(source, choice) as video:
+            for _ in video.frames:
+                pass
+        return True
+    except Miscounted:
+        return False
+
+
 def _number_of_frames(
-    source: VideoSource, storage_options: Mapping[str, Any] | None
+    source: VideoSource, storage_options: Mapping[str, Any] | None, by_packets: bool
 ) -> tuple[int, bool]:
     """How many frames a video has, and whether that was told from packets alone."""
     if not can_be_read_again(source):
         raise VideoError(
             "read", "not_seekable", "extraction_total reads a video twice, and this one cannot seek"
         )
-    try:
-        with open_video(source, storage_options) as video:
-            return video.count_pictures(), True
-    except Irregular:
-        with open_video(source, storage_options) as video:
-            return video.count_frames(), False
+    if by_packets:
+        try:
+            with open_video(source, storage_options) as video:
+                return video.count_pictures(), True
+        except Irregular:
+            pass
+    with open_video(source, storage_options) as video:
+        return video.count_frames(), False

@@ -9,6 +9,7 @@ from operator import attrgetter
 
 from av.video.codeccontext import VideoCodecContext
 
+from rayclip.media.frame_numbers import FrameNumbers
 from rayclip.media.keyframes import (
     VideoPacket,
     is_entry_point,
@@ -83,6 +84,7 @@ class GroupReader:
         self._codec = codec
         self._group: Group | None = None
         self._apart: list[VideoPacket] = []  # read, and in no group
+        self._frame_numbers = FrameNumbers(codec.extradata or b"") if codec.name == "h264" else None
         self._read = 0
         self._latest: int | None = None
         self._reorders = bool(codec.has_b_frames)
@@ -107,17 +109,22 @@ class GroupReader:
                 raise Irregular("a packet has no time")
             if self._read and _changes_the_decoder(packet):
                 raise Irregular("what the decoder must know changes")
+            if self._frame_numbers and self._frame_numbers.skip(bytes(packet)):
+                raise Damaged("pictures that others refer to are missing")
             is_entry = is_entry_point(packet, self._codec)
             if self._group is None and not is_entry:
                 raise Irregular("the first packet is no entry point")
-            if is_entry:
+            # A discarded packet has no time of the presentation: its group goes on after an edit.
+            if is_entry and not (packet.is_discard and self._read):
                 finished, self._group = self._group, Group(pts)
                 if finished is not None:
                     yield self._checked(finished)
             assert self._group is not None
             self._group.add(packet, pts, is_hidden(packet, self._codec))
             self._apart.clear()
-            self._note_order(packet, pts)
+            self._read += 1
+            if not packet.is_discard:
+                self._note_order(packet, pts)
             if self._group.size > LARGEST_GROUP:
                 raise Irregular("a group of pictures is too large to be held")
         finished, self._group = self._group, None
@@ -132,7 +139,6 @@ class GroupReader:
         yield from self._packets
 
     def _note_order(self, packet: VideoPacket, pts: int) -> None:
-        self._read += 1
         if self._latest is not None and pts < self._latest:
             if not self._reorders:
                 raise Irregular("times go back")

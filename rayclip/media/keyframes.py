@@ -6,7 +6,7 @@ recovery points as keyframes, but pictures decoded from there on are not exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
@@ -14,18 +14,18 @@ import av
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
+from rayclip.media.nal_units import Bits, h264_length_size, hevc_length_size, nal_units
+
 VideoPacket: TypeAlias = "av.Packet[VideoStream]"
 
 H264_SLICE, H264_IDR_SLICE = 1, 5  # nal_unit_type
 H264_INTRA = (2, 4)  # slice_type modulo 5: I and SI
 HEVC_SLICES = range(32)  # nal_unit_type of coded slices (VCL)
 HEVC_RANDOM_ACCESS = range(16, 24)  # BLA, IDR, CRA: intra random access points
-START_CODE = b"\0\0\1"
 H264_ANY_SLICE, H264_B = (H264_SLICE, H264_IDR_SLICE), 1
 VP8_IS_KEY, VP8_IS_SHOWN = 0x01, 0x10  # of the first byte; the former is set where it is none
 LIBAV_LOOKS_INSIDE = ("vp9", "libdav1d", "av1", "ffv1")  # whatever the container says
 BELIEVED = ("wmv1", "wmv2", "wmv3", "vc1", "flv", "theora", "png")  # their containers know
-HEAD_BYTES = 8  # of a unit: enough for the numbers that are read
 
 
 @lru_cache
@@ -54,18 +54,13 @@ def is_hidden(packet: VideoPacket, codec: VideoCodecContext) -> bool:
 def may_be_shown_before_others(packet: VideoPacket, codec: VideoCodecContext) -> bool:
     """Whether this packet may come after one whose picture is shown later."""
     if codec.name == "h264":
-        units = _units(bytes(packet), h264_length_size(codec.extradata or b""))
-        types = [_second_exp_golomb(unit[1:]) for unit in units if unit[0] & 31 in H264_ANY_SLICE]
+        units = nal_units(bytes(packet), h264_length_size(codec.extradata or b""))
+        types = [_slice_type(unit) for unit in units if unit[0] & 31 in H264_ANY_SLICE]
         return any(one is None or one % 5 == H264_B for one in types)
     if codec.name in MPEG_PICTURES:
         forward = MPEG_PICTURES[codec.name].forward
         return _mpeg_picture_type(bytes(packet), codec.name) not in forward
     return True
-
-
-def h264_length_size(extradata: bytes) -> int:
-    """Bytes of the lengths before NAL units, as mp4 and Matroska have them; 0 for start codes."""
-    return (extradata[4] & 3) + 1 if len(extradata) > 6 and extradata[0] == 1 else 0
 
 
 def may_split_pictures(codec: VideoCodecContext) -> bool:
@@ -76,12 +71,12 @@ def may_split_pictures(codec: VideoCodecContext) -> bool:
 
 def _h264_entry_point(data: bytes, extradata: bytes) -> bool:
     slices = 0
-    for unit in _units(data, h264_length_size(extradata)):
+    for unit in nal_units(data, h264_length_size(extradata)):
         kind = unit[0] & 31
         if kind == H264_IDR_SLICE:
             return True
         if kind == H264_SLICE:
-            slice_type = _second_exp_golomb(unit[1:])
+            slice_type = _slice_type(unit)
             if slice_type is None or slice_type % 5 not in H264_INTRA:
                 return False
             slices += 1
@@ -89,9 +84,7 @@ def _h264_entry_point(data: bytes, extradata: bytes) -> bool:
 
 
 def _hevc_entry_point(data: bytes, extradata: bytes) -> bool:
-    in_hvcc = len(extradata) > 22 and extradata[:3] not in (START_CODE, b"\0\0\0")
-    length_size = (extradata[21] & 3) + 1 if in_hvcc else 0
-    for unit in _units(data, length_size):
+    for unit in nal_units(data, hevc_length_size(extradata)):
         kind = (unit[0] >> 1) & 63
         if kind in HEVC_SLICES:
             return kind in HEVC_RANDOM_ACCESS
@@ -140,32 +133,11 @@ _CHECKS: dict[str, Callable[[bytes, bytes], bool]] = {
 }
 
 
-def _units(data: bytes, length_size: int) -> Iterator[bytes]:
-    """The heads of the NAL units of a packet: behind their lengths, or behind start codes (0)."""
-    if length_size:
-        place = 0
-        while place + length_size < len(data):
-            length = int.from_bytes(data[place : place + length_size], "big")
-            place += length_size
-            if length:
-                yield data[place : place + HEAD_BYTES]
-            place += length
-        return
-    place = data.find(START_CODE)
-    while 0 <= place < len(data) - len(START_CODE):
-        yield data[place + 3 : place + 3 + HEAD_BYTES]
-        place = data.find(START_CODE, place + 3)
-
-
-def _second_exp_golomb(data: bytes) -> int | None:
-    """The second ue(v) of a slice header: slice_type, after first_mb_in_slice."""
-    bits = f"{int.from_bytes(data, 'big'):0{8 * len(data)}b}"
-    place = value = 0
-    for _ in range(2):
-        one = bits.find("1", place)
-        end = 2 * one - place + 1
-        if one < 0 or end > len(bits):
-            return None
-        value = int(bits[one:end], 2) - 1
-        place = end
-    return value
+def _slice_type(unit: bytes) -> int | None:
+    """``slice_type`` of an H.264 slice; None where its header is damaged."""
+    bits = Bits(unit[1:])
+    try:
+        bits.exp_golomb()  # first_mb_in_slice
+        return bits.exp_golomb()
+    except EOFError:
+        return None

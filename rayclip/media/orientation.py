@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
-from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
@@ -17,6 +17,20 @@ CONVERTED = (0, 1, 2, 4, 5, 6, 7, 9)  # matrices of libavutil's AVColorSpace tha
 BT601 = 5
 
 _of_this_thread = threading.local()
+
+
+def _unknown_type(kind: type[Type], value: object) -> Type:
+    """A member for a type of side data that PyAV has no name for, such as EXIF.
+
+    Up to version 18, PyAV raises ValueError for such a frame; from 19 on it does the same as this.
+    """
+    member: Any = object.__new__(kind)
+    member._name_, member._value_ = f"UNKNOWN_{value}", value
+    return cast(Type, member)
+
+
+if "_missing_" not in vars(Type):
+    Type._missing_ = classmethod(_unknown_type)  # type: ignore[assignment, method-assign]
 
 
 class Orientation(NamedTuple):

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain, islice
 from typing import Any
@@ -18,7 +19,8 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from rayclip.errors import BadVideo
-from rayclip.media.container import open_stream, read_packets
+from rayclip.media.container import MAX_PIXELS, open_stream, read_packets
+from rayclip.media.cropping import cropping
 from rayclip.media.decoding import (
     ShownFrame,
     TimedFrame,
@@ -48,6 +50,10 @@ Again = Callable[[], AbstractContextManager[tuple["Video", Iterator[VideoPacket]
 """Opens a video anew, and gives it with all its packets."""
 
 
+class Miscounted(Exception):
+    """Not every packet is a frame, so that the wanted ones have other numbers."""
+
+
 class Video:
     """An open video; make one with :func:`open_video`, and read it once."""
 
@@ -68,6 +74,7 @@ class Video:
         self._codec = stream.codec_context
         self._again = again
         self._time_base = stream.time_base
+        self._crop = cropping(stream)
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else math.nan
         self.duration_s = (container.duration or 0) / MICROSECONDS
@@ -110,6 +117,8 @@ class Video:
             BadVideo: nothing could be decoded (stage ``decode``).
             VideoError: it could not be read (stage ``read``).
             Irregular: this segment cannot be decoded by itself.
+            Miscounted: numbers that were counted from packets are not those of frames. What was
+                given until then is not what was asked for.
         """
         start_us = self._container.start_time or 0
         rule: FrameRule
@@ -119,7 +128,7 @@ class Video:
         elif numbers is not None:
             rule = EveryFrame(self._time_base, start_us, numbers)
             frames = (
-                self._planned(rule, segment)
+                self._counted(rule)
                 if by_packets
                 else shown_frames(self._timed(self._packets()), rule)
             )
@@ -128,10 +137,12 @@ class Video:
             timed = self._timed(self._packets_of(segment))
             frames = shown_frames(_regular(timed, segment), rule, until=segment.until)
         if segment == WHOLE:
-            shown = _at_least_one(frames)
+            shown = self._at_least_one(frames)
         else:
             shown = (frame for frame in frames if frame.timestamps_ms)
-        return shown if numbers is None else islice(shown, max(1, len(numbers)))
+        if numbers is not None:
+            shown = islice(shown, max(1, len(numbers)))
+        return shown if self._crop is None else map(self._cropped, shown)
 
     def segments(self, segment_s: float, most: int) -> list[Segment]:
         """Divide the video at entry points near to equal lengths; one segment where it cannot be.
@@ -150,7 +161,7 @@ class Video:
             except Irregular:
                 return [WHOLE]
             for packet in islice(self._packets(), MOST_PACKETS_TO_ENTRY):
-                if packet.pts is not None and is_entry_point(packet, self._codec):
+                if packet.pts is not None and self._may_begin_at(packet):
                     found.append(packet.pts)
                     break
         return segments_between(found)
@@ -171,9 +182,56 @@ class Video:
             timed = video._timed(packets)
             yield from shown_frames(timed, rule, number=planned.number, since=planned.resume)
 
+    def _counted(self, rule: EveryFrame) -> Iterator[ShownFrame]:
+        """The frames of numbers that were counted from packets.
+
+        Raises:
+            Miscounted: a packet gives no frame, or one that its time does not tell.
+        """
+        groups = GroupReader(self._packets(), self._codec)
+        try:
+            yield from PlannedDecoder(self._codec, groups, rule).shown_frames()
+        except Irregular as error:
+            raise Miscounted from error
+
     def _timed(self, packets: Iterator[VideoPacket]) -> Iterator[TimedFrame]:
         rate = self._stream.guessed_rate or self._stream.average_rate or Fraction(25)
         return timed_frames(decode_everything(self._codec, packets), self._time_base, rate)
+
+    def _at_least_one(self, frames: Iterator[ShownFrame]) -> Iterator[ShownFrame]:
+        """The frames that are shown; the first one at 0 ms where the output shows none."""
+        first = None
+        is_shown = False
+        for shown in frames:
+            if shown.timestamps_ms:
+                is_shown, first = True, None
+                yield shown
+            elif first is None and not is_shown:
+                first = shown.frame
+        if first is not None:
+            yield ShownFrame(first, (0.0,))
+        elif not is_shown:
+            raise self._without_frames()
+
+    def _without_frames(self) -> BadVideo:
+        if self._container.format.name == "webp_pipe":
+            return BadVideo(
+                "decode",
+                "animated_webp",
+                "this is an animated WebP, which libav cannot decode: make a video or a GIF of it",
+            )
+        if not self._codec.width:
+            return BadVideo(
+                "decode",
+                "no_size",
+                "no frame could be decoded: the video stream says no size, or one of more than "
+                f"{MAX_PIXELS} pixels a frame",
+            )
+        return BadVideo("decode", "no_frames", "no frame could be decoded")
+
+    def _cropped(self, shown: ShownFrame) -> ShownFrame:
+        assert self._crop is not None
+        return replace(shown, frame=self._crop(shown.frame))
 
     def _packets_of(self, segment: Segment) -> Iterator[VideoPacket]:
         if segment.since is None:
@@ -182,11 +240,15 @@ class Video:
             self._seek(segment.since - int(early_s / self._time_base))
             packets = self._packets()
             for packet in packets:
-                if packet.pts == segment.since and is_entry_point(packet, self._codec):
+                if packet.pts == segment.since and self._may_begin_at(packet):
                     return chain([packet], packets)
                 if packet.dts is not None and packet.dts > segment.since:
                     break
         raise Irregular("there is no entry point where the segment should begin")
+
+    def _may_begin_at(self, packet: VideoPacket) -> bool:
+        """Whether a segment may begin with this packet's picture."""
+        return not packet.is_discard and is_entry_point(packet, self._codec)
 
     def _packets(self) -> Iterator[VideoPacket]:
         return read_packets(self._container, self._stream)
@@ -253,19 +315,3 @@ def _regular(frames: Iterator[TimedFrame], segment: Segment) -> Iterator[TimedFr
             return
     if until is not None:
         raise Irregular("there is no frame where the segment should end")
-
-
-def _at_least_one(frames: Iterator[ShownFrame]) -> Iterator[ShownFrame]:
-    """The frames that are shown; the first one at 0 ms where the output shows none."""
-    first = None
-    is_shown = False
-    for shown in frames:
-        if shown.timestamps_ms:
-            is_shown, first = True, None
-            yield shown
-        elif first is None and not is_shown:
-            first = shown.frame
-    if first is not None:
-        yield ShownFrame(first, (0.0,))
-    elif not is_shown:
-        raise BadVideo("decode", "no_frames", "no frame could be decoded")
