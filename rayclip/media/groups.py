@@ -3,6 +3,7 @@ pictures are shown. Nothing is decoded here."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -76,6 +77,38 @@ class Group:
         return self
 
 
+class ShownPart:
+    """Follows which part of a stream an edit list shows.
+
+    What comes before and after the part is left out: its packets are discarded. Where several parts
+    are shown, decoders make more of the borders than packets tell: of references, and of the order.
+    """
+
+    def __init__(self) -> None:
+        self._first, self._last = math.inf, -math.inf  # pts shown so far,
+        self._before, self._after = -math.inf, math.inf  # and left out on both sides
+        self._last_dts = -math.inf
+
+    def ends_before(self, packet: VideoPacket) -> bool:
+        """Take the next packet; whether another part is shown from about here on."""
+        pts, dts = packet.pts, packet.dts
+        if dts is not None:
+            if dts <= self._last_dts:
+                return True
+            self._last_dts = dts
+        if pts is None:
+            return False
+        if not packet.is_discard:
+            self._first, self._last = min(pts, self._first), max(pts, self._last)
+        elif pts < self._first:
+            if packet.is_keyframe and self._last >= self._first:  # it begins in the stream's middle
+                return True
+            self._before = max(pts, self._before)
+        else:
+            self._after = min(pts, self._after)
+        return self._before >= self._first or self._after <= self._last
+
+
 class GroupReader:
     """Reads a stream forward, one group at a time."""
 
@@ -85,6 +118,7 @@ class GroupReader:
         self._group: Group | None = None
         self._apart: list[VideoPacket] = []  # read, and in no group
         self._frame_numbers = FrameNumbers(codec.extradata or b"") if codec.name == "h264" else None
+        self._part = ShownPart()
         self._read = 0
         self._latest: int | None = None
         self._reorders = bool(codec.has_b_frames)
@@ -105,6 +139,8 @@ class GroupReader:
             pts = packet.pts
             if packet.is_corrupt:
                 raise Damaged("a packet is damaged")
+            if self._part.ends_before(packet):
+                raise Damaged("an edit list shows several parts of the stream")
             if pts is None:
                 raise Irregular("a packet has no time")
             if self._read and _changes_the_decoder(packet):
@@ -114,7 +150,6 @@ class GroupReader:
             is_entry = is_entry_point(packet, self._codec)
             if self._group is None and not is_entry:
                 raise Irregular("the first packet is no entry point")
-            # A discarded packet has no time of the presentation: its group goes on after an edit.
             if is_entry and not (packet.is_discard and self._read):
                 finished, self._group = self._group, Group(pts)
                 if finished is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
@@ -16,6 +16,7 @@ from typing import Any
 
 import av
 from av.container import InputContainer
+from av.index import IndexEntry
 from av.video.stream import VideoStream
 
 from rayclip.errors import BadVideo
@@ -153,6 +154,8 @@ class Video:
         """
         if not DIVISIBLE & set(self._container.format.name.split(",")):
             return [WHOLE]
+        if _shows_several_parts(self._stream.index_entries):
+            return [WHOLE]
         start_s = (self._container.start_time or 0) / MICROSECONDS
         found = []
         for border in inner_borders(self.duration_s, segment_s, most):
@@ -283,6 +286,19 @@ def open_video(
 
     with open_stream(source, storage_options or {}) as (container, stream):
         yield Video(container, stream, again if can_be_read_again(source) else None)
+
+
+def _shows_several_parts(index: Iterable[IndexEntry]) -> bool:
+    """Whether an edit list does, as far as the index tells (see :class:`ShownPart`)."""
+    is_shown = is_left_out = False
+    last = -math.inf
+    for entry in index:
+        if entry.timestamp <= last or (is_left_out and not entry.is_discard):
+            return True
+        last = entry.timestamp
+        is_shown |= not entry.is_discard
+        is_left_out |= is_shown and entry.is_discard and entry.is_keyframe
+    return False
 
 
 def can_be_read_again(source: VideoSource) -> bool:
