@@ -6,7 +6,7 @@ The frames of the small ones are flat greys that tell their own numbers.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,23 @@ def without_its_beginning(path: Path, to: Path, pictures: int) -> Path:
                 packet.dts -= pictures * packet.duration
                 packet.stream = stream
                 output.mux_one(packet)
+    return to
+
+
+def remuxed(path: Path, to: Path, change: Callable[[int, bytes], bytes | None]) -> Path:
+    """A copy with other contents of some packets; None leaves a packet out."""
+    with av.open(str(path)) as whole, av.open(str(to), "w") as output:
+        source = whole.streams.video[0]
+        stream = output.add_stream_from_template(source)
+        for number, packet in enumerate(whole.demux(source)):
+            content = change(number, bytes(packet)) if packet.size else None
+            if content is None:
+                continue
+            copy = av.Packet(content)
+            copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+            copy.time_base, copy.is_keyframe = packet.time_base, packet.is_keyframe
+            copy.stream = stream
+            output.mux_one(copy)
     return to
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import av
 
-from rayclip.media.frames import iter_frames
-from rayclip.media.sampling import parse_fps
+from rayclip.media.frames import iter_frames, open_shown
+from rayclip.media.orientation import upright_rgb
+from rayclip.media.sampling import FrameChoice, parse_fps
+from rayclip.media.segments import Segment
 from rayclip.media.timestamps import BestEffortTimestamp
 from rayclip.media.video import VideoSource
 
@@ -89,7 +91,19 @@ def plainly(path: Path) -> Plain:
         return Plain(frames, stream.time_base, container.start_time or 0)
 
 
-def given(source: VideoSource, rate: str) -> list[tuple[int, str]]:
+def ticks_of(source: VideoSource, rate: str) -> list[tuple[int, str]]:
     """The ticks and pictures that rayclip gives."""
     fps = parse_fps(rate)
     return [(round(ms * fps / 1000), md5_of(rgb)) for ms, rgb in iter_frames(source, rate)]
+
+
+def segments_of(path: Path, segments: list[Segment], rate: str | None) -> list[tuple[float, str]]:
+    """The times in ms and pictures of segments that are decoded one by one."""
+    choice = FrameChoice(None if rate is None else parse_fps(rate))
+    found = []
+    for segment in segments:
+        with open_shown(path, choice, segment=segment) as wanted:
+            for shown in wanted.frames:
+                md5 = md5_of(upright_rgb(shown.frame))
+                found += [(ms, md5) for ms in shown.timestamps_ms]
+    return found

@@ -43,7 +43,7 @@ def cropping(stream: VideoStream) -> Crop | None:
         width, height = frame.width - left - right, frame.height - top - bottom
         if width <= 0 or height <= 0:  # ffmpeg leaves such a frame whole
             return frame
-        return _cropped(frame, f"{width}:{height}:{left}:{top}:exact=1")
+        return _cropped(frame, f"{width}:{height}:{left}:{top}")
 
     return crop
 

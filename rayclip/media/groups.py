@@ -13,6 +13,7 @@ from av.video.codeccontext import VideoCodecContext
 from rayclip.media.frame_numbers import FrameNumbers
 from rayclip.media.keyframes import (
     VideoPacket,
+    has_picture,
     is_entry_point,
     is_hidden,
     may_be_shown_before_others,
@@ -145,6 +146,8 @@ class GroupReader:
                 raise Irregular("a packet has no time")
             if self._read and _changes_the_decoder(packet):
                 raise Irregular("what the decoder must know changes")
+            if not has_picture(packet, self._codec):
+                raise Damaged("a packet has no picture")
             if self._frame_numbers and self._frame_numbers.skip(bytes(packet)):
                 raise Damaged("pictures that others refer to are missing")
             is_entry = is_entry_point(packet, self._codec)

@@ -24,6 +24,7 @@ HEVC_SLICES = range(32)  # nal_unit_type of coded slices (VCL)
 HEVC_RANDOM_ACCESS = range(16, 24)  # BLA, IDR, CRA: intra random access points
 H264_ANY_SLICE, H264_B = (H264_SLICE, H264_IDR_SLICE), 1
 VP8_IS_KEY, VP8_IS_SHOWN = 0x01, 0x10  # of the first byte; the former is set where it is none
+FIRST_BYTES = 16  # of a packet: no codec begins a picture with that many zeros
 LIBAV_LOOKS_INSIDE = ("vp9", "libdav1d", "av1", "ffv1")  # whatever the container says
 BELIEVED = ("wmv1", "wmv2", "wmv3", "vc1", "flv", "theora", "png")  # their containers know
 
@@ -44,6 +45,19 @@ def is_entry_point(packet: VideoPacket, codec: VideoCodecContext) -> bool:
         return False
     check = _CHECKS.get(codec.name)
     return check is None or check(bytes(packet), codec.extradata or b"")
+
+
+def has_picture(packet: VideoPacket, codec: VideoCodecContext) -> bool:
+    """Whether a decoder finds a picture in this packet, as far as its first bytes tell."""
+    if codec.name == "h264":
+        units = nal_units(bytes(packet), h264_length_size(codec.extradata or b""))
+        return any(unit[0] & 31 in H264_ANY_SLICE for unit in units)
+    if codec.name == "hevc":
+        units = nal_units(bytes(packet), hevc_length_size(codec.extradata or b""))
+        return any(unit[0] >> 1 & 63 in HEVC_SLICES for unit in units)
+    if codec.name in MPEG_PICTURES:
+        return _mpeg_picture_type(bytes(packet), codec.name) is not None
+    return any(memoryview(packet)[:FIRST_BYTES])
 
 
 def is_hidden(packet: VideoPacket, codec: VideoCodecContext) -> bool:

@@ -26,7 +26,7 @@ def _unknown_type(kind: type[Type], value: object) -> Type:
     """
     member: Any = object.__new__(kind)
     member._name_, member._value_ = f"UNKNOWN_{value}", value
-    return cast(Type, member)
+    return cast(Type, kind._value2member_map_.setdefault(value, member))
 
 
 if "_missing_" not in vars(Type):

@@ -11,16 +11,15 @@ from typing import Any
 
 import av
 import pytest
-from makers import textured_frames, without_its_beginning, write_video
-from plain_decoder import Plain, given, md5_of, plainly
+from makers import remuxed, textured_frames, without_its_beginning, write_video
+from plain_decoder import Plain, md5_of, plainly, segments_of, ticks_of
 
 from rayclip.media.container import open_stream, read_packets
 from rayclip.media.frames import cut, iter_frames, open_shown
 from rayclip.media.groups import GroupReader, Irregular
-from rayclip.media.orientation import upright_rgb
 from rayclip.media.planning import PlannedDecoder
 from rayclip.media.sampling import FrameChoice, TickGrid, evenly_spaced, parse_fps
-from rayclip.media.segments import WHOLE, Segment
+from rayclip.media.segments import WHOLE
 
 RATES = ["0.3", "1", "5", "23.976", "100"]
 B_FRAMES = {"bf": "3", "g": "12", "sc_threshold": "0", "threads": "1"}
@@ -124,7 +123,7 @@ def test_every_tick_shows_what_a_plain_decoder_would(
 ) -> None:
     plain = plainly(video(name))
     for rate in RATES:
-        assert given(video(name), rate) == plain.at(rate), rate
+        assert ticks_of(video(name), rate) == plain.at(rate), rate
     assert [(ms, md5_of(rgb)) for ms, rgb in iter_frames(video(name))] == plain.native()
 
 
@@ -201,23 +200,6 @@ def test_only_packets_of_few_groups_are_held(video: Callable[[str], Path], name:
 # ---- what packets cannot be trusted with ----
 
 
-def remuxed(path: Path, to: Path, change: Callable[[int, bytes], bytes | None]) -> Path:
-    """A copy with other contents of some packets; None leaves a packet out."""
-    with av.open(str(path)) as whole, av.open(str(to), "w") as output:
-        source = whole.streams.video[0]
-        stream = output.add_stream_from_template(source)
-        for number, packet in enumerate(whole.demux(source)):
-            content = change(number, bytes(packet)) if packet.size else None
-            if content is None:
-                continue
-            copy = av.Packet(content)
-            copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
-            copy.time_base, copy.is_keyframe = packet.time_base, packet.is_keyframe
-            copy.stream = stream
-            output.mux_one(copy)
-    return to
-
-
 def noisy(content: bytes) -> bytes:
     """With the second half overwritten."""
     half = len(content) // 2
@@ -256,7 +238,7 @@ def test_a_damaged_packet_changes_no_more_than_it_does_for_a_plain_decoder(
         )
         plain = plainly(path)
         for rate in ("1", "5", "100"):
-            assert given(path, rate) == plain.at(rate), (damaged, rate)
+            assert ticks_of(path, rate) == plain.at(rate), (damaged, rate)
 
 
 @pytest.mark.parametrize("harm", [noisy, halved, lambda content: None])
@@ -274,7 +256,7 @@ def test_what_damage_does_ends_with_its_group_and_loses_no_tick(
             tmp_path / f"{damaged}.mkv",
             lambda number, content, bad=damaged: harm(content) if number == bad else content,
         )
-        found = given(path, "25")
+        found = ticks_of(path, "25")
         assert [tick for tick, _ in found] == list(whole)
         changed = [tick for tick, md5 in found if md5 != whole[tick]]
         assert all(23 <= tick <= 37 for tick in changed), changed  # groups have 12 pictures
@@ -292,7 +274,7 @@ def test_pictures_that_an_edit_list_leaves_out_are_not_shown(
     plain = plainly(path)
     assert len(plain.frames) == 75 - left_out
     for rate in ("1", "5", "100"):
-        assert given(path, rate) == plain.at(rate), rate
+        assert ticks_of(path, rate) == plain.at(rate), rate
 
 
 IN_TS = ["h264-open-gop-in-ts", "hevc-open-gop-in-ts", "mpeg2-in-ts"]
@@ -307,7 +289,7 @@ def test_recordings_that_begin_midway_are_decoded_as_plainly(
     path.write_bytes(content[len(content) // 3 // 188 * 188 :])
     plain = plainly(path)
     for rate in RATES:
-        assert given(path, rate) == plain.at(rate), rate
+        assert ticks_of(path, rate) == plain.at(rate), rate
     native = plain.native()
     for total in (7, len(native) - 1, len(native)):
         wanted = [native[number] for number in evenly_spaced(len(native), total)]
@@ -339,7 +321,7 @@ def test_recordings_whose_clock_starts_again_go_on_at_once(
     after = [(pts + length, duration, md5) for pts, duration, md5 in second]
     whole = Plain([*first, *after], parts[0].time_base, parts[0].start_us)
     for rate in RATES:
-        assert given(joined, rate) == whole.at(rate), rate
+        assert ticks_of(joined, rate) == whole.at(rate), rate
     assert [(ms, md5_of(rgb)) for ms, rgb in iter_frames(joined)] == whole.native()
 
 
@@ -359,21 +341,10 @@ def test_a_recording_whose_size_changes_is_decoded_as_plainly(tmp_path: Path) ->
     path.write_bytes(small.read_bytes() + large.read_bytes())
     plain = plainly(path)
     for rate in RATES:
-        assert given(path, rate) == plain.at(rate), rate
+        assert ticks_of(path, rate) == plain.at(rate), rate
 
 
 # ---- a video in segments ----
-
-
-def of_segments(path: Path, segments: list[Segment], rate: str | None) -> list[tuple[float, str]]:
-    choice = FrameChoice(None if rate is None else parse_fps(rate))
-    found = []
-    for segment in segments:
-        with open_shown(path, choice, segment=segment) as wanted:
-            for shown in wanted.frames:
-                md5 = md5_of(upright_rgb(shown.frame))
-                found += [(ms, md5) for ms in shown.timestamps_ms]
-    return found
 
 
 @pytest.mark.parametrize("rate", [None, "2", "23.976"])
@@ -401,7 +372,7 @@ def test_segments_joined_are_the_undivided_video(
     segments = cut(path, segment_s=0.5, most=5)
     assert len(segments) > 2
     undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
-    assert of_segments(path, segments, rate) == undivided
+    assert segments_of(path, segments, rate) == undivided
 
 
 @pytest.mark.parametrize("rate", [None, "2"])
@@ -413,7 +384,7 @@ def test_segments_are_right_or_one_says_that_it_cannot_be_decoded_by_itself(
     segments = cut(path, segment_s=0.5, most=5)
     undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
     try:
-        found = of_segments(path, segments, rate)
+        found = segments_of(path, segments, rate)
     except Irregular:
         return
     assert found == undivided
@@ -510,4 +481,4 @@ def test_a_source_that_cannot_seek_gives_the_same_frames(
 ) -> None:
     content = large(name, flags)
     pipe: Any = Pipe(content)
-    assert given(pipe, rate) == given(io.BytesIO(content), rate)
+    assert ticks_of(pipe, rate) == ticks_of(io.BytesIO(content), rate)

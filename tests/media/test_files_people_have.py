@@ -1,0 +1,395 @@
+"""Files as phones, trimming apps and recorders write them show what a plain decoder shows."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from av.sidedata.sidedata import Type
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from makers import SHARED_DATA, numbered_frame, remuxed, textured_frames, write_video
+from mp4_index import Edit, write_aperture, write_edits
+from PIL import Image, ImageOps
+from plain_decoder import md5_of, plainly, segments_of, ticks_of
+
+from rayclip.errors import BadVideo
+from rayclip.media.frames import cut, iter_frames
+from rayclip.media.groups import Irregular
+from rayclip.media.sampling import evenly_spaced
+from rayclip.media.segments import WHOLE
+
+COUNT, FPS = 75, 25
+RATES = ("1", "5", "23.976", "100")
+CLOSED = {"bf": "3", "g": "12", "sc_threshold": "0", "threads": "1"}
+UNITS = 512  # of an mp4 track's clock, to a frame
+
+SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
+    "h264": ("mp4", {"codec": "libx264", "options": CLOSED}),
+    "h264-open": (
+        "mp4",
+        {"codec": "libx264", "options": {**CLOSED, "x264-params": "open-gop=1"}},
+    ),
+    "h264-pyramid": (
+        "mkv",
+        {"codec": "libx264", "options": {**CLOSED, "x264-params": "b-pyramid=normal:ref=4"}},
+    ),
+    "h264-without-b": ("mp4", {"codec": "libx264", "options": {**CLOSED, "bf": "0"}}),
+    "h264-one-group": ("mp4", {"codec": "libx264", "options": {**CLOSED, "g": "300"}}),
+    "h264-in-ts": ("ts", {"codec": "libx264", "options": CLOSED}),
+    "hevc": (
+        "mp4",
+        {"codec": "libx265", "options": {"x265-params": "keyint=12:open-gop=0:log-level=0"}},
+    ),
+    "hevc-open": (
+        "mp4",
+        {"codec": "libx265", "options": {"x265-params": "keyint=12:open-gop=1:log-level=0"}},
+    ),
+    "mpeg4": ("mp4", {"codec": "mpeg4", "options": {"bf": "2", "g": "12"}}),
+    "mpeg2": ("mp4", {"codec": "mpeg2video", "options": {"bf": "2", "g": "12"}}),
+    "vp9": (
+        "mp4",
+        {
+            "codec": "libvpx-vp9",
+            "options": {"g": "12", "cpu-used": "8", "deadline": "realtime"},
+        },
+    ),
+    "mjpeg": ("mov", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
+}
+MANY = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes each source once: three seconds at 25 fps."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            suffix, how = SOURCES[name]
+            if how["codec"] not in av.codecs_available:
+                pytest.skip(f"this libav cannot encode {how['codec']}")
+            path = tmp_path_factory.mktemp(name) / f"a.{suffix}"
+            made[name] = write_video(path, textured_frames(COUNT), fps=FPS, **how)
+        return made[name]
+
+    return make
+
+
+def assert_shows_what_a_plain_decoder_does(path: Path) -> None:
+    plain = plainly(path)
+    if not plain.frames:
+        with pytest.raises(BadVideo):
+            list(iter_frames(path))
+        return
+    for rate in RATES:
+        assert ticks_of(path, rate) == plain.at(rate), rate
+    native = plain.native()
+    assert [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path)] == native
+    wanted = [native[number] for number in evenly_spaced(len(native), 7)]
+    assert [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, extraction_total=7)] == wanted
+
+
+# ---- edit lists ----
+
+lengths_ms = st.sampled_from([40, 80, 200, 400, 777, 1200, 2000, 3000])
+begins = st.one_of(
+    st.just(-1),
+    st.integers(0, COUNT - 1).map(lambda frame: frame * UNITS),
+    st.integers(0, COUNT * UNITS - 1),
+)
+edit_lists = st.lists(st.builds(Edit, lengths_ms, begins), min_size=1, max_size=4)
+in_mp4 = st.sampled_from(
+    [name for name, (suffix, _) in SOURCES.items() if suffix in ("mp4", "mov")]
+)
+
+
+@MANY
+@given(name=in_mp4, edits=edit_lists)
+def test_edits_are_shown_as_a_plain_decoder_shows_them(
+    source: Callable[[str], Path], tmp_path: Path, name: str, edits: list[Edit]
+) -> None:
+    path = write_edits(source(name), tmp_path / "edited.mp4", edits)
+    assert_shows_what_a_plain_decoder_does(path)
+
+
+@MANY
+@given(name=in_mp4, edits=edit_lists)
+def test_an_edited_video_in_segments_is_the_undivided_one_or_is_not_divided(
+    source: Callable[[str], Path], tmp_path: Path, name: str, edits: list[Edit]
+) -> None:
+    path = write_edits(source(name), tmp_path / "edited.mp4", edits)
+    assume(plainly(path).frames)
+    segments = cut(path, segment_s=0.3, most=5)
+    for rate in (None, "5"):
+        undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
+        try:
+            found = segments_of(path, segments, rate)
+        except Irregular:
+            continue
+        if found:  # none of a rate's ticks: then the video is decoded undivided
+            assert found == undivided
+
+
+def test_a_video_that_was_trimmed_at_both_ends_is_divided(
+    source: Callable[[str], Path], tmp_path: Path
+) -> None:
+    edits = [Edit(2000, 15 * UNITS)]
+    path = write_edits(source("h264"), tmp_path / "trimmed.mp4", edits)
+    segments = cut(path, segment_s=0.4, most=5)
+    assert len(segments) > 2
+    for rate in (None, "5"):
+        undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
+        assert segments_of(path, segments, rate) == undivided
+
+
+def test_a_video_of_which_several_parts_are_shown_is_not_divided(
+    source: Callable[[str], Path], tmp_path: Path
+) -> None:
+    edits = [Edit(1000, 15 * UNITS), Edit(1000, 0)]
+    path = write_edits(source("h264"), tmp_path / "edited.mp4", edits)
+    assert cut(path, segment_s=0.3, most=5) == [WHOLE]
+
+
+# ---- packets that are lost, or empty ----
+
+COUNTED = [
+    name for name in SOURCES if name.startswith("h264")
+]  # their frame_num tells what is lost
+lost_packets = st.one_of(
+    st.sets(st.integers(0, COUNT - 1), min_size=1, max_size=5),
+    st.builds(
+        lambda first, count: set(range(first, first + count)),
+        st.integers(0, COUNT - 1),
+        st.integers(1, 8),
+    ),
+)
+
+
+@MANY
+@given(name=st.sampled_from([*COUNTED, "mjpeg", "vp9"]), lost=lost_packets)
+def test_what_lost_packets_leave_is_what_a_plain_decoder_shows(
+    source: Callable[[str], Path], tmp_path: Path, name: str, lost: set[int]
+) -> None:
+    path = tmp_path / f"lossy.{SOURCES[name][0]}"
+    remuxed(source(name), path, lambda number, data: None if number in lost else data)
+    assert_shows_what_a_plain_decoder_does(path)
+
+
+@MANY
+@given(
+    name=st.sampled_from([*COUNTED, "hevc", "mpeg4", "mjpeg"]),
+    lost=lost_packets.map(lambda lost: lost - {0}),
+)
+def test_packets_without_a_picture_are_no_frames(
+    source: Callable[[str], Path], tmp_path: Path, name: str, lost: set[int]
+) -> None:
+    path = tmp_path / f"zeroed.{SOURCES[name][0]}"
+    remuxed(source(name), path, lambda number, data: bytes(len(data)) if number in lost else data)
+    assert_shows_what_a_plain_decoder_does(path)
+
+
+# ---- containers that do not tell when a picture is shown ----
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.avi", "libx264"),
+        ("a.avi", "mpeg4"),
+        ("a.asf", "libx264"),
+        ("a.asf", "mpeg4"),
+        ("a.wmv", "msmpeg4"),
+        ("a.mpg", "mpeg2video"),
+        ("a.vob", "mpeg2video"),
+        ("a.m2v", "mpeg2video"),
+        ("a.m1v", "mpeg1video"),
+        ("a.m4v", "mpeg4"),
+        ("a.h264", "libx264"),
+        ("a.mjpeg", "mjpeg"),
+        ("a.flv", "libx264"),
+        ("a.nut", "mpeg4"),
+    ],
+)
+def test_no_time_is_believed_that_only_libav_invented(
+    tmp_path: Path, name: str, codec: str, b_frames: int
+) -> None:
+    options = {"bf": str(b_frames)} if codec not in ("msmpeg4", "mjpeg") else {}
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    frames = textured_frames(COUNT)
+    how: Any = {"codec": codec, "options": {**options, "g": "12"}, "pix_fmt": pix_fmt}
+    path = write_video(tmp_path / name, frames, fps=FPS, **how)
+    times = [ms for ms, _ in iter_frames(path)]
+    steps = [after - before for before, after in pairwise(times)]
+    assert steps == pytest.approx([1000 / FPS] * (COUNT - 1), abs=1)
+    assert_shows_what_a_plain_decoder_does(path)
+
+
+# ---- side data ----
+
+
+def jpeg(orientation: int) -> bytes:
+    """A picture that is red at its top and green at its left, to be turned."""
+    picture = np.full((48, 64, 3), 128, np.uint8)
+    picture[:12], picture[12:, :16] = (255, 0, 0), (0, 255, 0)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=95, exif=exif)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_their_exif_says(tmp_path: Path, orientation: int) -> None:
+    path = tmp_path / "a.avi"
+    data = jpeg(orientation)
+    with av.open(str(path), "w") as output:
+        stream = output.add_mux_stream("mjpeg", 10, width=64, height=48)
+        for number in range(5):
+            packet = av.Packet(data)
+            packet.pts = packet.dts = number
+            packet.stream, packet.is_keyframe = stream, True
+            output.mux(packet)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    frames = [rgb for _, rgb in iter_frames(path)]
+    assert len(frames) == 5
+    for rgb in frames:
+        assert rgb.shape == upright.shape
+        assert np.abs(rgb.astype(int) - upright).mean() < 4
+
+
+@pytest.mark.parametrize("number", [29, 31, 1234])
+def test_side_data_that_nobody_knows_have_a_name(number: int) -> None:
+    assert Type(number) is Type(number)
+    assert Type(number).value == number
+
+
+# ---- streams ----
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "nut"])
+def test_a_track_without_packets_is_passed_over(
+    source: Callable[[str], Path], tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    larger = write_video(
+        tmp_path / "larger.mp4", [numbered_frame(1, 320, 240)], fps=FPS, codec="libx264"
+    )
+    with (
+        av.open(str(source("h264"))) as small,
+        av.open(str(larger)) as large,
+        av.open(str(path), "w") as output,
+    ):
+        tracks = [small.streams.video[0], large.streams.video[0]]
+        written = [output.add_stream_from_template(track) for track in tracks]
+        for packet in small.demux(tracks[0]):
+            if packet.dts is not None:
+                packet.stream = written[0]
+                output.mux(packet)
+    assert len(list(iter_frames(path))) == COUNT
+
+
+def test_a_recording_whose_size_is_told_late_is_decoded(tmp_path: Path) -> None:
+    options = {**CLOSED, "g": "250"}
+    frames = textured_frames(300)
+    whole = write_video(tmp_path / "a.ts", frames, fps=FPS, codec="libx264", options=options)
+    content = whole.read_bytes()
+    path = tmp_path / "late.ts"
+    path.write_bytes(content[len(content) // 10 // 188 * 188 :])
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.width == 0
+    found = list(iter_frames(path))
+    assert [md5_of(rgb) for _, rgb in found] == [md5_of(rgb) for _, rgb in iter_frames(whole)][250:]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize(
+    ("crop", "shown"),
+    [
+        ((16, 8, 16, 8), (16, 8, 64, 48)),
+        ((3, 5, 2, 1), (2, 4, 90, 58)),  # four pixels have one colour, and ffmpeg parts them not
+        ((0, 0, 0, 7), (0, 0, 96, 56)),
+    ],
+)
+def test_what_the_container_crops_is_not_shown(
+    source: Callable[[str], Path],
+    tmp_path: Path,
+    suffix: str,
+    crop: tuple[int, int, int, int],
+    shown: tuple[int, int, int, int],
+) -> None:
+    path = write_aperture(source("h264"), tmp_path / "cropped.mp4", *crop)
+    if suffix == "mkv":
+        path = remuxed(path, tmp_path / "cropped.mkv", lambda _, data: data)
+    left, top, width, height = shown
+    found = [rgb for _, rgb in iter_frames(path, 5)]
+    whole = [rgb for _, rgb in iter_frames(source("h264"), 5)]
+    for rgb, full in zip(found, whole, strict=True):
+        assert np.array_equal(rgb, full[top : top + height, left : left + width])
+
+
+# ---- what cannot be decoded ----
+
+
+def test_an_encrypted_video_is_called_so(tmp_path: Path) -> None:
+    key = "0123456789abcdef" * 2
+    muxing = {
+        "encryption_scheme": "cenc-aes-ctr",
+        "encryption_key": key,
+        "encryption_kid": key,
+    }
+    frames = textured_frames(20)
+    path = write_video(tmp_path / "a.mp4", frames, codec="libx264", muxing=muxing)
+    for choice in ({}, {"extraction_fps": 5}, {"extraction_total": 8}):
+        with pytest.raises(BadVideo, match="encrypted") as caught:
+            list(iter_frames(path, **choice))
+        assert caught.value.code == "encrypted"
+
+
+def test_an_animated_webp_is_called_so(tmp_path: Path) -> None:
+    pictures = [Image.fromarray(frame) for frame in textured_frames(5)]
+    path = tmp_path / "a.webp"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100)
+    with pytest.raises(BadVideo, match="animated WebP"):
+        list(iter_frames(path))
+
+
+# ---- files of public reports, and what ffmpeg shows of them ----
+
+REPORTED = SHARED_DATA / "reference" / "reported.json"
+CHOICES: dict[str, dict[str, int]] = {
+    "native": {},
+    "1": {"extraction_fps": 1},
+    "5": {"extraction_fps": 5},
+    "total8": {"extraction_total": 8},
+}
+reported = json.loads(REPORTED.read_text()) if REPORTED.exists() else {}
+
+
+@pytest.mark.skipif(not reported, reason=f"there is no {REPORTED}")
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("name", sorted(reported))
+def test_reported_files_show_what_ffmpeg_does(name: str, choice: str) -> None:
+    path = SHARED_DATA / "videos" / "reported" / name
+    expected = reported[name][choice]
+    if name == "anim.webp":  # which ffmpeg 9 decodes and PyAV's libav does not
+        expected = []
+    if not expected:
+        with pytest.raises(BadVideo, match=r"encrypted|animated WebP"):
+            list(iter_frames(path, **CHOICES[choice]))
+        return
+    found = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, **CHOICES[choice])]
+    unit_ms = 1000 / int(choice) if choice in ("1", "5") else 1
+    assert [ms for ms, _ in found] == pytest.approx([t * unit_ms for t, _ in expected], abs=1)
+    for (_, md5), (_, right) in zip(found, expected, strict=True):
+        assert right in (None, md5)
