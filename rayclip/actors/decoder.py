@@ -182,14 +182,18 @@ class VideoExtractor:
         blocks = segments.extract(opened.video)
         if blocks is None:
             return False
+        frames = 0
         try:
             for timestamps_ms, features in blocks:
                 opened.take(timestamps_ms, features)
+                frames += len(timestamps_ms)
         except SegmentFailed as error:  # whatever it was, decoding it undivided decides
             logger.warning("%s is decoded undivided: %s", opened.video, error)
             opened.forget()
             return False
-        return True
+        return (
+            frames > 0
+        )  # else the output shows nothing, and the whole video gives its first frame
 
     def _send_all(self, opened: OpenVideo, frames: Iterator[ShownFrame]) -> None:
         squares: list[NDArray[np.uint8]] = []

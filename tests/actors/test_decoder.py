@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.spec import AbstractFileSystem
-from makers import MOST_NUMBERS, numbered_frame, numbered_frames, write_video
+from makers import MOST_NUMBERS, numbered_frame, numbered_frames, remuxed, write_video
 from numpy.typing import NDArray
 
 import rayclip.actors.decoder
@@ -27,8 +27,8 @@ from rayclip.errors import RunStopped
 from rayclip.io import patience
 from rayclip.io.patience import Patience
 from rayclip.media import source
-from rayclip.media.frames import WantedFrames, open_shown
-from rayclip.media.sampling import FrameChoice
+from rayclip.media.frames import WantedFrames, iter_frames, open_shown
+from rayclip.media.sampling import FrameChoice, evenly_spaced
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import Extraction
 from rayclip.output.shards import ShardFolder
@@ -151,10 +151,10 @@ def job(
     fps: Fraction | None = None,
     max_attempts: int = 3,
     folder_of_inputs: str = "/",
+    total: int | None = None,
 ) -> ExtractionJob:
-    return ExtractionJob(
-        N_PX, "pil", FrameChoice(fps), "stem", folder, max_attempts, folder_of_inputs, {}
-    )
+    choice = FrameChoice(fps, total)
+    return ExtractionJob(N_PX, "pil", choice, "stem", folder, max_attempts, folder_of_inputs, {})
 
 
 def extract(
@@ -247,6 +247,24 @@ def test_only_the_frames_that_are_shown_are_encoded(video: Make) -> None:
     encoders = Encoders()
     (result,) = extract([video("a.mp4", 10)], encoders, fps=Fraction(5))
     assert (numbers_of(result), encoders.chunks) == ([0, 2, 4, 6, 8], [5])
+
+
+def test_a_total_of_frames_is_given_where_a_packet_turns_out_to_be_no_frame(
+    video: Make, tmp_path: Path
+) -> None:
+    cut_short = remuxed(
+        Path(video("whole.mp4", count=12)),
+        tmp_path / "damaged.mp4",
+        lambda number, data: data[:12] if number == 7 else data,
+    )
+    native = extract([str(cut_short)])[0].extraction
+    assert native is not None
+    (result,) = extract([str(cut_short)], total=4)
+    assert result.extraction is not None
+    assert len(native.timestamps_ms) == 11
+    chosen = native.timestamps_ms[evenly_spaced(11, 4)].tolist()
+    assert result.extraction.timestamps_ms.tolist() == chosen
+    assert [ms for ms, _ in iter_frames(cut_short, extraction_total=4)] == chosen
 
 
 def test_a_repeated_frame_is_encoded_once_and_repeated_in_the_features(video: Make) -> None:
@@ -761,10 +779,11 @@ def test_no_more_than_some_chunks_of_a_video_wait_for_one_that_stays_away(
 
 
 class Segments:
-    """Gives features of a video in two blocks, or fails after the first."""
+    """Gives features of a video in two blocks, fails after the first, or gives none."""
 
-    def __init__(self, fails: bool) -> None:
+    def __init__(self, fails: bool = False, is_empty: bool = False) -> None:
         self._fails = fails
+        self._is_empty = is_empty
 
     def is_long(self, duration_s: float) -> bool:
         return duration_s > 0.25
@@ -773,6 +792,8 @@ class Segments:
         return None if video.endswith("whole.mp4") else self._blocks()
 
     def _blocks(self) -> Blocks:
+        if self._is_empty:
+            return
         yield np.array([0.0, 1.0]), np.full((2, DIM), 20, np.float32)
         if self._fails:
             raise SegmentFailed("its worker died")
@@ -820,3 +841,11 @@ def test_a_video_whose_segment_fails_is_decoded_undivided(video: Make) -> None:
     assert result.extraction is not None
     assert result.extraction.timestamps_ms.tolist() == [0.0, 100.0, 200.0]
     assert result.extraction.fps == 10.0
+
+
+def test_a_video_of_whose_segments_nothing_is_shown_gives_its_first_frame(video: Make) -> None:
+    extractor = VideoExtractor(
+        job(fps=Fraction("0.001")), Encoders(), FirstAttempts(), Segments(is_empty=True)
+    )
+    (result,) = extractor.run([video("long.mp4")])
+    assert numbers_of(result) == [0]
