@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
@@ -78,7 +78,7 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Vid
     """
     packets = container.demux(stream)
     has_times = not container.format.flags & NO_TIMES
-    farthest = FARTHEST_S / stream.time_base if stream.time_base else math.inf
+    farthest = int(FARTHEST_S / stream.time_base) if stream.time_base else sys.maxsize
     clock = Clock(stream) if container.format.flags & TIMES_MAY_JUMP else None
     last = None
     while True:
@@ -143,7 +143,7 @@ def _shift(packet: VideoPacket, by: int) -> None:
         packet.pts += by
 
 
-def _drop_absurd_times(packet: VideoPacket, last: int | None, farthest: Fraction | float) -> None:
+def _drop_absurd_times(packet: VideoPacket, last: int | None, farthest: int) -> None:
     """Take from a packet the times that are too far from the last, and too long a duration."""
     if packet.duration is not None and packet.duration > farthest:
         packet.duration = 0

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from rayclip.media.nal_units import Bits, h264_length_size, nal_units
+from rayclip.media.nal_units import HEAD_BYTES, Bits, h264_length_size, nal_units
 
 SLICES, IDR_SLICE = (1, 2, 5), 5  # nal_unit_type
 SEQUENCE, PICTURE = 7, 8  # of parameter sets
 WITH_CHROMA_FORMAT = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)  # profile_idc
 IS_444 = 3  # chroma_format_idc
+NO_PICTURE, MISSING = "a packet has no picture", "pictures that others refer to are missing"
 MOST_PARAMETERS = 256  # bytes of a parameter set up to the last that is read of it
 
 
@@ -40,21 +41,22 @@ class FrameNumbers:
         for unit in _parameter_sets(extradata):
             self._note(unit)
 
-    def skip(self, packet: bytes) -> bool:
-        """Take the next packet; whether pictures before its own are missing."""
+    def what_is_missing(self, packet: bytes) -> str | None:
+        """Take the next packet; say if its own picture is missing, or some before it."""
         for unit in nal_units(packet, self._length_size, MOST_PARAMETERS):
             kind = unit[0] & 31
             if kind in SLICES:
                 try:
-                    return self._follow(unit)
+                    return MISSING if self._skips(unit) else None
                 except (EOFError, KeyError):  # damaged, or its parameters are missing
-                    return False
+                    return None
             if kind in (SEQUENCE, PICTURE):
                 self._note(unit)
-        return False
+        return NO_PICTURE
 
-    def _follow(self, unit: bytes) -> bool:
-        bits = Bits(unit[1:24])
+    def _skips(self, unit: bytes) -> bool:
+        """Whether a slice's number is not the next one."""
+        bits = Bits(unit[1:HEAD_BYTES])
         bits.exp_golomb()  # first_mb_in_slice
         bits.exp_golomb()  # slice_type
         size, colour_plane = self._sequences[self._sequence_of[bits.exp_golomb()]]

@@ -10,7 +10,7 @@ from operator import attrgetter
 
 from av.video.codeccontext import VideoCodecContext
 
-from rayclip.media.frame_numbers import FrameNumbers
+from rayclip.media.frame_numbers import NO_PICTURE, FrameNumbers
 from rayclip.media.keyframes import (
     VideoPacket,
     has_picture,
@@ -146,10 +146,9 @@ class GroupReader:
                 raise Irregular("a packet has no time")
             if self._read and _changes_the_decoder(packet):
                 raise Irregular("what the decoder must know changes")
-            if not has_picture(packet, self._codec):
-                raise Damaged("a packet has no picture")
-            if self._frame_numbers and self._frame_numbers.skip(bytes(packet)):
-                raise Damaged("pictures that others refer to are missing")
+            missing = self._what_is_missing(packet)
+            if missing is not None:
+                raise Damaged(missing)
             is_entry = is_entry_point(packet, self._codec)
             if self._group is None and not is_entry:
                 raise Irregular("the first packet is no entry point")
@@ -175,6 +174,11 @@ class GroupReader:
             yield from self._group.packets
         yield from self._apart
         yield from self._packets
+
+    def _what_is_missing(self, packet: VideoPacket) -> str | None:
+        if self._frame_numbers is not None:
+            return self._frame_numbers.what_is_missing(bytes(packet))
+        return None if has_picture(packet, self._codec) else NO_PICTURE
 
     def _note_order(self, packet: VideoPacket, pts: int) -> None:
         if self._latest is not None and pts < self._latest:

@@ -48,10 +48,8 @@ def is_entry_point(packet: VideoPacket, codec: VideoCodecContext) -> bool:
 
 
 def has_picture(packet: VideoPacket, codec: VideoCodecContext) -> bool:
-    """Whether a decoder finds a picture in this packet, as far as its first bytes tell."""
-    if codec.name == "h264":
-        units = nal_units(bytes(packet), h264_length_size(codec.extradata or b""))
-        return any(unit[0] & 31 in H264_ANY_SLICE for unit in units)
+    """Whether a decoder finds a picture in this packet, of any codec but H.264, as far as its first
+    bytes tell."""
     if codec.name == "hevc":
         units = nal_units(bytes(packet), hevc_length_size(codec.extradata or b""))
         return any(unit[0] >> 1 & 63 in HEVC_SLICES for unit in units)

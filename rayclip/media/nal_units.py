@@ -53,11 +53,11 @@ class Bits:
 
     def take(self, count: int) -> int:
         """``u(count)``: an unsigned number of this many bits."""
-        self._left -= count
-        if self._left < 0:
+        self._left = left = self._left - count
+        if left < 0:
             raise EOFError
-        number = self._value >> self._left
-        self._value -= number << self._left
+        number = self._value >> left
+        self._value &= (1 << left) - 1
         return number
 
     def exp_golomb(self) -> int:
