@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
-RULE_VERSION = 3
+RULE_VERSION = 4
 """Recorded with every run; raised whenever the same video would give other frames."""
 
 MICROSECONDS = 1_000_000
