@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 
 from rayclip.commands.folder_commands import compact, failures, status
 from rayclip.errors import RayclipError, UsageError
-from rayclip.messages import say_to_user
+from rayclip.messages import open_standard_streams, say_to_user
 from rayclip.report.interrupts import Terminated, end_on_signals
 from rayclip.settings import Settings, extraction_fps_of, storage_options_of
 from rayclip.words import names_of, options_of, texts_of
@@ -34,15 +34,24 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version:
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
         from importlib.metadata import version as version_of
 
         typer.echo(f"rayclip {version_of('rayclip')}")
         raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """CLIP features of videos, on Ray."""
 
 
 def _option(name: str, text: str) -> Any:
@@ -141,7 +150,9 @@ def extract(
     address: Annotated[
         str | None,
         _option(
-            "address", "Which Ray: auto, host:port, or none; default: RAY_ADDRESS or a private one."
+            "address",
+            "Which Ray: auto, host:port, local (a private one) or none; default: RAY_ADDRESS, "
+            "else local.",
         ),
     ] = None,
     encoders: Annotated[
@@ -160,10 +171,10 @@ def extract(
         bool, _switch("verbose", "Show Ray's messages and the encoders' figures.")
     ] = False,
 ) -> None:
-    """Extract the CLIP features of videos.
+    r"""Extract the CLIP features of videos.
 
     Arguments can also be given as in video_features: model_name="ViT-B/32"
-    video_paths="[a.mp4, b.mp4]" show_pred=true.
+    video_paths="\[a.mp4, b.mp4]" show_pred=true.
 
     Exit status: 0 all done, 1 some videos failed, 2 the command was wrong, 3 the run stopped
     early, 130 interrupted, 143 terminated, 129 the terminal was closed.
@@ -212,6 +223,7 @@ def extract(
 def main() -> None:
     """Run the command line and exit with its status."""
     end_on_signals()
+    open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names and texts in any encoding
     app()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 
 from rayclip.actors.job import ExtractionJob
@@ -83,6 +83,7 @@ def run_extraction(
         folder_of_inputs=os.getcwd(),
         storage_options=dict(settings.storage_options),
         reencoded=_tmp_folder(settings) if settings.keep_tmp_files else None,
+        feature_dtype=settings.feature_dtype if settings.saves else "float32",
     )
     tally = Tally(plan.skipped, folder.url if folder else None)
     say = say_to_user if show else _say_nothing
@@ -114,7 +115,7 @@ def run_extraction(
             begin(plan, name_of, folder, record)
         say(f"{machine.description}; videos to do: {len(plan.videos)}")
         try:
-            with _progress(len(plan.videos), machine, show):
+            with Progress(len(plan.videos), machine.counts, machine.awaited, show=show):
                 for result in machine.results:
                     tally.add(result)
                     if failures:
@@ -149,10 +150,6 @@ def _tmp_folder(settings: Settings) -> str:
     except OSError as error:
         raise UsageError(f"The tmp_path {settings.tmp_path} cannot be used: {error}.") from error
     return folder
-
-
-def _progress(total: int, machine: Machine, show: bool) -> AbstractContextManager[object]:
-    return Progress(total, machine.counts, machine.awaited) if show else nullcontext()
 
 
 def _say_nothing(text: str) -> None:

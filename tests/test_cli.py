@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -262,17 +264,52 @@ def test_an_unknown_option_is_refused() -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_help_and_version_come_without_heavy_imports() -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["extract", "--help"], "Extract the CLIP features of videos."),
+        (["--version"], f"rayclip {version('rayclip')}"),
+    ],
+)
+def test_help_and_version_come_without_heavy_imports(words: list[str], said: str) -> None:
     code = (
         "import sys; from rayclip.cli import app\n"
         "try: app(sys.argv[1:])\n"
-        "except SystemExit: print([m for m in ('ray', 'torch', 'clip') if m in sys.modules])"
+        "except SystemExit as end:\n"
+        "    print(end.code, [m for m in ('ray', 'torch', 'clip') if m in sys.modules])"
     )
-    for words in (["extract", "--help"], ["--version"]):
-        shown = subprocess.run(
-            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
-        )
-        assert shown.stdout.splitlines()[-1] == "[]", shown.stdout
+    shown = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
+    assert said in shown.stdout
+    assert shown.stdout.splitlines()[-1] == "0 []"
+
+
+def test_help_shows_lists_in_their_brackets() -> None:
+    text = " ".join(call("extract", "--help").stdout.split())
+    assert 'video_paths="[a.mp4, b.mp4]" show_pred=true' in text
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-", "<&-"])
+def test_a_run_without_all_standard_streams_is_like_any_other(
+    clip: Path, tmp_path: Path, closed: str
+) -> None:
+    words = [clip, "--model-name", "demo", "--address", "none", "--device", "cpu"]
+    command = shlex.join([sys.executable, "-m", "rayclip", "extract", *map(str, words)])
+    ended = subprocess.run(
+        ["sh", "-c", f"exec {command} {closed}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ended.returncode == 0
+    assert ended.stdout.splitlines()[:2] == [str(clip), "clip"]
+    assert "videos:" not in ended.stdout
+    (tmp_path / "nothing.txt").write_text("")
+    words = ["--file-with-video-paths", tmp_path / "nothing.txt", "--address", "none"]
+    command = shlex.join([sys.executable, "-m", "rayclip", "extract", *map(str, words)])
+    refused = subprocess.run(
+        ["sh", "-c", f"exec {command} {closed}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert refused.returncode == 2
+    assert refused.stdout == ""
 
 
 def test_an_encoder_that_cannot_start_stops_the_run(clip: Path, tmp_path: Path) -> None:

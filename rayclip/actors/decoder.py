@@ -141,11 +141,13 @@ class VideoExtractor:
 
         What can be asked for again without decoding again, :mod:`rayclip.io.remote` has asked for.
         """
-        opened = OpenVideo(video, position, attempt)
+        dtype = self._job.feature_dtype
+        opened = OpenVideo(video, position, attempt, dtype)
 
         def decode(by_packets: bool = True) -> None:
             nonlocal opened
-            opened = OpenVideo(video, position, attempt)  # frames on their way belong to the other
+            # frames on their way belong to the other
+            opened = OpenVideo(video, position, attempt, dtype)
             try:
                 with self._watching(video):
                     self._extract(opened, by_packets=by_packets)

@@ -82,12 +82,15 @@ class OpenVideo:
         error: the first thing that went wrong with it.
     """
 
-    def __init__(self, video: str, position: int, attempt: int) -> None:
+    def __init__(
+        self, video: str, position: int, attempt: int, feature_dtype: str = "float32"
+    ) -> None:
         self.video = video
         self.position = position
         self.attempt = attempt
         self.fps = float("nan")
         self.error: VideoError | None = None
+        self._dtype = feature_dtype
         self._timestamps_ms = array("d")
         self._spool = FeatureSpool()
         self._chunks: deque[Chunk] = deque()
@@ -117,6 +120,12 @@ class OpenVideo:
             return
         if not np.isfinite(features).all():
             reason = "the model gave features that are not finite"
+            self.fail(VideoError("encode", "not_finite", reason))
+            return
+        with np.errstate(over="ignore"):
+            fits = np.isfinite(features.astype(self._dtype, copy=False)).all()
+        if not fits:
+            reason = f"a feature is beyond what {self._dtype} holds: save float32"
             self.fail(VideoError("encode", "not_finite", reason))
             return
         try:

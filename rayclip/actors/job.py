@@ -112,6 +112,7 @@ class ExtractionJob:
             None decodes the videos themselves.
         zero_shot: predicts texts for each frame; the arrays are then handed on, too.
         segment: what to decode of each video.
+        feature_dtype: of the features that are saved: what it cannot hold is a failure.
     """
 
     n_px: int
@@ -125,3 +126,4 @@ class ExtractionJob:
     reencoded: str | None = None
     zero_shot: ZeroShot | None = None
     segment: Segment = WHOLE
+    feature_dtype: str = "float32"

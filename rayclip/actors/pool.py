@@ -22,9 +22,11 @@ from rayclip.actors.journal import busy_by
 from rayclip.actors.metrics import PERIOD_S, RunMetrics
 from rayclip.actors.neighbours import NAMESPACE, at_work_beside, new_name, others
 from rayclip.media import last_words
+from rayclip.messages import say_to_user
 from rayclip.model.zeroshot import ZeroShot
+from rayclip.report.awaiting import awaited
 from rayclip.report.batch_stats import BatchStats
-from rayclip.report.progress import BUSY
+from rayclip.report.progress import BUSY, SILENCE_S
 from rayclip.report.run_state import RunState
 from rayclip.session.autoscaling import has_autoscaler
 from rayclip.session.resources import EncoderResources
@@ -55,6 +57,7 @@ class Pool:
         self._lately = self._work = BatchStats()
         self._last_heard = self._last_crowded = time.monotonic()
         self._waiting = 0
+        self._last_placed = time.monotonic()
         self._stop_reason: str | None = None
         self._attempts = AttemptLog()
         self._tending = asyncio.ensure_future(self._tend(RunMetrics(settings.spec.model_name)))
@@ -161,8 +164,21 @@ class Pool:
             self._lately, self._work = work - self._work, work
             if self._lately.frames:
                 self._last_heard = time.monotonic()
-            if self._idle_s is not None and self._is_idle(self._idle_s):
-                self._fleet.release()
+            if self._idle_s is not None:
+                self._say_what_is_awaited(state)
+                if self._is_idle(self._idle_s):
+                    self._fleet.release()
+
+    def _say_what_is_awaited(self, state: RunState) -> None:
+        """For a step of somebody's pipeline: Ray shows its driver what actors print."""
+        now = time.monotonic()
+        if state.placed or not self._waiting:
+            self._last_placed = now
+        elif now - self._last_placed >= SILENCE_S:
+            self._last_placed = now
+            say_to_user(
+                f"rayclip: {awaited(state, None, self._resources, ray.available_resources())}"
+            )
 
     async def _fit(self) -> None:
         """Have the encoders that the nodes have room for and other runs leave us.

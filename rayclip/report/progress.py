@@ -43,7 +43,8 @@ class Counts:
 
 
 class Progress:
-    """A live line on a terminal; plain lines every so often elsewhere."""
+    """A live line on a terminal; plain lines every so often elsewhere; or only lines that say what
+    is awaited."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Progress:
         poll: Callable[[], Counts | None],
         awaited: Callable[[], str],
         stream: TextIO | None = None,
+        show: bool = True,
     ) -> None:
         """Nothing is shown before the ``with`` block begins.
 
@@ -59,12 +61,14 @@ class Progress:
             poll: asks how far it is; None where that is not known just now.
             awaited: says what the run waits for, when nothing moves.
             stream: where to write; standard error by default.
+            show: tell how far the run is, too, and not only what it waits for.
         """
         self._total = total
         self._poll = poll
         self._awaited = awaited
         self._stream = stream or sys.stderr
-        self._live = self._stream.isatty()
+        self._show = show
+        self._live = show and self._stream is not None and self._stream.isatty()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self._started = self._moved = time.monotonic()
@@ -98,19 +102,21 @@ class Progress:
             line = progress_line(counts, self._total, now - self._started)
             if counts != self._seen:
                 self._seen, self._moved = counts, now
-            if now - self._moved >= SILENCE_S and not self._ended.is_set():
+            is_silent = now - self._moved >= SILENCE_S
+            if is_silent and not self._ended.is_set():
                 line += f"; nothing for {duration(now - self._moved)}: {self._awaited()}"
-            self._write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
+            if is_silent or self._show:
+                self._write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
 
     def _tell(self, counts: Counts | None) -> None:
         """Write the notes that were not written yet, a line each."""
-        for note in counts.notes if counts else ():
+        for note in counts.notes if counts and self._show else ():
             if note not in self._noted:
                 self._noted.add(note)
                 self._write(f"\r\x1b[K{note}\n" if self._live else f"{note}\n")
 
     def _write(self, text: str) -> None:
-        with suppress(OSError, ValueError):  # a run outlives its terminal
+        with suppress(OSError, ValueError, AttributeError):  # a run outlives its terminal
             self._stream.write(text)
             self._stream.flush()
 
@@ -160,6 +166,8 @@ def encoder_lines(work: Sequence[BatchStats], each: bool) -> list[str]:
         f"by several chunks, busy {stats.busy_s:.1f} s"
         for number, stats in enumerate(work if each else ())
     ]
+    if not total.frames:
+        return lines
     side = "encoding: add GPUs" if total.busy >= BUSY else "decoding: add CPUs"
     lines.append(
         f"encoders: mean batch fill {total.fill:.2f}, busy {total.busy:.0%} of the time; "

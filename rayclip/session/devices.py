@@ -23,6 +23,7 @@ def device_on_ray(settings: Settings, private: bool) -> tuple[str, EncoderResour
             "encoders."
         )
     gpus = ray.cluster_resources().get("GPU", 0.0)
+    cpus = _cpus_for_us()
     if gpus and wanted != "cpu":
         return "cuda", gpu_resources(gpus, settings.encoders)
     if wanted != "cpu" and not private:
@@ -37,8 +38,39 @@ def device_on_ray(settings: Settings, private: bool) -> tuple[str, EncoderResour
         )
     if wanted not in (None, "cpu"):
         say_to_user(f"device {wanted} was asked for, but there is no GPU here: using the CPU.")
-    alive = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    return "cpu", cpu_resources([cpus for cpus in alive if cpus], settings.encoders)
+    return "cpu", cpu_resources(cpus, settings.encoders)
+
+
+def _cpus_for_us() -> list[float]:
+    """The CPUs of each node that has one, without those that the calling task or actor holds.
+
+    Raises:
+        UsageError: there are none, now or with an autoscaler's help.
+    """
+    import ray
+
+    here = ray.get_runtime_context()
+    held = 0.0
+    if here.worker.mode == ray.WORKER_MODE:
+        held = here.get_assigned_resources().get("CPU", 0.0)
+    cpus = [
+        node["Resources"].get("CPU", 0.0) - held * (node["NodeID"] == here.get_node_id())
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    cpus = [count for count in cpus if count >= 1]
+    if not cpus:
+        from rayclip.session.autoscaling import has_autoscaler
+
+        if has_autoscaler():
+            return [1.0]
+        raise UsageError(
+            f"The task or actor that calls rayclip holds {held:g} CPUs, and its Ray has not one "
+            "more: give it fewer (num_cpus=0 is enough), or the Ray more."
+            if held
+            else "The Ray that is used has no node with a whole CPU, which decoding needs."
+        )
+    return cpus
 
 
 def device_here(wanted: str | None) -> str:

@@ -23,11 +23,12 @@ FROM_A_NODE = (
 )
 
 
-def knock(address: str) -> str:
+def knock(address: str, source: str = "address") -> str:
     """Make sure that a Ray listens at an address and that this machine belongs to a cluster.
 
     Args:
         address: ``auto`` or ``host:port``.
+        source: where it was given: ``address`` or ``RAY_ADDRESS``.
 
     Returns:
         The address, with the place where Ray will look for it.
@@ -41,14 +42,16 @@ def knock(address: str) -> str:
         found = services.canonicalize_bootstrap_address(address)
     except ConnectionError:
         raise UsageError(
-            "No Ray cluster runs on this machine, so that there is none at the address auto: start "
-            "one with `ray start`, name its host:port, or leave the address out for a private Ray."
+            f"No Ray cluster runs on this machine, so that there is none at the {source} auto: "
+            "start one with `ray start`, name its host:port, or say local for a private Ray."
         ) from None
     except ValueError:
-        raise UsageError(f"The address must be auto, none or host:port, not {address!r}.") from None
+        words = "auto, local, none" if source == "address" else "auto, local"
+        raise UsageError(f"{source} must be {words} or host:port, not {address!r}.") from None
     if found is None:
         return address
-    name = address if address == found else f"{address} ({found})"
+    given = address if source == "address" else f"{source}={address}"
+    name = given if address == found else f"{given} ({found})"
     host, _, port = found.rpartition(":")
     try:
         _greet(host.strip("[]"), int(port))

@@ -17,8 +17,10 @@ from rayclip.errors import RunStopped, UsageError
 from rayclip.session.joining import knock, why_not_joined
 from rayclip.session.reaper import reaped
 
+PRIVATE = "local"  # the address of a private Ray
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+LONGEST_PARENT = 24  # bytes: a socket's path has 107 at most, and Ray's names in it take 64
 ONE_TRY = "RAY_gcs_server_port_wait_time_s"  # tries to get in; 20 by default, whatever the answer
 
 _is_on_loopback = False  # whether ray was imported here, to stay there
@@ -29,7 +31,8 @@ def ray_session(address: str | None, device: str | None, verbose: bool) -> Itera
     """Connect to Ray for the length of the block.
 
     Args:
-        address: as in :class:`rayclip.settings.Settings`, but not ``none``.
+        address: as in :class:`rayclip.settings.Settings`, but not ``none``; ``local`` is a private
+            one, never what Ray means by that word.
         device: ``cuda:N`` makes that GPU the only one that a private Ray sees.
         verbose: let Ray's own messages through.
 
@@ -37,18 +40,27 @@ def ray_session(address: str | None, device: str | None, verbose: bool) -> Itera
         Whether this Ray is private; only such a one is shut down at the end.
 
     Raises:
-        UsageError: no Ray answers at the address, or a private one cannot be kept private.
+        UsageError: no Ray answers at the address, or a private one cannot be kept private, or has
+            no place for its files.
         RunStopped: a private one does not start.
     """
     connected = _is_connected()
-    address = address or (None if connected else os.environ.get("RAY_ADDRESS"))
+    source = "address"
+    if address is None and not connected:
+        source, address = "RAY_ADDRESS", os.environ.get("RAY_ADDRESS") or PRIVATE
+    if connected and address == PRIVATE:
+        raise UsageError(
+            "address local asks for a private Ray, but this process is connected to a Ray already: "
+            "leave the address out to use that, or call ray.shutdown() first."
+        )
     if connected:
         yield False
-    elif address is None:
+    elif address == PRIVATE:
         with _private_ray(device, verbose):
             yield True
     else:
-        _connect(address, verbose)
+        assert address is not None
+        _connect(address, source, verbose)
         import ray
 
         try:
@@ -65,15 +77,15 @@ def _is_connected() -> bool:
     return bool(ray.is_initialized())
 
 
-def _connect(address: str, verbose: bool) -> None:
+def _connect(address: str, source: str, verbose: bool) -> None:
     if address.startswith("ray://"):
         raise UsageError(
-            "RAY_ADDRESS is a ray:// address (Ray Client), which is not supported: use "
+            f"{source} is a ray:// address (Ray Client), which is not supported: use "
             "`ray job submit -- rayclip extract --address auto ...`."
         )
     import ray
 
-    name = knock(address)
+    name = knock(address, source)
     try:
         with _our_signal_handlers(), _environment({ONE_TRY: "1"}):
             ray.init(address=address, **_quiet_options(verbose))
@@ -106,7 +118,8 @@ def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
     if device is not None and device.startswith("cuda:"):
         number = int(device.removeprefix("cuda:"))
         environment[VISIBLE_GPUS] = nth_gpu(number, os.environ.get(VISIBLE_GPUS))
-    folder = tempfile.mkdtemp(prefix="rayclip-", dir="/tmp")  # socket paths must stay short
+    environment["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # else `uv run` uploads the working folder
+    folder = _temporary_folder()
     # Nothing is told to Ray's authors; Ray Data looks, too, and has a process less.
     with reaped(folder), _environment({"RAY_USAGE_STATS_ENABLED": "0"}):
         with _environment(environment):
@@ -128,6 +141,26 @@ def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _temporary_folder() -> str:
+    """A new folder whose name is short enough for the sockets in it.
+
+    Raises:
+        UsageError: there is no place for one.
+    """
+    for parent in ("/tmp", tempfile.gettempdir()):
+        if len(os.fsencode(parent)) > LONGEST_PARENT:
+            continue
+        try:
+            return tempfile.mkdtemp(prefix="rayclip-", dir=parent)
+        except OSError:
+            continue
+    raise UsageError(
+        "A private Ray needs a folder with a short name for its sockets: neither /tmp nor TMPDIR "
+        f"is one that can be written and has at most {LONGEST_PARENT} bytes. Set TMPDIR to such a "
+        "folder, or use --address none."
+    )
 
 
 def nth_gpu(number: int, visible: str | None) -> str:

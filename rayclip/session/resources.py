@@ -9,6 +9,7 @@ from math import ceil, floor
 CORES_PER_ENCODER = 8
 ENCODING_SHARE = 0.75  # of the cores, kept for encoders that run on CPUs
 TASKS_OF_GROWING = 256  # among which work is divided where a cluster grows with it
+MOST_ENCODERS = 10_000  # of a node
 MOST_VIDEOS, MOST_WITH_ARRAYS = 64, 4  # of a task
 
 
@@ -37,7 +38,7 @@ class EncoderResources:
         As many as the encoder would have cores with no task beside it: what decoding leaves idle is
         used, and tasks wait where encoders are behind.
         """
-        return None if self.gpus else ceil(self.cpus / ENCODING_SHARE)
+        return None if self.gpus else max(1, ceil(self.cpus / ENCODING_SHARE))
 
     @property
     def size(self) -> tuple[float, float]:
@@ -89,12 +90,11 @@ def cpu_resources(node_cpus: Sequence[float], encoders: int | None) -> EncoderRe
     size = max(1, floor(min(largest * ENCODING_SHARE, largest - 1) / on_largest))
     if encoders is None and _encoders_on(node_cpus, size):
         return EncoderResources(_encoders_on(node_cpus, size), 0.0, size, 1.0)
-    for cpus in [*range(size, 0, -1), 0.5, 0.25, 0.1, 0.01]:
+    for cpus in [*range(size, 0, -1), 0.5, 0.25, 0.1, 0.01, 0.0]:
         if sum(_places(node, cpus) for node in node_cpus) >= (encoders or 1):
             break
     count = encoders or _encoders_on(node_cpus, cpus)
-    decoding_cpus = min(1.0, largest / 2)
-    return EncoderResources(count, 0.0, cpus, decoding_cpus, elastic=encoders is None)
+    return EncoderResources(count, 0.0, cpus, 1.0, elastic=encoders is None)
 
 
 def _encoders_on(node_cpus: Sequence[float], size: float) -> int:
@@ -104,9 +104,11 @@ def _encoders_on(node_cpus: Sequence[float], size: float) -> int:
 
 
 def _places(cpus: float, size: float) -> int:
-    """How many encoders of a size a node can hold beside a decoding task."""
-    kept = min(1.0, cpus / 2)
-    return floor((cpus - kept) / size + 1e-9)
+    """How many encoders of a size a node can hold beside a task of one CPU.
+
+    Decoding tasks ask for one, and so do those with which Ray Data divides the work.
+    """
+    return max(0, floor((cpus - 1) / size + 1e-9)) if size else MOST_ENCODERS
 
 
 def tasks_to_plan_for(tasks: int, grows: bool) -> int:

@@ -5,6 +5,7 @@ import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
@@ -377,6 +378,31 @@ def test_features_that_are_not_finite_are_never_written(
     assert code_of(results[1]) == ("encode", "not_finite")
     assert not list((tmp_path / "out").glob("b_*"))
     assert folder.committed_frames("a") == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "is_saved"),
+    [
+        (65504.0, "float16", True),
+        (65519.0, "float16", True),  # rounded to the largest there is
+        (65520.0, "float16", False),
+        (-1e6, "float16", False),
+        (1e30, "float32", True),
+    ],
+)
+def test_features_that_what_is_saved_cannot_hold_are_a_failure(
+    video: Make, folder: OutputFolder, value: float, dtype: str, is_saved: bool
+) -> None:
+    encoders = Encoders(lambda frames: np.full((len(frames), DIM), value, np.float32))
+    extractor = VideoExtractor(replace(job(folder), feature_dtype=dtype), encoders, FirstAttempts())
+    (result,) = extractor.run([video("a.mp4")])
+    if is_saved:
+        assert result.failure is None
+    else:
+        assert code_of(result) == ("encode", "not_finite")
+        assert result.failure is not None
+        assert "float16" in result.failure.message
+        assert not list(Path(folder.url).glob("*_clip.npy"))
 
 
 def test_one_bad_chunk_fails_its_whole_video(video: Make) -> None:

@@ -165,9 +165,10 @@ def test_a_group_whose_worker_was_killed_keeps_its_shards_and_has_no_row_twice(
 
 
 def temporary_folders(processes: list[psutil.Process]) -> set[Path]:
-    """Those of the private Ray that some of these processes are."""
+    """Those of the private Ray that some of these processes are. Their programs may lie in a folder
+    that is called so, too."""
     words = " ".join(title(process) for process in processes)
-    return {Path(folder) for folder in re.findall("/tmp/rayclip-[^/ ]+", words)}
+    return {Path(folder) for folder in re.findall(r"temp[-_]dir=(/tmp/rayclip-[^/ ]+)", words)}
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,17 @@ def test_about_every_8_cores_get_an_encoder_and_a_quarter_decodes(
     assert cpu_resources(nodes, None) == EncoderResources(encoders, 0.0, cpus, 1.0)
 
 
+@pytest.mark.parametrize("nodes", [[1], [1, 1]], ids=name_of)
+@pytest.mark.parametrize("encoders", [None, 1, 3])
+def test_where_there_is_one_core_encoders_ask_for_none(
+    nodes: list[float], encoders: int | None
+) -> None:
+    resources = cpu_resources(nodes, encoders)
+    assert resources == EncoderResources(
+        encoders or len(nodes), 0.0, 0.0, 1.0, elastic=encoders is None
+    )
+
+
 def test_the_user_decides_on_the_number_of_encoders() -> None:
     assert cpu_resources([16], 3).encoders == 3
 
@@ -110,7 +121,7 @@ def test_as_many_encoders_as_were_asked_for_have_room_and_leave_some(
     assert max(left) >= resources.decoding_cpus > 0
 
 
-@pytest.mark.parametrize(("cpus", "threads"), [(6.0, 8), (3.0, 4), (1.0, 2), (0.5, 1), (0.12, 1)])
+@pytest.mark.parametrize(("cpus", "threads"), [(6.0, 8), (3.0, 4), (1.0, 2), (0.5, 1), (0.0, 1)])
 def test_an_encoder_also_uses_the_cores_that_decoding_leaves_idle(
     cpus: float, threads: int
 ) -> None:
@@ -156,7 +167,7 @@ def test_a_node_that_joins_gets_encoders_on_its_cpus() -> None:
     [
         (EncoderResources(1, 1.0, 0.0, 1.0), 16, 16),
         (EncoderResources(2, 0.0, 6.0, 1.0), 16, 4),
-        (EncoderResources(1, 0.0, 0.5, 0.5), 1, 1),
+        (EncoderResources(1, 0.0, 0.0, 1.0), 1, 1),
         (EncoderResources(4, 0.0, 4.0, 1.0), 16, 1),
     ],
 )

@@ -1,0 +1,204 @@
+"""Real Rays on small machines and in unusual surroundings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from calls import ON_LOOPBACK, Finished, finish, rayclip, start_rayclip, wait_until
+from makers import numbered_frames, write_video
+
+pytestmark = pytest.mark.ray
+
+DEADLINE_S = 120
+DEMO = ("--model-name", "demo", "--device", "cpu", "--on-extraction", "save_numpy")
+SCRIPT = """
+import sys
+import ray, ray.data, rayclip
+
+cpus, held, clip, output = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], sys.argv[4]
+how = {"model_name": "demo", "device": "cpu"}
+
+def extract():
+    summary = rayclip.extract(
+        [clip], on_extraction="save_numpy", output_path=output, overwrite=True, **how
+    )
+    return summary.frames
+
+def encode():
+    rows = [{"path": clip}] * 40
+    return [len(row["clip"]) for row in rayclip.encode(ray.data.from_items(rows), **how).take_all()]
+
+class Caller:
+    def call(self):
+        return extract(), encode()
+
+ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False)
+if held:
+    print(ray.get(ray.remote(num_cpus=held)(Caller).remote().call.remote()))
+else:
+    print(Caller().call())
+"""
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("clip") / "a.mp4", numbered_frames(5))
+
+
+def run_script(*words: str | Path) -> Finished:
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *map(str, words)],
+        env={**os.environ, **ON_LOOPBACK},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    return Finished(ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "held"), [(1, 0), (2, 1)], ids=["one CPU", "in an actor that holds one of two"]
+)
+def test_videos_are_extracted_and_encoded_on_one_cpu(
+    cpus: int, held: float, clip: Path, tmp_path: Path
+) -> None:
+    ended = run_script(str(cpus), str(held), clip, tmp_path)
+    assert ended.stdout.splitlines()[-1:] == [f"(5, {[5] * 40})"], ended.stderr
+
+
+def test_a_caller_that_holds_all_cpus_is_told_so(clip: Path, tmp_path: Path) -> None:
+    ended = run_script("1", "1", clip, tmp_path)
+    assert "holds 1 CPUs, and its Ray has not one more: give it fewer" in ended.stderr
+
+
+# ---- containers ----
+
+QUOTAS = {  # files of a container's limit, by version of cgroups, and what one CPU is there
+    "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "100000",
+    "/sys/fs/cgroup/cpu.max": "100000 100000",
+}
+
+
+def in_a_namespace(mount: str, *words: str | Path, **env: str) -> Finished:
+    """Run ``rayclip`` where other files are mounted."""
+    command = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"]
+    command += [sys.executable, "-m", "rayclip", *map(str, words)]
+    ended = subprocess.run(
+        command, env={**os.environ, **env}, capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    return Finished(ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.fixture
+def namespaces() -> None:
+    tried = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], check=False)
+    if tried.returncode:
+        pytest.skip("mount namespaces need root")
+
+
+@pytest.mark.usefixtures("namespaces")
+def test_a_container_of_one_cpu_is_enough(clip: Path, tmp_path: Path) -> None:
+    there = [file for file in QUOTAS if os.path.exists(file)]
+    if not there:
+        pytest.skip("this system has no control groups for CPUs")
+    (tmp_path / "quota").write_text(QUOTAS[there[0]])
+    mount = f"mount --bind {tmp_path / 'quota'} {there[0]}"
+    words = ["extract", clip, *DEMO, "--output-path", tmp_path / "out", "--address", "local"]
+    ended = in_a_namespace(mount, *words, "--verbose")
+    assert ended.status == 0, ended.stderr
+    assert "videos: 1 done" in ended.stderr
+    assert "encoders: 1, batch size: 16, decoding tasks at once: 1;" in ended.stderr
+
+
+@pytest.mark.usefixtures("namespaces")
+@pytest.mark.parametrize("has_short_folder", [True, False])
+def test_where_tmp_cannot_be_written_another_folder_is_used(
+    clip: Path, has_short_folder: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = Path("/mnt/t" if has_short_folder else f"/mnt/{'long' * 10}")
+    mount = f"mount -t tmpfs none /mnt && mkdir {folder} && cp {clip} {folder}/a.mp4"
+    mount += " && mount -t tmpfs -o ro none /tmp"
+    output = ["--output-path", folder / "out", "--address", "local"]
+    ended = in_a_namespace(mount, "extract", folder / "a.mp4", *DEMO, *output, TMPDIR=str(folder))
+    assert "Traceback" not in ended.stderr
+    if has_short_folder:
+        assert ended.status == 0, ended.stderr
+    else:
+        assert ended.status == 2
+        assert "neither /tmp nor TMPDIR" in ended.stderr
+
+
+# ---- addresses ----
+
+
+@pytest.fixture
+def listening(clip: Path, tmp_path: Path) -> Iterator[str]:
+    """What listens on which address while a run with ``RAY_ADDRESS=local`` is at work."""
+    words = ["extract", clip, *DEMO, "--output-path", tmp_path / "out"]
+    with start_rayclip(*words, env={"RAY_ADDRESS": "local"}) as running:
+        sockets: list[str] = []
+
+        def listen() -> bool:
+            children = psutil.Process(running.pid).children(recursive=True)
+            for process in children:
+                try:
+                    found = process.net_connections("tcp")
+                except psutil.Error:
+                    continue
+                sockets.extend(c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN)
+            return len(sockets) > 20
+
+        wait_until(listen, "sockets of a private Ray", running)
+        yield " ".join(sorted(set(sockets)))
+        assert finish(running).status == 0
+
+
+def test_local_is_a_ray_that_only_this_machine_can_reach(listening: str) -> None:
+    assert listening.replace("::ffff:", "") == "127.0.0.1"
+
+
+def test_an_empty_address_is_none(clip: Path, tmp_path: Path) -> None:
+    words = ["extract", clip, *DEMO, "--output-path", tmp_path / "out"]
+    ended = rayclip(*words, env={"RAY_ADDRESS": ""})
+    assert ended.status == 0, ended.stderr
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_a_bad_address_of_the_environment_is_called_by_its_name(
+    address: str, clip: Path, tmp_path: Path
+) -> None:
+    words = ["extract", clip, *DEMO, "--output-path", tmp_path / "out"]
+    ended = rayclip(*words, env={"RAY_ADDRESS": address})
+    assert ended.status == 2
+    assert "RAY_ADDRESS" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+# ---- launchers ----
+
+
+def test_a_private_ray_takes_no_working_folder_along_from_uv(clip: Path, tmp_path: Path) -> None:
+    """Ray looks for a parent called ``uv run``, and uploads its working folder: 512 MiB at most."""
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'a'\nversion = '0'\n")
+    with open(tmp_path / "large", "wb") as large:
+        large.truncate(600 * 2**20)
+    words = ["extract", str(clip), *DEMO, "--output-path", "out", "--address", "local"]
+    (tmp_path / "run").write_text(
+        "import subprocess, sys\n"
+        f"sys.exit(subprocess.call([{sys.executable!r}, '-m', 'rayclip', *{words!r}]))\n"
+    )
+    ended = subprocess.run(
+        ["bash", "-c", f"exec -a uv {sys.executable} run"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert ended.returncode == 0, ended.stderr
