@@ -37,6 +37,8 @@ class Plain:
         firsts = [nearest((pts + offset) * self.time_base * fps) for pts in times]
         last, duration, _ = self.frames[-1]
         gap = last - self.frames[-2][0] if len(self.frames) > 1 else 0
+        if duration == 1 and gap > 2:  # libavformat's guess, to ffmpeg
+            duration = gap
         end = nearest((last + offset + (duration or gap or 1)) * self.time_base * fps)
         ticks = [
             (

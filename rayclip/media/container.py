@@ -65,6 +65,22 @@ def open_stream(
             yield container, video_stream(container)
 
 
+def start_us(container: InputContainer, stream: VideoStream) -> int:
+    """When a container starts, in microseconds: its times are counted from there.
+
+    That is where its first stream starts; of recordings, the first that is used, as with ffmpeg:
+    the video and all sound.
+    """
+    if not container.format.flags & TIMES_MAY_JUMP:
+        return container.start_time or 0
+    starts = [
+        round(used.start_time * used.time_base * 1_000_000)
+        for used in (stream, *container.streams.audio)
+        if used.start_time is not None and used.time_base
+    ]
+    return min(starts, default=container.start_time or 0)
+
+
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
     """The packets of a stream from where the container is, to where it cannot be read further.
 

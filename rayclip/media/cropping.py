@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
@@ -11,7 +12,8 @@ import av.filter
 from av.video.stream import VideoStream
 
 SEGMENT, TRACKS, TRACK, VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0xE0  # elements of Matroska
-CROP_BOTTOM, CROP_TOP, CROP_LEFT, CROP_RIGHT = 0x54AA, 0x54BB, 0x54CC, 0x54DD
+CROPS = (0x54CC, 0x54BB, 0x54DD, 0x54AA)  # PixelCrop: left, top, right, bottom
+FRAGMENTED = "frag_keyframe+empty_moov"  # so that the index is in the header
 
 Crop = Callable[[av.VideoFrame], av.VideoFrame]
 
@@ -19,23 +21,10 @@ Crop = Callable[[av.VideoFrame], av.VideoFrame]
 def cropping(stream: VideoStream) -> Crop | None:
     """What cuts a stream's frames as ffmpeg does since version 7.1; None where nothing is cut off.
 
-    libavformat reads the numbers and PyAV does not show them. But it copies them into a Matroska
-    header, where they are found again.
+    libavformat reads the numbers and PyAV does not show them. But it copies them into the header of
+    a new file, where they are found again: of Matroska, or of mov where that does not take a codec.
     """
-    header = io.BytesIO()
-    try:
-        with av.open(header, "w", format="matroska") as output:
-            output.add_stream_from_template(stream)
-            output.start_encoding()
-    except (av.FFmpegError, ValueError):  # not for Matroska: then nothing can be said
-        return None
-    video = header.getvalue()
-    for element in (SEGMENT, TRACKS, TRACK, VIDEO):
-        video = dict(_elements(video)).get(element, b"")
-    said = {element: int.from_bytes(value) for element, value in _elements(video)}
-    left, right, top, bottom = (
-        said.get(element, 0) for element in (CROP_LEFT, CROP_RIGHT, CROP_TOP, CROP_BOTTOM)
-    )
+    left, top, right, bottom = _margins(stream)
     if not (left or right or top or bottom):
         return None
 
@@ -46,6 +35,37 @@ def cropping(stream: VideoStream) -> Crop | None:
         return _cropped(frame, f"{width}:{height}:{left}:{top}")
 
     return crop
+
+
+def _margins(stream: VideoStream) -> tuple[int, int, int, int]:
+    """Pixels to cut off: left, top, right and bottom."""
+    video = _header(stream, "matroska")
+    if video:
+        for element in (SEGMENT, TRACKS, TRACK, VIDEO):
+            video = dict(_elements(video)).get(element, b"")
+        said = {element: int.from_bytes(value) for element, value in _elements(video)}
+        left, top, right, bottom = (said.get(element, 0) for element in CROPS)
+        return left, top, right, bottom
+    _, clap, numbers = _header(stream, "mov", {"movflags": FRAGMENTED}).partition(b"clap")
+    if not clap:
+        return 0, 0, 0, 0
+    terms = struct.unpack(">8i", numbers[:32])  # width, height, and how far the centre is off
+    width, height, x, y = (Fraction(*terms[place : place + 2]) for place in range(0, 8, 2))
+    codec = stream.codec_context
+    across, down = codec.width - width, codec.height - height
+    return int(across / 2 + x), int(down / 2 + y), int(across / 2 - x), int(down / 2 - y)
+
+
+def _header(stream: VideoStream, container: str, muxing: dict[str, str] | None = None) -> bytes:
+    """The beginning of a file with such a stream; empty where its container does not take it."""
+    file = io.BytesIO()
+    try:
+        with av.open(file, "w", format=container, options=muxing or {}) as output:
+            output.add_stream_from_template(stream, opaque=True)
+            output.start_encoding()
+            return file.getvalue()
+    except (av.FFmpegError, ValueError):
+        return b""
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -16,7 +16,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from rayclip.media.keyframes import VideoPacket
 from rayclip.media.sampling import FrameRule
-from rayclip.media.timestamps import BestEffortTimestamp
+from rayclip.media.timestamps import BestEffortTimestamp, shown_for
 from rayclip.media.watchdog import LIBAV
 
 MAX_FRUITLESS_ERRORS = 1000  # decode errors before the first frame: then it is no video
@@ -70,13 +70,16 @@ def timed_frames(
     """Pair frames with their times; those that have none are counted on at the rate."""
     guess = BestEffortTimestamp()
     frame_duration = max(1, round(1 / rate / time_base))
+    last: int | None = None
     following = 0
     for frame in frames:
         pts = guess.of(frame.pts, frame.dts)
         if pts is None:  # raw streams carry no times
             pts = following
         duration = frame.duration or 0
-        following = pts + (duration or frame_duration)
+        step = 0 if last is None else max(pts - last, 0)
+        following = pts + (shown_for(duration, step) if duration else frame_duration)
+        last = pts
         yield TimedFrame(pts, duration, frame)
 
 
@@ -122,6 +125,6 @@ def shown_frames(
         previous = frame
     if previous is not None:
         if end is None:
-            end = previous.pts + (previous.duration or gap or 1)
+            end = previous.pts + shown_for(previous.duration, gap)
         times = rule.timestamps_ms(numbered, previous.pts, begin, max(begin, end))
         yield ShownFrame(previous.frame, times)

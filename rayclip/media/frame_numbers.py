@@ -15,14 +15,18 @@ SEQUENCE, PICTURE = 7, 8  # of parameter sets
 WITH_CHROMA_FORMAT = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)  # profile_idc
 IS_444 = 3  # chroma_format_idc
 NO_PICTURE, MISSING = "a packet has no picture", "pictures that others refer to are missing"
+ONE_FIELD = "a packet has one field of a picture"
+IS_FIRST_SLICE = 0x80  # of the byte after a slice's header: first_mb_in_slice is 0
 MOST_PARAMETERS = 256  # bytes of a parameter set up to the last that is read of it
 
 
 class _Sequence(NamedTuple):
-    """What a sequence parameter set says of ``frame_num``: its bits, and those just before it."""
+    """What a sequence parameter set says of slices: the bits of ``frame_num``, of what is just
+    before it, and of the flag of fields just after it."""
 
     size: int
     colour_plane: int
+    field: int
 
 
 class FrameNumbers:
@@ -38,34 +42,45 @@ class FrameNumbers:
         self._sequences: dict[int, _Sequence] = {}
         self._sequence_of: dict[int, int] = {}  # by picture parameter set
         self._last: int | None = None  # of the last picture that others refer to
-        for unit in _parameter_sets(extradata):
+        for unit in filter(None, _parameter_sets(extradata)):
             self._note(unit)
 
     def what_is_missing(self, packet: bytes) -> str | None:
-        """Take the next packet; say if its own picture is missing, or some before it."""
+        """Take the next packet; say if its own picture is missing or not whole, or some before
+        it."""
         for unit in nal_units(packet, self._length_size, MOST_PARAMETERS):
             kind = unit[0] & 31
             if kind in SLICES:
                 try:
-                    return MISSING if self._skips(unit) else None
+                    skips, is_field = self._follow(unit)
                 except (EOFError, KeyError):  # damaged, or its parameters are missing
                     return None
+                if is_field and self._slices_that_are_first(packet) < 2:
+                    return ONE_FIELD
+                return MISSING if skips else None
             if kind in (SEQUENCE, PICTURE):
                 self._note(unit)
         return NO_PICTURE
 
-    def _skips(self, unit: bytes) -> bool:
-        """Whether a slice's number is not the next one."""
+    def _slices_that_are_first(self, packet: bytes) -> int:
+        """How many pictures or fields a packet has."""
+        units = nal_units(packet, self._length_size)
+        return sum(unit[0] & 31 in SLICES and unit[1] & IS_FIRST_SLICE > 0 for unit in units)
+
+    def _follow(self, unit: bytes) -> tuple[bool, bool]:
+        """Whether a slice's number is not the next one, and whether it is of a field."""
         bits = Bits(unit[1:HEAD_BYTES])
         bits.exp_golomb()  # first_mb_in_slice
         bits.exp_golomb()  # slice_type
-        size, colour_plane = self._sequences[self._sequence_of[bits.exp_golomb()]]
+        size, colour_plane, field = self._sequences[self._sequence_of[bits.exp_golomb()]]
         bits.take(colour_plane)
         number = bits.take(size)
+        is_field = bool(bits.take(field))
         last = None if unit[0] & 31 == IDR_SLICE else self._last
         if unit[0] >> 5 & 3:  # nal_ref_idc
             self._last = number
-        return last is not None and number not in (last, (last + 1) % (1 << size))
+        skips = last is not None and number not in (last, (last + 1) % (1 << size))
+        return skips, is_field
 
     def _note(self, unit: bytes) -> None:
         """Note what a parameter set says."""
@@ -98,7 +113,22 @@ def _sequence(bits: Bits) -> tuple[int, _Sequence]:
             for place in range(12 if chroma_format == IS_444 else 8):
                 if bits.take(1):
                     _skip_scaling_list(bits, 16 if place < 6 else 64)
-    return number, _Sequence(4 + bits.exp_golomb(), colour_plane)
+    size = 4 + bits.exp_golomb()
+    order = bits.exp_golomb()
+    if order == 0:
+        bits.exp_golomb()
+    elif order == 1:
+        bits.take(1)
+        for _ in range(2):
+            bits.exp_golomb()
+        for _ in range(bits.exp_golomb()):
+            bits.exp_golomb()
+    bits.exp_golomb()  # reference frames
+    bits.take(1)
+    bits.exp_golomb()  # width and height
+    bits.exp_golomb()
+    has_frames_only = bits.take(1)
+    return number, _Sequence(size, colour_plane, 1 - has_frames_only)
 
 
 def _skip_scaling_list(bits: Bits, size: int) -> None:

@@ -141,7 +141,7 @@ class GroupReader:
             if packet.is_corrupt:
                 raise Damaged("a packet is damaged")
             if self._part.ends_before(packet):
-                raise Damaged("an edit list shows several parts of the stream")
+                raise Damaged("an edit list shows several parts of the stream, or times go back")
             if pts is None:
                 raise Irregular("a packet has no time")
             if self._read and _changes_the_decoder(packet):

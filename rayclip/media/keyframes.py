@@ -24,7 +24,8 @@ HEVC_SLICES = range(32)  # nal_unit_type of coded slices (VCL)
 HEVC_RANDOM_ACCESS = range(16, 24)  # BLA, IDR, CRA: intra random access points
 H264_ANY_SLICE, H264_B = (H264_SLICE, H264_IDR_SLICE), 1
 VP8_IS_KEY, VP8_IS_SHOWN = 0x01, 0x10  # of the first byte; the former is set where it is none
-FIRST_BYTES = 16  # of a packet: no codec begins a picture with that many zeros
+BEGIN_WITH_BITS = ("mjpeg", "vp8", "vp9", "libdav1d", "av1")  # no picture of theirs begins with
+FIRST_BYTES = 16  # of zeros
 LIBAV_LOOKS_INSIDE = ("vp9", "libdav1d", "av1", "ffv1")  # whatever the container says
 BELIEVED = ("wmv1", "wmv2", "wmv3", "vc1", "flv", "theora", "png")  # their containers know
 
@@ -55,7 +56,7 @@ def has_picture(packet: VideoPacket, codec: VideoCodecContext) -> bool:
         return any(unit[0] >> 1 & 63 in HEVC_SLICES for unit in units)
     if codec.name in MPEG_PICTURES:
         return _mpeg_picture_type(bytes(packet), codec.name) is not None
-    return any(memoryview(packet)[:FIRST_BYTES])
+    return codec.name not in BEGIN_WITH_BITS or any(memoryview(packet)[:FIRST_BYTES])
 
 
 def is_hidden(packet: VideoPacket, codec: VideoCodecContext) -> bool:

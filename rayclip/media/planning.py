@@ -20,6 +20,7 @@ from rayclip.media.decoding import ShownFrame
 from rayclip.media.groups import LARGEST_GROUP, Damaged, Group, GroupReader, Irregular, Picture
 from rayclip.media.keyframes import VideoPacket, may_split_pictures
 from rayclip.media.sampling import FrameRule
+from rayclip.media.timestamps import shown_for
 from rayclip.media.watchdog import LIBAV
 
 Skip = Literal["DEFAULT", "NONREF"]
@@ -168,7 +169,7 @@ class PlannedDecoder:
         elif scene:
             before = times[-2] if len(times) > 1 else self._last_pts
             gap = times[-1] - before if before is not None else 0
-            end = times[-1] + (scene[-1].duration or gap or 1)
+            end = times[-1] + shown_for(scene[-1].duration, gap)
         else:
             return []
         times = [group.start - 1, *times, end]

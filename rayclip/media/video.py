@@ -20,7 +20,7 @@ from av.index import IndexEntry
 from av.video.stream import VideoStream
 
 from rayclip.errors import BadVideo
-from rayclip.media.container import MAX_PIXELS, open_stream, read_packets
+from rayclip.media.container import MAX_PIXELS, open_stream, read_packets, start_us
 from rayclip.media.cropping import cropping
 from rayclip.media.decoding import (
     ShownFrame,
@@ -75,6 +75,7 @@ class Video:
         self._codec = stream.codec_context
         self._again = again
         self._time_base = stream.time_base
+        self._start_us = start_us(container, stream)
         self._crop = cropping(stream)
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else math.nan
@@ -121,20 +122,19 @@ class Video:
             Miscounted: numbers that were counted from packets are not those of frames. What was
                 given until then is not what was asked for.
         """
-        start_us = self._container.start_time or 0
         rule: FrameRule
         if extraction_fps is not None:
-            rule = TickGrid(self._time_base, start_us, extraction_fps)
+            rule = TickGrid(self._time_base, self._start_us, extraction_fps)
             frames = self._planned(rule, segment)
         elif numbers is not None:
-            rule = EveryFrame(self._time_base, start_us, numbers)
+            rule = EveryFrame(self._time_base, self._start_us, numbers)
             frames = (
                 self._counted(rule)
                 if by_packets
                 else shown_frames(self._timed(self._packets()), rule)
             )
         else:
-            rule = EveryFrame(self._time_base, start_us)
+            rule = EveryFrame(self._time_base, self._start_us)
             timed = self._timed(self._packets_of(segment))
             frames = shown_frames(_regular(timed, segment), rule, until=segment.until)
         if segment == WHOLE:
@@ -156,7 +156,7 @@ class Video:
             return [WHOLE]
         if _shows_several_parts(self._stream.index_entries):
             return [WHOLE]
-        start_s = (self._container.start_time or 0) / MICROSECONDS
+        start_s = self._start_us / MICROSECONDS
         found = []
         for border in inner_borders(self.duration_s, segment_s, most):
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import av
 import numpy as np
 import pytest
 from av.sidedata.sidedata import Type
+from h264_fields import write_fields
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from makers import SHARED_DATA, numbered_frame, remuxed, textured_frames, write_video
@@ -21,6 +23,7 @@ from PIL import Image, ImageOps
 from plain_decoder import md5_of, plainly, segments_of, ticks_of
 
 from rayclip.errors import BadVideo
+from rayclip.media.frame_numbers import FrameNumbers
 from rayclip.media.frames import cut, iter_frames
 from rayclip.media.groups import Irregular
 from rayclip.media.sampling import evenly_spaced
@@ -336,6 +339,70 @@ def test_what_the_container_crops_is_not_shown(
     whole = [rgb for _, rgb in iter_frames(source("h264"), 5)]
     for rgb, full in zip(found, whole, strict=True):
         assert np.array_equal(rgb, full[top : top + height, left : left + width])
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "pix_fmt"),
+    [
+        ("libsvtav1", "a.mp4", "yuv420p"),
+        ("mjpeg", "a.mov", "yuvj420p"),
+        ("qtrle", "a.mov", "rgb24"),
+        ("v210", "a.mov", "yuv422p10le"),
+        ("rawvideo", "a.mov", "rgb24"),
+    ],
+)
+def test_cropping_by_the_container_is_known_for_every_codec(
+    tmp_path: Path, codec: str, name: str, pix_fmt: str
+) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"this libav cannot encode {codec}")
+    frames = textured_frames(5)
+    whole = write_video(tmp_path / name, frames, codec=codec, pix_fmt=pix_fmt)
+    cropped = write_aperture(whole, tmp_path / f"cropped{whole.suffix}", 16, 8, 8, 16)
+    for (_, rgb), (_, full) in zip(iter_frames(cropped), iter_frames(whole), strict=True):
+        assert np.array_equal(rgb, full[8:-16, 16:-8])
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mpg", "ogv"])
+def test_recordings_start_with_the_first_stream_that_is_used(tmp_path: Path, suffix: str) -> None:
+    """A smaller video that starts earlier is not, as with ffmpeg."""
+    codec, options = ("mpeg2video", {}) if suffix != "ogv" else ("libtheora", {})
+    if codec not in av.codecs_available:
+        pytest.skip(f"this libav cannot encode {codec}")
+    path = tmp_path / f"a.{suffix}"
+    with av.open(str(path), "w") as output:
+        tracks: list[Any] = []
+        for width, height in ((64, 48), (128, 96)):
+            track: Any = output.add_stream(codec, FPS, options=options)
+            track.width, track.height, track.pix_fmt = width, height, "yuv420p"
+            tracks.append(track)
+        for number in range(50):
+            for track, first in zip(tracks, (0, 15), strict=True):
+                if number < first:
+                    continue
+                rgb = numbered_frame(number, track.width, track.height)
+                frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, FPS)
+                output.mux(track.encode(frame))
+        for track in tracks:
+            output.mux(track.encode())
+    assert next(ms for ms, _ in iter_frames(path)) == pytest.approx(0, abs=1)
+    assert [ms for ms, _ in iter_frames(path, 1)] == [0]
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_single_fields_in_packets_are_not_counted_as_frames(tmp_path: Path, suffix: str) -> None:
+    fields = write_fields(tmp_path / "a.ts", 24)
+    path = remuxed(fields, tmp_path / f"a.{suffix}", lambda _, data: data)
+    native = plainly(path).native()
+    wanted = [native[number] for number in evenly_spaced(len(native), 5)]
+    assert [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, extraction_total=5)] == wanted
+
+
+@pytest.mark.parametrize("sets", [b"\0\0\1\0\0", b"\0\4\x67\x64\0\x0a\1\0\0", b"\xff" * 9])
+def test_broken_parameter_sets_are_passed_over(sets: bytes) -> None:
+    numbers = FrameNumbers(b"\1\x64\0\x0a\xff\xe1" + sets)
+    assert numbers.what_is_missing(b"\0\0\0\2\x65\x88") is None
 
 
 # ---- what cannot be decoded ----

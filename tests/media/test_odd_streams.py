@@ -12,8 +12,8 @@ from typing import Any
 import av
 import pytest
 from h264_fields import write_fields
-from makers import number_of, numbered_frames, textured_frames, write_video
-from test_planning import given, md5_of, plainly, remuxed
+from makers import number_of, numbered_frames, remuxed, textured_frames, write_video
+from plain_decoder import md5_of, plainly, ticks_of
 
 from rayclip.errors import BadVideo
 from rayclip.media.frames import cut, iter_frames, open_shown
@@ -51,7 +51,7 @@ def retimed(path: Path, to: Path, change: Callable[[int, Any], None]) -> Path:
 def assert_as_plainly(path: Path) -> None:
     plain = plainly(path)
     for rate in RATES:
-        assert given(path, rate) == plain.at(rate), rate
+        assert ticks_of(path, rate) == plain.at(rate), rate
     native = plain.native()
     for total in (1, 2, 7):
         chosen = iter_frames(path, extraction_total=total)
@@ -202,7 +202,7 @@ def test_a_live_recording_whose_encoder_was_started_anew_is_decoded_with_its_new
     assert len(plain.frames) == 2 * COUNT
     for rate in ("0.4", "1", "5"):  # at the first, the group that brings the header is passed over
         pipe: Any = Pipe(path.read_bytes())
-        assert given(pipe, rate) == plain.at(rate), rate
+        assert ticks_of(pipe, rate) == plain.at(rate), rate
     assert_as_plainly(path)
 
 
@@ -234,7 +234,7 @@ def test_a_damaged_packet_of_a_pipe_costs_no_tick(tmp_path: Path, group: int) ->
         plain = plainly(broken)
         for rate in ("1", "2", "5"):
             pipe: Any = Pipe(broken.read_bytes())
-            ticks = [tick for tick, _ in given(pipe, rate)]
+            ticks = [tick for tick, _ in ticks_of(pipe, rate)]
             assert ticks == [tick for tick, _ in plain.at(rate)], (damaged, rate)
 
 
