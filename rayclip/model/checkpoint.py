@@ -25,6 +25,18 @@ if TYPE_CHECKING:
     import torch
 
 LONGEST_REASON = 150
+MARK = "visual.conv1.weight"  # the tensor that all of OpenAI's models have, and few others
+HALF = 2  # bytes of a number in fp16
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts put the tensors
+PREFIXES = {"module", "model", "clip", "clip_model", "_orig_mod"}  # and what before their names
+OTHER_LAYOUTS = {  # what the beginning of a tensor's name tells of a checkpoint
+    "vision_model.": "a Hugging Face CLIPModel",
+    "text_model.": "a Hugging Face CLIPModel",
+    "visual.trunk.": "an open_clip model whose image encoder is one of timm's",
+    "text.": "an open_clip model with a text encoder of another kind",
+    "encoder.": "an encoder of another kind",
+    "blocks.": "one of timm's vision transformers",
+}
 OLD_TORCH_FORMAT = b"\x80\x02\x8a\x0a"  # how torch.save began before it wrote zip files
 
 
@@ -38,10 +50,10 @@ def clip_shape(path: str) -> tuple[int, int]:
         UsageError: it is no CLIP model; the sentence names the file and says what it is.
     """
     tensors = _tensors(path)
-    if isinstance(tensors.get("state_dict"), Mapping):
-        raise UsageError(f"{path} holds a state dict beside other things: save that one alone.")
+    if MARK not in tensors:
+        raise UsageError(f"{path} is no CLIP model in OpenAI's layout: {_said_of(tensors)}.")
     try:
-        model = _built(tensors)
+        model = _built(dict(tensors))
     except KeyError as error:
         raise UsageError(f"{path} is no CLIP model: it has no tensor {error}.") from None
     except RuntimeError as error:  # every missing, unknown or ill-sized tensor, by name
@@ -59,22 +71,32 @@ def sha256_of(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_model(path: str, device: str) -> Any:
+def load_model(path: str, device: str, precision: str = "auto") -> Any:
     """OpenAI's ``CLIP`` module with the weights of a checkpoint, as ``clip.load`` gives it.
 
+    But weights in fp32 stay so where the model is: ``clip.load`` rounds them to fp16 first.
+
     Args:
-        path: a TorchScript archive or a state dict in OpenAI's layout.
-        device: where to; the model is in fp32 on ``cpu``, and in fp16 elsewhere.
+        path: a TorchScript archive or a state dict in OpenAI's layout, also inside another
+            dictionary or with a prefix, as training scripts save it.
+        device: where to.
+        precision: ``auto`` or ``fp16`` leave the model in fp16, except on ``cpu``; else it is in
+            fp32.
 
     Raises:
         UsageError: no such tensors are in the file.
     """
-    model = _built(_tensors(path)).to(device)
-    return model.float() if device == "cpu" else model
+    tensors = dict(_tensors(path))
+    model = _built(tensors)
+    if device == "cpu" or precision not in ("auto", "fp16"):
+        model.float()
+        if tensors[MARK].is_floating_point() and tensors[MARK].element_size() > HALF:
+            model.load_state_dict(tensors)
+    return model.to(device)
 
 
-def _built(tensors: Mapping[str, torch.Tensor]) -> Any:
-    """OpenAI's ``CLIP`` module with these weights.
+def _built(tensors: dict[str, torch.Tensor]) -> Any:
+    """OpenAI's ``CLIP`` module with these weights; numbers that are not weights are taken out.
 
     It draws random numbers for all of them first, which takes longer than all the rest: here they
     are left as they are, until the weights come.
@@ -95,7 +117,7 @@ def _built(tensors: Mapping[str, torch.Tensor]) -> Any:
             return function(*args, **(kwargs or {}))
 
     with without_warnings(), Undrawn():
-        return openai_models().build_model(dict(tensors))
+        return openai_models().build_model(tensors)
 
 
 @cache
@@ -147,26 +169,64 @@ def _tensors(path: str) -> Mapping[str, torch.Tensor]:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UsageError(
-            f"{path} holds Python objects, which could be code: save the model's state_dict() "
-            "instead."
+            f"{path} holds Python objects, as training checkpoints do, which could be code: save "
+            "the model's state_dict() instead."
         ) from None
     except Exception:
         raise UsageError(f"{path} is damaged, or only a part of it was downloaded.") from None
     if not isinstance(tensors, Mapping):
         kind = type(tensors).__name__
         raise UsageError(f"{path} holds a {kind}, not the state dict of a CLIP model.")
-    return tensors
+    return _without_prefix(_unwrapped(tensors))
+
+
+def _unwrapped(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tensors, from inside the dictionaries of training scripts."""
+    for wrapper in WRAPPERS:
+        if isinstance(content.get(wrapper), Mapping):
+            return _unwrapped(content[wrapper])
+    return content
+
+
+def _without_prefix(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tensors as OpenAI's model calls them, where all of its have one prefix."""
+    marks = [name for name in tensors if name.endswith(f".{MARK}")]
+    if len(marks) != 1 or MARK in tensors:
+        return tensors
+    prefix = marks[0].removesuffix(MARK)
+    if not PREFIXES.issuperset(prefix.split(".")[:-1]):
+        return tensors
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _said_of(tensors: Mapping[str, Any]) -> str:
+    """What a checkpoint holds instead."""
+    for name in tensors:
+        for beginning, kind in OTHER_LAYOUTS.items():
+            if name.startswith(beginning) or f".{beginning}" in name:
+                return f"it holds {kind}, whose tensors have other names ({name})"
+    names = ", ".join(map(str, list(tensors)[:3]))
+    return f"it has no tensor {MARK}, but {names}" if names else "it is empty"
 
 
 def _is_torchscript(path: str) -> bool:
     """Tell the two kinds of checkpoints apart, and from everything else."""
     with open(path, "rb") as file:
-        beginning = file.read(4)
+        beginning = file.read(9)
     if not beginning:
         raise UsageError(f"{path} is an empty file, not a checkpoint.")
     if not zipfile.is_zipfile(path):
-        if beginning == OLD_TORCH_FORMAT:
+        if beginning[:4] == OLD_TORCH_FORMAT:
             return False
+        if beginning[8:] == b"{":  # after the length of its header
+            raise UsageError(
+                f"{path} is a safetensors file, which is not read here: in Python, "
+                "torch.save(safetensors.torch.load_file(path), 'weights.pt') makes one that is."
+            )
         if beginning[:2] == b"PK":
             raise UsageError(f"{path} is damaged, or only a part of it was downloaded.")
         raise UsageError(f"{path} is neither a TorchScript archive nor a saved state dict.")

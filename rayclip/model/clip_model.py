@@ -266,7 +266,7 @@ def load_spec(
         there = os.path.isfile(checkpoint)
         if not there or sha256_of(checkpoint) != spec.weights_sha256:
             raise UsageError(f"{checkpoint} is another file here, or it was changed.")
-    model = load_model(checkpoint, device)
+    model = load_model(checkpoint, device, precision)
     set_precision(model, precision)
     notes = []
     if batch_size is None and torch.device(device).type == "cpu":

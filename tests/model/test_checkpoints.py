@@ -1,0 +1,120 @@
+"""Checkpoints as people have them: in dictionaries, with prefixes, and of other models."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import checkpoints
+import numpy as np
+import pytest
+import torch
+
+from rayclip.errors import UsageError
+from rayclip.model.clip_model import load_clip
+
+WRAPPERS = ["state_dict", "model_state_dict", "model"]
+PREFIXES = [
+    "module.",
+    "model.",
+    "clip.",
+    "clip_model.",
+    "_orig_mod.",
+    "model.module.",
+    "module._orig_mod.",
+]
+MODELS = {"ViT": checkpoints.small_vit, "ResNet": checkpoints.small_resnet}
+
+
+def features_of(path: Path) -> np.ndarray:
+    model = load_clip("custom", str(path), "cpu")
+    rng = np.random.default_rng(0)
+    return model.encode_image(rng.integers(0, 256, (3, model.n_px, model.n_px, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    folder = tmp_path_factory.mktemp("plain")
+    return {
+        name: features_of(checkpoints.save_state_dict(make(), folder / f"{name}.pt"))
+        for name, make in MODELS.items()
+    }
+
+
+def save(content: Any, path: Path) -> Path:
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "wrapper", "prefix"),
+    [
+        *(("ViT", None, prefix) for prefix in PREFIXES),
+        *(("ViT", wrapper, "") for wrapper in WRAPPERS),
+        *((name, "state_dict", "model.") for name in MODELS),
+    ],
+)
+def test_wrapped_and_prefixed_tensors_are_found(
+    plain: dict[str, np.ndarray], name: str, wrapper: str | None, prefix: str, tmp_path: Path
+) -> None:
+    tensors = {f"{prefix}{key}": tensor for key, tensor in MODELS[name]().state_dict().items()}
+    content = tensors if wrapper is None else {"epoch": 3, wrapper: tensors, "optimizer": {}}
+    assert np.array_equal(features_of(save(content, tmp_path / "a.pt")), plain[name])
+
+
+def test_wrappers_may_be_nested(plain: dict[str, np.ndarray], tmp_path: Path) -> None:
+    content = {"model": {"state_dict": checkpoints.small_vit().state_dict()}}
+    assert np.array_equal(features_of(save(content, tmp_path / "a.pt")), plain["ViT"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_in_fp32_are_not_rounded(name: str, tmp_path: Path) -> None:
+    tensors = {key: value.clone() for key, value in MODELS[name]().float().state_dict().items()}
+    for value in tensors.values():
+        if value.is_floating_point():
+            value += value.abs() * 2**-13  # less than fp16 can tell
+    model = load_clip("custom", str(save(tensors, tmp_path / "a.pt")), "cpu", precision="fp32")
+    for key, value in model._model.state_dict().items():
+        assert torch.equal(value, tensors[key]), key
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UsageError) as caught:
+        load_clip("custom", str(path), "cpu")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["vision_model.embeddings.class_embedding", "logit_scale"], "a Hugging Face CLIPModel"),
+        (["text_model.embeddings.position_ids"], "a Hugging Face CLIPModel"),
+        (["clip.vision_model.post_layernorm.weight"], "a Hugging Face CLIPModel"),
+        (["visual.trunk.pos_embed", "text.ln_final.weight"], "one of timm's"),
+        (["text.transformer.embeddings.word"], "a text encoder of another kind"),
+        (["blocks.0.attn.qkv.weight"], "timm's vision transformers"),
+        (["fc.weight", "fc.bias"], "but fc.weight, fc.bias"),
+        ([], "it is empty"),
+    ],
+)
+def test_tensors_of_another_model_are_called_what_they_are(
+    names: list[str], said: str, tmp_path: Path
+) -> None:
+    path = save({name: torch.zeros(2) for name in names}, tmp_path / "a.pt")
+    assert said in refusal(path)
+
+
+def test_a_safetensors_file_is_called_so(tmp_path: Path) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert "is a safetensors file" in refusal(path)
+
+
+def test_a_training_checkpoint_with_python_objects_is_called_so(tmp_path: Path) -> None:
+    content = {"state_dict": checkpoints.small_vit().state_dict(), "args": argparse.Namespace(a=1)}
+    assert "holds Python objects, as training checkpoints do" in refusal(
+        save(content, tmp_path / "a.pt")
+    )
