@@ -84,7 +84,7 @@ def extract(
         resize: ``pil`` (OpenAI's preprocessing, to the byte) or ``fast`` (up to 2 levels off).
         naming: ``stem`` (files are called after the video) or ``path`` (in folders like its own).
         address: None (the connected Ray, else ``RAY_ADDRESS``, else a private one), ``auto``,
-            ``host:port``, or ``none`` for no Ray at all.
+            ``host:port``, ``local`` for a private one, or ``none`` for no Ray at all.
         encoders: how many encoder actors; None takes one for each GPU, or one for about every
             8 CPU cores.
         overwrite: make features again that are there already.

@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 from rayclip.commands.folder_commands import compact, failures, status
 from rayclip.errors import RayclipError, UsageError
 from rayclip.messages import open_standard_streams, say_to_user
-from rayclip.report.interrupts import Terminated, end_on_signals
+from rayclip.report.interrupts import Terminated, end_on_signals, is_stopped
 from rayclip.settings import Settings, extraction_fps_of, storage_options_of
 from rayclip.words import names_of, options_of, texts_of
 
@@ -244,6 +244,8 @@ def _exit_statuses() -> Iterator[None]:
         return
     say_to_user(f"rayclip: {sentence}")
     _let_go_of_standard_output()
+    if is_stopped():  # Ray would wait for its own processes, and end this one with another status
+        os._exit(status)
     raise typer.Exit(status)
 
 

@@ -14,6 +14,7 @@ from rayclip.in_process import in_process
 from rayclip.inputs.selection import Inputs, Selection, every
 from rayclip.inputs.videos import (
     carried_columns,
+    folder_of_inputs,
     iter_all_videos,
     iter_rows,
     iter_videos,
@@ -80,7 +81,7 @@ def run_extraction(
         naming=settings.naming,
         folder=folder,
         max_attempts=settings.max_attempts,
-        folder_of_inputs=os.getcwd(),
+        folder_of_inputs=folder_of_inputs(settings),
         storage_options=dict(settings.storage_options),
         reencoded=_tmp_folder(settings) if settings.keep_tmp_files else None,
         feature_dtype=settings.feature_dtype if settings.saves else "float32",

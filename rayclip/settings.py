@@ -61,7 +61,7 @@ class Settings:
         resize: ``pil`` (OpenAI's, to the byte) or ``fast`` (torch's, up to 2 levels off).
         naming: ``stem`` (files are called after the video) or ``path`` (in folders like its own).
         address: which Ray to use: None (the connected one, else ``RAY_ADDRESS``, else a private
-            one), ``auto``, ``host:port``, or ``none`` for no Ray at all.
+            one), ``auto``, ``host:port``, ``local`` for a private one, or ``none`` for no Ray.
         encoders: how many encoder actors; None takes one for each GPU, or one for about every
             8 CPU cores.
         overwrite: compute everything again.
@@ -134,6 +134,11 @@ class Settings:
             raise UsageError("extraction_fps and extraction_total exclude each other: give one.")
         if self.saves and os.path.abspath(self.output_path) == os.path.abspath(self.tmp_path):
             raise UsageError(f"output_path and tmp_path are the same folder, {self.output_path}.")
+        if self.saves and self.output_path.lower().startswith(("http://", "https://")):
+            raise UsageError(
+                f"output_path {self.output_path} is an http address, where no file can be written: "
+                "name a local folder, or one of a storage such as s3://bucket/folder."
+            )
         if self.device is not None and not DEVICE.fullmatch(self.device):
             raise UsageError(f"device must be cpu, cuda or cuda:N, not {self.device!r}.")
         if self.weights is not None and self.model_name != "custom":

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from rayclip.errors import UsageError
+from rayclip.inputs.local_names import as_meant
 from rayclip.io.faults import passes, reason
 from rayclip.io.patience import persistently
 from rayclip.io.remote import INDIRECT, file_system, refuse_unknown
@@ -54,7 +55,8 @@ def expanded(
     Raises:
         UsageError: there is nothing in a folder, nothing that matches, or it cannot be told.
     """
-    for argument in arguments:
+    for given in arguments:
+        argument = as_meant(given)
         try:
             if "://" in argument:
                 yield from _of_url(argument, storage_options)

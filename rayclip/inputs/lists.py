@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from rayclip.errors import UsageError
 from rayclip.inputs.json_lines import json_names, json_schema, json_tables
+from rayclip.inputs.local_names import as_meant
 from rayclip.inputs.tables import DELIMITERS, csv_tables, parquet_tables
 from rayclip.inputs.video_rows import NAMES_ONLY, ROWS_AT_A_TIME, names_in, tables_of
 from rayclip.io.faults import reason
@@ -145,7 +146,7 @@ def lines_of(file: TextIO) -> Iterator[str]:
         if "\0" in line:
             raise ValueError("there are zero bytes in it, so that it is no UTF-8 text")
         if video := line.strip():
-            yield video
+            yield as_meant(video)
 
 
 @cache

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from rayclip.errors import UsageError
 from rayclip.inputs.expansion import expanded
-from rayclip.inputs.lists import VideoList
+from rayclip.inputs.lists import STANDARD_INPUT, VideoList
+from rayclip.inputs.local_names import as_meant
 from rayclip.inputs.video_rows import ROWS_AT_A_TIME, tables_of
 from rayclip.settings import Settings
 
@@ -84,5 +85,22 @@ def _list_of(settings: Settings) -> VideoList | None:
 
 
 def absolute(video: str, folder: str) -> str:
-    """A URL as it is; a local path from the folder in which the command was given."""
-    return video if "://" in video else os.path.join(folder, video)
+    """A URL as it is; a local path from the folder in which relative ones begin."""
+    place = as_meant(video)
+    return place if "://" in place else os.path.join(folder, place)
+
+
+def folder_of_inputs(settings: Settings) -> str:
+    """Where relative paths begin: here, or in the folder of the list if the first is only there.
+
+    Raises:
+        UsageError: as :func:`iter_videos`.
+    """
+    here, listed = os.getcwd(), settings.file_with_video_paths
+    if settings.video_paths or listed is None or listed == STANDARD_INPUT or "://" in listed:
+        return here
+    there = os.path.dirname(os.path.abspath(listed))
+    first = next(iter_videos(settings))
+    if "://" in first or os.path.exists(absolute(first, here)):
+        return here
+    return there if os.path.exists(absolute(first, there)) else here

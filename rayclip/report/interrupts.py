@@ -7,6 +7,8 @@ import signal
 import threading
 from types import FrameType
 
+from rayclip.errors import RunStopped
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LONGEST_END_S = 20.0  # a signal that went to Ray's processes, too, leaves nobody to answer
 
@@ -23,6 +25,24 @@ class Terminated(BaseException):
         self.exit_status = 128 + number
 
 
+_stopped: list[RunStopped] = []  # what another thread ends the program with
+
+
+def stop_program(sentence: str) -> None:
+    """End the program in order from any thread, with the status of a run that stopped; without
+    :func:`end_on_signals` nothing happens, for the program is somebody else's."""
+    if signal.getsignal(signal.SIGTERM) is _in_order:
+        _stopped.append(RunStopped(sentence))
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGTERM)  # which also ends what it waits for
+
+
+def is_stopped() -> bool:
+    """Whether :func:`stop_program` has ended it."""
+    return bool(_stopped)
+
+
 def end_on_signals() -> None:
     """Let each of :data:`SIGNALS` end the program, except those that it was started to ignore."""
     for number in SIGNALS:
@@ -37,8 +57,12 @@ def _in_order(number: int, frame: FrameType | None) -> None:
     end = threading.Timer(LONGEST_END_S, _at_once, (number, None))
     end.daemon = True
     end.start()
+    if _stopped:
+        raise _stopped[0]
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
 def _at_once(number: int, frame: FrameType | None) -> None:
-    os._exit(128 + number)  # what a private Ray leaves, its reaper puts away
+    os._exit(
+        RunStopped.exit_status if _stopped else 128 + number
+    )  # what a private Ray leaves, its reaper puts away

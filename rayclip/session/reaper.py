@@ -43,7 +43,7 @@ def main() -> None:
     sys.stdin.read()
     folder = sys.argv[1]
     for _ in range(ROUNDS):
-        left = list(_processes_of(folder))
+        left = list(processes_of(folder))
         if not left and not os.path.exists(folder):
             return
         for pid in left:
@@ -53,7 +53,7 @@ def main() -> None:
         time.sleep(PAUSE_S)
 
 
-def _processes_of(folder: str) -> Iterator[int]:
+def processes_of(folder: str) -> Iterator[int]:
     """Ray's processes with the folder on their command lines, or with files in it; none where there
     is no ``/proc``.
 

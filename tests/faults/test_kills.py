@@ -214,3 +214,28 @@ def test_a_killed_driver_leaves_no_process_and_no_temporary_folder(
     assert not [folder for folder in folders if folder.exists()]
     assert rayclip(*command(clips, tmp_path), "--address", "none").status == 0
     assert finished(tmp_path) == COPIES
+
+
+@pytest.mark.parametrize("program", ["raylet/raylet", "gcs/gcs_server"])
+def test_a_private_ray_that_dies_ends_the_run_with_a_sentence(
+    program: str, clips: list[Path], tmp_path: Path
+) -> None:
+    """Ray itself would end it, a minute later, with the status of a run in which videos failed."""
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("this is no video")
+    output = tmp_path / "out"
+    with start_rayclip(*command([bad, *clips], output), "--address", "local") as running:
+        log = output / "clip" / "demo" / "failures.jsonl"
+        wait_until(lambda: finished(output) >= 2 and log.exists(), "two videos", running)
+        processes = family(running)
+        folders = temporary_folders(processes)
+        (victim,) = [process for process in processes if program in title(process).split(" ")[0]]
+        victim.kill()
+        ended = finish(running)
+        assert finished(output) < COPIES, "the kill came too late to prove anything"
+    assert ended.status == 3, ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("rayclip: Ray's ")
+    assert "Traceback" not in ended.stderr
+    wait_until(lambda: not alive(processes), "the end of every process of the run")
+    wait_until(lambda: not any(folder.exists() for folder in folders), "the end of its files")
+    assert "not_a_video" in log.read_text()

@@ -1,0 +1,23 @@
+"""Names of local files as people and programs write them: ``~`` and file URIs."""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import unquote
+
+FILE_URI = re.compile(r"file://(?:localhost)?(/.*)", re.IGNORECASE | re.DOTALL)  # RFC 8089
+
+
+def as_meant(name: str) -> str:
+    """A name with what a shell or a browser would have resolved; others as they are.
+
+    ``~/a.mp4`` is in the home folder, and ``file:///with%20space.mp4`` has a space. Files that are
+    called just so come first.
+    """
+    if name.startswith("~"):
+        return name if os.path.lexists(name) else os.path.expanduser(name)
+    uri = FILE_URI.fullmatch(name)
+    if uri is None or "::" in name:
+        return name
+    return uri[1] if os.path.lexists(uri[1]) else unquote(uri[1])
