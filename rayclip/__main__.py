@@ -1,3 +1,23 @@
-from rayclip.cli import main
+"""The program ``rayclip``: signals are for us from its first moment on, before anything is
+imported that takes time."""
 
-main()
+import os
+
+from rayclip.messages import say_to_user
+from rayclip.report.interrupts import Terminated, end_on_signals, ending_status
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    end_on_signals()
+    try:
+        from rayclip.cli import run
+
+        run()
+    except (KeyboardInterrupt, Terminated):  # before the command began, or after it ended
+        say_to_user("rayclip: interrupted")
+        os._exit(ending_status() or 1)
+
+
+if __name__ == "__main__":
+    main()

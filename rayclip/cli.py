@@ -16,12 +16,12 @@ from typer.core import TyperCommand
 from rayclip.commands.folder_commands import compact, failures, status
 from rayclip.errors import RayclipError, UsageError
 from rayclip.messages import open_standard_streams, say_to_user
-from rayclip.report.interrupts import Terminated, end_on_signals, is_stopped
+from rayclip.report.interrupts import INTERRUPTED, Terminated, ending_status, ignore_signals
 from rayclip.settings import Settings, extraction_fps_of, storage_options_of
 from rayclip.words import names_of, options_of, texts_of
 
 SOME_FAILED = 1
-INTERRUPTED = 130
+DONE = (0, SOME_FAILED)
 
 VALUES: list[str] = []
 SWITCHES: list[str] = []
@@ -220,13 +220,26 @@ def extract(
             raise typer.Exit(SOME_FAILED)
 
 
-def main() -> None:
-    """Run the command line and exit with its status."""
-    end_on_signals()
+def run() -> None:
+    """Run the command line and exit with its status, whatever signals come."""
     open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names and texts in any encoding
-    app()
+    try:
+        with _exit_statuses():
+            app()
+    except typer.Exit as end:
+        status = end.exit_code
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    status = ending_status() or status  # typer makes 1 of an interrupt
+    ignore_signals()
+    if status in DONE:
+        sys.exit(status)
+    # At once: threads of libraries that are still at work would abort an orderly exit of Python,
+    # and Ray would wait for processes that died.
+    _let_go_of_standard_output()
+    os._exit(status)
 
 
 @contextmanager
@@ -244,8 +257,6 @@ def _exit_statuses() -> Iterator[None]:
         return
     say_to_user(f"rayclip: {sentence}")
     _let_go_of_standard_output()
-    if is_stopped():  # Ray would wait for its own processes, and end this one with another status
-        os._exit(status)
     raise typer.Exit(status)
 
 

@@ -39,20 +39,25 @@ def in_process(
     )
     batcher = Batcher(partial(load_encoder_model, encoder))
     attempts = FirstAttempts()
-    if settings.show_pred:
-        model = batcher.ready.result()
-        assert isinstance(model, ClipModel)
-        job = replace(job, zero_shot=zero_shot_of(model, prompts(settings.pred_texts or None)))
-    yield Machine(
-        f"{spec.model_name} on {device}, without Ray",
-        job.zero_shot,
-        _results(VideoExtractor(job, batcher, attempts), videos),
-        lambda: _counts(tally, batcher),
-        lambda: _awaited(batcher, attempts),
-        lambda: [batcher.stats],
-        batcher.ready.result,
-    )
-    batcher.close()  # not after an error: that would wait for all that is queued
+    try:
+        if settings.show_pred:
+            model = batcher.ready.result()
+            assert isinstance(model, ClipModel)
+            job = replace(job, zero_shot=zero_shot_of(model, prompts(settings.pred_texts or None)))
+            del model
+        yield Machine(
+            f"{spec.model_name} on {device}, without Ray",
+            job.zero_shot,
+            _results(VideoExtractor(job, batcher, attempts), videos),
+            lambda: _counts(tally, batcher),
+            lambda: _awaited(batcher, attempts),
+            lambda: [batcher.stats],
+            batcher.ready.result,
+        )
+    except BaseException:
+        batcher.abort()
+        raise
+    batcher.close()
 
 
 def _results(extractor: VideoExtractor, videos: Selection) -> Iterator[VideoResult]:

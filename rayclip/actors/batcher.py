@@ -30,6 +30,7 @@ from rayclip.report.batch_stats import BatchStats
 LINGER_S = 0.5
 """How long a batch that is not full waits for one more chunk: longer than a decoding task needs for
 64 frames, so that only the end of a run, where nothing more comes, pays for padding."""
+ABORT_S = 10.0  # for which whoever interrupts a run waits for a forward pass
 NEWS = 0.2  # what the last pass counts in the rate of an encoder
 SHORTEST_PASS_S = 1e-6
 
@@ -54,6 +55,10 @@ class ImageModel(Protocol):
         ...
 
     def encode_image(self, images: Frames) -> Features: ...
+
+    def close(self) -> None:
+        """End its threads."""
+        ...
 
 
 class Batcher:
@@ -133,24 +138,42 @@ class Batcher:
         return self._stats
 
     def close(self) -> None:
-        """Encode what is queued, then end the threads."""
+        """Encode what is queued, then end the threads and let go of the model."""
+        self._end_thread(timeout_s=None)
+
+    def abort(self) -> None:
+        """Encode nothing more; end the threads, as soon as the forward passes and the loading that
+        are under way have ended, and let go of the model."""
+        self._broken = RunStopped("The run was given up.")
+        self._end_thread(ABORT_S)
+
+    def _end_thread(self, timeout_s: float | None) -> None:
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(timeout_s)
+        self.ready = Future()
 
     def _count(self, frames: int) -> None:
         with self._results:
             self._waiting += frames
 
     def _run(self) -> None:
+        ready = self.ready
         try:
             model = self._load()
         except Exception as error:
-            self.ready.set_exception(error)
+            ready.set_exception(error)
             while (chunk := self._queue.get()) is not None:
                 chunk.fail(error)
             return
         self._stats += BatchStats(notes=tuple(model.notes))
-        self.ready.set_result(model)
+        ready.set_result(model)
+        try:
+            self._encode_all(model)
+        finally:
+            model.close()
+
+    def _encode_all(self, model: ImageModel) -> None:
+        """Batch after batch, until the batcher is closed."""
         free = threading.Semaphore(model.passes_at_once)
         with ThreadPoolExecutor(model.passes_at_once, thread_name_prefix="pass") as passes:
             while True:

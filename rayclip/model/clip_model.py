@@ -154,6 +154,10 @@ class ClipModel:
             ]
         return np.asarray(torch.cat(features).numpy(), np.float32)
 
+    def close(self) -> None:
+        """End its threads; it encodes no more pictures."""
+        self._passes.shutdown()
+
     def _tokens(self, text: str) -> Any:
         try:
             return openai_clip().tokenize(text, self.context_length)

@@ -1,16 +1,20 @@
-"""Signals that end a run: the first one in order, the second one at once."""
+"""Signals that end a program: the first one in order, the second one at once."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType
+from typing import Any
 
 from rayclip.errors import RunStopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LONGEST_END_S = 20.0  # a signal that went to Ray's processes, too, leaves nobody to answer
+RAISED_AGAIN_S = 0.02
+INTERRUPTED = 130
 
 
 class Terminated(BaseException):
@@ -25,22 +29,19 @@ class Terminated(BaseException):
         self.exit_status = 128 + number
 
 
-_stopped: list[RunStopped] = []  # what another thread ends the program with
+Ending = KeyboardInterrupt | Terminated | RunStopped
 
 
-def stop_program(sentence: str) -> None:
-    """End the program in order from any thread, with the status of a run that stopped; without
-    :func:`end_on_signals` nothing happens, for the program is somebody else's."""
-    if signal.getsignal(signal.SIGTERM) is _in_order:
-        _stopped.append(RunStopped(sentence))
-        main = threading.main_thread().ident
-        assert main is not None
-        signal.pthread_kill(main, signal.SIGTERM)  # which also ends what it waits for
+class _Program:
+    """What is known of the end of this program.
 
+    Attributes:
+        stopped: what another thread ends it with.
+        ending: what was raised at the first signal; None before.
+    """
 
-def is_stopped() -> bool:
-    """Whether :func:`stop_program` has ended it."""
-    return bool(_stopped)
+    stopped: RunStopped | None = None
+    ending: Ending | None = None
 
 
 def end_on_signals() -> None:
@@ -48,6 +49,29 @@ def end_on_signals() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _in_order)
+    sys.unraisablehook = _raise_again
+
+
+def stop_program(sentence: str) -> None:
+    """End the program in order from any thread, with the status of a run that stopped; without
+    :func:`end_on_signals` nothing happens, for the program is somebody else's."""
+    if signal.getsignal(signal.SIGTERM) is _in_order:
+        _Program.stopped = RunStopped(sentence)
+        _to_main_thread(signal.SIGTERM)
+
+
+def ignore_signals() -> None:
+    """From now on, when all is done, it is too late for them."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def ending_status() -> int | None:
+    """The exit status that the first signal asks for; None before it."""
+    ending = _Program.ending
+    if ending is None:
+        return None
+    return INTERRUPTED if isinstance(ending, KeyboardInterrupt) else ending.exit_status
 
 
 def _in_order(number: int, frame: FrameType | None) -> None:
@@ -57,12 +81,33 @@ def _in_order(number: int, frame: FrameType | None) -> None:
     end = threading.Timer(LONGEST_END_S, _at_once, (number, None))
     end.daemon = True
     end.start()
-    if _stopped:
-        raise _stopped[0]
-    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+    if _Program.stopped is not None:
+        _Program.ending = _Program.stopped
+    else:
+        _Program.ending = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+    raise _Program.ending
 
 
 def _at_once(number: int, frame: FrameType | None) -> None:
-    os._exit(
-        RunStopped.exit_status if _stopped else 128 + number
-    )  # what a private Ray leaves, its reaper puts away
+    # what a private Ray leaves, its reaper puts away
+    os._exit(ending_status() or 128 + number)
+
+
+def _raise_again(unraisable: Any) -> None:
+    """Where Python ignores what a callback raises, such as ``__del__``, raise it a moment later."""
+    if unraisable.exc_value is None or unraisable.exc_value is not _Program.ending:
+        sys.__unraisablehook__(unraisable)
+        return
+    signal.signal(signal.SIGALRM, _once_more)
+    signal.setitimer(signal.ITIMER_REAL, RAISED_AGAIN_S)
+
+
+def _once_more(number: int, frame: FrameType | None) -> None:
+    assert _Program.ending is not None
+    raise _Program.ending
+
+
+def _to_main_thread(number: int) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, number)  # which also ends what it waits for

@@ -32,13 +32,24 @@ def device_on_ray(settings: Settings, private: bool) -> tuple[str, EncoderResour
         if has_autoscaler():
             say_to_user("the cluster has no GPU yet: waiting until its autoscaler brings one.")
             return "cuda", gpu_resources(0, settings.encoders)
-        raise UsageError(
-            "The Ray that is used has no GPUs: to encode on its CPUs, give the device cpu "
-            "(--device cpu)."
-        )
+        if not _is_this_machine():
+            raise UsageError(
+                "The Ray that is used has no GPUs: to encode on its CPUs, give the device cpu "
+                "(--device cpu)."
+            )
+        if wanted is None:
+            say_to_user("The Ray that is used is this machine, without a GPU: using the CPU.")
     if wanted not in (None, "cpu"):
         say_to_user(f"device {wanted} was asked for, but there is no GPU here: using the CPU.")
     return "cpu", cpu_resources(cpus, settings.encoders)
+
+
+def _is_this_machine() -> bool:
+    """Whether the Ray that is connected has one node, and we are on it."""
+    import ray
+
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    return nodes == [ray.get_runtime_context().get_node_id()]
 
 
 def _cpus_for_us() -> list[float]:

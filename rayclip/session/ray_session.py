@@ -213,12 +213,20 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _our_signal_handlers() -> Iterator[None]:
-    """``ray.init`` puts its own handler on SIGTERM; put back what was there."""
+    """``ray.init`` puts its own handler on SIGTERM, which exits with status 15; put back what was
+    there, and let that have a signal that came meanwhile."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
+    has_come = False
     try:
         yield
+    except SystemExit as end:
+        has_come = end.code == signal.SIGTERM
+        if not has_come:
+            raise
     finally:
         signal.signal(signal.SIGTERM, before)
+    if has_come:
+        signal.raise_signal(signal.SIGTERM)

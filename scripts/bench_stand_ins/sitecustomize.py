@@ -67,6 +67,7 @@ def fake_encoding(clip_model: ModuleType) -> None:
         model.passes_at_once, model.notes, model.logit_scale = PASSES_AT_ONCE, [], 1.0
         return model
 
+    clip_model.ClipModel.close = lambda self: None
     clip_model.ClipModel.encode_image = encode_image
     clip_model.load_spec = load_spec
 

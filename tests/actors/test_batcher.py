@@ -1,8 +1,10 @@
 """Full batches out of chunks from anywhere."""
 
+import gc
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import contextmanager
@@ -35,6 +37,10 @@ class Echo:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
 
     def encode_image(self, images: Frames) -> Features:
         numbers = images[:, 0, 0, 0]
@@ -498,3 +504,49 @@ def test_guilty_frames_are_refused_and_never_reach_the_model() -> None:
     assert str(error) == "its frames ended 2 processes of it (CUDA error: unknown)"
     assert model.batches == [[2]]
     assert box.acquitted == ["b"]
+
+
+# ---- the end ----
+
+
+@pytest.mark.parametrize("end", [Batcher.close, Batcher.abort])
+def test_nothing_is_left_of_a_batcher_that_was_ended(end: Callable[[Batcher], None]) -> None:
+    models: list[Echo] = []
+
+    def load() -> Echo:
+        models.append(Echo())
+        return models[0]
+
+    before = set(threading.enumerate())
+    batcher = Batcher(load)
+    assert batcher.submit(chunk(1)).result(DEADLINE_S).tolist() == [[1.0]]
+    end(batcher)
+    assert set(threading.enumerate()) == before
+    assert models[0].is_closed
+    held = weakref.ref(models.pop())
+    gc.collect()
+    assert held() is None
+
+
+def test_what_is_queued_when_a_batcher_is_aborted_is_not_encoded() -> None:
+    is_under_way, may_end = threading.Event(), threading.Event()
+
+    class Slow(Echo):
+        def encode_image(self, images: Frames) -> Features:
+            is_under_way.set()
+            assert may_end.wait(DEADLINE_S)
+            return super().encode_image(images)
+
+    model = Slow()
+    batcher = Batcher(lambda: model, linger_s=0.0)
+    first = batcher.submit(chunk(*range(BATCH_SIZE)))
+    assert is_under_way.wait(DEADLINE_S)
+    later = [batcher.submit(chunk(number)) for number in range(5)]
+    ending = threading.Thread(target=batcher.abort)
+    ending.start()
+    may_end.set()
+    ending.join(DEADLINE_S)
+    assert len(first.result(DEADLINE_S)) == BATCH_SIZE
+    for future in later:
+        with pytest.raises(RunStopped):
+            future.result(DEADLINE_S)

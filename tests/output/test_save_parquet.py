@@ -20,7 +20,7 @@ COPIES = 6
 KILLED_WHILE_IT_WRITES = """
 import os, sys
 import pyarrow.parquet as pq
-from rayclip.cli import main
+from rayclip.__main__ import main
 from rayclip.output.shards import ShardWriter
 
 ShardWriter.gathers_s = 0.0  # a shard for each video

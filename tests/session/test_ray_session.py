@@ -22,7 +22,7 @@ def init(*_, _temp_dir, **__):
     raise Exception("The current node timed out during startup. The GCS may be\\noverloaded.")
 
 ray.init = init
-from rayclip.cli import main
+from rayclip.__main__ import main
 main()
 """
 
