@@ -3,6 +3,7 @@
     python scripts/chaos.py                        # 100 rounds
     python scripts/chaos.py --minutes 480          # for a night
     python scripts/chaos.py --kinds driver,raylet --seed 7
+    python scripts/chaos.py --interrupts 200       # SIGINT and SIGTERM instead, half without Ray
 
 Every round is a run of ``rayclip extract`` into a folder of its own, on a Ray of three nodes that
 the script starts on this machine, or without Ray. In its middle an encoder, a decoding worker, the
@@ -29,6 +30,7 @@ import shapes
 import typer
 from bench_measure import MISSING, number, table
 from chaos_checks import what_is_wrong
+from chaos_interrupts import ADDRESSES, SIGNALS, Interrupt, random_interrupt, seconds_of
 from chaos_rounds import KINDS, LONE_DRIVER, Outcome, Run, play_round, undisturbed_run
 from pretended_nodes import PretendedNodes
 
@@ -52,10 +54,16 @@ def chaos(
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides what is killed, and when.")] = 0,
     kinds: Annotated[str, typer.Option(help="What is killed, in turn.")] = ",".join(KINDS),
+    interrupts: Annotated[
+        int, typer.Option(min=0, help="Interrupt so many runs instead of killing.")
+    ] = 0,
 ) -> None:
     chosen = _kinds_named(kinds)
     rng = random.Random(seed)
     work = Path(mkdtemp(prefix="rayclip-chaos-"))
+    if interrupts:
+        _interrupt(interrupts, rng, work)
+        return
     outcomes: list[Outcome] = []
     with _runs(chosen, work) as runs:
         until = None if minutes is None else time.monotonic() + minutes * 60
@@ -78,6 +86,45 @@ def chaos(
         typer.echo(f"The output folders of what was wrong, and all logs, are in {work}.")
         raise typer.Exit(1)
     shutil.rmtree(work)
+
+
+def _interrupt(count: int, rng: random.Random, work: Path) -> None:
+    videos = _draw_videos(work / "videos")[:: COPIES // 2]
+    seconds = {}
+    for address in ADDRESSES:
+        for _ in range(2):  # the first one finds nothing in the caches of the system
+            shutil.rmtree(work / "out", ignore_errors=True)
+            seconds[address] = seconds_of(videos, work / "out", address)
+        _say(f"undisturbed, with --address {address}: {seconds[address]:.1f} s")
+    outcomes = []
+    for place, address in enumerate(islice(cycle(ADDRESSES), count), 1):
+        shutil.rmtree(work / "out", ignore_errors=True)
+        outcome = random_interrupt(videos, work / "out", address, seconds[address], rng)
+        outcomes.append(outcome)
+        if outcome.wrong:
+            _say(f"{place}: {outcome.number.name} at {outcome.at_s:.2f} s: {outcome.wrong}")
+    typer.echo(report_of_interrupts(outcomes))
+    shutil.rmtree(work)
+    if any(outcome.wrong for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def report_of_interrupts(outcomes: Sequence[Interrupt]) -> str:
+    """A table with a row for each address and signal."""
+    rows = []
+    for address in ADDRESSES:
+        for one in SIGNALS:
+            alike = [o for o in outcomes if (o.address, o.number) == (address, one)]
+            ends = [outcome.end_s for outcome in alike if not outcome.is_late]
+            cells = [
+                len(alike),
+                sum(outcome.is_late for outcome in alike),
+                sum(bool(outcome.wrong) for outcome in alike),
+                number(median(ends), 1) if ends else MISSING,
+                number(max(ends), 1) if ends else MISSING,
+            ]
+            rows.append([f"--address {address}", one.name, *map(str, cells)])
+    return table(("run", "signal", "sent", "too late", "wrong", "end s, median", "most"), rows)
 
 
 def report(outcomes: Sequence[Outcome]) -> str:

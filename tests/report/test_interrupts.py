@@ -25,6 +25,38 @@ except (KeyboardInterrupt, Terminated) as error:
     print(getattr(error, "exit_status", 130), flush=True)
     time.sleep(100)
 """
+IN_A_CALLBACK = """
+import os, signal, time
+from rayclip.report.interrupts import Terminated, end_on_signals, ending_status
+end_on_signals()
+
+class Callback:
+    def __del__(self):
+        os.kill(os.getpid(), NUMBER)
+        time.sleep(0.01)
+
+try:
+    callback = Callback()
+    del callback  # Python ignores what is raised in there
+    time.sleep(100)
+except (KeyboardInterrupt, Terminated):
+    print(ending_status(), flush=True)
+"""
+WHILE_PARSING = """
+import os, signal
+from rayclip import cli, words
+options_of = words.options_of
+
+def interrupted(*given):
+    os.kill(os.getpid(), NUMBER)
+    return options_of(*given)
+
+cli.options_of = interrupted
+from rayclip.__main__ import main
+import sys
+sys.argv = ["rayclip", "extract", "a.mp4"]
+main()
+"""
 PRIVATE = """
 import subprocess, sys, time
 from rayclip.session.reaper import reaped
@@ -79,6 +111,28 @@ def test_the_first_signal_lets_the_program_tidy_up_and_the_second_does_not(
         assert line_of(command) == str(status)
         command.send_signal(number)
         assert command.wait(DEADLINE_S) == status
+
+
+ENDING = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.mark.parametrize(("number", "status"), ENDING)
+def test_a_signal_whose_exception_python_ignores_still_ends_the_program(
+    number: int, status: int
+) -> None:
+    with started(IN_A_CALLBACK.replace("NUMBER", str(int(number)))) as command:
+        assert line_of(command) == str(status)
+        assert command.wait(DEADLINE_S) == 0
+
+
+@pytest.mark.parametrize(("number", "status"), ENDING)
+def test_a_signal_while_the_command_line_is_read_has_its_status(number: int, status: int) -> None:
+    program = WHILE_PARSING.replace("NUMBER", str(int(number)))
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=_listen
+    )
+    assert ended.returncode == status
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_signal_that_the_program_was_started_to_ignore_stays_ignored(tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""Interrupts at any moment of a run, of the command and in somebody's notebook."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import shapes
+from chaos_interrupts import random_interrupt
+
+DEADLINE_S = 120
+RUN_S = {"none": 4.0, "local": 9.0}  # about what these runs take
+
+NOTEBOOK = """
+import gc, json, signal, sys, threading
+import rayclip
+
+def memory_mb():
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4 // 1024
+
+def cell():
+    main = threading.main_thread().ident
+    timer = threading.Timer(float(sys.argv[2]), signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    rayclip.extract(
+        [sys.argv[1]], model_name="demo", device="cpu", address="none",
+        on_extraction="save_numpy", output_path=sys.argv[3], overwrite=True,
+    )
+
+after = []
+for _ in range(9):
+    try:
+        cell()
+    except KeyboardInterrupt as error:
+        sys.last_value = error  # notebooks keep it, with all its frames
+        was_interrupted = True
+    else:
+        was_interrupted = False
+    after.append((was_interrupted, threading.active_count(), memory_mb()))
+print(json.dumps(after))
+"""
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    paths = [folder / f"clip{number}.mp4" for number in range(4)]
+    for number, path in enumerate(paths):
+        shapes.write_video(path, [("red", "circle")], seconds_per_scene=2.0, seed=number)
+    return paths
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("place", range(10))
+def test_an_interrupt_at_any_moment_ends_the_command_in_order(
+    place: int, clips: list[Path], tmp_path: Path
+) -> None:
+    """``scripts/chaos.py --interrupts`` does so for as long as you like."""
+    address = "local" if place % 3 == 0 else "none"
+    rng = random.Random(place)
+    outcome = random_interrupt(clips, tmp_path / "out", address, RUN_S[address], rng)
+    assert not outcome.wrong
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
+def test_interrupted_cells_of_a_notebook_leave_nothing(tmp_path: Path) -> None:
+    clip = tmp_path / "long.mp4"
+    shapes.write_video(clip, [("red", "circle")], seconds_per_scene=90.0)
+    ended = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK, str(clip), "1.5", str(tmp_path / "out")],
+        # glibc keeps what threads have freed, in as many arenas as there were threads at once
+        env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert ended.returncode == 0, ended.stderr
+    cells = json.loads(ended.stdout)
+    interrupted, threads, megabytes = zip(*cells, strict=True)
+    assert interrupted == (True,) * 9
+    assert threads[-1] <= threads[0]
+    # The heap grows with the first cells, which tear it up; six models alone would be 126 MB more.
+    assert megabytes[-1] < megabytes[2] + 63
