@@ -15,7 +15,7 @@ from typing import Any
 
 from rayclip.errors import RunStopped, UsageError
 from rayclip.session.joining import knock, why_not_joined
-from rayclip.session.ray_watch import watched
+from rayclip.session.ray_watch import Watch
 from rayclip.session.reaper import reaped
 
 PRIVATE = "local"  # the address of a private Ray
@@ -138,12 +138,13 @@ def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
             except Exception as error:  # Ray's own are of no class in particular
                 ray.shutdown()  # it may be half started
                 raise RunStopped(_why_none_started(error)) from error
-        with watched(folder) as ray_is_alive:
-            try:
+        watch = Watch(folder)
+        try:
+            with watch:
                 yield
-            finally:
-                if ray_is_alive():
-                    ray.shutdown()
+        finally:
+            if watch.lost is None:  # else nobody answers
+                ray.shutdown()
 
 
 def _temporary_folder() -> str:

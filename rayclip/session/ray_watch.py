@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 
 from rayclip.report.interrupts import stop_program
 from rayclip.session.reaper import processes_of
@@ -14,39 +14,42 @@ NEEDED = {b"raylet": "raylet", b"gcs_server": "control store (gcs_server)"}
 PERIOD_S = 0.5
 
 
-@contextmanager
-def watched(folder: str) -> Iterator[Callable[[], bool]]:
-    """Stop the program if Ray's own processes die, as they do where memory is short.
+class Watch:
+    """Stops the program if Ray's own processes die, as they do where memory is short.
 
     Ray would end it, some seconds or a minute later: with status 1, which means something else.
 
-    Args:
-        folder: the temporary folder of a Ray that this process started.
-
-    Yields:
-        Says whether they are alive; they cannot be asked for anything else.
+    Attributes:
+        lost: the process that died while the ``with`` block lasted; None while all is well.
     """
-    needed = dict(_needed_of(folder))
-    gone: list[str] = []
-    ended = threading.Event()
 
-    def watch() -> None:
-        while not ended.wait(PERIOD_S):
-            gone.extend(name for pid, name in needed.items() if _has_ended(pid))
-            if gone:
-                stop_program(
-                    f"Ray's {gone[0]} died, as it does where memory is short: what was finished is "
-                    "kept. Run the same command again, with --address none if it dies again."
-                )
-                return
+    def __init__(self, folder: str) -> None:
+        """Find what is to be watched.
 
-    thread = threading.Thread(target=watch, name="ray-watch", daemon=True)
-    thread.start()
-    try:
-        yield lambda: not gone
-    finally:
-        ended.set()
-        thread.join()
+        Args:
+            folder: the temporary folder of a Ray that this process started.
+        """
+        self.lost: str | None = None
+        self._needed = dict(_needed_of(folder))
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ray-watch", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        """Watch no longer: from now on they may end."""
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self.lost is None and not self._ended.wait(PERIOD_S):
+            self.lost = next((name for pid, name in self._needed.items() if _has_ended(pid)), None)
+        if self.lost is not None:
+            stop_program(
+                f"Ray's {self.lost} died, as it does where memory is short: what was finished is "
+                "kept. Run the same command again, with --address none if it dies again."
+            )
 
 
 def _needed_of(folder: str) -> Iterator[tuple[int, str]]:

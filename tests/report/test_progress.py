@@ -72,6 +72,10 @@ def test_encoders_that_are_nearly_always_busy_are_the_bottleneck() -> None:
     assert line.endswith("busy 95% of the time; bottleneck: encoding: add GPUs")
 
 
+def test_a_run_that_encoded_nothing_has_no_bottleneck() -> None:
+    assert encoder_lines([BatchStats()], each=False) == []
+
+
 def test_a_note_is_written_once() -> None:
     stream = io.StringIO()
     with Progress(
@@ -163,7 +167,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rayclip.report.progress.PLAIN_PERIOD_S", 0.001)
 
 
-def shown(stream: io.StringIO, polls: Sequence[Counts | None]) -> str:
+def shown(stream: io.StringIO, polls: Sequence[Counts | None], show: bool = True) -> str:
     """What is written while these answers are given, one after the other."""
     answers = iter(polls)
     all_asked = threading.Event()
@@ -174,7 +178,7 @@ def shown(stream: io.StringIO, polls: Sequence[Counts | None]) -> str:
             all_asked.set()
         return answer
 
-    with Progress(10, poll, lambda: "an encoder waits for a GPU", stream):
+    with Progress(10, poll, lambda: "an encoder waits for a GPU", stream, show):
         assert all_asked.wait(DEADLINE_S)
     return stream.getvalue()
 
@@ -199,6 +203,18 @@ def test_a_run_in_which_nothing_moves_says_what_it_waits_for(
     monkeypatch.setattr("rayclip.report.progress.SILENCE_S", 0.0)
     (line,) = shown(io.StringIO(), [Counts(1)]).splitlines()
     assert line.endswith("; nothing for 0:00: an encoder waits for a GPU")
+
+
+def test_without_progress_what_is_awaited_is_said_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    polls = [Counts(1), Counts(2), Counts(2), Counts(2)]
+    monkeypatch.setattr("rayclip.report.progress.SILENCE_S", 30.0)
+    assert shown(io.StringIO(), polls, show=False) == ""
+    monkeypatch.setattr("rayclip.report.progress.SILENCE_S", 0.0)
+    lines = shown(io.StringIO(), polls, show=False).splitlines()
+    assert lines
+    assert all(line.endswith("an encoder waits for a GPU") for line in lines)
 
 
 def test_a_run_that_moves_does_not_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

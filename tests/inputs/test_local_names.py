@@ -1,0 +1,101 @@
+"""Local files as people and programs name them, found in real runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from calls import call
+from makers import numbered_frames, write_video
+
+from rayclip.inputs.expansion import expanded
+from rayclip.inputs.local_names import as_meant
+from rayclip.inputs.videos import absolute, folder_of_inputs
+from rayclip.settings import Settings
+
+WITHOUT_RAY = ("--model-name", "demo", "--address", "none", "--device", "cpu")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder with videos, apart from the working folder."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    (home / "my videos").mkdir(parents=True)
+    here.mkdir()
+    write_video(home / "my videos" / "with space.mp4", numbered_frames(3))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    return home
+
+
+def names_of(video: Path) -> dict[str, str]:
+    """Ways to write one name."""
+    return {
+        "home": "~/my videos/with space.mp4",
+        "uri": video.as_uri(),
+        "uri of a host": video.as_uri().replace("file://", "file://localhost"),
+        "uri, unquoted": f"file://{video}",
+    }
+
+
+@pytest.mark.parametrize("way", ["home", "uri", "uri of a host", "uri, unquoted"])
+@pytest.mark.parametrize("place", ["argument", "text", "csv", "jsonl"])
+def test_a_video_is_found_however_its_name_is_written(way: str, place: str, home: Path) -> None:
+    name = names_of(home / "my videos" / "with space.mp4")[way]
+    words = ["--file-with-video-paths", f"list.{place}"]
+    if place == "argument":
+        words = [name]
+    elif place == "text":
+        Path("list.text").write_text(f"{name}\n")
+    elif place == "csv":
+        Path("list.csv").write_text(f"path\n{name}\n")
+    else:
+        Path("list.jsonl").write_text(f'{{"path": "{name}"}}\n')
+    ended = call("extract", *words, *WITHOUT_RAY)
+    assert ended.status == 0, ended.stderr
+    assert "videos: 1 done; 3 frames" in ended.stderr
+
+
+def test_folders_and_patterns_may_begin_at_home(home: Path) -> None:
+    video = str(home / "my videos" / "with space.mp4")
+    assert list(expanded(["~/my videos"], {})) == [video]
+    assert list(expanded(["~/*/*.mp4"], {})) == [video]
+    assert list(expanded([(home / "my videos").as_uri()], {})) == [video]
+
+
+@pytest.mark.parametrize("name", ["~odd.mp4", "100%25.mp4"])
+def test_a_file_that_is_called_just_so_comes_first(name: str, home: Path) -> None:
+    path = Path(name).absolute()
+    path.touch()
+    assert as_meant(name) == name
+    assert as_meant(f"file://{path}") == str(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["s3://bucket/a%20b.mp4", "zip://a.mp4::file:///b%20c.zip", "http://a/~b.mp4", "a.mp4"]
+)
+def test_other_names_stay_as_they_are(name: str) -> None:
+    assert as_meant(name) == name
+    assert absolute(name, "/folder") in (name, f"/folder/{name}")
+
+
+def test_paths_of_a_list_may_begin_in_its_own_folder(home: Path) -> None:
+    Path(home / "list.txt").write_text("my videos/with space.mp4\nmissing.mp4\n")
+    ended = call("extract", "--file-with-video-paths", home / "list.txt", *WITHOUT_RAY)
+    assert "videos: 1 done, 1 failed; 3 frames" in ended.stderr
+    assert ended.stdout.splitlines()[0] == "my videos/with space.mp4"
+
+
+def test_paths_of_a_list_begin_here_if_the_first_is_here(home: Path) -> None:
+    Path("my videos").mkdir()
+    Path("my videos/with space.mp4").touch()
+    Path(home / "list.txt").write_text("my videos/with space.mp4\n")
+    settings = Settings(file_with_video_paths=str(home / "list.txt"))
+    assert folder_of_inputs(settings) == str(Path.cwd())
+
+
+def test_features_are_not_sent_to_a_web_server(home: Path) -> None:
+    words = ["--on-extraction", "save_numpy", "--output-path", "https://example.org/features"]
+    ended = call("extract", "~/my videos", *WITHOUT_RAY, *words)
+    assert ended.status == 2
+    assert "https://example.org/features is an http address" in ended.stderr
