@@ -3,8 +3,8 @@ imported that takes time."""
 
 import os
 
+from rayclip.interrupts import Terminated, end_on_signals, ending_status
 from rayclip.messages import say_to_user
-from rayclip.report.interrupts import Terminated, end_on_signals, ending_status
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from typer.core import TyperCommand
 
 from rayclip.commands.folder_commands import compact, failures, status
 from rayclip.errors import RayclipError, UsageError
+from rayclip.interrupts import INTERRUPTED, Terminated, ending_status, ignore_signals
 from rayclip.messages import open_standard_streams, say_to_user
-from rayclip.report.interrupts import INTERRUPTED, Terminated, ending_status, ignore_signals
 from rayclip.settings import Settings, extraction_fps_of, storage_options_of
 from rayclip.words import names_of, options_of, texts_of
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
-from rayclip.report.interrupts import stop_program
+from rayclip.interrupts import stop_program
 from rayclip.session.reaper import processes_of
 
 NEEDED = {b"raylet": "raylet", b"gcs_server": "control store (gcs_server)"}

@@ -16,7 +16,7 @@ from calls import DEADLINE_S, alive, wait_until
 
 SLOW_TO_END = """
 import time
-from rayclip.report.interrupts import Terminated, end_on_signals
+from rayclip.interrupts import Terminated, end_on_signals
 end_on_signals()
 try:
     print("begun", flush=True)
@@ -27,7 +27,7 @@ except (KeyboardInterrupt, Terminated) as error:
 """
 IN_A_CALLBACK = """
 import os, signal, time
-from rayclip.report.interrupts import Terminated, end_on_signals, ending_status
+from rayclip.interrupts import Terminated, end_on_signals, ending_status
 end_on_signals()
 
 class Callback:
