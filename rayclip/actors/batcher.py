@@ -55,10 +55,7 @@ class ImageModel(Protocol):
         ...
 
     def encode_image(self, images: Frames) -> Features: ...
-
-    def close(self) -> None:
-        """End its threads."""
-        ...
+    def close(self) -> None: ...
 
 
 class Batcher:
@@ -139,15 +136,14 @@ class Batcher:
 
     def close(self) -> None:
         """Encode what is queued, then end the threads and let go of the model."""
-        self._end_thread(timeout_s=None)
+        self._end_thread()
 
     def abort(self) -> None:
-        """Encode nothing more; end the threads, as soon as the forward passes and the loading that
-        are under way have ended, and let go of the model."""
+        """Encode nothing more, and end the threads when what is under way has ended."""
         self._broken = RunStopped("The run was given up.")
         self._end_thread(ABORT_S)
 
-    def _end_thread(self, timeout_s: float | None) -> None:
+    def _end_thread(self, timeout_s: float | None = None) -> None:
         self._queue.put(None)
         self._thread.join(timeout_s)
         self.ready = Future()
@@ -190,7 +186,7 @@ class Batcher:
                     free.acquire()  # until no other pass is under way
                     taken += 1
                 forward = passes.submit(self._encode, model, pieces)
-                forward.add_done_callback(_releasing(free, taken))
+                forward.add_done_callback(lambda _, taken=taken: free.release(taken))
 
     def _next_batch(self, batch_size: int) -> list[Piece]:
         """Wait for work; returns nothing once the batcher is closed."""
@@ -299,7 +295,3 @@ class Batcher:
             f"The device failed: {first_line(error)}. With --address none no process outlives "
             "that: run again, or without that option."
         )
-
-
-def _releasing(free: threading.Semaphore, taken: int) -> Callable[[object], None]:
-    return lambda _: free.release(taken)

@@ -193,9 +193,7 @@ class VideoExtractor:
             logger.warning("%s is decoded undivided: %s", opened.video, error)
             opened.forget()
             return False
-        return (
-            frames > 0
-        )  # else the output shows nothing, and the whole video gives its first frame
+        return frames > 0  # else nothing is shown: then the whole video gives its first frame
 
     def _send_all(self, opened: OpenVideo, frames: Iterator[ShownFrame]) -> None:
         squares: list[NDArray[np.uint8]] = []

@@ -14,8 +14,10 @@ from itertools import chain
 import av
 from av.video.codeccontext import VideoCodecContext
 
+from rayclip.media.groups import Irregular
 from rayclip.media.keyframes import VideoPacket
 from rayclip.media.sampling import FrameRule
+from rayclip.media.segments import WHOLE, Segment
 from rayclip.media.timestamps import BestEffortTimestamp, shown_for
 from rayclip.media.watchdog import LIBAV
 
@@ -128,3 +130,31 @@ def shown_frames(
             end = previous.pts + shown_for(previous.duration, gap)
         times = rule.timestamps_ms(numbered, previous.pts, begin, max(begin, end))
         yield ShownFrame(previous.frame, times)
+
+
+def regular(frames: Iterator[TimedFrame], segment: Segment) -> Iterator[TimedFrame]:
+    """The frames of a segment, and the one after it; those of the whole video as they are.
+
+    Raises:
+        Irregular: they go back in time, or the segment's borders are not where frames begin.
+    """
+    if segment == WHOLE:
+        yield from frames
+        return
+    since, until = segment
+    last = None
+    for timed in frames:
+        if since is not None and timed.pts < since:
+            continue  # pictures that belong to the group before
+        if last is None and since is not None and timed.pts != since:
+            raise Irregular("there is no frame where the segment should begin")
+        if last is not None and timed.pts <= last:
+            raise Irregular("timestamps go back")
+        last = timed.pts
+        if until is not None and last > until:
+            break
+        yield timed
+        if last == until:
+            return
+    if until is not None:
+        raise Irregular("there is no frame where the segment should end")

@@ -4,10 +4,11 @@ pictures are shown. Nothing is decoded here."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+from av.index import IndexEntry
 from av.video.codeccontext import VideoCodecContext
 
 from rayclip.media.frame_numbers import NO_PICTURE, FrameNumbers
@@ -108,6 +109,19 @@ class ShownPart:
         else:
             self._after = min(pts, self._after)
         return self._before >= self._first or self._after <= self._last
+
+
+def shows_several_parts(index: Iterable[IndexEntry]) -> bool:
+    """Whether an edit list does, as far as the index tells (see :class:`ShownPart`)."""
+    is_shown = is_left_out = False
+    last = -math.inf
+    for entry in index:
+        if entry.timestamp <= last or (is_left_out and not entry.is_discard):
+            return True
+        last = entry.timestamp
+        is_shown |= not entry.is_discard
+        is_left_out |= is_shown and entry.is_discard and entry.is_keyframe
+    return False
 
 
 class GroupReader:

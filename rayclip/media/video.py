@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
@@ -16,7 +16,6 @@ from typing import Any
 
 import av
 from av.container import InputContainer
-from av.index import IndexEntry
 from av.video.stream import VideoStream
 
 from rayclip.errors import BadVideo
@@ -26,10 +25,11 @@ from rayclip.media.decoding import (
     ShownFrame,
     TimedFrame,
     decode_everything,
+    regular,
     shown_frames,
     timed_frames,
 )
-from rayclip.media.groups import Damaged, GroupReader, Irregular
+from rayclip.media.groups import Damaged, GroupReader, Irregular, shows_several_parts
 from rayclip.media.keyframes import VideoPacket, is_entry_point, may_split_pictures
 from rayclip.media.planning import PlannedDecoder
 from rayclip.media.sampling import (
@@ -136,7 +136,7 @@ class Video:
         else:
             rule = EveryFrame(self._time_base, self._start_us)
             timed = self._timed(self._packets_of(segment))
-            frames = shown_frames(_regular(timed, segment), rule, until=segment.until)
+            frames = shown_frames(regular(timed, segment), rule, until=segment.until)
         if segment == WHOLE:
             shown = self._at_least_one(frames)
         else:
@@ -154,7 +154,7 @@ class Video:
         """
         if not DIVISIBLE & set(self._container.format.name.split(",")):
             return [WHOLE]
-        if _shows_several_parts(self._stream.index_entries):
+        if shows_several_parts(self._stream.index_entries):
             return [WHOLE]
         start_s = self._start_us / MICROSECONDS
         found = []
@@ -288,46 +288,5 @@ def open_video(
         yield Video(container, stream, again if can_be_read_again(source) else None)
 
 
-def _shows_several_parts(index: Iterable[IndexEntry]) -> bool:
-    """Whether an edit list does, as far as the index tells (see :class:`ShownPart`)."""
-    is_shown = is_left_out = False
-    last = -math.inf
-    for entry in index:
-        if entry.timestamp <= last or (is_left_out and not entry.is_discard):
-            return True
-        last = entry.timestamp
-        is_shown |= not entry.is_discard
-        is_left_out |= is_shown and entry.is_discard and entry.is_keyframe
-    return False
-
-
 def can_be_read_again(source: VideoSource) -> bool:
     return isinstance(source, str | os.PathLike) or can_seek(source)
-
-
-def _regular(frames: Iterator[TimedFrame], segment: Segment) -> Iterator[TimedFrame]:
-    """The frames of a segment, and the one after it; those of the whole video as they are.
-
-    Raises:
-        Irregular: they go back in time, or the segment's borders are not where frames begin.
-    """
-    if segment == WHOLE:
-        yield from frames
-        return
-    since, until = segment
-    last = None
-    for timed in frames:
-        if since is not None and timed.pts < since:
-            continue  # pictures that belong to the group before
-        if last is None and since is not None and timed.pts != since:
-            raise Irregular("there is no frame where the segment should begin")
-        if last is not None and timed.pts <= last:
-            raise Irregular("timestamps go back")
-        last = timed.pts
-        if until is not None and last > until:
-            break
-        yield timed
-        if last == until:
-            return
-    if until is not None:
-        raise Irregular("there is no frame where the segment should end")
