@@ -186,7 +186,7 @@ class Batcher:
                     free.acquire()  # until no other pass is under way
                     taken += 1
                 forward = passes.submit(self._encode, model, pieces)
-                forward.add_done_callback(lambda _, taken=taken: free.release(taken))
+                forward.add_done_callback(lambda _, taken=taken: free.release(taken))  # type: ignore[misc]
 
     def _next_batch(self, batch_size: int) -> list[Piece]:
         """Wait for work; returns nothing once the batcher is closed."""
