@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 import threading
-from types import FrameType
+from contextlib import suppress
+from importlib import import_module
+from types import FrameType, ModuleType
 from typing import Any
 
 from rayclip.errors import RunStopped
@@ -72,6 +74,25 @@ def ending_status() -> int | None:
     if ending is None:
         return None
     return INTERRUPTED if isinstance(ending, KeyboardInterrupt) else ending.exit_status
+
+
+def import_whole(name: str) -> ModuleType:
+    """Import a module on a thread of its own: an interrupt in the middle would leave half of it,
+    and torch cannot be imported again in the same process.
+
+    Raises:
+        ImportError: it cannot be imported.
+    """
+    if name not in sys.modules:
+        thread = threading.Thread(target=_tried, args=(name,), name=f"import-{name}", daemon=True)
+        thread.start()
+        thread.join()
+    return import_module(name)
+
+
+def _tried(name: str) -> None:
+    with suppress(ImportError):  # whoever waits for it sees why
+        import_module(name)
 
 
 def _in_order(number: int, frame: FrameType | None) -> None:

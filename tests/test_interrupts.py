@@ -113,6 +113,26 @@ def test_the_first_signal_lets_the_program_tidy_up_and_the_second_does_not(
         assert command.wait(DEADLINE_S) == status
 
 
+HALF_AN_IMPORT = """
+import signal, sys, threading
+from rayclip.interrupts import import_whole
+main = threading.main_thread().ident
+threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+try:
+    import_whole("slow")
+except KeyboardInterrupt:
+    print("interrupted", import_whole("slow").whole, flush=True)
+"""
+
+
+def test_an_interrupt_leaves_no_module_half_imported(tmp_path: Path) -> None:
+    """Of torch nothing could be used any more in that notebook."""
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(1)\nwhole = 1")
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{HALF_AN_IMPORT}"
+    with started(program) as command:
+        assert line_of(command) == "interrupted 1"
+
+
 ENDING = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 

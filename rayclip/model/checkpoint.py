@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rayclip.errors import UsageError
+from rayclip.interrupts import import_whole
 
 if TYPE_CHECKING:
     import torch
@@ -158,8 +159,7 @@ def _tensors(path: str) -> Mapping[str, torch.Tensor]:
     Pickled code is refused. Nothing of a TorchScript archive is called, but torch may run parts of
     it while it loads: an archive is a program.
     """
-    import torch
-
+    torch = import_whole("torch")
     is_torchscript = _is_torchscript(path)
     try:
         with without_warnings():

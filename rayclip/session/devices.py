@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rayclip.errors import UsageError
+from rayclip.interrupts import import_whole
 from rayclip.messages import say_to_user
 from rayclip.session.resources import EncoderResources, cpu_resources, gpu_resources
 from rayclip.settings import Settings
@@ -88,8 +89,7 @@ def device_here(wanted: str | None) -> str:
     """The device of a run without Ray."""
     if wanted == "cpu":
         return "cpu"
-    import torch
-
+    torch = import_whole("torch")
     if torch.cuda.is_available():
         return wanted or "cuda"
     if wanted is not None:
