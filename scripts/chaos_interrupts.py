@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ EARLIEST_S = 0.1  # before, Python itself is starting
 DEADLINE_S = 60.0
 LEFT_S = 15.0  # for processes of Ray to end after the command
 LOOK_S = 0.02
+FOLDER = re.compile(r"(?:temp[-_]dir=|reaper\.py )(/tmp/rayclip-[^/\s]+)")
 SIGNS_OF_TROUBLE = ("Traceback", "terminate called", "Exception ignored", "Fatal Python error")
 
 
@@ -65,7 +67,6 @@ def interrupted(
     videos: Sequence[Path], output: Path, address: str, number: signal.Signals, at_s: float
 ) -> Interrupt:
     """Start a run, and send it a signal at a moment."""
-    before = _folders()
     process = subprocess.Popen(
         command(videos, output, address),
         stdin=subprocess.DEVNULL,
@@ -78,6 +79,7 @@ def interrupted(
     children: list[psutil.Process] = []
     with suppress(psutil.NoSuchProcess):
         children = psutil.Process(process.pid).children(recursive=True)
+    folders = _folders_of(children)
     process.send_signal(number)
     sent = time.monotonic()
     try:
@@ -92,10 +94,10 @@ def interrupted(
         wrong.append(f"its status is {process.returncode}")
     wrong += [f"it says {sign!r}: {said[-500:]!r}" for sign in SIGNS_OF_TROUBLE if sign in said]
     deadline = time.monotonic() + LEFT_S
-    while time.monotonic() < deadline and (_alive(children) or _folders() - before):
+    while time.monotonic() < deadline and (_alive(children) or any(map(os.path.exists, folders))):
         time.sleep(LOOK_S)
     wrong += [f"a process is left: {' '.join(child.cmdline())}" for child in _alive(children)]
-    wrong += [f"a folder is left: {folder}" for folder in sorted(_folders() - before)]
+    wrong += [f"a folder is left: {folder}" for folder in folders if os.path.exists(folder)]
     return Interrupt(address, number, at_s, is_late, end_s, tuple(wrong))
 
 
@@ -112,10 +114,13 @@ def _listen() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _folders() -> set[str]:
-    """Temporary ones of private Rays."""
-    names = (entry.name for entry in os.scandir("/tmp") if entry.is_dir())
-    return {name for name in names if name.startswith("rayclip-") and len(name) == 16}
+def _folders_of(processes: Sequence[psutil.Process]) -> set[str]:
+    """The temporary folder of the private Ray that some of these processes are, or put away."""
+    words = []
+    for process in processes:
+        with suppress(psutil.Error):
+            words.append(" ".join(process.cmdline()))
+    return set(FOLDER.findall("\n".join(words)))
 
 
 def _alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:

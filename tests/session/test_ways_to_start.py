@@ -6,12 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
 import pytest
 from calls import ON_LOOPBACK, Finished, finish, rayclip, start_rayclip, wait_until
 from makers import numbered_frames, write_video
+
+from rayclip.errors import UsageError
+from rayclip.session import ray_session
 
 pytestmark = pytest.mark.ray
 
@@ -35,14 +39,14 @@ def encode():
     return [len(row["clip"]) for row in rayclip.encode(ray.data.from_items(rows), **how).take_all()]
 
 class Caller:
-    def call(self):
-        return extract(), encode()
+    def encode(self):
+        return encode()
 
 ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False)
 if held:
-    print(ray.get(ray.remote(num_cpus=held)(Caller).remote().call.remote()))
+    print(ray.get(ray.remote(num_cpus=held)(Caller).remote().encode.remote()))
 else:
-    print(Caller().call())
+    print(extract(), encode())
 """
 
 
@@ -62,16 +66,17 @@ def run_script(*words: str | Path) -> Finished:
     return Finished(ended.returncode, ended.stdout, ended.stderr)
 
 
-@pytest.mark.parametrize(
-    ("cpus", "held"), [(1, 0), (2, 1)], ids=["one CPU", "in an actor that holds one of two"]
-)
-def test_videos_are_extracted_and_encoded_on_one_cpu(
-    cpus: int, held: float, clip: Path, tmp_path: Path
+def test_videos_are_extracted_and_encoded_on_one_cpu(clip: Path, tmp_path: Path) -> None:
+    ended = run_script("1", "0", clip, tmp_path)
+    assert ended.stdout.splitlines()[-1:] == [f"5 {[5] * 12}"], ended.stderr
+    assert "is this machine, without a GPU: using the CPU." in ended.stderr
+
+
+def test_videos_are_encoded_inside_an_actor_that_holds_one_of_two_cpus(
+    clip: Path, tmp_path: Path
 ) -> None:
-    ended = run_script(str(cpus), str(held), clip, tmp_path)
-    assert ended.stdout.splitlines()[-1:] == [f"(5, {[5] * 12})"], ended.stderr
-    if not held:  # who calls from an actor sees what Ray shows of its workers
-        assert "is this machine, without a GPU: using the CPU." in ended.stderr
+    ended = run_script("2", "1", clip, tmp_path)
+    assert ended.stdout.splitlines()[-1:] == [str([5] * 12)], ended.stderr
 
 
 def test_a_caller_that_holds_all_cpus_is_told_so(clip: Path, tmp_path: Path) -> None:
@@ -165,10 +170,24 @@ def test_local_is_a_ray_that_only_this_machine_can_reach(listening: str) -> None
     assert listening.replace("::ffff:", "") == "127.0.0.1"
 
 
-def test_an_empty_address_is_none(clip: Path, tmp_path: Path) -> None:
-    words = ["extract", clip, *DEMO, "--output-path", tmp_path / "out"]
-    ended = rayclip(*words, env={"RAY_ADDRESS": ""})
-    assert ended.status == 0, ended.stderr
+@pytest.mark.parametrize("address", ["", "local"])
+def test_an_empty_address_is_none(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(ray_session, "_is_connected", lambda: False)
+    monkeypatch.setattr(ray_session, "_private_ray", lambda *_: nullcontext())
+    with ray_session.ray_session(None, None, verbose=False) as is_private:
+        assert is_private
+
+
+def test_a_private_ray_beside_one_that_is_connected_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_session, "_is_connected", lambda: True)
+    with (
+        pytest.raises(UsageError, match="connected to a Ray already"),
+        ray_session.ray_session("local", None, verbose=False),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1", "ray://127.0.0.1:1"])
