@@ -15,7 +15,8 @@ from calls import ON_LOOPBACK, Finished, finish, rayclip, start_rayclip, wait_un
 from makers import numbered_frames, write_video
 
 from rayclip.errors import UsageError
-from rayclip.session import ray_session
+from rayclip.session import devices, ray_session
+from rayclip.settings import Settings
 
 pytestmark = pytest.mark.ray
 
@@ -130,7 +131,7 @@ def test_where_tmp_cannot_be_written_another_folder_is_used(
 ) -> None:
     folder = Path("/mnt/t" if has_short_folder else f"/mnt/{'long' * 10}")
     mount = f"mount -t tmpfs none /mnt && mkdir {folder} && cp {clip} {folder}/a.mp4"
-    mount += " && mount -t tmpfs -o ro none /tmp"
+    mount += " && mount --bind /tmp /tmp && mount -o remount,ro,bind /tmp"
     output = ["--output-path", folder / "out", "--address", "local"]
     ended = in_a_namespace(mount, "extract", folder / "a.mp4", *DEMO, *output, TMPDIR=str(folder))
     assert "Traceback" not in ended.stderr
@@ -139,6 +140,29 @@ def test_where_tmp_cannot_be_written_another_folder_is_used(
     else:
         assert ended.status == 2
         assert "neither /tmp nor TMPDIR" in ended.stderr
+
+
+# ---- devices ----
+
+
+@pytest.mark.parametrize("device", [None, "cuda"])
+@pytest.mark.parametrize("is_this_machine", [True, False])
+def test_the_cpu_is_used_only_on_a_ray_of_this_machine_alone(
+    device: str | None,
+    is_this_machine: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0})
+    monkeypatch.setattr("rayclip.session.autoscaling.has_autoscaler", lambda: False)
+    monkeypatch.setattr(devices, "_cpus_for_us", lambda: [8.0])
+    monkeypatch.setattr(devices, "_is_this_machine", lambda: is_this_machine)
+    if is_this_machine:
+        assert devices.device_on_ray(Settings(device=device), private=False)[0] == "cpu"
+        assert "using the CPU." in capsys.readouterr().err
+    else:
+        with pytest.raises(UsageError, match="--device cpu"):
+            devices.device_on_ray(Settings(device=device), private=False)
 
 
 # ---- addresses ----
