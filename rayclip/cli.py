@@ -51,7 +51,7 @@ def root(
         ),
     ] = False,
 ) -> None:
-    """CLIP features of videos, on Ray."""
+    pass
 
 
 def _option(name: str, text: str) -> Any:
@@ -251,8 +251,10 @@ def _exit_statuses() -> Iterator[None]:
         sentence, status = str(error), error.exit_status
     except KeyboardInterrupt:
         sentence, status = "interrupted", INTERRUPTED
-    except Terminated as terminated:
-        sentence, status = "terminated", terminated.exit_status
+    except (Terminated, Exception) as error:
+        if (ended := ending_status()) is None:
+            raise  # an Exception is what compiled code makes of an interrupt, or a bug of ours
+        sentence, status = ("terminated" if isinstance(error, Terminated) else "interrupted"), ended
     else:
         return
     say_to_user(f"rayclip: {sentence}")

@@ -146,6 +146,28 @@ def test_a_signal_whose_exception_python_ignores_still_ends_the_program(
 
 
 @pytest.mark.parametrize(("number", "status"), ENDING)
+def test_a_signal_that_a_library_makes_another_exception_of_has_its_status(
+    number: int, status: int
+) -> None:
+    """As Ray's compiled code does: "returned a result with an exception set"."""
+    program = WHILE_PARSING.replace("NUMBER", str(int(number))).replace(
+        "    return options_of(*given)",
+        "    time.sleep(0.1)\n\n"
+        "def wrapped(*given):\n"
+        "    try: interrupted(*given)\n"
+        "    except BaseException as error: raise SystemError('a result') from error",
+    )
+    program = program.replace("= interrupted", "= wrapped").replace(
+        "import os,", "import time, os,"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=_listen
+    )
+    assert ended.returncode == status
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), ENDING)
 def test_a_signal_while_the_command_line_is_read_has_its_status(number: int, status: int) -> None:
     program = WHILE_PARSING.replace("NUMBER", str(int(number)))
     ended = subprocess.run(
