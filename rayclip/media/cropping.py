@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import av
-import av.filter
 from av.video.stream import VideoStream
+
+from rayclip.media.filters import filtered
 
 SEGMENT, TRACKS, TRACK, VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0xE0  # elements of Matroska
 CROPS = (0x54CC, 0x54BB, 0x54DD, 0x54AA)  # PixelCrop: left, top, right, bottom
@@ -32,7 +33,7 @@ def cropping(stream: VideoStream) -> Crop | None:
         width, height = frame.width - left - right, frame.height - top - bottom
         if width <= 0 or height <= 0:  # ffmpeg leaves such a frame whole
             return frame
-        return _cropped(frame, f"{width}:{height}:{left}:{top}")
+        return filtered(frame, [("crop", f"{width}:{height}:{left}:{top}")])
 
     return crop
 
@@ -82,14 +83,3 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
             size = len(data) - place
         yield element, data[place : place + size]
         place += size
-
-
-def _cropped(frame: av.VideoFrame, arguments: str) -> av.VideoFrame:
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
-    )
-    crop = graph.add("crop", arguments)
-    graph.link_nodes(source, crop, graph.add("buffersink")).configure()
-    graph.vpush(frame)
-    return graph.vpull()

@@ -14,7 +14,6 @@ from itertools import chain
 from typing import Any, BinaryIO, Final
 
 import av
-import av.filter
 from av.container import OutputContainer
 from av.video.format import VideoFormat
 from av.video.frame import PictureType
@@ -22,15 +21,13 @@ from av.video.stream import VideoStream
 
 from rayclip.errors import VideoError
 from rayclip.media.decoding import ShownFrame
+from rayclip.media.filters import Filter, filtered
 from rayclip.media.orientation import orientation
 from rayclip.media.source import VideoSource
 from rayclip.media.video import open_video
 
 ENCODER: Final = "libx264"  # ffmpeg's choice for mp4; its defaults there are crf 23, preset medium
 ALL_COLOURS = "yuv444p"  # for pixel formats that libx264 does not take, RGB among them
-
-Filter = tuple[str, str]
-"""The name of a libav filter and its arguments."""
 
 
 def reencode(
@@ -115,7 +112,7 @@ def _encodable(frame: av.VideoFrame) -> av.VideoFrame:
     odd_rows = height % (2 // pixel_format.chroma_height(2))
     if odd_columns or odd_rows:
         filters.append(("crop", f"{width - odd_columns}:{height - odd_rows}:0:0"))
-    picture = _filtered(frame, filters) if filters else frame
+    picture = filtered(frame, filters) if filters else frame
     picture.pict_type = PictureType.NONE  # else x264 repeats the source's choice of keyframes
     return picture
 
@@ -131,17 +128,6 @@ def _to_turn(frame: av.VideoFrame) -> list[Filter]:
     if mirror_y:
         filters.append(("vflip", ""))
     return filters
-
-
-def _filtered(frame: av.VideoFrame, filters: list[Filter]) -> av.VideoFrame:
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
-    )
-    between = [graph.add(name, arguments) for name, arguments in filters]
-    graph.link_nodes(source, *between, graph.add("buffersink")).configure()
-    graph.vpush(frame)
-    return graph.vpull()
 
 
 @contextmanager
