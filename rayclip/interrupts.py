@@ -52,6 +52,7 @@ def end_on_signals() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _in_order)
     sys.unraisablehook = _raise_again
+    sys.excepthook = _print_exception
 
 
 def stop_program(sentence: str) -> None:
@@ -121,6 +122,13 @@ def _raise_again(unraisable: Any) -> None:
         return
     signal.signal(signal.SIGALRM, _once_more)
     signal.setitimer(signal.ITIMER_REAL, RAISED_AGAIN_S)
+
+
+def _print_exception(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Print no traceback of an ending: Cython prints what a callback of libav raises before it
+    calls the other hook."""
+    if error is not _Program.ending:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _once_more(number: int, frame: FrameType | None) -> None:
