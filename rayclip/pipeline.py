@@ -188,11 +188,11 @@ def _waited_for(reply: Any, pool: Any, resources: EncoderResources) -> Any:
     """
     import ray
 
-    from rayclip.actors.dispatch import ask_pool
+    from rayclip.actors.ray_calls import ask
 
     while not ray.wait([reply], timeout=SILENCE_S)[0]:
         say_to_user(_awaited(pool, resources))
-    return ask_pool(reply)
+    return ask(reply)
 
 
 def _awaited(pool: Any, resources: EncoderResources) -> str:

@@ -22,9 +22,9 @@ from bench_processes import Work, cpu_s_of_family
 from numpy.typing import NDArray
 
 from rayclip.actors.batcher import Batcher
-from rayclip.actors.decoder import CHUNK_FRAMES
 from rayclip.actors.encoder import EncoderSettings, load_encoder_model
 from rayclip.actors.job import Encoders
+from rayclip.actors.messages import CHUNK_FRAMES
 from rayclip.errors import UsageError
 from rayclip.model.checkpoint import openai_clip, openai_models, without_warnings
 from rayclip.model.models import describe
@@ -184,14 +184,14 @@ def _feed_actors(job: EncodeJob) -> Work:
     with ray_session(None, None, verbose=False) as private:
         import ray
 
-        from rayclip.actors.client import RemoteEncoders
+        from rayclip.actors.encoder_client import EncoderClient
         from rayclip.actors.pool import start_pool
         from rayclip.session.devices import device_on_ray
 
         _, resources = device_on_ray(Settings(), private)
         pool = start_pool(job.encoder, resources)
         ray.get(pool.encoders.remote())
-        return _fed(RemoteEncoders(pool), job)
+        return _fed(EncoderClient(pool), job)
 
 
 def _side_by_side(work: Callable[[], int], passes: int, seconds: float) -> Work:
@@ -212,7 +212,7 @@ def _side_by_side(work: Callable[[], int], passes: int, seconds: float) -> Work:
 
 def _fed(encoders: Encoders, job: EncodeJob) -> Work:
     """Send chunks, always enough of them for the next passes."""
-    chunk = job.frames(CHUNK_FRAMES)
+    chunk = list(job.frames(CHUNK_FRAMES))
     ahead = max(2, math.ceil(2 * job.batch_size * job.passes / CHUNK_FRAMES))
     encoders.submit(chunk[: job.batch_size]).result()  # warm
     with _measuring() as taken:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from rayclip.actors.chunks import BatchSlice, QueuedChunk, in_batches
 from rayclip.actors.device_faults import (
     DEATHS_OF_GUILTY_FRAMES,
     BlackBox,
@@ -23,7 +24,7 @@ from rayclip.actors.device_faults import (
     is_out_of_memory,
     is_poisoned,
 )
-from rayclip.actors.pieces import Features, Frames, Piece, QueuedChunk, in_batches
+from rayclip.actors.messages import Chunk, Features, Frame
 from rayclip.errors import RunStopped
 from rayclip.report.batch_stats import BatchStats
 
@@ -31,8 +32,6 @@ LINGER_S = 0.5
 """How long a batch that is not full waits for one more chunk: longer than a decoding task needs for
 64 frames, so that only the end of a run, where nothing more comes, pays for padding."""
 ABORT_S = 10.0  # for which whoever interrupts a run waits for a forward pass
-NEWS = 0.2  # what the last pass counts in the rate of an encoder
-SHORTEST_PASS_S = 1e-6
 
 
 class ImageModel(Protocol):
@@ -54,7 +53,7 @@ class ImageModel(Protocol):
         """How many calls of ``encode_image`` may run side by side."""
         ...
 
-    def encode_image(self, images: Frames) -> Features: ...
+    def encode_image(self, frames: Sequence[Frame]) -> Features: ...
     def close(self) -> None: ...
 
 
@@ -89,7 +88,6 @@ class Batcher:
         self._queue: queue.SimpleQueue[QueuedChunk | None] = queue.SimpleQueue()
         self._current: QueuedChunk | None = None
         self._stats = BatchStats()
-        self._rate = 0.0
         self._first_pass: float | None = None
         self._results = threading.RLock()  # futures call back while it is held
         self._waiting = 0
@@ -97,24 +95,25 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
-    def submit(self, frames: Frames, name: str = "") -> Future[Features]:
-        """Queue uint8 ``[n, n_px, n_px, 3]`` with n >= 1; gives float32 ``[n, D]`` later.
+    def submit(self, frames: list[Frame], chunk_id: str = "") -> Future[Features]:
+        """Queue a chunk, uint8 ``[n_px, n_px, 3]`` each, at least one; gives float32 ``[n, D]``
+        later.
 
         The future raises :class:`GuiltyFrames` for frames that end processes.
         """
         box = self._black_box
-        deaths = box.deaths_of(name) if box else []
-        chunk = QueuedChunk(frames, name, suspect=bool(deaths))
+        deaths = box.deaths_of(chunk_id) if box else []
+        queued = QueuedChunk(Chunk(chunk_id, frames), is_suspect=bool(deaths))
         if len(deaths) >= DEATHS_OF_GUILTY_FRAMES:
             reason = f"its frames ended {len(deaths)} processes of it ({deaths[-1].reason})"
-            chunk.fail(GuiltyFrames(reason))
-            return chunk.future
-        if box and chunk.suspect:
-            chunk.future.add_done_callback(lambda _: box.acquit(name))
+            queued.fail(GuiltyFrames(reason))
+            return queued.future
+        if box and queued.is_suspect:
+            queued.future.add_done_callback(lambda _: box.acquit(chunk_id))
         self._count(len(frames))
-        chunk.future.add_done_callback(lambda _: self._count(-len(frames)))
-        self._queue.put(chunk)
-        return chunk.future
+        queued.future.add_done_callback(lambda _: self._count(-len(frames)))
+        self._queue.put(queued)
+        return queued.future
 
     def wait(self, futures: Iterable[Future[Features]]) -> Iterable[Future[Features]]:
         """Wait until some of these are done; gives those that are."""
@@ -124,11 +123,6 @@ class Batcher:
     def waiting(self) -> int:
         """Frames that were given and have no features yet."""
         return self._waiting
-
-    @property
-    def rate(self) -> float:
-        """Frames per second, lately, while it has any; 0 before the first pass."""
-        return self._rate
 
     @property
     def stats(self) -> BatchStats:
@@ -174,63 +168,62 @@ class Batcher:
         with ThreadPoolExecutor(model.passes_at_once, thread_name_prefix="pass") as passes:
             while True:
                 free.acquire()
-                pieces = self._next_batch(model.batch_size)
-                if not pieces:
+                slices = self._next_batch(model.batch_size)
+                if not slices:
                     return
                 if self._broken is not None:
-                    self._fail(pieces, self._broken)
+                    self._fail(slices, self._broken)
                     free.release()
                     continue
                 taken = 1
-                while pieces[0].chunk.suspect and taken < model.passes_at_once:
+                while slices[0].queued.is_suspect and taken < model.passes_at_once:
                     free.acquire()  # until no other pass is under way
                     taken += 1
-                forward = passes.submit(self._encode, model, pieces)
+                forward = passes.submit(self._encode, model, slices)
                 forward.add_done_callback(lambda _, taken=taken: free.release(taken))  # type: ignore[misc]
 
-    def _next_batch(self, batch_size: int) -> list[Piece]:
+    def _next_batch(self, batch_size: int) -> list[BatchSlice]:
         """Wait for work; returns nothing once the batcher is closed."""
-        pieces: list[Piece] = []
+        slices: list[BatchSlice] = []
         room = batch_size
-        while room and not (pieces and pieces[0].chunk.suspect):
+        while room and not (slices and slices[0].queued.is_suspect):
             if self._current is None:
                 try:
-                    self._current = self._queue.get(timeout=self._linger_s if pieces else None)
+                    self._current = self._queue.get(timeout=self._linger_s if slices else None)
                 except queue.Empty:
                     break
             if self._current is None:
-                if pieces:
+                if slices:
                     self._queue.put(None)
                 break
-            if pieces and self._current.suspect:
+            if slices and self._current.is_suspect:
                 break
-            pieces.append(self._current.take(room))
-            room -= len(pieces[-1].frames)
-            if self._current.taken == len(self._current.frames):
+            slices.append(self._current.take(room))
+            room -= len(slices[-1].frames)
+            if self._current.taken == len(self._current.chunk.frames):
                 self._current = None
-        return pieces
+        return slices
 
-    def _encode(self, model: ImageModel, pieces: Sequence[Piece]) -> None:
+    def _encode(self, model: ImageModel, slices: Sequence[BatchSlice]) -> None:
         try:
-            for batch in in_batches(pieces, model.batch_size):
+            for batch in in_batches(slices, model.batch_size):
                 self._pass(model, batch)
         except Exception as error:  # not the model's, and nobody else would tell who waits
-            self._fail(pieces, self._broken or error)
+            self._fail(slices, self._broken or error)
 
-    def _pass(self, model: ImageModel, pieces: list[Piece]) -> None:
-        pieces = [piece for piece in pieces if not piece.chunk.future.done()]
-        if not pieces:
+    def _pass(self, model: ImageModel, slices: list[BatchSlice]) -> None:
+        slices = [part for part in slices if not part.queued.future.done()]
+        if not slices:
             return
-        parts = [piece.frames for piece in pieces]
-        frames = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        frames = [frame for part in slices for frame in part.frames]
         size = model.batch_size
         if len(frames) > size:  # it was halved meanwhile
-            self._encode(model, pieces)
+            self._encode(model, slices)
             return
         started = time.perf_counter()
         self._first_pass = self._first_pass or started
         error: Exception | None = None
-        with self._noting(pieces):
+        with self._noting(slices):
             try:
                 features = model.encode_image(frames)
                 if len(features) != len(frames):
@@ -241,39 +234,39 @@ class Batcher:
                     self._end(error)
         ended = time.perf_counter()
         if error is not None:
-            self._mend(model, pieces, size, error)
+            self._recover(model, slices, size, error)
             return
-        ends = np.cumsum([len(piece.frames) for piece in pieces])[:-1]
+        ends = np.cumsum([len(part.frames) for part in slices])[:-1]
         with self._results:
-            self._stats += BatchStats(1, len(frames), size, len(pieces) > 1, ended - started)
-            rate = size * model.passes_at_once / max(ended - started, SHORTEST_PASS_S)
-            self._rate += (rate - self._rate) * (NEWS if self._rate else 1.0)
+            self._stats += BatchStats(1, len(frames), size, len(slices) > 1, ended - started)
             wall_s = ended - self._first_pass
             room_s = wall_s * model.passes_at_once
             self._stats = replace(self._stats, room_s=room_s, wall_s=wall_s)
-            for piece, part in zip(pieces, np.split(features, ends), strict=True):
-                piece.chunk.add(piece.start, part)
+            for part, rows in zip(slices, np.split(features, ends), strict=True):
+                part.queued.add(part.start, rows)
 
-    def _noting(self, pieces: list[Piece]) -> AbstractContextManager[None]:
+    def _noting(self, slices: list[BatchSlice]) -> AbstractContextManager[None]:
         if self._black_box is None:
             return nullcontext()
-        return self._black_box.noting({piece.chunk.name for piece in pieces})
+        return self._black_box.noting({part.queued.chunk.id for part in slices})
 
-    def _mend(self, model: ImageModel, pieces: list[Piece], size: int, error: Exception) -> None:
+    def _recover(
+        self, model: ImageModel, slices: list[BatchSlice], size: int, error: Exception
+    ) -> None:
         """Do what can be done for frames whose pass of ``size`` failed."""
         if is_out_of_memory(error) and size > 1:
             self._halve(model, size)
-            self._encode(model, pieces)
-        elif len(pieces) > 1 and self._broken is None:
-            for piece in pieces:  # one chunk may be at fault: the others must not suffer
-                self._pass(model, [piece])
+            self._encode(model, slices)
+        elif len(slices) > 1 and self._broken is None:
+            for part in slices:  # one chunk may be at fault: the others must not suffer
+                self._pass(model, [part])
         else:
-            self._fail(pieces, self._broken or error)
+            self._fail(slices, self._broken or error)
 
-    def _fail(self, pieces: Sequence[Piece], error: Exception) -> None:
+    def _fail(self, slices: Sequence[BatchSlice], error: Exception) -> None:
         with self._results:
-            for piece in pieces:
-                piece.chunk.fail(error)
+            for part in slices:
+                part.queued.fail(error)
 
     def _halve(self, model: ImageModel, size: int) -> None:
         """Make batches smaller for good, once for all passes of this size that failed."""

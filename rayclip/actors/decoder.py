@@ -13,13 +13,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rayclip.actors.attempts import Death, why_to_give_up
-from rayclip.actors.gathering import Chunk, OpenVideo, Pending
+from rayclip.actors.commit_buffer import CommitBuffer, Extracted
 from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
-from rayclip.actors.saving import Made, Saving
+from rayclip.actors.messages import CHUNK_FRAMES, Frame
+from rayclip.actors.pending_video import Pending, PendingChunk, PendingVideo
 from rayclip.errors import RunStopped, VideoError
 from rayclip.inputs.videos import absolute
 from rayclip.io import patience
@@ -41,7 +39,6 @@ from rayclip.report.results import Failure, VideoResult
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CHUNK_FRAMES = 64
 WINDOW_FRAMES = 8 * CHUNK_FRAMES  # 77 MB at 224 pixels
 
 logger = logging.getLogger(__name__)
@@ -83,8 +80,8 @@ class VideoExtractor:
         self._attempts = attempts
         self._source_of = source_of or partial(absolute, folder=job.folder_of_inputs)
         self._resize_crop = resize_crop_fast if job.resize == "fast" else resize_crop
-        self._open: deque[OpenVideo] = deque()
-        self._in_flight: dict[Pending, Chunk] = {}
+        self._pending: deque[PendingVideo] = deque()
+        self._in_flight: dict[Pending, PendingChunk] = {}
         self._frames_in_flight = 0
 
     def run(self, videos: Iterable[str], carried: pa.Table | None = None) -> Iterator[VideoResult]:
@@ -101,34 +98,34 @@ class VideoExtractor:
         videos = list(videos)
         folder = self._job.folder
         writer = folder.writer(videos, carried) if folder else None
-        saving = Saving(writer, self._attempts, self._job.zero_shot is not None)
+        buffer = CommitBuffer(writer, self._attempts, self._job.zero_shot is not None)
         try:
-            yield from self._extract_all(videos, saving)
+            yield from self._extract_all(videos, buffer)
         except RunStopped:
-            yield from saving.flush()  # what was finished is kept
+            yield from buffer.flush()  # what was finished is kept
             raise
 
-    def _extract_all(self, videos: Sequence[str], saving: Saving) -> Iterator[VideoResult]:
+    def _extract_all(self, videos: Sequence[str], buffer: CommitBuffer) -> Iterator[VideoResult]:
         alone = self._attempts.again  # one may be a killer: none shares another's fate
         for position, video in enumerate(videos):
             deaths = self._attempts.begin(position, video)
             if deaths:
-                yield from saving.flush()  # it may end this process, too
-            before = self._from_before(video, deaths, saving) if alone else None
+                yield from buffer.flush()  # it may end this process, too
+            before = self._from_before(video, deaths, buffer) if alone else None
             if before is not None:
-                yield from saving.take(Made(position, before))
+                yield from buffer.take(Extracted(position, before))
                 continue
-            opened = self._decode(video, position, len(deaths) + 1)
-            self._open.append(opened)
-            yield from self._finish(saving, everything=alone or _refused(opened.error))
-        yield from self._finish(saving, everything=True)
-        yield from saving.flush()
+            pending = self._decode(video, position, len(deaths) + 1)
+            self._pending.append(pending)
+            yield from self._finish(buffer, everything=alone or _refused(pending.error))
+        yield from self._finish(buffer, everything=True)
+        yield from buffer.flush()
 
     def _from_before(
-        self, video: str, deaths: Sequence[Death], saving: Saving
+        self, video: str, deaths: Sequence[Death], buffer: CommitBuffer
     ) -> VideoResult | None:
         """What an earlier process of this group, which died, leaves to report."""
-        frames = saving.saved_before(video)
+        frames = buffer.saved_before(video)
         if frames is not None:
             return VideoResult(video, frames)
         error = why_to_give_up(deaths, self._job.max_attempts)
@@ -136,78 +133,78 @@ class VideoExtractor:
             return None
         return VideoResult(video, 0, Failure.of(video, error, len(deaths)))
 
-    def _decode(self, video: str, position: int, attempt: int) -> OpenVideo:
+    def _decode(self, video: str, position: int, attempt: int) -> PendingVideo:
         """Decode a video and send its frames, from the beginning again where its source broke off.
 
         What can be asked for again without decoding again, :mod:`rayclip.io.remote` has asked for.
         """
         dtype = self._job.feature_dtype
-        opened = OpenVideo(video, position, attempt, dtype)
+        pending = PendingVideo(video, position, attempt, dtype)
 
         def decode(by_packets: bool = True) -> None:
-            nonlocal opened
+            nonlocal pending
             # frames on their way belong to the other
-            opened = OpenVideo(video, position, attempt, dtype)
+            pending = PendingVideo(video, position, attempt, dtype)
             try:
                 with self._watching(video):
-                    self._extract(opened, by_packets=by_packets)
+                    self._extract(pending, by_packets=by_packets)
             except Miscounted:
                 decode(by_packets=False)
 
         try:
             persistently(decode, _broke_off, patience.ANEW)
         except GaveUp as error:
-            opened.fail(VideoError("read", "read_failed", str(error)))
+            pending.fail(VideoError("read", "read_failed", str(error)))
         except VideoError as error:
-            opened.fail(error)
+            pending.fail(error)
         except Irregular as error:
-            opened.fail(VideoError("decode", "not_divisible", str(error)))
+            pending.fail(VideoError("decode", "not_divisible", str(error)))
         except RunStopped:
             raise
         except Exception as error:  # a bug of ours must not take the other videos along
             logger.exception("decoding %s", video)
             bug = f"{type(error).__name__}: {error}"
-            opened.fail(VideoError("decode", "internal_error", bug))
-        return opened
+            pending.fail(VideoError("decode", "internal_error", bug))
+        return pending
 
-    def _extract(self, opened: OpenVideo, divide: bool = True, by_packets: bool = True) -> None:
-        with self._wanted_frames(opened.video, by_packets) as wanted:
-            opened.fps = wanted.fps
+    def _extract(self, pending: PendingVideo, divide: bool = True, by_packets: bool = True) -> None:
+        with self._wanted_frames(pending.video, by_packets) as wanted:
+            pending.fps = wanted.fps
             if not (divide and self._segments and self._segments.is_long(wanted.duration_s)):
-                self._send_all(opened, wanted.frames)
+                self._send_all(pending, wanted.frames)
                 return
-        if not self._taken_in_segments(opened, self._segments):
-            self._extract(opened, divide=False)
+        if not self._taken_in_segments(pending, self._segments):
+            self._extract(pending, divide=False)
 
-    def _taken_in_segments(self, opened: OpenVideo, segments: Segments) -> bool:
+    def _taken_in_segments(self, pending: PendingVideo, segments: Segments) -> bool:
         """Have others decode a long video, segment by segment; whether they could."""
-        blocks = segments.extract(opened.video)
+        blocks = segments.extract(pending.video)
         if blocks is None:
             return False
         frames = 0
         try:
             for timestamps_ms, features in blocks:
-                opened.take(timestamps_ms, features)
+                pending.take(timestamps_ms, features)
                 frames += len(timestamps_ms)
         except SegmentFailed as error:  # whatever it was, decoding it undivided decides
-            logger.warning("%s is decoded undivided: %s", opened.video, error)
-            opened.forget()
+            logger.warning("%s is decoded undivided: %s", pending.video, error)
+            pending.forget()
             return False
         return frames > 0  # else nothing is shown: then the whole video gives its first frame
 
-    def _send_all(self, opened: OpenVideo, frames: Iterator[ShownFrame]) -> None:
-        squares: list[NDArray[np.uint8]] = []
+    def _send_all(self, video: PendingVideo, shown_frames: Iterator[ShownFrame]) -> None:
+        frames: list[Frame] = []
         timestamps_ms: list[tuple[float, ...]] = []
-        for shown in frames:
-            squares.append(self._resize_crop(upright_rgb(shown.frame), self._job.n_px))
+        for shown in shown_frames:
+            frames.append(self._resize_crop(upright_rgb(shown.frame), self._job.n_px))
             timestamps_ms.append(shown.timestamps_ms)
-            if len(squares) == CHUNK_FRAMES:
-                self._send(opened, squares, timestamps_ms)
-                squares, timestamps_ms = [], []
-                if opened.error is not None:
+            if len(frames) == CHUNK_FRAMES:
+                self._send(video, frames, timestamps_ms)
+                frames, timestamps_ms = [], []
+                if video.error is not None:
                     return  # its encoder refused it
-        if squares:
-            self._send(opened, squares, timestamps_ms)
+        if frames:
+            self._send(video, frames, timestamps_ms)
 
     @contextmanager
     def _wanted_frames(self, video: str, by_packets: bool) -> Iterator[WantedFrames]:
@@ -235,16 +232,13 @@ class VideoExtractor:
             yield wanted._replace(fps=original.fps)
 
     def _send(
-        self,
-        opened: OpenVideo,
-        squares: list[NDArray[np.uint8]],
-        timestamps_ms: list[tuple[float, ...]],
+        self, video: PendingVideo, frames: list[Frame], timestamps_ms: list[tuple[float, ...]]
     ) -> None:
-        while self._frames_in_flight + len(squares) > WINDOW_FRAMES and self._in_flight:
+        while self._frames_in_flight + len(frames) > WINDOW_FRAMES and self._in_flight:
             self._make_room()
-        pending = self._encoders.submit(np.stack(squares))
-        self._in_flight[pending] = opened.send(pending, timestamps_ms)
-        self._frames_in_flight += len(squares)
+        pending = self._encoders.submit(frames)
+        self._in_flight[pending] = video.send(pending, timestamps_ms)
+        self._frames_in_flight += len(frames)
 
     def _make_room(self) -> None:
         """Wait for any chunk, not for the oldest: an encoder that is behind, or does not answer,
@@ -252,36 +246,36 @@ class VideoExtractor:
         for pending in self._encoders.wait(list(self._in_flight)):
             chunk = self._in_flight.pop(pending)
             self._frames_in_flight -= len(chunk.repeats)
-            chunk.opened.settle()
+            chunk.video.collect()
 
-    def _finish(self, saving: Saving, everything: bool) -> Iterator[VideoResult]:
+    def _finish(self, buffer: CommitBuffer, everything: bool) -> Iterator[VideoResult]:
         """Finish the open videos in order: those that are ready, or everything."""
-        while self._open and (everything or self._open[0].is_ready()):
-            yield from saving.take(self._made(self._open.popleft(), saving))
+        while self._pending and (everything or self._pending[0].is_ready()):
+            yield from buffer.take(self._made(self._pending.popleft(), buffer))
 
-    def _made(self, opened: OpenVideo, saving: Saving) -> Made:
+    def _made(self, pending: PendingVideo, buffer: CommitBuffer) -> Extracted:
         """Wait for what becomes of a video."""
         try:
-            extraction = opened.extraction()
-            saving.refuse_too_large(extraction)
+            extraction = pending.extraction()
+            buffer.refuse_too_large(extraction)
             predictions = None
             if self._job.folder is not None and self._job.zero_shot is not None:
                 frames = self._job.zero_shot.top(extraction.clip)
                 predictions = predictions_csv(extraction.timestamps_ms, frames)
-            result = VideoResult(opened.video, len(extraction.clip), extraction=extraction)
-            return Made(opened.position, result, opened.attempt, predictions)
+            result = VideoResult(pending.video, len(extraction.clip), extraction=extraction)
+            return Extracted(pending.position, result, pending.attempt, predictions)
         except VideoError as error:
             if _refused(error):
-                sentence = why_to_stop(error, opened.video)
+                sentence = why_to_stop(error, pending.video)
                 raise RunStopped(str(sentence)) from error
-            failure = Failure.of(opened.video, error, opened.attempt)
+            failure = Failure.of(pending.video, error, pending.attempt)
         except RunStopped:
             raise
         except Exception as error:  # a bug of ours must not take the other videos along
-            logger.exception("finishing %s", opened.video)
+            logger.exception("finishing %s", pending.video)
             bug = VideoError("write", "internal_error", f"{type(error).__name__}: {error}")
-            failure = Failure.of(opened.video, bug, opened.attempt)
-        return Made(opened.position, VideoResult(opened.video, 0, failure), opened.attempt)
+            failure = Failure.of(pending.video, bug, pending.attempt)
+        return Extracted(pending.position, VideoResult(pending.video, 0, failure), pending.attempt)
 
 
 def _broke_off(error: Exception) -> bool:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rayclip.actors.batcher import Batcher
-from rayclip.actors.credits import Creditor, Terms, budget_frames
 from rayclip.actors.device_faults import (
     BlackBox,
     first_line,
@@ -21,7 +19,8 @@ from rayclip.actors.device_faults import (
     is_out_of_memory,
     is_poisoned,
 )
-from rayclip.actors.pieces import SmallChunk
+from rayclip.actors.flow_control import Quota, budget_frames
+from rayclip.actors.messages import EncodeReply, EncodeRequest, Features
 from rayclip.errors import RayclipError, RunStopped
 from rayclip.messages import node_name
 from rayclip.model.clip_model import ClipModel, load_spec
@@ -62,7 +61,6 @@ class EncoderReport:
         node_id: where it is now.
         work: what it did.
         waiting: frames that are with it just now.
-        rate: frames per second, lately, while it has any.
         is_loaded: whether its model is there.
     """
 
@@ -70,7 +68,6 @@ class EncoderReport:
     node_id: str
     work: BatchStats
     waiting: int
-    rate: float
     is_loaded: bool
 
 
@@ -102,14 +99,17 @@ def zero_shot_of(model: ClipModel, texts: tuple[str, ...]) -> ZeroShot:
 
 
 class Encoder:
-    """One model on one device. Its methods run on threads; images go through the batcher."""
+    """One model on one device, as an asyncio actor: requests wait for the batcher without a thread.
+
+    What takes long, such as loading the model or a forward pass, is on threads of the batcher.
+    """
 
     def __init__(self, settings: EncoderSettings, checkpoint: bytes | None = None) -> None:
         """Start loading the model.
 
         Args:
             settings: what to load.
-            checkpoint: the content of the checkpoint, where its file is on another machine.
+            checkpoint: the content of the checkpoint, if its file is on another machine.
         """
         import ray
 
@@ -126,7 +126,7 @@ class Encoder:
         node = next(node for node in ray.nodes() if node["NodeID"] == self._node_id)
         self._host = node_name(node)
         store = node["Resources"].get("object_store_memory", 0)
-        self._creditor = Creditor(budget_frames(store, settings.spec.n_px))
+        self._quota = Quota(budget_frames(store, settings.spec.n_px))
         again = context.was_current_actor_reconstructed
         self._batcher = Batcher(partial(self._load, settings, again), black_box=self._black_box)
 
@@ -147,62 +147,48 @@ class Encoder:
                 self._black_box.end_process(first_line(error))
         return model
 
-    def placed(self) -> None:
+    async def placed(self) -> None:
         """Answer as soon as there is a process, with or without a model."""
 
-    def ready(self) -> str:
-        """Wait for the model, and name the node; raises what went wrong while it was loaded."""
-        self._batcher.ready.result()
+    async def ready(self) -> str:
+        """Wait for the model, and give the node's id; raises what went wrong while it loaded."""
+        await self._model()
         return self._node_id
 
-    def encode(
-        self, frames: NDArray[np.uint8], chunks: Sequence[SmallChunk], task: str
-    ) -> tuple[list[NDArray[np.float32] | Exception], Terms]:
-        """Encode frames in batches shared with others.
+    async def encode(self, request: EncodeRequest) -> EncodeReply:
+        """Encode frames in batches shared with other requests."""
+        queued = [self._batcher.submit(chunk.frames, chunk.id) for chunk in request.chunks]
+        waiting = [asyncio.wrap_future(one) for one in queued]
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        window = self._quota.window_of(request.task, time.monotonic())
+        return EncodeReply([_told(one) for one in results], window)
 
-        Args:
-            frames: uint8 ``[n, n_px, n_px, 3]``.
-            chunks: what they are made of, in order.
-            task: who sends them.
-
-        Returns:
-            float32 ``[n, D]`` of each chunk, or what went wrong with it; and how many frames this
-            task may have here at a time.
-        """
-        self._creditor.arrived(task, len(frames), time.monotonic())
-        ends = np.cumsum([chunk.frames for chunk in chunks])
-        parts = np.split(frames, ends[:-1])
-        queued = [
-            self._batcher.submit(part, chunk.name)
-            for part, chunk in zip(parts, chunks, strict=True)
-        ]
-        results = [_told(one.exception()) or one.result() for one in queued]
-        terms = self._creditor.answered(len(frames), time.monotonic(), self._batcher.rate)
-        return results, terms
-
-    def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
+    async def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
         """Encode texts once for a whole run."""
-        model = self._batcher.ready.result()
-        assert isinstance(model, ClipModel)
+        model = await self._model()
         try:
-            return zero_shot_of(model, texts)
+            return await asyncio.to_thread(zero_shot_of, model, texts)
         except Exception as error:
             if is_poisoned(error):
                 self._black_box.end_process(first_line(error))
             raise
 
-    def report(self) -> EncoderReport:
+    async def report(self) -> EncoderReport:
         """What it did in this life."""
         work = replace(self._batcher.stats, host=self._host)
         batcher = self._batcher
-        is_loaded = batcher.ready.done()
         return EncoderReport(
-            os.getpid(), self._node_id, work, batcher.waiting, batcher.rate, is_loaded
+            os.getpid(), self._node_id, work, batcher.waiting, batcher.ready.done()
         )
 
+    async def _model(self) -> ClipModel:
+        model = await asyncio.shield(asyncio.wrap_future(self._batcher.ready))
+        assert isinstance(model, ClipModel)
+        return model
 
-def _told(error: BaseException | None) -> Exception | None:
+
+def _told(result: Features | BaseException) -> Features | Exception:
     """An error as it can travel: not every one of torch's can."""
-    if error is None or isinstance(error, RunStopped):
-        return error
-    return RuntimeError(first_line(error))
+    if isinstance(result, BaseException) and not isinstance(result, RunStopped):
+        return RuntimeError(first_line(result))
+    return result

@@ -6,53 +6,23 @@ import asyncio
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayError
 
-from rayclip.actors.credits import FIRST_FRAMES, Terms
 from rayclip.actors.encoder import Encoder, EncoderReport, EncoderSettings
+from rayclip.actors.messages import EncoderAddress
+from rayclip.actors.ray_calls import left_for_good, reason_of
 from rayclip.errors import RunStopped
 from rayclip.report.batch_stats import BatchStats
 from rayclip.session.resources import EncoderResources
 
-ENCODE_CALLS_AT_ONCE = 256
+MAX_REQUESTS = 10_000  # that wait in an encoder: calls beyond them would wait in Ray
 REPORT_TIMEOUT_S = 1.0
-CONTROL = "control"  # calls of this group do not wait for frames to be encoded
 SILENT_S = 15.0  # without an answer, after which an encoder gets no more frames
-
-
-@dataclass(frozen=True)
-class EncoderAddress:
-    """An encoder that is up.
-
-    Attributes:
-        index: its number.
-        handle: of the actor.
-        node_id: where it is.
-        terms: for a task that it does not know yet, by what was heard of it last.
-    """
-
-    index: int
-    handle: Any
-    node_id: str
-    terms: Terms
-
-
-class Directory(NamedTuple):
-    """What a task is told of the encoders.
-
-    Attributes:
-        encoders: those that are up.
-        keeps_cpus: whether a task that waits keeps its CPUs, because nobody else wants them:
-            neither other runs, or steps of a pipeline, that share the devices, nor encoders.
-    """
-
-    encoders: list[EncoderAddress]
-    keeps_cpus: bool
 
 
 class Fleet:
@@ -79,7 +49,6 @@ class Fleet:
         self._given_up: set[int] = set()
         self._work: dict[tuple[int, int], BatchStats] = {}
         self._waiting: dict[int, int] = {}
-        self._rates: dict[int, float] = {}
 
     def __bool__(self) -> bool:
         """Whether encoders are up or starting, or failed to start."""
@@ -108,8 +77,7 @@ class Fleet:
             "num_gpus": resources.gpus,
             "max_restarts": -1,
             "max_task_retries": -1,
-            "max_concurrency": ENCODE_CALLS_AT_ONCE,
-            "concurrency_groups": {CONTROL: 4},
+            "max_concurrency": MAX_REQUESTS,
             "scheduling_strategy": "SPREAD",
         }
         settings = replace(self._settings, threads=resources.threads)
@@ -152,8 +120,7 @@ class Fleet:
         return [self._address(index) for index in answering or up]
 
     def _address(self, index: int) -> EncoderAddress:
-        terms = Terms(self._waiting[index], FIRST_FRAMES, self._rates.get(index, 0.0))
-        return EncoderAddress(index, self._handles[index], self._up[index], terms)
+        return EncoderAddress(index, self._handles[index], self._up[index])
 
     async def hear(self) -> int:
         """Ask all encoders for their reports, and say how many could encode and said so in time.
@@ -197,7 +164,6 @@ class Fleet:
         self._answered[index] = time.monotonic() if report.is_loaded else -inf
         self._work[index, report.process] = report.work
         self._waiting[index] = report.waiting
-        self._rates[index] = report.rate
 
     @property
     def work(self) -> tuple[BatchStats, ...]:
@@ -238,31 +204,16 @@ class Fleet:
                 self._reasons.append(reason_of(error))
 
 
-def left_for_good(error: BaseException) -> bool:
-    """Whether an encoder does not come back because it died too often."""
-    return isinstance(error, RayActorError) and "exit_actor" in str(error)
-
-
-def reason_of(error: BaseException) -> str:
-    """The first line of what really happened, without Ray's wrapping."""
-    if isinstance(error, RayTaskError):
-        cause = error.cause
-        while isinstance(cause, RayTaskError):
-            cause = cause.cause
-        error = cause or error
-    return f"{str(error).strip().partition(chr(10))[0] or type(error).__name__}"
-
-
 async def _placed(handle: Any) -> None:
     with suppress(RayError):  # whoever waits for it to be up will see
-        await handle.placed.options(concurrency_group=CONTROL).remote()
+        await handle.placed.remote()
 
 
 async def _ready(handle: Any) -> str:
-    node_id: str = await handle.ready.options(concurrency_group=CONTROL).remote()
+    node_id: str = await handle.ready.remote()
     return node_id
 
 
 async def _report(handle: Any) -> EncoderReport:
-    answer: EncoderReport = await handle.report.options(concurrency_group=CONTROL).remote()
+    answer: EncoderReport = await handle.report.remote()
     return answer

@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from rayclip.actors.client import RemoteEncoders
 from rayclip.actors.decoder import VideoExtractor
+from rayclip.actors.encoder_client import EncoderClient
 from rayclip.actors.job import ExtractionJob
 from rayclip.actors.reporting import RemoteAttempts
 from rayclip.actors.segments import Division, RemoteSegments
@@ -41,6 +41,6 @@ def results_of(
     """
     with RemoteAttempts(pool) as attempts, last_words.kept(attempts.last_words):
         segments = RemoteSegments(job, pool, division) if division else None
-        encoders = RemoteEncoders(pool)
+        encoders = EncoderClient(pool)
         extractor = VideoExtractor(job, encoders, attempts, segments, LIBAV.watching, source_of)
         return list(extractor.run(videos, carried))

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.actors.attempts import Death
-from rayclip.actors.gathering import Pending
+from rayclip.actors.messages import Frame
+from rayclip.actors.pending_video import Pending
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.segments import WHOLE, Segment
 from rayclip.model.zeroshot import ZeroShot
@@ -22,8 +23,8 @@ from rayclip.report.results import VideoResult
 class Encoders(Protocol):
     """Where frames go."""
 
-    def submit(self, frames: NDArray[np.uint8]) -> Pending:
-        """Send uint8 ``[n, n_px, n_px, 3]``."""
+    def submit(self, frames: list[Frame]) -> Pending:
+        """Send a chunk: uint8 ``[n_px, n_px, 3]`` each, at least one."""
         ...
 
     def wait(self, pending: Sequence[Any]) -> Iterable[Any]:

@@ -17,8 +17,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayclip.actors.attempts import AttemptLog, Death, News, Process
 from rayclip.actors.encoder import EncoderSettings
-from rayclip.actors.fleet import Directory, Fleet
+from rayclip.actors.fleet import Fleet
 from rayclip.actors.journal import busy_by
+from rayclip.actors.messages import EncoderList
 from rayclip.actors.metrics import PERIOD_S, RunMetrics
 from rayclip.actors.neighbours import NAMESPACE, at_work_beside, new_name, others
 from rayclip.media import last_words
@@ -66,7 +67,7 @@ class Pool:
         """Leave room for other steps of the same pipeline from the beginning."""
         self._steps = max(self._steps, steps)
 
-    async def encoders(self, without: frozenset[int] = frozenset()) -> Directory:
+    async def encoders(self, without: frozenset[int] = frozenset()) -> EncoderList:
         """Wait until an encoder is up, and name all that are; none where there can be no more.
 
         Those that are silent, as when their nodes are gone, are left out while others answer.
@@ -79,8 +80,8 @@ class Pool:
             if not self._fleet:
                 await self._fit()
                 self._making_room = asyncio.create_task(self._make_room())
-            keeps_cpus = self._users == 1 and self._resources.gpus > 0
-            return Directory(await self._fleet.addresses(without), keeps_cpus)
+            hold_cpus = self._users == 1 and self._resources.gpus > 0
+            return EncoderList(await self._fleet.addresses(without), hold_cpus)
         finally:
             self._waiting -= 1
             self._last_heard = time.monotonic()

@@ -13,8 +13,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rayclip.actors.fleet import reason_of
 from rayclip.actors.job import ExtractionJob
+from rayclip.actors.ray_calls import reason_of
 from rayclip.errors import UsageError
 from rayclip.inputs.videos import absolute
 from rayclip.io.faults import reason

@@ -9,8 +9,8 @@ from typing import Any
 import ray
 
 from rayclip.actors.attempts import Busy, Death, Ended, News, Process
-from rayclip.actors.dispatch import ask_pool
 from rayclip.actors.journal import note_of_begin, note_of_end
+from rayclip.actors.ray_calls import ask
 from rayclip.errors import RunStopped
 from rayclip.media import last_words
 from rayclip.report.results import VideoResult
@@ -35,7 +35,7 @@ class RemoteAttempts:
         self._group = context.get_task_id()
         self.last_words = f"{context.get_temp_dir()}/rayclip-decoder-{self._group}-{os.getpid()}"
         process = Process(context.get_node_id(), self.last_words)
-        deaths = ask_pool(pool.begin_group.remote(self._group, process))
+        deaths = ask(pool.begin_group.remote(self._group, process))
         self.again: bool = deaths is not None
         self._deaths: dict[int, list[Death]] = deaths or {}
         self._busy: dict[int, tuple[str, float]] = {}
@@ -49,7 +49,7 @@ class RemoteAttempts:
         self, _: type[BaseException] | None, error: BaseException | None, *__: object
     ) -> None:
         if isinstance(error, RunStopped):
-            ask_pool(self._pool.stop.remote(str(error)))
+            ask(self._pool.stop.remote(str(error)))
         self._pool.end_group.remote(self._group, self._news())
 
     def begin(self, position: int, video: str) -> list[Death]:

@@ -12,8 +12,8 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import NodeDiedError, ObjectLostError, RayError
 
-from rayclip.actors.client import RemoteEncoders
 from rayclip.actors.decoder import VideoExtractor
+from rayclip.actors.encoder_client import EncoderClient
 from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
 from rayclip.inputs.videos import absolute
 from rayclip.media.frames import cut
@@ -126,7 +126,7 @@ def extract_segment(
         SegmentFailed: there is no such segment, or it cannot be decoded or encoded.
     """
     yield None
-    extractor = VideoExtractor(job, RemoteEncoders(pool), FirstAttempts(), watching=LIBAV.watching)
+    extractor = VideoExtractor(job, EncoderClient(pool), FirstAttempts(), watching=LIBAV.watching)
     (result,) = extractor.run([video])
     if result.failure is not None:
         raise SegmentFailed(result.failure.message)

@@ -100,33 +100,38 @@ class ClipModel:
         )
         self._features = compiled(self._features_of) if compile else self._features_of
         if compile:  # on one of the threads, because the code is made for their settings
-            black = np.zeros((1, self.n_px, self.n_px, 3), np.uint8)
+            black = [np.zeros((self.n_px, self.n_px, 3), np.uint8)]
 
             def compile_for(size: int) -> None:
                 self._passes.submit(first_call, partial(self._forward, size, black)).result()
 
             self.batch_size, self.notes = fitting(compile_for, batch_size)
 
-    def encode_image(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def encode_image(
+        self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+    ) -> NDArray[np.float32]:
         """Features as CLIP's image encoder gives them, not normalised.
 
         Args:
-            images: uint8 ``[n, n_px, n_px, 3]``, RGB, resized and cropped; n is at least 1.
+            images: uint8 ``[n, n_px, n_px, 3]``, or a list of n ``[n_px, n_px, 3]``: RGB, resized
+                and cropped; n is at least 1.
 
         Returns:
             float32 ``[n, dim]``.
 
         Raises:
-            ValueError: the array is of another type or shape.
+            ValueError: an array is of another type or shape.
         """
-        square = (self.n_px, self.n_px, 3)
-        if images.dtype != np.uint8 or images.shape[1:] != square or not len(images):
+        kinds = {(image.dtype.name, image.shape) for image in images}
+        if kinds != {("uint8", (self.n_px, self.n_px, 3))}:
+            there = " and ".join(f"{dtype} {list(shape)}" for dtype, shape in sorted(kinds))
             raise ValueError(
-                f"images must be uint8 [n, {self.n_px}, {self.n_px}, 3] with n >= 1, "
-                f"not {images.dtype} {list(images.shape)}"
+                f"images must be n >= 1 arrays of uint8 [{self.n_px}, {self.n_px}, 3], "
+                f"not {there or 'none'}"
             )
         size = self.batch_size  # once: a batcher may lower it meanwhile
-        batches = [images[start : start + size] for start in range(0, len(images), size)]
+        frames = list(images)
+        batches = [frames[start : start + size] for start in range(0, len(frames), size)]
         return np.concatenate(list(self._passes.map(partial(self._forward, size), batches)))
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -166,13 +171,13 @@ class ClipModel:
                 f"The text {text!r} is too long: the model reads {self.context_length} tokens."
             ) from None
 
-    def _forward(self, size: int, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _forward(self, size: int, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """One pass, on a thread of its own: at most ``size`` images to float32 features."""
         import torch
 
         with torch.inference_mode():
             frames = self._staging(size)
-            frames.numpy()[: len(images)] = images
+            np.stack(images, out=frames.numpy()[: len(images)])  # straight from the object store
             frames.numpy()[len(images) :] = 0
             features = self._features(frames.to(self._device, non_blocking=True))
             # waits for this thread's stream, after which its buffer may be filled again

@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 
 from rayclip.actors.batcher import Batcher
 from rayclip.actors.device_faults import BlackBox, Death, GuiltyFrames
+from rayclip.actors.messages import Features, Frame
 from rayclip.errors import RunStopped
 from rayclip.report.batch_stats import BatchStats
-
-Frames = NDArray[np.uint8]
-Features = NDArray[np.float32]
 
 DEADLINE_S = 10.0
 BATCH_SIZE = 4
 POISON = 99
+
+
+def numbers_in(images: Sequence[Frame]) -> NDArray[np.uint8]:
+    return np.array([image[0, 0, 0] for image in images])
 
 
 class Echo:
@@ -42,16 +44,16 @@ class Echo:
     def close(self) -> None:
         self.is_closed = True
 
-    def encode_image(self, images: Frames) -> Features:
-        numbers = images[:, 0, 0, 0]
+    def encode_image(self, images: Sequence[Frame]) -> Features:
+        numbers = numbers_in(images)
         self.batches.append(numbers.tolist())
         if POISON in numbers:
             raise ValueError("a frame that this model cannot stand")
         return numbers.astype(np.float32)[:, None]
 
 
-def chunk(*numbers: int) -> Frames:
-    return np.array(numbers, np.uint8)[:, None, None, None] * np.ones((2, 2, 3), np.uint8)
+def chunk(*numbers: int) -> list[Frame]:
+    return [np.full((2, 2, 3), number, np.uint8) for number in numbers]
 
 
 def run(*chunks: Sequence[int]) -> tuple[list[object], Echo, BatchStats]:
@@ -232,11 +234,15 @@ def test_closing_encodes_what_is_queued_first() -> None:
 
 
 def test_what_goes_wrong_beside_the_model_is_told_to_all_who_wait() -> None:
-    large = np.ones((1, 4, 4, 3), np.uint8)  # which fits into no batch with others
-    with running(Echo, linger_s=DEADLINE_S) as batcher:
-        futures = [batcher.submit(chunk(1, 2)), batcher.submit(large), batcher.submit(chunk(3))]
+    class Flat(Echo):
+        def encode_image(self, images: Sequence[Frame]) -> Features:
+            features = super().encode_image(images)
+            return features if len(images) == BATCH_SIZE else features[:, 0]
+
+    with running(Flat) as batcher:
+        futures = [batcher.submit(chunk(1, 2)), batcher.submit(chunk(3))]
         for future in futures:
-            assert isinstance(future.exception(DEADLINE_S), ValueError)
+            assert isinstance(future.exception(DEADLINE_S), IndexError)
         assert batcher.submit(chunk(*range(BATCH_SIZE))).result(DEADLINE_S).shape[0] == BATCH_SIZE
 
 
@@ -280,14 +286,6 @@ def test_passes_side_by_side_have_more_room_than_time() -> None:
     assert 0 < stats.wall_s == stats.room_s / 2
 
 
-def test_an_encoder_has_a_rate_after_its_first_pass() -> None:
-    with running(Echo) as batcher:
-        assert batcher.rate == 0
-        batcher.submit(chunk(1, 2)).result(DEADLINE_S)
-        batcher.submit(chunk(3)).result(DEADLINE_S)  # the numbers of the first are in by now
-        assert batcher.rate > 0
-
-
 def test_statistics_of_several_encoders_add_up() -> None:
     assert BatchStats(1, 3, 4, 1, 0.5) + BatchStats(2, 8, 8, 0, 1.0) == BatchStats(
         3, 11, 12, 1, 1.5
@@ -300,7 +298,7 @@ def test_as_many_passes_run_side_by_side_as_are_of_use() -> None:
     class TwoAtOnce(Echo):
         passes_at_once = 2
 
-        def encode_image(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def encode_image(self, images: Sequence[Frame]) -> Features:
             together.wait()  # breaks, and with it the test, if the other pass never comes
             return super().encode_image(images)
 
@@ -323,7 +321,7 @@ class Small(Echo):
         self.passes_at_once = passes_at_once
         self._first_ones = threading.Barrier(passes_at_once, timeout=DEADLINE_S)
 
-    def encode_image(self, images: Frames) -> Features:
+    def encode_image(self, images: Sequence[Frame]) -> Features:
         if len(images) > self.fits:
             self._first_ones.wait()
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
@@ -365,8 +363,8 @@ def test_passes_that_fail_side_by_side_halve_the_batch_once_and_say_so_once() ->
 
 def test_frames_that_do_not_fit_alone_fail_and_the_others_do_not() -> None:
     class Choosy(Echo):
-        def encode_image(self, images: Frames) -> Features:
-            if POISON in images:
+        def encode_image(self, images: Sequence[Frame]) -> Features:
+            if POISON in numbers_in(images):
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return super().encode_image(images)
 
@@ -386,8 +384,8 @@ class Fragile(Echo):
 
     broken = False
 
-    def encode_image(self, images: Frames) -> Features:
-        self.broken = self.broken or POISON in images
+    def encode_image(self, images: Sequence[Frame]) -> Features:
+        self.broken = self.broken or POISON in numbers_in(images)
         if self.broken:
             raise torch.AcceleratorError(ILLEGAL)
         return super().encode_image(images)
@@ -468,8 +466,8 @@ def test_a_suspect_shares_no_pass_and_has_no_other_beside_it() -> None:
     class Watched(Echo):
         passes_at_once = 2
 
-        def encode_image(self, images: Frames) -> Features:
-            numbers = set(images[:, 0, 0, 0].tolist())
+        def encode_image(self, images: Sequence[Frame]) -> Features:
+            numbers = set(numbers_in(images).tolist())
             under_way.append(numbers)
             time.sleep(0.02)
             if 50 in numbers:
@@ -532,7 +530,7 @@ def test_what_is_queued_when_a_batcher_is_aborted_is_not_encoded() -> None:
     is_under_way, may_end = threading.Event(), threading.Event()
 
     class Slow(Echo):
-        def encode_image(self, images: Frames) -> Features:
+        def encode_image(self, images: Sequence[Frame]) -> Features:
             is_under_way.set()
             assert may_end.wait(DEADLINE_S)
             return super().encode_image(images)

@@ -20,10 +20,11 @@ from makers import MOST_NUMBERS, numbered_frame, numbered_frames, remuxed, write
 from numpy.typing import NDArray
 
 import rayclip.actors.decoder
-from rayclip.actors import gathering
+from rayclip.actors import pending_video
 from rayclip.actors.attempts import CRASHED, Death
-from rayclip.actors.decoder import CHUNK_FRAMES, WINDOW_FRAMES, VideoExtractor
+from rayclip.actors.decoder import WINDOW_FRAMES, VideoExtractor
 from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
+from rayclip.actors.messages import CHUNK_FRAMES, Frame
 from rayclip.errors import RunStopped
 from rayclip.io import patience
 from rayclip.io.patience import Patience
@@ -95,13 +96,12 @@ class Encoders:
         self.levels: list[int] = []
         self.sent_before_results: list[int] = []
 
-    def submit(self, frames: NDArray[np.uint8]) -> Chunk:
-        assert frames.shape[1:] == (N_PX, N_PX, 3)
-        assert frames.dtype == np.uint8
+    def submit(self, frames: list[Frame]) -> Chunk:
+        assert {(frame.dtype.name, frame.shape) for frame in frames} == {("uint8", (N_PX, N_PX, 3))}
         self.chunks.append(len(frames))
         self.in_flight += len(frames)
         self.levels.append(self.in_flight)
-        return Chunk(self, frames)
+        return Chunk(self, np.stack(frames))
 
     def wait(self, pending: Sequence[Chunk]) -> Sequence[Chunk]:
         done = [chunk for chunk in pending if chunk.is_done] or [pending[self.done_first]]
@@ -438,7 +438,7 @@ def test_the_end_of_all_encoders_passes_through_while_frames_are_sent(video: Mak
 
 
 class ClosedEncoders(Encoders):
-    def submit(self, frames: NDArray[np.uint8]) -> Chunk:
+    def submit(self, frames: list[Frame]) -> Chunk:
         raise RunStopped("no encoder is left")
 
 
@@ -794,7 +794,7 @@ def test_a_chunk_that_stays_away_keeps_no_others_from_the_encoders(video: Make) 
 def test_no_more_than_some_chunks_of_a_video_wait_for_one_that_stays_away(
     video: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gathering, "MOST_CHUNKS", 10)
+    monkeypatch.setattr(pending_video, "MAX_CHUNKS", 10)
     encoders = Encoders(at_once=False, done_first=-1)
     (result,) = extract([video("a.mp4", 2 * WINDOW_FRAMES)], encoders)
     assert result.frames == 2 * WINDOW_FRAMES

@@ -30,9 +30,6 @@ class Call:
     def __init__(self, answer: Callable[[], Awaitable[Any]]) -> None:
         self._answer = answer
 
-    def options(self, **_: Any) -> Call:
-        return self
-
     def remote(self) -> Awaitable[Any]:
         return self._answer()
 
@@ -70,7 +67,7 @@ class Actor:
         await self.may_answer.wait()
         if self.error is not None:
             raise self.error
-        return EncoderReport(1, "a node", BatchStats(), 0, 0.0, self.is_loaded)
+        return EncoderReport(1, "a node", BatchStats(), 0, self.is_loaded)
 
 
 class Cluster:
@@ -142,7 +139,7 @@ async def started(resources: EncoderResources) -> Fleet:
 
 
 async def usable(encoders: Fleet) -> list[int]:
-    return [address.index for address in await encoders.addresses(ALL)]
+    return [address.number for address in await encoders.addresses(ALL)]
 
 
 def test_an_encoder_that_loads_its_model_again_gets_nothing_while_others_can_encode(
@@ -260,7 +257,7 @@ def test_a_step_whose_tasks_wait_for_an_encoder_is_at_work_however_long_that_tak
         assert await control.at_work()
         await control.give_way()
         cluster.actors[0].may_start.set()
-        assert [address.index for address in (await waiting).encoders] == [0]
+        assert [address.number for address in (await waiting).encoders] == [0]
         assert await control.at_work()
         cluster.now_s += 2 * YIELD_S
         assert not await control.at_work()

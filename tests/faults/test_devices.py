@@ -34,7 +34,7 @@ KINDS = {"green": 1, "blue": 2}
 
 def of_colour(images, colour):
     """Which of these pictures are flat and of a colour."""
-    pixels = images.reshape(len(images), -1, 3)
+    pixels = np.stack(images).reshape(len(images), -1, 3)
     flat = pixels.std(axis=1).max(axis=1) < 5
     return flat & (pixels.argmax(axis=2) == KINDS[colour]).all(axis=1)
 

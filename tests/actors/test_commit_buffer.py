@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rayclip.actors.attempts import Death
-from rayclip.actors.saving import Made, Saving
+from rayclip.actors.commit_buffer import CommitBuffer, Extracted
 from rayclip.errors import RunStopped, VideoError
 from rayclip.output.rows import Extraction, Row
 from rayclip.report.results import Failure, VideoResult
@@ -60,22 +60,22 @@ def extraction(frames: int) -> Extraction:
     return Extraction(np.zeros((frames, DIM), np.float32), np.zeros(frames), 25.0)
 
 
-def good(position: int, frames: int = 1) -> Made:
-    return Made(position, VideoResult(f"v{position}", frames, extraction=extraction(frames)))
+def good(position: int, frames: int = 1) -> Extracted:
+    return Extracted(position, VideoResult(f"v{position}", frames, extraction=extraction(frames)))
 
 
-def bad(position: int) -> Made:
+def bad(position: int) -> Extracted:
     failure = Failure(f"v{position}", "open", "not_found", "there is no such file", 1)
-    return Made(position, VideoResult(f"v{position}", 0, failure))
+    return Extracted(position, VideoResult(f"v{position}", 0, failure))
 
 
-def taken(saving: Saving, *made: Made) -> list[str]:
+def taken(saving: CommitBuffer, *made: Extracted) -> list[str]:
     return [result.video for one in made for result in saving.take(one)]
 
 
 def test_a_video_is_reported_when_it_is_saved_and_not_before() -> None:
     attempts, writer = Attempts(), Writer()
-    saving = Saving(writer, attempts, keeps_arrays=False)
+    saving = CommitBuffer(writer, attempts, keeps_arrays=False)
     assert taken(saving, good(0), good(1)) == []
     assert (attempts.log, writer.saved) == (["made 0", "made 1"], [])
     assert [(r.video, r.frames, r.extraction) for r in saving.flush()] == [
@@ -88,7 +88,7 @@ def test_a_video_is_reported_when_it_is_saved_and_not_before() -> None:
 
 def test_videos_are_saved_when_there_are_enough_bytes_of_them() -> None:
     writer = Writer(gathers_bytes=10 * FRAME)
-    saving = Saving(writer, Attempts(), keeps_arrays=False)
+    saving = CommitBuffer(writer, Attempts(), keeps_arrays=False)
     assert taken(saving, good(0, 4), good(1, 5)) == []
     assert taken(saving, good(2, 1)) == ["v0", "v1", "v2"]
     assert taken(saving, good(3, 9)) == []
@@ -96,13 +96,13 @@ def test_videos_are_saved_when_there_are_enough_bytes_of_them() -> None:
 
 
 def test_videos_are_saved_when_they_have_waited_enough() -> None:
-    saving = Saving(Writer(gathers_s=0.0), Attempts(), keeps_arrays=False)
+    saving = CommitBuffer(Writer(gathers_s=0.0), Attempts(), keeps_arrays=False)
     assert taken(saving, good(0)) == ["v0"]
 
 
 def test_without_a_writer_everything_is_handed_on_at_once() -> None:
     attempts = Attempts()
-    (result,) = Saving(None, attempts, keeps_arrays=True).take(good(0, 3))
+    (result,) = CommitBuffer(None, attempts, keeps_arrays=True).take(good(0, 3))
     assert result.extraction is not None
     assert attempts.log == ["done 0"]
 
@@ -110,13 +110,13 @@ def test_without_a_writer_everything_is_handed_on_at_once() -> None:
 def test_a_video_whose_arrays_are_wanted_is_made_again_where_they_went_with_a_process() -> None:
     writer = Writer()
     writer.before = 3
-    assert Saving(writer, Attempts(), keeps_arrays=False).saved_before("v0") == 3
-    assert Saving(writer, Attempts(), keeps_arrays=True).saved_before("v0") is None
+    assert CommitBuffer(writer, Attempts(), keeps_arrays=False).saved_before("v0") == 3
+    assert CommitBuffer(writer, Attempts(), keeps_arrays=True).saved_before("v0") is None
 
 
 def test_a_failure_keeps_its_place_among_those_that_wait() -> None:
     attempts = Attempts()
-    saving = Saving(Writer(), attempts, keeps_arrays=False)
+    saving = CommitBuffer(Writer(), attempts, keeps_arrays=False)
     assert taken(saving, bad(0)) == ["v0"]
     assert taken(saving, good(1), bad(2)) == []
     assert [result.video for result in saving.flush()] == ["v1", "v2"]
@@ -125,7 +125,7 @@ def test_a_failure_keeps_its_place_among_those_that_wait() -> None:
 
 def test_what_the_storage_refuses_is_a_failure_of_every_row_and_of_no_other() -> None:
     attempts, writer = Attempts(), Writer()
-    saving = Saving(writer, attempts, keeps_arrays=False)
+    saving = CommitBuffer(writer, attempts, keeps_arrays=False)
     taken(saving, good(0), bad(1), good(2))
     writer.error = OSError(5, "Input/output error")
     results = list(saving.flush())
@@ -144,7 +144,7 @@ def test_what_the_storage_refuses_is_a_failure_of_every_row_and_of_no_other() ->
 
 def test_a_folder_that_takes_nothing_more_calls_nothing_done() -> None:
     attempts, writer = Attempts(), Writer()
-    saving = Saving(writer, attempts, keeps_arrays=False)
+    saving = CommitBuffer(writer, attempts, keeps_arrays=False)
     taken(saving, good(0))
     writer.error = RunStopped("full")
     with pytest.raises(RunStopped, match="full"):
@@ -154,7 +154,7 @@ def test_a_folder_that_takes_nothing_more_calls_nothing_done() -> None:
 
 
 def test_a_video_that_is_too_large_for_a_row_is_refused_before_it_is_gathered() -> None:
-    saving = Saving(Writer(), Attempts(), keeps_arrays=False)
+    saving = CommitBuffer(Writer(), Attempts(), keeps_arrays=False)
     saving.refuse_too_large(extraction(100))
     with pytest.raises(VideoError, match="use save_numpy") as caught:
         saving.refuse_too_large(extraction(101))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from rayclip.actors import client
-from rayclip.actors.client import RemoteEncoders
-from rayclip.actors.dispatch import Answer
-from rayclip.actors.pieces import SmallChunk
+from rayclip.actors import encoder_client
+from rayclip.actors.encoder_client import EncoderClient
+from rayclip.actors.encoder_router import Call
+from rayclip.actors.messages import EncoderAddress, EncodeReply, EncodeRequest, Features, Frame
+
+ADDRESS = EncoderAddress(0, None, "a node")
 
 
 class OneEncoder:
@@ -30,50 +30,53 @@ class OneEncoder:
         self.had_when_waited_for: list[int] = []
         self.now_s = self.answers_at_s = 0.0
         self.lost = False
-        self._answered_at_s: dict[Answer, float] = {}
+        self._answered_at_s: dict[Call, float] = {}
 
-    def send(self, stored: NDArray[np.uint8], chunks: Sequence[SmallChunk]) -> tuple[None, Answer]:
-        self.sent.append(len(stored))
-        features = [np.full((chunk.frames, 2), chunk.frames, np.float32) for chunk in chunks]
-        answer = Answer(features)  # type: ignore[arg-type]
-        self._answered_at_s[answer] = self.answers_at_s
-        return None, answer
+    def send(self, request: EncodeRequest, frames: int) -> Call:
+        self.sent.append(frames)
+        features: list[Features | Exception] = [
+            np.full((len(chunk.frames), 2), len(chunk.frames), np.float32)
+            for chunk in request.chunks
+        ]
+        call = Call(EncodeReply(features, 64), ADDRESS, frames)  # type: ignore[arg-type]
+        self._answered_at_s[call] = self.answers_at_s
+        return call
 
-    def first_of(self, answers: Iterable[Answer], timeout_s: float) -> Collection[Answer]:
+    def wait(self, calls: Iterable[Call], timeout_s: float) -> Collection[Call]:
         self.had_when_waited_for = list(self.sent)
-        there = [answer for answer in answers if self._answered_at_s[answer] <= self.now_s]
+        there = [call for call in calls if self._answered_at_s[call] <= self.now_s]
         self.now_s += 0.0 if there else timeout_s
         return there
 
-    def is_silent(self, address: None) -> bool:
+    def is_silent(self, address: EncoderAddress) -> bool:
         if self.lost:
             self.answers_at_s = 0.0
         return self.lost
 
-    def is_there(self, answer: Answer) -> bool:
+    def is_answered(self, call: Call) -> bool:
         return False
 
-    def answered(self, answer: Answer, terms: Any = None) -> None:
+    def finish(self, call: Call, window: int | None = None) -> None:
         pass
 
 
 @pytest.fixture
 def encoder(monkeypatch: pytest.MonkeyPatch) -> OneEncoder:
     encoder = OneEncoder()
-    monkeypatch.setattr(client, "Dispatch", lambda pool: encoder)
-    monkeypatch.setattr(client.ray, "put", lambda frames: frames)
-    monkeypatch.setattr(client.ray, "get", lambda features: (features, None))
-    monkeypatch.setattr(client, "WAIT_S", np.inf)
-    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: encoder.now_s))
+    ray = SimpleNamespace(put=lambda request: request, get=lambda reply: reply)
+    monkeypatch.setattr(encoder_client, "EncoderRouter", lambda control: encoder)
+    monkeypatch.setattr(encoder_client, "ray", ray)
+    monkeypatch.setattr(encoder_client, "MAX_DELAY_S", np.inf)
+    monkeypatch.setattr(encoder_client, "time", SimpleNamespace(monotonic=lambda: encoder.now_s))
     return encoder
 
 
-def frames(count: int) -> NDArray[np.uint8]:
-    return np.zeros((count, 4, 4, 3), np.uint8)
+def frames(count: int) -> list[Frame]:
+    return [np.zeros((4, 4, 3), np.uint8)] * count
 
 
 def test_few_frames_travel_together(encoder: OneEncoder) -> None:
-    encoders = RemoteEncoders(None)
+    encoders = EncoderClient(None)
     for count in (25, 25, 14):
         assert encoder.sent == []
         encoders.submit(frames(count))
@@ -81,14 +84,14 @@ def test_few_frames_travel_together(encoder: OneEncoder) -> None:
 
 
 def test_frames_that_would_be_too_many_together_leave_the_others_alone(encoder: OneEncoder) -> None:
-    encoders = RemoteEncoders(None)
+    encoders = EncoderClient(None)
     encoders.submit(frames(40))
     encoders.submit(frames(40))
     assert encoder.sent == [40]
 
 
 def test_a_task_that_waits_for_features_has_sent_all_of_its_frames(encoder: OneEncoder) -> None:
-    encoders = RemoteEncoders(None)
+    encoders = EncoderClient(None)
     first, second = (encoders.submit(frames(count)) for count in (40, 30))
     np.testing.assert_array_equal(first.result(), np.full((40, 2), 40))
     assert encoder.had_when_waited_for == [40, 30]
@@ -96,7 +99,7 @@ def test_a_task_that_waits_for_features_has_sent_all_of_its_frames(encoder: OneE
 
 
 def test_features_that_are_there_send_nothing(encoder: OneEncoder) -> None:
-    encoders = RemoteEncoders(None)
+    encoders = EncoderClient(None)
     first = encoders.submit(frames(64))
     assert list(encoders.wait([first])) == [first]
     encoders.submit(frames(10))
@@ -109,16 +112,16 @@ def test_frames_with_a_lost_encoder_are_missed_all_at_once(
     together: bool, encoder: OneEncoder
 ) -> None:
     encoder.answers_at_s, encoder.lost = np.inf, True
-    encoders = RemoteEncoders(None)
+    encoders = EncoderClient(None)
     chunks = [encoders.submit(frames(64)) for _ in range(4)]
     if together:
         encoders.wait(chunks)
     assert [len(chunk.result()) for chunk in chunks] == [64] * 4
-    assert encoder.now_s == client.PATIENCE_S
+    assert encoder.now_s == encoder_client.TIMEOUT_S
     assert encoder.sent == [64] * 8
 
 
 def test_an_encoder_that_is_slow_but_there_is_waited_for(encoder: OneEncoder) -> None:
-    encoder.answers_at_s = 3 * client.PATIENCE_S
-    assert len(RemoteEncoders(None).submit(frames(64)).result()) == 64
+    encoder.answers_at_s = 3 * encoder_client.TIMEOUT_S
+    assert len(EncoderClient(None).submit(frames(64)).result()) == 64
     assert encoder.sent == [64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rayclip.actors.gathering import repeated
+from rayclip.actors.pending_video import repeated
 from rayclip.output.spool import SLICE
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)

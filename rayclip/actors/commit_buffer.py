@@ -1,4 +1,4 @@
-"""Finished videos on their way into the folder: gathered, saved together, and then reported."""
+"""Extracted videos on their way into the output folder: saved together, then reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rayclip.report.results import Failure, VideoResult
 
 
 @dataclass(frozen=True)
-class Made:
+class Extracted:
     """What became of a video.
 
     Attributes:
@@ -30,7 +30,7 @@ class Made:
     predictions: bytes | None = None
 
 
-class Saving:
+class CommitBuffer:
     """Keeps what was made of a group's videos until it is saved; without a writer, hands it on."""
 
     def __init__(self, writer: Writer | None, attempts: Attempts, keeps_arrays: bool) -> None:
@@ -44,7 +44,7 @@ class Saving:
         self._writer = writer
         self._attempts = attempts
         self._keeps_arrays = keeps_arrays
-        self._waiting: list[Made] = []
+        self._waiting: list[Extracted] = []
         self._bytes = 0
         self._since = 0.0
 
@@ -70,7 +70,7 @@ class Saving:
                 f"{largest / 2**20:.0f} for a video: use save_numpy, or fewer frames a second",
             )
 
-    def take(self, made: Made) -> Iterator[VideoResult]:
+    def take(self, made: Extracted) -> Iterator[VideoResult]:
         """Take a video in; gives the results that can be reported now, in order.
 
         Raises:
@@ -112,7 +112,7 @@ class Saving:
             self._attempts.end(made.position, result)
             yield result
 
-    def _save(self, waiting: list[Made]) -> VideoError | None:
+    def _save(self, waiting: list[Extracted]) -> VideoError | None:
         """Save the rows among what waits; what went wrong, where it is their own trouble."""
         rows = [
             Row(made.position, made.result.video, made.result.extraction, made.predictions)

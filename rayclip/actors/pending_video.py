@@ -1,4 +1,4 @@
-"""What comes back from the encoders: features of several videos, put in order again."""
+"""A video whose features come back from the encoders, and are put in order again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rayclip.errors import RunStopped, VideoError
 from rayclip.output.rows import Extraction
 from rayclip.output.spool import SLICE, FeatureSpool
 
-MOST_CHUNKS = 128  # of a video that are back or on their way while the oldest is not back
+MAX_CHUNKS = 128  # of a video that are back or on their way while the oldest is not back
 
 
 class Pending(Protocol):
-    """A chunk on its way through an encoder."""
+    """The features of a chunk that is on its way through an encoder."""
 
     def done(self) -> bool:
         """Whether nobody has to wait for the result."""
@@ -31,20 +31,20 @@ class Pending(Protocol):
 
 
 @dataclass(frozen=True)
-class Chunk:
+class PendingChunk:
     """Frames of one video that were sent together.
 
     Attributes:
-        opened: the video that they are of.
+        video: the video that they are of.
         repeats: how often the output shows each.
         pending: their features.
     """
 
-    opened: OpenVideo
+    video: PendingVideo
     repeats: list[int]
     pending: Pending
 
-    def settle(self) -> None:
+    def collect(self) -> None:
         """Wait for the features and hand them over.
 
         Raises:
@@ -56,14 +56,14 @@ class Chunk:
             raise
         except Exception as error:
             reason = f"the encoder failed: {error}"
-            self.opened.fail(VideoError("encode", "encoder_failed", reason))
+            self.video.fail(VideoError("encode", "encoder_failed", reason))
         else:
             for rows in repeated(features, self.repeats):
-                self.opened.add(rows)
+                self.video.add(rows)
 
 
 def repeated(features: NDArray[np.float32], repeats: list[int]) -> Iterator[NDArray[np.float32]]:
-    """Each row so many times, in blocks of about :data:`SLICE` bytes: a frame may be shown for
+    """Each row this many times, in blocks of about :data:`SLICE` bytes: a frame may be shown for
     hours."""
     rows = np.repeat(np.arange(len(features), dtype=np.int32), repeats)
     step = max(1, SLICE // features[:1].nbytes)
@@ -71,7 +71,7 @@ def repeated(features: NDArray[np.float32], repeats: list[int]) -> Iterator[NDAr
         yield features[rows[first : first + step]]
 
 
-class OpenVideo:
+class PendingVideo:
     """A video whose frames are sent and whose features are not all back.
 
     Attributes:
@@ -93,9 +93,9 @@ class OpenVideo:
         self._dtype = feature_dtype
         self._timestamps_ms = array("d")
         self._spool = FeatureSpool()
-        self._chunks: deque[Chunk] = deque()
+        self._chunks: deque[PendingChunk] = deque()
 
-    def send(self, pending: Pending, timestamps_ms: list[tuple[float, ...]]) -> Chunk:
+    def send(self, pending: Pending, timestamps_ms: list[tuple[float, ...]]) -> PendingChunk:
         """Note that frames were sent, and when the output shows each.
 
         Raises:
@@ -103,10 +103,10 @@ class OpenVideo:
         """
         for times in timestamps_ms:
             self._timestamps_ms.extend(times)
-        chunk = Chunk(self, [len(times) for times in timestamps_ms], pending)
+        chunk = PendingChunk(self, [len(times) for times in timestamps_ms], pending)
         self._chunks.append(chunk)
-        if len(self._chunks) > MOST_CHUNKS:
-            self._chunks.popleft().settle()
+        if len(self._chunks) > MAX_CHUNKS:
+            self._chunks.popleft().collect()
         return chunk
 
     def take(self, timestamps_ms: NDArray[np.float64], features: NDArray[np.float32]) -> None:
@@ -145,18 +145,18 @@ class OpenVideo:
         self._timestamps_ms = array("d")
         self._spool = FeatureSpool()
 
-    def settle(self) -> None:
+    def collect(self) -> None:
         """Take the features that are back, as far as those before them are.
 
         Raises:
             RunStopped: no encoder is left.
         """
         while self._chunks and self._chunks[0].pending.done():
-            self._chunks.popleft().settle()
+            self._chunks.popleft().collect()
 
     def is_ready(self) -> bool:
         """Whether nobody has to wait for its features."""
-        self.settle()
+        self.collect()
         return not self._chunks
 
     def extraction(self) -> Extraction:
@@ -167,7 +167,7 @@ class OpenVideo:
             RunStopped: no encoder is left.
         """
         while self._chunks:
-            self._chunks.popleft().settle()
+            self._chunks.popleft().collect()
         if self.error is not None:
             raise self.error
         return Extraction(self._spool.array(), np.array(self._timestamps_ms), self.fps)

@@ -1,0 +1,119 @@
+"""Which encoders a task knows, and which of them gets its next frames. No Ray runs here."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rayclip.actors import encoder_router, ray_calls
+from rayclip.actors.encoder_router import REFRESH_S, SPILL_FRAMES, EncoderRouter, choose
+from rayclip.actors.flow_control import FIRST_WINDOW, Outstanding
+from rayclip.actors.messages import EncoderAddress, EncoderList
+
+WIDE = 10 * SPILL_FRAMES
+
+
+def with_frames(*frames: int) -> dict[int, Outstanding]:
+    """Encoders by number, each with this many frames of the task, and room for more."""
+    return {number: Outstanding(count, WIDE) for number, count in enumerate(frames)}
+
+
+def test_frames_stay_on_their_node_while_its_encoder_keeps_up() -> None:
+    assert choose(with_frames(SPILL_FRAMES - 1, 0, 0), local=[0], frames=64) == [0]
+
+
+def test_frames_travel_to_the_idlest_encoder_if_the_one_on_their_node_is_behind() -> None:
+    assert choose(with_frames(SPILL_FRAMES, 64, 0), local=[0], frames=64) == [2]
+
+
+def test_frames_go_back_to_their_node_if_all_others_are_further_behind() -> None:
+    encoders = with_frames(SPILL_FRAMES, 2 * SPILL_FRAMES, 2 * SPILL_FRAMES)
+    assert choose(encoders, local=[0], frames=64) == [0]
+
+
+def test_frames_travel_if_the_encoder_on_their_node_has_no_room() -> None:
+    encoders = {0: Outstanding(64, window=64), 1: Outstanding(64, WIDE)}
+    assert choose(encoders, local=[0], frames=64) == [1]
+
+
+def test_frames_wait_if_no_encoder_has_room() -> None:
+    full = {number: Outstanding(64, window=64) for number in range(3)}
+    assert choose(full, local=[0], frames=1) == []
+
+
+@pytest.mark.parametrize("local", [[], [0, 1, 2]])
+def test_the_least_loaded_encoders_are_equally_good(local: list[int]) -> None:
+    assert choose(with_frames(128, 64, 64), local, frames=64) == [1, 2]
+
+
+class Run:
+    """In place of Ray, with a control actor and encoders that answer nothing.
+
+    Attributes:
+        now_s: what the clock says; time passes while somebody waits.
+        up: encoders that are up, and since when.
+        asked_s: when somebody asked which there are.
+        sent: numbers of the encoders that frames went to.
+    """
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.up = {0: 0.0}
+        self.asked_s: list[float] = []
+        self.sent: list[int] = []
+        self.encoders = SimpleNamespace(remote=self._list)
+
+    def _list(self, lost: frozenset[int]) -> EncoderList:
+        self.asked_s.append(self.now_s)
+        there = [number for number, since_s in self.up.items() if since_s <= self.now_s]
+        return EncoderList([self._address(number) for number in there], hold_cpus=False)
+
+    def _address(self, number: int) -> EncoderAddress:
+        def encode(*_: Any) -> object:
+            self.sent.append(number)
+            return object()
+
+        handle = SimpleNamespace(encode=SimpleNamespace(remote=encode))
+        return EncoderAddress(number, handle, "a node")
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(get_node_id=lambda: "a node")
+
+    def get(self, reply: EncoderList) -> EncoderList:
+        return reply
+
+    def wait(self, replies: list[object], timeout: float) -> tuple[list[object], list[object]]:
+        self.now_s += timeout
+        return [], replies
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    run = Run()
+    for module in (encoder_router, ray_calls):
+        monkeypatch.setattr(module, "ray", run)
+    monkeypatch.setattr(encoder_router, "time", SimpleNamespace(monotonic=lambda: run.now_s))
+    return run
+
+
+def send(to: EncoderRouter, frames: int = FIRST_WINDOW) -> None:
+    to.send(object(), frames)  # type: ignore[arg-type]
+
+
+def test_an_encoder_that_comes_up_after_the_first_gets_frames_at_once(run: Run) -> None:
+    run.up[1] = 1.5
+    to = EncoderRouter(run)
+    for _ in range(2):
+        send(to)
+    assert run.sent == [0, 1]
+    assert run.now_s <= 4
+
+
+def test_in_the_long_run_a_task_seldom_asks_which_encoders_there_are(run: Run) -> None:
+    to = EncoderRouter(run)
+    for _ in range(200):
+        send(to, frames=0)
+        run.now_s += 1
+    assert len(run.asked_s) <= 5 + 200 / REFRESH_S
