@@ -15,19 +15,54 @@ from rayclip.inputs.selection import Selection
 from rayclip.inputs.video_rows import from_video_table
 from rayclip.machine import Machine
 from rayclip.model.models import ModelSpec
-from rayclip.model.zeroshot import prompts
+from rayclip.model.zeroshot import ZeroShot, prompts
 from rayclip.report.awaiting import at_work
-from rayclip.report.progress import Counts
-from rayclip.report.results import Tally, VideoResult
+from rayclip.report.results import VideoResult
+from rayclip.report.run_stats import RunState
 from rayclip.session.devices import device_here
 from rayclip.settings import Settings
 
 GROUP = 1024  # videos that are taken together: at the end of each, encoders run dry for a moment
 
 
+class LocalMachine:
+    """A run in this process."""
+
+    zero_shot: ZeroShot | None = None
+    results: Iterator[VideoResult]
+
+    def __init__(self, batcher: Batcher, attempts: FirstAttempts, description: str) -> None:
+        self.description = description
+        self._batcher = batcher
+        self._attempts = attempts
+
+    def state(self) -> RunState:
+        batcher, attempts = self._batcher, self._attempts
+        return RunState(
+            attempts.done,
+            attempts.failed,
+            attempts.frames,
+            (batcher.stats,),
+            (batcher.waiting,),
+            placed=1,
+            up=int(batcher.ready.done()),
+        )
+
+    def stall_reason(self) -> str:
+        if not self._batcher.ready.done():
+            return "the model is being loaded"
+        if self._attempts.busy is None:
+            return "no video is begun yet"
+        video, since = self._attempts.busy
+        return at_work(video, time.monotonic() - since, self._batcher.waiting)
+
+    def wait_until_up(self) -> None:
+        self._batcher.ready.result()
+
+
 @contextmanager
 def in_process(
-    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: Selection, tally: Tally
+    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: Selection
 ) -> Iterator[Machine]:
     """Decode on this thread and encode on another; the model is loaded meanwhile."""
     from rayclip.actors.encoder import EncoderSettings, load_encoder_model, zero_shot_of
@@ -39,21 +74,16 @@ def in_process(
     )
     batcher = Batcher(partial(load_encoder_model, encoder))
     attempts = FirstAttempts()
+    machine = LocalMachine(batcher, attempts, f"{spec.model_name} on {device}, without Ray")
     try:
         if settings.show_pred:
             model = batcher.ready.result()
             assert isinstance(model, ClipModel)
-            job = replace(job, zero_shot=zero_shot_of(model, prompts(settings.pred_texts or None)))
+            machine.zero_shot = zero_shot_of(model, prompts(settings.pred_texts or None))
+            job = replace(job, zero_shot=machine.zero_shot)
             del model
-        yield Machine(
-            f"{spec.model_name} on {device}, without Ray",
-            job.zero_shot,
-            _results(VideoExtractor(job, batcher, attempts), videos),
-            lambda: _counts(tally, batcher),
-            lambda: _awaited(batcher, attempts),
-            lambda: [batcher.stats],
-            batcher.ready.result,
-        )
+        machine.results = _results(VideoExtractor(job, batcher, attempts), videos)
+        yield machine
     except BaseException:
         batcher.abort()
         raise
@@ -64,17 +94,3 @@ def _results(extractor: VideoExtractor, videos: Selection) -> Iterator[VideoResu
     for table in videos.blocks():
         for start in range(0, table.num_rows, GROUP):
             yield from extractor.run(*from_video_table(table.slice(start, GROUP)))
-
-
-def _counts(tally: Tally, batcher: Batcher) -> Counts:
-    work = batcher.stats
-    return Counts(tally.done, len(tally.failed), tally.frames, work.frames, work.notes)
-
-
-def _awaited(batcher: Batcher, attempts: FirstAttempts) -> str:
-    if not batcher.ready.done():
-        return "the model is being loaded"
-    if attempts.busy is None:
-        return "no video is begun yet"
-    video, since = attempts.busy
-    return at_work(video, time.monotonic() - since, batcher.waiting)

@@ -20,11 +20,11 @@ from rayclip.machine import Machine
 from rayclip.messages import say_to_user
 from rayclip.model.models import ModelSpec
 from rayclip.model.precision import CPU_BATCH_SIZE
-from rayclip.model.zeroshot import prompts
-from rayclip.report.awaiting import awaited
-from rayclip.report.batch_stats import BatchStats
-from rayclip.report.progress import SILENCE_S, Counts
+from rayclip.model.zeroshot import ZeroShot, prompts
+from rayclip.report.awaiting import awaited as stall_reason
+from rayclip.report.progress import SILENCE_S
 from rayclip.report.results import VideoResult, from_table, to_table
+from rayclip.report.run_stats import RunState
 from rayclip.session.devices import device_on_ray
 from rayclip.settings import Settings
 
@@ -35,6 +35,64 @@ if TYPE_CHECKING:
     from rayclip.session.resources import EncoderResources
 
 STATE_TIMEOUT_S = 5.0
+
+
+class RayMachine:
+    """A run on Ray as its driver sees it: all that is known comes from the control actor."""
+
+    zero_shot: ZeroShot | None = None
+    results: Iterator[VideoResult]
+
+    def __init__(self, control: Any, resources: EncoderResources, description: str) -> None:
+        self.description = description
+        self._control = control
+        self._resources = resources
+
+    def state(self) -> RunState | None:
+        import ray
+
+        try:
+            state: RunState = ray.get(self._control.state.remote(), timeout=STATE_TIMEOUT_S)
+        except ray.exceptions.RayError:  # it is starting, busy or gone; the results will tell
+            return None
+        return state
+
+    def stall_reason(self) -> str:
+        import ray
+
+        asked = [self._control.state.remote(), self._control.longest.remote()]
+        try:
+            state, longest = ray.get(asked, timeout=STATE_TIMEOUT_S)
+        except ray.exceptions.RayError:
+            return "the control actor does not answer"
+        return stall_reason(state, longest, self._resources, ray.available_resources())
+
+    def wait_until_up(self) -> None:
+        self.wait_for(self._control.encoders.remote())
+
+    def wait_for(self, reply: Any) -> Any:
+        """The control actor's answer, before there is a live line: a stall is said as often.
+
+        Raises:
+            RunStopped: it says so, or it is gone.
+        """
+        import ray
+
+        from rayclip.actors.ray_calls import ask
+
+        while not ray.wait([reply], timeout=SILENCE_S)[0]:
+            say_to_user(self.stall_reason())
+        return ask(reply)
+
+    def why_it_stopped(self, error: Exception) -> str:
+        """What the step told the control actor; Ray's exceptions do not carry it."""
+        import ray
+
+        try:
+            reason: str | None = ray.get(self._control.stop_reason.remote(), timeout=5)
+        except ray.exceptions.RayError:
+            reason = "The control actor of the run died."
+        return reason or f"The run stopped: {type(error).__name__}: {str(error).strip()}"
 
 
 @contextmanager
@@ -68,30 +126,38 @@ def on_ray(
         content = None
         if spec.checkpoint is not None and not private:  # a file of this node travels along
             content = Path(spec.checkpoint).read_bytes()
-        pool = start_pool(encoder, resources, content)
+        control = start_pool(encoder, resources, content)
         tasks = resources.decoding_tasks(ray.cluster_resources().get("CPU", 1))
+        description = (
+            f"{spec.model_name} on {device}; encoders: {resources.encoders}, "
+            f"batch size: {batch_size}, decoding tasks at once: {tasks}"
+        )
+        machine = RayMachine(control, resources, description)
         try:
             blocks = _blocks(videos)  # read once more, while the encoders start
             if settings.show_pred:
                 texts = prompts(settings.pred_texts or None)
-                texts_reply = pool.zero_shot.remote(texts)
-                job = replace(job, zero_shot=_waited_for(texts_reply, pool, resources))
+                machine.zero_shot = machine.wait_for(control.zero_shot.remote(texts))
+                job = replace(job, zero_shot=machine.zero_shot)
             results = _dataset_results(
-                settings, spec, job, blocks, len(videos), pool, resources, tasks
+                settings, spec, job, blocks, len(videos), control, resources, tasks
             )
             with closing(results):  # else Ray Data goes on, and starts a Ray when this one is gone
-                yield Machine(
-                    f"{spec.model_name} on {device}; encoders: {resources.encoders}, "
-                    f"batch size: {batch_size}, decoding tasks at once: {tasks}",
-                    job.zero_shot,
-                    results,
-                    lambda: _counts(pool),
-                    lambda: _awaited(pool, resources),
-                    lambda: ray.get(pool.state.remote()).encoders,
-                    lambda: _waited_for(pool.encoders.remote(), pool, resources),
-                )
+                machine.results = _or_why_it_stopped(results, machine)
+                yield machine
         finally:
-            ray.kill(pool)  # its encoders are released with it
+            ray.kill(control)  # its encoders are released with it
+
+
+def _or_why_it_stopped(
+    results: Iterator[VideoResult], machine: RayMachine
+) -> Iterator[VideoResult]:
+    import ray
+
+    try:
+        yield from results
+    except ray.exceptions.RayError as error:
+        raise RunStopped(machine.why_it_stopped(error)) from error
 
 
 def _dataset_results(
@@ -141,11 +207,8 @@ def _dataset_results(
     options.enable_progress_bars = False
     options.execution_no_progress_timeout_s = -1  # a long video is one quiet task
     options.execution_options.preserve_order = with_arrays
-    try:
-        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield from from_table(table)
-    except ray.exceptions.RayError as error:
-        raise RunStopped(_why_it_stopped(pool, error)) from error
+    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield from from_table(table)
 
 
 def _blocks(videos: Selection) -> list[Any]:
@@ -167,51 +230,3 @@ def extract_group(
 
     videos, carried = from_video_table(table)
     return to_table(results_of(videos, job, pool, division, carried=carried), dim)
-
-
-def _counts(pool: Any) -> Counts | None:
-    import ray
-
-    try:
-        state = ray.get(pool.state.remote(), timeout=STATE_TIMEOUT_S)
-    except ray.exceptions.RayError:  # it is starting, busy or gone; the results will tell
-        return None
-    work = sum(state.encoders, BatchStats())
-    return Counts(state.done, state.failed, state.frames, work.frames, work.notes)
-
-
-def _waited_for(reply: Any, pool: Any, resources: EncoderResources) -> Any:
-    """The control actor's answer, before there is a live line: what it waits for is said as often.
-
-    Raises:
-        RunStopped: it says so, or it is gone.
-    """
-    import ray
-
-    from rayclip.actors.ray_calls import ask
-
-    while not ray.wait([reply], timeout=SILENCE_S)[0]:
-        say_to_user(_awaited(pool, resources))
-    return ask(reply)
-
-
-def _awaited(pool: Any, resources: EncoderResources) -> str:
-    import ray
-
-    asked = [pool.state.remote(), pool.longest.remote()]
-    try:
-        state, longest = ray.get(asked, timeout=STATE_TIMEOUT_S)
-    except ray.exceptions.RayError:
-        return "the control actor does not answer"
-    return awaited(state, longest, resources, ray.available_resources())
-
-
-def _why_it_stopped(pool: Any, error: Exception) -> str:
-    """What the step told the control actor; Ray's exceptions do not carry it."""
-    import ray
-
-    try:
-        reason: str | None = ray.get(pool.stop_reason.remote(), timeout=5)
-    except ray.exceptions.RayError:
-        reason = "The control actor of the run died."
-    return reason or f"The run stopped: {type(error).__name__}: {str(error).strip()}"

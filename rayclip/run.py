@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 
 from rayclip.actors.job import ExtractionJob
 from rayclip.errors import UsageError
 from rayclip.in_process import in_process
-from rayclip.inputs.selection import Inputs, Selection, every
+from rayclip.inputs.selection import Inputs, every
 from rayclip.inputs.videos import (
     carried_columns,
     folder_of_inputs,
@@ -23,19 +24,44 @@ from rayclip.machine import Machine
 from rayclip.media.sampling import FrameChoice
 from rayclip.messages import say_to_user
 from rayclip.model.models import ModelSpec, describe
+from rayclip.output.folder import FeatureFolder
 from rayclip.output.recorded import Form, open_folder
 from rayclip.output.run_record import run_record
 from rayclip.output.safe_names import output_name
 from rayclip.output.storage import model_folder
 from rayclip.pipeline import on_ray
 from rayclip.plan import Plan, begin, plan_files, refuse_shared_names
-from rayclip.report.batch_stats import BatchStats
 from rayclip.report.breaker import CircuitBreaker
 from rayclip.report.failures import FailureLog
 from rayclip.report.printing import OnResult
-from rayclip.report.progress import Progress, encoder_lines, summary_lines
-from rayclip.report.results import Summary, Tally
+from rayclip.report.progress import Progress
+from rayclip.report.results import Summary, Tally, VideoResult
+from rayclip.report.run_stats import RunState
+from rayclip.report.summary import encoder_lines, summary_lines
 from rayclip.settings import Settings
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run has to do, found before anything is started or written.
+
+    Attributes:
+        spec: the model.
+        job: what to do with each video.
+        plan: the videos.
+        name_of: gives the name of a video in the output folder.
+        folder: where features go; None if they are printed.
+        record: the content of ``run.json``.
+        in_all: how many inputs there are if a limit leaves some out.
+    """
+
+    spec: ModelSpec
+    job: ExtractionJob
+    plan: Plan
+    name_of: Callable[[str], str]
+    folder: FeatureFolder | None
+    record: dict[str, object]
+    in_all: int | None
 
 
 def run_extraction(
@@ -45,15 +71,48 @@ def run_extraction(
 
     Args:
         settings: what to do.
-        on_result: called with every result; in input order and with the arrays, where they are
-            printed or compared with texts.
+        on_result: called with every result; in input order and with the arrays if they are printed
+            or compared with texts.
         show: tell on standard error what is going on.
 
     Raises:
         UsageError: the settings do not fit one another, the inputs or the output folder.
         RunStopped: the run ended early; what was finished is kept.
     """
+    say = say_to_user if show else _say_nothing
     started = time.monotonic()
+    work = find_work(settings)
+    videos, folder = work.plan.videos, work.folder
+    report = _Report(work, started, say)
+    if not videos:
+        return report.end()
+    with _machine(settings, work) as machine:
+        if work.plan.discarded:
+            machine.wait_until_up()  # before old features are removed
+        if folder:
+            begin(work.plan, work.name_of, folder, work.record)
+        say(f"{machine.description}; videos to do: {len(videos)}")
+        try:
+            with Progress(len(videos), machine.state, machine.stall_reason, show=show):
+                for result in machine.results:
+                    report.add(result)
+                    if on_result:
+                        on_result(result, machine.zero_shot)
+        except BaseException:
+            # before the machine is put away, which may fail if Ray is gone
+            report.end(machine.state())
+            raise
+        state = machine.state()
+        say("\n".join(encoder_lines(state.encoders if state else (), settings.verbose)))
+        return report.end(state)
+
+
+def find_work(settings: Settings) -> Work:
+    """Look at the model, the inputs and the output folder; nothing is changed.
+
+    Raises:
+        UsageError: they do not fit one another.
+    """
     spec = describe(settings.model_name, settings.weights, settings.storage_options)
     inputs = Inputs(
         partial(iter_videos, settings), partial(iter_rows, settings, settings.carries_columns)
@@ -62,18 +121,20 @@ def run_extraction(
         carried_columns(settings)  # to refuse them before anything is begun
     name_of: Callable[[str], str] = partial(output_name, naming=settings.naming)
     if settings.keep_tmp_files and (not settings.saves or settings.carries_columns):
-        refuse_shared_names(inputs, name_of)  # else the plan does, where files have these names
+        refuse_shared_names(inputs, name_of)  # else the plan does, if files have these names
+    folder, record = None, run_record(settings, spec)
     if settings.saves:
         url = model_folder(settings.output_path, settings.model_name)
         form = Form(spec.dim, settings.on_extraction, settings.feature_dtype, settings.naming)
         folder = open_folder(url, form, settings.storage_options)
         name_of = folder.name_of
-        record = run_record(settings, spec)
         plan = plan_files(inputs, name_of, folder, record, settings.overwrite)
     else:
-        folder = None
         plan = Plan(every(inputs))
-    in_all = 0 if settings.limit is None else sum(1 for _ in iter_all_videos(settings))
+    in_all = None
+    if settings.limit is not None:
+        count = sum(1 for _ in iter_all_videos(settings))
+        in_all = count if count > settings.limit else None
     job = ExtractionJob(
         n_px=spec.n_px,
         resize=settings.resize,
@@ -86,61 +147,60 @@ def run_extraction(
         reencoded=_tmp_folder(settings) if settings.keep_tmp_files else None,
         feature_dtype=settings.feature_dtype if settings.saves else "float32",
     )
-    tally = Tally(plan.skipped, folder.url if folder else None)
-    say = say_to_user if show else _say_nothing
-    failures = None
-    if folder and plan.done is not None:
-        done = plan.done
-        if done.not_whole:
-            say(f"not whole, and so not done: {done.not_whole} {folder.unit}(s) in {folder.url}")
-        folder.remove(done.leftovers)
-        failures = FailureLog(folder, lambda video: name_of(video) in done)
-    breaker = CircuitBreaker(failures.known if failures else {})
+    return Work(spec, job, plan, name_of, folder, record, in_all)
 
-    def end(work: Sequence[BatchStats] = ()) -> Summary:
-        estimate = None
-        if settings.limit is not None and in_all > settings.limit:
-            estimate = tally.estimate(in_all, max((stats.wall_s for stats in work), default=0.0))
-        summary = tally.summary(time.monotonic() - started, estimate)
-        say("\n".join(summary_lines(summary)))
-        if failures:
-            failures.write()
+
+class _Report:
+    """The results of a run as they come: counted, logged, and the end of a run that is hopeless."""
+
+    def __init__(self, work: Work, started: float, say: Callable[[str], None]) -> None:
+        self._started = started
+        self._say = say
+        self._in_all = work.in_all
+        folder, done, name_of = work.folder, work.plan.done, work.name_of
+        self._tally = Tally(work.plan.skipped, folder.url if folder else None)
+        self._failures = None
+        if folder and done is not None:
+            if done.not_whole:
+                say(
+                    f"incomplete, and therefore not done: {done.not_whole} {folder.unit}(s) in "
+                    f"{folder.url}"
+                )
+            folder.remove(done.leftovers)
+            self._failures = FailureLog(folder, lambda video: name_of(video) in done)
+        self._breaker = CircuitBreaker(self._failures.known if self._failures else {})
+
+    def add(self, result: VideoResult) -> None:
+        """Count a result.
+
+        Raises:
+            RunStopped: nearly everything fails, or failures cannot be written.
+        """
+        self._tally.add(result)
+        if self._failures:
+            self._failures.add(result)
+        self._breaker.add(result)
+
+    def end(self, state: RunState | None = None) -> Summary:
+        """Say what was done, and write the failures.
+
+        Args:
+            state: what the machine says; of a run that ends early, not all results have come.
+        """
+        encoders = state.encoders if state else ()
+        if state:
+            self._tally.heard(state.done, state.frames)
+        encoding_s = max((stats.wall_s for stats in encoders), default=0.0)
+        summary = self._tally.summary(time.monotonic() - self._started, self._in_all, encoding_s)
+        self._say("\n".join(summary_lines(summary)))
+        if self._failures:
+            self._failures.write()
         return summary
 
-    if not plan.videos:
-        return end()
-    with _machine(settings, spec, job, plan.videos, tally) as machine:
-        if plan.discarded:
-            machine.wait_until_up()  # before anything that was made goes
-        if folder:
-            begin(plan, name_of, folder, record)
-        say(f"{machine.description}; videos to do: {len(plan.videos)}")
-        try:
-            with Progress(len(plan.videos), machine.counts, machine.awaited, show=show):
-                for result in machine.results:
-                    tally.add(result)
-                    if failures:
-                        failures.add(result)
-                    if on_result:
-                        on_result(result, machine.zero_shot)
-                    breaker.add(result)
-        except BaseException:
-            counts = machine.counts()  # of results that were still on their way, too
-            if counts:
-                tally.heard(counts.done, counts.frames)
-            end()  # before the machine is put away, which may fail where Ray is gone
-            raise
-        work = machine.work()
-        say("\n".join(encoder_lines(work, settings.verbose)))
-        return end(work)
 
-
-def _machine(
-    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: Selection, tally: Tally
-) -> AbstractContextManager[Machine]:
-    if settings.address == "none":
-        return in_process(settings, spec, job, videos, tally)
-    return on_ray(settings, spec, job, videos)
+def _machine(settings: Settings, work: Work) -> AbstractContextManager[Machine]:
+    machine = in_process if settings.address == "none" else on_ray
+    return machine(settings, work.spec, work.job, work.plan.videos)
 
 
 def _tmp_folder(settings: Settings) -> str:

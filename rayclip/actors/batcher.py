@@ -26,7 +26,7 @@ from rayclip.actors.device_faults import (
 )
 from rayclip.actors.messages import Chunk, Features, Frame
 from rayclip.errors import RunStopped
-from rayclip.report.batch_stats import BatchStats
+from rayclip.report.run_stats import BatchStats
 
 LINGER_S = 0.5
 """How long a batch that is not full waits for one more chunk: longer than a decoding task needs for

@@ -27,7 +27,7 @@ from rayclip.model.clip_model import ClipModel, load_spec
 from rayclip.model.models import ModelSpec
 from rayclip.model.weights import placed_checkpoint
 from rayclip.model.zeroshot import ZeroShot
-from rayclip.report.batch_stats import BatchStats
+from rayclip.report.run_stats import BatchStats
 from rayclip.settings import Precision
 
 

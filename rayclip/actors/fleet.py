@@ -17,7 +17,7 @@ from rayclip.actors.encoder import Encoder, EncoderReport, EncoderSettings
 from rayclip.actors.messages import EncoderAddress
 from rayclip.actors.ray_calls import left_for_good, reason_of
 from rayclip.errors import RunStopped
-from rayclip.report.batch_stats import BatchStats
+from rayclip.report.run_stats import BatchStats
 from rayclip.session.resources import EncoderResources
 
 MAX_REQUESTS = 10_000  # that wait in an encoder: calls beyond them would wait in Ray

@@ -80,10 +80,14 @@ class FirstAttempts:
 
     Attributes:
         busy: the video that was begun last, and when, by ``time.monotonic``.
+        done: videos finished.
+        failed: videos given up.
+        frames: features of the finished ones.
     """
 
     again = False
     busy: tuple[str, float] | None = None
+    done = failed = frames = 0
 
     def begin(self, position: int, video: str) -> Sequence[Death]:
         self.busy = video, time.monotonic()
@@ -93,7 +97,9 @@ class FirstAttempts:
         pass
 
     def end(self, position: int, result: VideoResult) -> None:
-        pass
+        self.failed += result.failure is not None
+        self.done += result.failure is None
+        self.frames += result.frames
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from ray.util.metrics import Counter, Gauge
 
-from rayclip.report.batch_stats import BatchStats
-from rayclip.report.run_state import RunState
+from rayclip.report.run_stats import BatchStats, RunState
 
 PERIOD_S = 5.0
 

@@ -26,9 +26,9 @@ from rayclip.media import last_words
 from rayclip.messages import say_to_user
 from rayclip.model.zeroshot import ZeroShot
 from rayclip.report.awaiting import awaited
-from rayclip.report.batch_stats import BatchStats
-from rayclip.report.progress import BUSY, SILENCE_S
-from rayclip.report.run_state import RunState
+from rayclip.report.progress import SILENCE_S
+from rayclip.report.run_stats import BatchStats, RunState
+from rayclip.report.summary import BUSY
 from rayclip.session.autoscaling import has_autoscaler
 from rayclip.session.resources import EncoderResources
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rayclip.report.run_state import RunState
+from rayclip.report.run_stats import RunState
 from rayclip.session.resources import EncoderResources
 
 ASKED = {"GPU": "GPUs", "CPU": "CPUs"}

@@ -120,12 +120,20 @@ class Tally:
         """Note what the machine says is done: of a run that ends early, not all results come."""
         self._heard = done, frames
 
-    def estimate(self, videos: int, seconds: float) -> Estimate | None:
-        """For so many videos, if those that are done took so long."""
-        return Estimate(videos, videos * seconds / self.done) if self.done and seconds else None
+    def summary(
+        self, seconds: float, in_all: int | None = None, encoding_s: float = 0.0
+    ) -> Summary:
+        """What was done.
 
-    def summary(self, seconds: float, estimate: Estimate | None = None) -> Summary:
+        Args:
+            seconds: wall time.
+            in_all: inputs to estimate the time for, if a limit left some out.
+            encoding_s: wall time since the first forward pass.
+        """
         done, frames = max((self.done, self.frames), self._heard)
+        estimate = None
+        if in_all is not None and self.done and encoding_s:
+            estimate = Estimate(in_all, in_all * encoding_s / self.done)
         return Summary(
             done,
             self._skipped,

@@ -19,7 +19,7 @@ from rayclip.actors.batcher import Batcher
 from rayclip.actors.device_faults import BlackBox, Death, GuiltyFrames
 from rayclip.actors.messages import Features, Frame
 from rayclip.errors import RunStopped
-from rayclip.report.batch_stats import BatchStats
+from rayclip.report.run_stats import BatchStats
 
 DEADLINE_S = 10.0
 BATCH_SIZE = 4

@@ -15,7 +15,7 @@ from rayclip.actors.encoder import EncoderReport, EncoderSettings
 from rayclip.actors.fleet import Fleet
 from rayclip.actors.pool import QUIET_S, SETTLED_S, YIELD_S, Pool
 from rayclip.model.models import describe
-from rayclip.report.batch_stats import BatchStats
+from rayclip.report.run_stats import BatchStats
 from rayclip.session.resources import EncoderResources
 
 ONE, TWO = (EncoderResources(encoders, 1.0, 0.0, 1.0, elastic=False) for encoders in (1, 2))

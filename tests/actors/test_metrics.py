@@ -8,8 +8,7 @@ import pytest
 
 from rayclip.actors import metrics
 from rayclip.actors.metrics import RunMetrics
-from rayclip.report.batch_stats import BatchStats
-from rayclip.report.run_state import RunState
+from rayclip.report.run_stats import BatchStats, RunState
 
 Tags = dict[str, str]
 told: dict[tuple[str, str | None], list[float]] = collections.defaultdict(list)

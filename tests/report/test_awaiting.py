@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rayclip.report.awaiting import awaited
-from rayclip.report.batch_stats import BatchStats
-from rayclip.report.run_state import RunState
+from rayclip.report.run_stats import BatchStats, RunState
 from rayclip.session.resources import EncoderResources
 
 ON_GPUS = EncoderResources(encoders=2, gpus=1, cpus=0, decoding_cpus=1)

@@ -1,4 +1,4 @@
-"""What encoders did, in numbers that can be added."""
+"""How far a run is, and what its encoders did."""
 
 from __future__ import annotations
 
@@ -67,3 +67,31 @@ class BatchStats:
     def fill(self) -> float:
         """Share of the room in the batches that real frames took, 0 to 1."""
         return self.frames / self.capacity if self.capacity else 0.0
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is, as far as it was heard of.
+
+    Attributes:
+        done: videos finished.
+        failed: videos given up.
+        frames: features of the finished ones.
+        encoders: what each encoder did, over all its lives.
+        waiting: frames that are with each encoder.
+        placed: encoders for which there was room on a node.
+        up: encoders that answer and have their model.
+    """
+
+    done: int
+    failed: int
+    frames: int
+    encoders: tuple[BatchStats, ...]
+    waiting: tuple[int, ...]
+    placed: int
+    up: int
+
+    @property
+    def total(self) -> BatchStats:
+        """What all encoders did together."""
+        return sum(self.encoders, BatchStats())

@@ -1,0 +1,106 @@
+"""What a person reads at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from rayclip.report.results import Estimate, Failure, Summary
+from rayclip.report.run_stats import BatchStats
+from rayclip.report.summary import encoder_lines, summary_lines
+
+
+def test_what_each_encoder_did_is_one_line() -> None:
+    work = [BatchStats(4, 50, 64, 3, 1.26, 2.52), BatchStats()]
+    assert encoder_lines(work, each=True) == [
+        "encoder 0: 50 frames in 4 batches, mean batch fill 0.78, 3 of them shared by several "
+        "chunks, busy 1.3 s",
+        "encoder 1: 0 frames in 0 batches, mean batch fill 0.00, 0 of them shared by several "
+        "chunks, busy 0.0 s",
+        "encoders: mean batch fill 0.78, busy 50% of the time; bottleneck: decoding: add CPUs",
+    ]
+    assert len(encoder_lines(work, each=False)) == 1
+
+
+def test_encoders_that_are_nearly_always_busy_are_the_bottleneck() -> None:
+    (line,) = encoder_lines([BatchStats(1, 8, 8, 0, busy_s=9.5, room_s=10.0)], each=False)
+    assert line.endswith("busy 95% of the time; bottleneck: encoding: add GPUs")
+
+
+def test_a_run_that_encoded_nothing_has_no_bottleneck() -> None:
+    assert encoder_lines([BatchStats()], each=False) == []
+
+
+def failures(count: int) -> tuple[Failure, ...]:
+    return tuple(
+        Failure(f"{number}.mp4", "open", "not_found", "there is no such file", 1)
+        for number in range(count)
+    )
+
+
+@pytest.mark.parametrize(
+    ("summary", "lines"),
+    [
+        (Summary(), ["videos: 0 done; 0 frames in 0.0 s (0 frames/s)"]),
+        (
+            Summary(done=3, frames=90, seconds=4.5, output_path="out/clip/demo"),
+            ["videos: 3 done; 90 frames in 4.5 s (20 frames/s)", "features: out/clip/demo"],
+        ),
+        (
+            Summary(skipped=5, seconds=0.1),
+            ["videos: 0 done, 5 done before; 0 frames in 0.1 s (0 frames/s)"],
+        ),
+        (
+            Summary(done=1, failed=failures(2), frames=10, seconds=1.0),
+            [
+                "videos: 1 done, 2 failed; 10 frames in 1.0 s (10 frames/s)",
+                "failed:",
+                "  0.mp4: there is no such file (open: not_found)",
+                "  1.mp4: there is no such file (open: not_found)",
+            ],
+        ),
+    ],
+    ids=["nothing", "done", "skipped", "failed"],
+)
+def test_the_summary_says_what_was_done_skipped_and_failed(
+    summary: Summary, lines: Sequence[str]
+) -> None:
+    assert summary_lines(summary) == lines
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (59 * 60, "59 min"),
+        (3600, "1 h 0 min"),
+        (12_000, "3 h 20 min"),
+        (48 * 3600, "2 days 0 h"),
+        (500_000, "5 days 19 h"),
+    ],
+)
+def test_a_limited_run_says_about_how_long_all_videos_would_take(
+    seconds: float, words: str
+) -> None:
+    lines = summary_lines(Summary(done=1, estimate=Estimate(1_000_000, seconds)))
+    assert lines[-1] == f"all 1,000,000 videos would take about {words} at this rate"
+
+
+def test_of_many_failures_that_are_in_a_file_ten_are_named() -> None:
+    lines = summary_lines(Summary(failed=failures(13), output_path="out"))
+    assert len([line for line in lines if "not_found" in line]) == 10
+    assert lines[-1] == "  and 3 more, in failures.jsonl"
+
+
+def test_failures_that_are_in_no_file_are_all_named() -> None:
+    lines = summary_lines(Summary(failed=failures(13)))
+    assert len([line for line in lines if "not_found" in line]) == 13
+
+
+def test_a_name_cannot_write_lines_of_its_own() -> None:
+    hostile = Failure("a\nvideos: 9 done\x1b[2J.mp4", "open", "not_found", "no\nfile", 1)
+    lines = summary_lines(Summary(failed=(hostile,)))
+    assert lines[-1] == r"  'a\nvideos: 9 done\x1b[2J.mp4': 'no\nfile' (open: not_found)"
