@@ -1,7 +1,7 @@
 """CLIP features of videos, on Ray: one video on a laptop, or ten million on a GPU cluster."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rayclip.errors import (
     BadVideo,
@@ -11,14 +11,6 @@ from rayclip.errors import (
     VideoError,
     WeightsUnavailable,
 )
-
-if TYPE_CHECKING:
-    from rayclip.api import extract
-    from rayclip.dataset import encode
-    from rayclip.load import VideoFeatures, load_features
-    from rayclip.media.frames import iter_frames
-    from rayclip.model.clip_model import ClipModel, load_clip
-    from rayclip.report.results import Failure, Summary
 
 __all__ = [
     "BadVideo",

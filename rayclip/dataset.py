@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayclip.media.sampling import FrameChoice
 from rayclip.model.models import describe
-from rayclip.settings import Precision, Resize, Settings, extraction_fps_of
+from rayclip.options import takes_options
+from rayclip.settings import OPTIONS, Settings
 
 if TYPE_CHECKING:
     import ray.data
@@ -21,24 +20,14 @@ VIDEOS_PER_TASK = 4  # rows of a block: how many there will be in all is not kno
 IDLE_S = 10.0  # without a task, after which the encoders are released
 
 
+@takes_options(one for one in OPTIONS.values() if one.encode)
 def encode(
     ds: ray.data.Dataset,
     *,
-    path_column: str = "path",
+    path_column: str = Settings.path_column,
     bytes_column: str | None = None,
     prefix: str = "",
-    model_name: str = "ViT-B/32",
-    weights: str | os.PathLike[str] | None = None,
-    batch_size: int | None = None,
-    precision: Precision = "auto",
-    compile: bool = False,  # noqa: A002  # the option's name
-    extraction_fps: str | int | float | Fraction | None = None,
-    extraction_total: int | None = None,
-    device: str | None = None,
-    resize: Resize = "pil",
-    encoders: int | None = None,
-    max_attempts: int = 3,
-    storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> ray.data.Dataset:
     """Add the CLIP features of videos to a dataset that has one row for each video.
 
@@ -50,20 +39,7 @@ def encode(
         path_column: holds local paths, as the nodes see them, or fsspec URLs.
         bytes_column: holds encoded videos instead, such as the content of an mp4 file.
         prefix: put before the names of the columns that are added.
-        model_name: a name of OpenAI's ``clip.available_models()``, ``custom`` or ``demo``.
-        weights: the checkpoint of ``model_name="custom"``.
-        batch_size: frames per forward pass; None lets the device decide.
-        precision: what the model computes in: ``fp32``, ``fp16``, ``bf16``, or ``auto`` (fp16 on
-            GPUs, fp32 on CPUs). Features are float32 in any case.
-        compile: compile the model's forward pass first.
-        extraction_fps: output frames per second; None gives every frame.
-        extraction_total: so many frames of each video, evenly spaced; not with extraction_fps.
-        device: ``cpu`` or ``cuda``; None takes the GPUs of the Ray that is connected.
-        resize: ``pil`` (OpenAI's preprocessing, to the byte) or ``fast`` (up to 2 levels off).
-        encoders: how many encoder actors; None takes one for each GPU, or one for about every
-            8 CPU cores.
-        max_attempts: how often a video may crash or hang its worker process before it is given up.
-        storage_options: given to fsspec for every URL.
+        {options}
 
     Returns:
         The dataset with all its columns and, in each row, ``clip`` (``list<fixed_size_list<float32,
@@ -77,20 +53,7 @@ def encode(
             missing or in the way are found here where the dataset's schema is known, else when it
             is used.
     """
-    settings = Settings(
-        model_name=model_name,
-        weights=None if weights is None else os.fspath(weights),
-        batch_size=batch_size,
-        precision=precision,
-        compile=compile,
-        extraction_fps=extraction_fps_of(extraction_fps),
-        extraction_total=extraction_total,
-        device=device,
-        resize=resize,
-        encoders=encoders,
-        max_attempts=max_attempts,
-        storage_options=storage_options or {},
-    )
+    settings = Settings(**options)
     from rayclip.actors.encode_step import encode_videos
 
     function: Any = encode_videos

@@ -2,132 +2,253 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from rayclip.errors import UsageError
-from rayclip.media.sampling import LARGEST_FPS, parse_fps
-from rayclip.words import NULLS
+from rayclip.option_values import (
+    AnyPath,
+    address_of,
+    device_of,
+    extraction_fps_of,
+    local_folder_of,
+    path_of,
+    paths_of,
+    storage_options_in,
+    texts_in,
+    texts_of,
+)
+from rayclip.options import declared_options, option
 
 OnExtraction = Literal["print", "save_numpy", "save_pickle", "save_parquet"]
 FeatureDtype = Literal["float32", "float16"]
 Resize = Literal["pil", "fast"]
 Naming = Literal["stem", "path"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
-DEVICE = re.compile(r"cpu|cuda(:\d+)?")
-CHOICES = {
-    "on_extraction": OnExtraction,
-    "feature_dtype": FeatureDtype,
-    "resize": Resize,
-    "naming": Naming,
-    "precision": Precision,
-}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a run needs to know, validated.
-
-    Attributes:
-        video_paths: videos, folders of them, or patterns such as ``videos/**/*.mp4``, as local
-            paths or fsspec URLs.
-        file_with_video_paths: a list of videos: text with one per line, or a csv, tsv, jsonl or
-            parquet table, by its suffix. What it lists is never taken for a folder or a pattern.
-        path_column: the table's column, or key, of paths or URLs.
-        limit: only so many inputs, the first ones.
-        model_name: a name of ``clip.available_models()``, ``custom`` (see ``weights``) or ``demo``.
-        weights: the checkpoint of ``model_name="custom"``, as a path or fsspec URL.
-        batch_size: frames per forward pass; None lets the device decide.
-        precision: what the model computes in: ``fp32``, ``fp16``, ``bf16``, or ``auto`` (fp16 on
-            GPUs, fp32 on CPUs).
-        compile: compile the model's forward pass before the first one.
-        extraction_fps: output frames per second; None gives every frame.
-        extraction_total: so many frames of each video, evenly spaced; not with extraction_fps.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the GPUs, or the CPU where a run on
-            this machine finds none.
-        on_extraction: ``print``, ``save_numpy``, ``save_pickle`` or ``save_parquet``.
-        output_path: folder of the features, as a local path or fsspec URL.
-        keep_tmp_files: with extraction_fps: re-encode each video at that rate, as video_features
-            does, keep the file, and take the features from it.
-        tmp_path: local folder of the re-encoded videos.
-        show_pred: print for each frame which texts fit it best.
-        pred_texts: those texts; none means the labels of Kinetics 400.
-        feature_dtype: ``float32`` or ``float16``, of the features that are saved.
-        resize: ``pil`` (OpenAI's, to the byte) or ``fast`` (torch's, up to 2 levels off).
-        naming: ``stem`` (files are called after the video) or ``path`` (in folders like its own).
-        address: which Ray to use: None (the connected one, else ``RAY_ADDRESS``, else a private
-            one), ``auto``, ``host:port``, ``local`` for a private one, or ``none`` for no Ray.
-        encoders: how many encoder actors; None takes one for each GPU, or one for about every
-            8 CPU cores.
-        overwrite: compute everything again.
-        max_attempts: how often a video may crash or hang its worker process before it is given up.
-        storage_options: given to fsspec for every URL. Never written anywhere.
-        verbose: show Ray's own messages and the figures of the encoders.
+    """Everything that a run needs to know, validated. Each field declares an option.
 
     Raises:
         UsageError: a value is wrong; the sentence names it and the right ones.
     """
 
-    video_paths: tuple[str, ...] = ()
-    file_with_video_paths: str | None = None
-    path_column: str = "path"
-    limit: int | None = None
-    model_name: str = "ViT-B/32"
-    weights: str | None = None
-    batch_size: int | None = None
-    precision: Precision = "auto"
-    compile: bool = False
-    extraction_fps: Fraction | None = None
-    extraction_total: int | None = None
-    device: str | None = None
-    on_extraction: OnExtraction = "print"
-    output_path: str = "./output"
-    keep_tmp_files: bool = False
-    tmp_path: str = "./tmp"
-    show_pred: bool = False
-    pred_texts: tuple[str, ...] = ()
-    feature_dtype: FeatureDtype = "float32"
-    resize: Resize = "pil"
-    naming: Naming = "stem"
-    address: str | None = None
-    encoders: int | None = None
-    overwrite: bool = False
-    max_attempts: int = 3
-    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    verbose: bool = False
+    video_paths: tuple[str, ...] = option(
+        (),
+        "input",
+        "Videos, folders of videos or quoted patterns (`'videos/**/*.mp4'`): local paths or URLs.",
+        details="Folders are searched to the bottom for [the suffixes of videos](inputs.md), and "
+        "give their videos sorted. URLs are those of "
+        "[fsspec](https://filesystem-spec.readthedocs.io); "
+        "[SECURITY.md](../SECURITY.md#what-is-not-promised) says what opening them means.",
+        accepts=AnyPath | Iterable[AnyPath],
+        convert=paths_of,
+    )
+    file_with_video_paths: str | None = option(
+        None,
+        "input",
+        "A list of videos: text with one per line (`-` is standard input), or a `.csv`, `.tsv`, "
+        "`.jsonl` or `.parquet` table.",
+        details="What it lists is never taken for a folder or a pattern. It may be "
+        "[as long as you like](scale.md).",
+        accepts=AnyPath | None,
+        convert=path_of,
+        metavar="PATH",
+    )
+    path_column: str = option(
+        "path", "input", "The table's column of paths, or its key in `.jsonl`."
+    )
+    limit: int | None = option(
+        None,
+        "input",
+        "Only the first N inputs, for a first try; says how long all of them would take.",
+        details="The summary has it as `estimate`. The inputs are read once more to count them.",
+    )
+    storage_options: Mapping[str, Any] = option(
+        {},
+        "input",
+        'Given to fsspec for every URL, such as `{"anon": true}`; never saved anywhere.',
+        metavar="JSON",
+        accepts=Mapping[str, Any] | None,
+        convert=lambda value: value or {},
+        parse=storage_options_in,
+        encode=True,
+        shown=False,
+    )
+    extraction_fps: Fraction | None = option(
+        None,
+        "frames",
+        "Frames per second, such as 5, 2.5 or 30000/1001; by default every frame.",
+        details="At most 1000. [docs/decoding.md](decoding.md#which-frames) says which frames "
+        "these are.",
+        metavar="FPS",
+        accepts=str | int | float | Fraction | None,
+        convert=extraction_fps_of,
+        encode=True,
+    )
+    extraction_total: int | None = option(
+        None,
+        "frames",
+        "This many frames of each video, evenly spaced; not with `extraction_fps`.",
+        encode=True,
+    )
+    resize: Resize = option(
+        "pil",
+        "frames",
+        "`pil` (OpenAI's preprocessing, to the byte) or `fast` (cheaper, "
+        "[a few levels of 255 off](decoding.md#resize)).",
+        encode=True,
+    )
+    keep_tmp_files: bool = option(
+        False,
+        "frames",
+        "Re-encode each video at `extraction_fps` as video_features does, keep the file, and take "
+        "the features from it.",
+        details="This is lossy; without it nothing is ever re-encoded.",
+    )
+    tmp_path: str = option(
+        "./tmp",
+        "frames",
+        "Local folder of the re-encoded videos.",
+        accepts=AnyPath,
+        convert=local_folder_of,
+        metavar="PATH",
+    )
+    model_name: str = option(
+        "ViT-B/32",
+        "model",
+        "A name of `clip.available_models()`, `custom` or `demo`.",
+        details="OpenAI's are `ViT-B/32`, `ViT-B/16`, `ViT-L/14`, `ViT-L/14@336px`, `RN50`, "
+        "`RN101`, `RN50x4`, `RN50x16` and `RN50x64`. `custom` is the checkpoint that `weights` "
+        "names. `demo` is a tiny model that comes with rayclip and knows coloured shapes.",
+        encode=True,
+    )
+    weights: str | None = option(
+        None,
+        "model",
+        "The checkpoint of the model `custom`: a path or URL.",
+        details="It is a TorchScript archive or a state dict in OpenAI's layout, also inside a "
+        "training script's dictionary (`state_dict`, `model_state_dict`, `model`) or with its "
+        "prefix (`module.`, `model.`, `clip.`, `_orig_mod.`, …). A TorchScript archive is code: "
+        "[use only those that you trust](../SECURITY.md#what-is-not-promised).",
+        accepts=AnyPath | None,
+        convert=path_of,
+        metavar="PATH",
+        encode=True,
+    )
+    batch_size: int | None = option(
+        None,
+        "model",
+        "Frames per forward pass; by default the device decides.",
+        details="That is 16 on CPUs, and on GPUs 16 to 256, "
+        "[by the model and the GPU's memory](precision.md#frames-per-forward-pass). Shorter "
+        "batches are padded to this one shape, so that a frame's feature never depends on its "
+        "neighbours.",
+        encode=True,
+    )
+    precision: Precision = option(
+        "auto",
+        "model",
+        "What the model computes in: `auto` (fp16 on GPUs, fp32 on CPUs), `fp32`, `fp16` or "
+        "`bf16`.",
+        details="[docs/precision.md](precision.md) says what each costs and changes.",
+        encode=True,
+    )
+    compile: bool = option(
+        False,
+        "model",
+        "Compile the model's forward pass first: takes up to minutes, and a C++ compiler.",
+        encode=True,
+    )
+    device: str | None = option(
+        None,
+        "model",
+        "`cpu`, `cuda` or `cuda:N`; by default the GPUs, or the CPU if a private Ray finds none.",
+        details="On another Ray the CPU is used if that is this machine alone, which is said, or "
+        "if you ask for `cpu`.",
+        convert=device_of,
+        encode=True,
+    )
+    on_extraction: OnExtraction = option(
+        "print",
+        "output",
+        "`print`; `save_numpy` or `save_pickle` (files for each video); or `save_parquet` (a row "
+        "for each, [in shards](formats.md)).",
+    )
+    output_path: str = option(
+        "./output",
+        "output",
+        "Folder of the features: a local path or a URL.",
+        accepts=AnyPath,
+        convert=path_of,
+        metavar="PATH",
+    )
+    feature_dtype: FeatureDtype = option(
+        "float32", "output", "`float32` or `float16`, of saved features."
+    )
+    naming: Naming = option(
+        "stem",
+        "output",
+        "`stem` (files are called after the video) or `path` (in folders like its own).",
+        details="`path` does not go with `save_parquet`, which names no files.",
+    )
+    overwrite: bool = option(False, "output", "Make features again that are there already.")
+    show_pred: bool = option(
+        False,
+        "output",
+        "Print for each frame the five texts that fit it best.",
+        details="If files are saved, so is `{stem}_pred.csv`. Not with `save_parquet`.",
+    )
+    pred_texts: tuple[str, ...] = option(
+        (),
+        "output",
+        "For `show_pred`: a text, or a list `[a cat, a dog]`; by default the labels of "
+        "Kinetics 400.",
+        details="The labels are put as `a photo of …`.",
+        metavar="TEXT",
+        accepts=str | Sequence[str] | None,
+        convert=texts_of,
+        parse=texts_in,
+    )
+    address: str | None = option(
+        None,
+        "cluster",
+        "Which Ray: `auto`, `host:port`, `local` (a private one) or `none` (no Ray); by default "
+        "RAY_ADDRESS, else `local`.",
+        details="A Ray that this process is connected to comes before RAY_ADDRESS. A private one "
+        "can be reached by this machine only, and ends with the run.",
+        metavar="ADDRESS",
+        convert=address_of,
+    )
+    encoders: int | None = option(
+        None,
+        "cluster",
+        "Encoder processes; by default one for each GPU, or one for about every 8 CPU cores.",
+        encode=True,
+    )
+    max_attempts: int = option(
+        3,
+        "cluster",
+        "How often a video may crash or hang its worker process before it is given up.",
+        details="Processes that are killed from outside, for memory or with their node, do not "
+        "count, up to ten.",
+        encode=True,
+    )
+    verbose: bool = option(
+        False,
+        "cluster",
+        "Show Ray's own messages, and what each encoder did.",
+        details="In Python, show progress, too.",
+    )
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "encoders", "max_attempts", "extraction_total", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}.")
-        for name in ("output_path", "tmp_path", "model_name", "path_column"):
-            if not getattr(self, name).strip():
-                raise UsageError(f"{name} is empty.")
-        for name in ("compile", "overwrite", "keep_tmp_files", "show_pred", "verbose"):
-            if not isinstance(getattr(self, name), bool):
-                raise UsageError(f"{name} must be true or false, not {getattr(self, name)!r}.")
-        if not all(self.video_paths):
-            raise UsageError("One of the video_paths is empty.")
-        for video in self.video_paths:
-            try:
-                os.fsencode(video)
-            except UnicodeEncodeError:
-                raise UsageError(f"{video!r} of video_paths cannot be a file's name.") from None
-        for text in self.pred_texts:
-            if not text.isprintable() or not text.strip():
-                raise UsageError(f"The text {text!r} of pred_texts is not one that can be read.")
-        if "://" in self.tmp_path:
-            raise UsageError(f"tmp_path must be a local folder, not {self.tmp_path}.")
-        for name, kind in CHOICES.items():
-            value, choices = getattr(self, name), get_args(kind)
-            if value not in choices:
-                raise UsageError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+        for name, declared in OPTIONS.items():
+            object.__setattr__(self, name, declared.checked(getattr(self, name)))
         if self.on_extraction == "save_parquet":
             self._refuse_what_shards_lack()
         if self.extraction_fps is not None and self.extraction_total is not None:
@@ -139,16 +260,9 @@ class Settings:
                 f"output_path {self.output_path} is an http address, where no file can be written: "
                 "name a local folder, or one of a storage such as s3://bucket/folder."
             )
-        if self.device is not None and not DEVICE.fullmatch(self.device):
-            raise UsageError(f"device must be cpu, cuda or cuda:N, not {self.device!r}.")
         if self.weights is not None and self.model_name != "custom":
             raise UsageError(
                 f"weights belong to model_name custom, but model_name is {self.model_name}."
-            )
-        if self.address is not None and self.address.startswith("ray://"):
-            raise UsageError(
-                "ray:// addresses (Ray Client) are not supported: run the command on the cluster "
-                "with `ray job submit -- rayclip extract --address auto ...`."
             )
 
     def _refuse_what_shards_lack(self) -> None:
@@ -174,35 +288,5 @@ class Settings:
         return self.on_extraction == "save_parquet"
 
 
-def extraction_fps_of(value: str | int | float | Fraction | None) -> Fraction | None:
-    """A user's frame rate as an exact fraction; None stays None.
-
-    Raises:
-        UsageError: it is no frame rate.
-    """
-    if value is None or (isinstance(value, str) and value.lower() in NULLS):
-        return None
-    try:
-        return parse_fps(value)
-    except ValueError:
-        raise UsageError(
-            f"extraction_fps must be a number above zero, and at most {LARGEST_FPS}, such as 5, "
-            f"2.5 or 30000/1001, not {value!r}."
-        ) from None
-
-
-def storage_options_of(text: str | None) -> dict[str, Any]:
-    """A user's JSON object; None stands for none.
-
-    Raises:
-        UsageError: it is no JSON object.
-    """
-    if text is None:
-        return {}
-    try:
-        options = json.loads(text)
-    except ValueError:
-        options = None
-    if not isinstance(options, dict):
-        raise UsageError('storage_options must be a JSON object such as {"anon": true}.')
-    return options
+OPTIONS = declared_options(Settings)
+"""All of them, by name."""

@@ -83,17 +83,6 @@ def items_of(key: str, value: str) -> list[str]:
     return items
 
 
-def names_of(option: str) -> list[str]:
-    """An option can be written with ``-`` or ``_`` between its words."""
-    dashed = f"--{_dashed(option)}"
-    return [dashed, f"--{option}"] if "_" in option else [dashed]
-
-
-def texts_of(value: str) -> list[str]:
-    """What ``pred_texts`` holds: a list in brackets, or one text."""
-    return items_of("pred_texts", value)
-
-
 def unquoted(value: str) -> str:
     """A string without the quotes that may stand around it."""
     text = value.strip()
@@ -121,6 +110,10 @@ def _truth(key: str, value: str) -> bool:
 
 
 def _unknown(key: str, word: str, known: Sequence[str]) -> str:
-    known = [*known, "video_paths", "feature_type"]
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-    return f"There is no argument {key}; the nearest is {nearest}. (As a path, write ./{word}.)"
+    likely = nearest(key, [*known, "video_paths", "feature_type"])
+    return f"There is no argument {key}; the nearest is {likely}. (As a path, write ./{word}.)"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Which known name somebody probably meant."""
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]

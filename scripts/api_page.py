@@ -58,11 +58,17 @@ def signature(name: str, function: Any) -> str:
 
 
 def argument(parameter: inspect.Parameter) -> str:
-    """As it stands in the function's head; annotations there are not evaluated."""
-    text = f"{parameter.name}: {parameter.annotation}"
+    """As it stands in the function's head."""
+    text = f"{parameter.name}: {annotation(parameter.annotation)}"
     if parameter.default is not inspect.Parameter.empty:
         text += f" = {parameter.default!r}"
     return text
+
+
+def annotation(kind: Any) -> str:
+    """A type as people write it, be it evaluated or not."""
+    text = kind if isinstance(kind, str) else inspect.formatannotation(kind)
+    return re.sub(r"\b(?:typing|collections\.abc|fractions)\.", "", text)
 
 
 def in_markdown(docstring: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,6 +15,9 @@ import numpy as np
 import pytest
 import shapes
 from calls import Finished, call, rayclip, start_rayclip
+
+from rayclip.options import GROUPS
+from rayclip.settings import OPTIONS
 
 WITHOUT_RAY = ("--model-name", "demo", "--address", "none")
 
@@ -288,6 +292,34 @@ def test_help_and_version_come_without_heavy_imports(words: list[str], said: str
 def test_help_shows_lists_in_their_brackets() -> None:
     text = " ".join(call("extract", "--help").stdout.split())
     assert 'video_paths="[a.mp4, b.mp4]" show_pred=true' in text
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_help_shows_each_option_once_in_its_group_within_80_columns(locale: str) -> None:
+    shown = rayclip("extract", "--help", env={"LC_ALL": locale, "PYTHONUTF8": "0"})
+    assert shown.status == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    listed: dict[str, list[str]] = {}
+    for line in lines:
+        if panel := re.match(r"\W+ (\w+) [^\w\s]+$", line):
+            options = listed[panel[1]] = []
+        elif option := re.match(r"\W+(--[\w-]+)\s", line):
+            options.append(option[1])
+    assert listed.pop("Options") == ["--help"]
+    assert listed.pop("Arguments") == []
+    assert listed == {
+        group.capitalize(): [
+            one.flag for one in OPTIONS.values() if one.group == group and one.name != "video_paths"
+        ]
+        for group in GROUPS
+    }
+
+
+def test_help_that_is_not_read_to_its_end_is_no_error() -> None:
+    command = f"{shlex.quote(sys.executable)} -m rayclip extract --help | head -n 1"
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert ended.stderr == ""
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-", "<&-"])

@@ -11,8 +11,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import api_page
+import options_page
+import public_stub
 import pytest
-from calls import ON_LOOPBACK, call
+from calls import ON_LOOPBACK
 from pages import EXAMPLES, LANGUAGES, PAGES, ROOT, SHOWN, Example, blocks
 
 WITH_RAY = {example.page for example in EXAMPLES if example.needs_ray}
@@ -104,19 +106,22 @@ def test_the_page_of_the_api_is_true_to_the_docstrings() -> None:
     assert api_page.PAGE.read_text() == api_page.page(), "run python scripts/api_page.py"
 
 
+def test_the_page_of_the_options_is_true_to_their_declarations() -> None:
+    assert options_page.PAGE.read_text() == options_page.page(), (
+        "run python scripts/options_page.py"
+    )
+
+
+def test_type_checkers_see_the_functions_as_they_are() -> None:
+    assert public_stub.STUB.read_text() == public_stub.stub(), "run python scripts/public_stub.py"
+
+
 def test_the_page_of_the_architecture_names_every_module_and_no_other() -> None:
     content = (ROOT / "docs/architecture.md").read_text().partition("## Where things are")[2]
     named = set(re.findall(r"`(\w+)`", content))
     modules = {path.stem for path in ROOT.glob("rayclip/**/*.py")} - {"__init__", "__main__"}
     assert modules - named == set()
     assert named - modules == set()
-
-
-def test_the_table_of_options_has_every_option() -> None:
-    help_text = call("extract", "--help", env={"COLUMNS": "200"}).stdout
-    options = set(re.findall(r"--[a-z-]+(?=[ ,])", help_text)) - {"--help"}
-    table = README.read_text().partition("## Options")[2].partition("\nExit status")[0]
-    assert options == set(re.findall(r"^\| `(--[a-z-]+)`", table, re.MULTILINE))
 
 
 def anchors(page: Path) -> set[str]:

@@ -1,13 +1,17 @@
 """Settings refuse what is wrong with a sentence that names the right values."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import rayclip
 from rayclip.errors import UsageError
-from rayclip.settings import Settings, extraction_fps_of
+from rayclip.settings import Settings
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -116,14 +120,14 @@ def test_storage_options_are_not_shown_with_the_settings() -> None:
         ("30000/1001", Fraction(30_000, 1001)),
     ],
 )
-def test_a_frame_rate_becomes_a_fraction(value: str | int | None, fps: Fraction | None) -> None:
-    assert extraction_fps_of(value) == fps
+def test_a_frame_rate_becomes_a_fraction(value: Any, fps: Fraction | None) -> None:
+    assert Settings(extraction_fps=value).extraction_fps == fps
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "fast", "1001", "1e400", "1/0", "nan", 0, -2.5])
-def test_what_is_no_frame_rate_is_refused_naming_right_ones(value: str | float) -> None:
+def test_what_is_no_frame_rate_is_refused_naming_right_ones(value: Any) -> None:
     with pytest.raises(UsageError) as caught:
-        extraction_fps_of(value)
+        Settings(extraction_fps=value)
     assert str(caught.value) == (
         "extraction_fps must be a number above zero, and at most 1000, such as 5, 2.5 or "
         f"30000/1001, not {value!r}."
@@ -133,3 +137,39 @@ def test_what_is_no_frame_rate_is_refused_naming_right_ones(value: str | float) 
 def test_a_name_that_no_file_can_have_is_refused() -> None:
     with pytest.raises(UsageError, match=r"'a\\ud800' of video_paths cannot be a file's name"):
         Settings(video_paths=("a\ud800",))
+
+
+@pytest.mark.parametrize(
+    ("given", "held"),
+    [
+        ({"video_paths": "a.mp4"}, ("a.mp4",)),
+        ({"video_paths": [Path("a.mp4"), "b.mp4"]}, ("a.mp4", "b.mp4")),
+        ({"output_path": Path("features")}, "features"),
+        ({"pred_texts": "[a cat, a dog]"}, ("[a cat, a dog]",)),
+        ({"pred_texts": ["none", "'a dog'"]}, ("none", "'a dog'")),
+        ({"pred_texts": None}, ()),
+        ({"storage_options": None}, {}),
+    ],
+    ids=str,
+)
+def test_callers_may_give_wider_types(given: dict[str, Any], held: object) -> None:
+    (name,) = given
+    assert getattr(Settings(**given), name) == held
+
+
+@pytest.mark.parametrize("function", [rayclip.extract, rayclip.encode])
+def test_functions_show_their_options_with_types_defaults_and_help(
+    function: Callable[..., Any],
+) -> None:
+    batch_size = inspect.signature(function).parameters["batch_size"]
+    assert (batch_size.annotation, batch_size.default) == (int | None, None)
+    assert "    batch_size: Frames per forward pass" in str(function.__doc__)
+
+
+def test_encode_takes_no_options_about_files() -> None:
+    assert not {"output_path", "limit"} & inspect.signature(rayclip.encode).parameters.keys()
+
+
+def test_a_misspelt_keyword_is_a_type_error_that_names_the_nearest() -> None:
+    with pytest.raises(TypeError, match=r"extract\(\) .* 'extract_fps'.* extraction_fps"):
+        rayclip.extract("a.mp4", extract_fps=5)  # type: ignore[call-arg]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rayclip.errors import UsageError
-from rayclip.words import items_of, options_of, texts_of
+from rayclip.words import items_of, options_of
 
 VALUES = [
     "model_name",
@@ -99,4 +99,3 @@ def test_a_wrong_word_is_refused_in_a_sentence(word: str, sentence: str) -> None
 )
 def test_a_list_is_read_as_strings(value: str, items: list[str]) -> None:
     assert items_of("pred_texts", value) == items
-    assert texts_of(value) == items
