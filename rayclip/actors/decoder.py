@@ -20,7 +20,7 @@ from rayclip.actors.attempts import Death, why_to_give_up
 from rayclip.actors.gathering import Chunk, OpenVideo, Pending
 from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
 from rayclip.actors.saving import Made, Saving
-from rayclip.errors import RunStopped, VideoError
+from rayclip.errors import Code, RunStopped, VideoError
 from rayclip.inputs.videos import absolute
 from rayclip.io import patience
 from rayclip.io.faults import Fault, fault_of, passes, why_to_stop
@@ -157,17 +157,17 @@ class VideoExtractor:
         try:
             persistently(decode, _broke_off, patience.ANEW)
         except GaveUp as error:
-            opened.fail(VideoError("read", "read_failed", str(error)))
+            opened.fail(VideoError("read", Code.READ_FAILED, str(error)))
         except VideoError as error:
             opened.fail(error)
         except Irregular as error:
-            opened.fail(VideoError("decode", "not_divisible", str(error)))
+            opened.fail(VideoError("decode", Code.NOT_DIVISIBLE, str(error)))
         except RunStopped:
             raise
         except Exception as error:  # a bug of ours must not take the other videos along
             logger.exception("decoding %s", video)
             bug = f"{type(error).__name__}: {error}"
-            opened.fail(VideoError("decode", "internal_error", bug))
+            opened.fail(VideoError("decode", Code.INTERNAL_ERROR, bug))
         return opened
 
     def _extract(self, opened: OpenVideo, divide: bool = True, by_packets: bool = True) -> None:
@@ -227,7 +227,9 @@ class VideoExtractor:
             sentence = why_to_stop(error, job.reencoded)
             if sentence is not None:
                 raise RunStopped(sentence) from error
-            raise VideoError("write", "write_failed", f"writing {copy} failed: {error}") from error
+            raise VideoError(
+                "write", Code.WRITE_FAILED, f"writing {copy} failed: {error}"
+            ) from error
         with (
             open_video(place, job.storage_options) as original,
             open_shown(copy, FrameChoice()) as wanted,
@@ -279,7 +281,7 @@ class VideoExtractor:
             raise
         except Exception as error:  # a bug of ours must not take the other videos along
             logger.exception("finishing %s", opened.video)
-            bug = VideoError("write", "internal_error", f"{type(error).__name__}: {error}")
+            bug = VideoError("write", Code.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
             failure = Failure.of(opened.video, bug, opened.attempt)
         return Made(opened.position, VideoResult(opened.video, 0, failure), opened.attempt)
 

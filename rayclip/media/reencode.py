@@ -19,7 +19,7 @@ from av.video.format import VideoFormat
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
-from rayclip.errors import VideoError
+from rayclip.errors import Code, VideoError
 from rayclip.media.decoding import ShownFrame
 from rayclip.media.filters import Filter, filtered
 from rayclip.media.orientation import orientation
@@ -63,7 +63,9 @@ def reencode(
             except av.FFmpegError as error:
                 size = f"{first.frame.width}x{first.frame.height}"
                 raise VideoError(
-                    "encode", "not_reencodable", f"{ENCODER} refuses its {size} pictures: {error}"
+                    "encode",
+                    Code.NOT_REENCODABLE,
+                    f"{ENCODER} refuses its {size} pictures: {error}",
                 ) from error
 
 

@@ -244,7 +244,7 @@ def test_a_run_in_which_nearly_everything_fails_is_stopped(
     assert ended.status == 3, ended.stderr
     last = ended.stderr.splitlines()[-1]
     assert last.startswith("rayclip: ")
-    assert "of the last 200 videos failed with not_found (stage open)" in last
+    assert "of the last 200 videos failed with not_found." in last
     assert len(arrays(output)) == 3 * COPIES
     assert len(failures(output)) == WINDOW - COPIES
 
