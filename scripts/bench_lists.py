@@ -146,9 +146,9 @@ def private_mb() -> float:
 def _listing(done: int) -> Iterator[StoredFile]:
     """Names of finished videos, of one frame each, as a storage might give them."""
     sizes = {
-        FEATURES: NPY.features_size(1, 64),
-        FPS: NPY.size((), "float64"),
-        TIMESTAMPS: NPY.size((1,), "float64"),
+        FEATURES: NPY.overhead[2] + 4 * 64,
+        FPS: NPY.overhead[0] + 8,
+        TIMESTAMPS: NPY.overhead[1] + 8,
     }
     for number in range(done):
         stem = output_name(name_of(number), "stem")

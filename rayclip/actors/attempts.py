@@ -8,10 +8,10 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from rayclip.errors import VideoError
+from rayclip.errors import Code, VideoError
 
-CRASHED, HUNG, KILLED = "worker_crashed", "worker_hung", "worker_killed"
-TOO_LARGE = "too_much_memory"
+CRASHED, HUNG, KILLED = Code.WORKER_CRASHED, Code.WORKER_HUNG, Code.WORKER_KILLED
+TOO_LARGE = Code.TOO_MUCH_MEMORY
 HOW = {
     CRASHED: "crashed",
     HUNG: "hung",
@@ -36,7 +36,7 @@ class Death:
         alone: whether it was at work on no other video.
     """
 
-    code: str
+    code: Code
     reason: str
     alone: bool = True
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from rayclip.actors.job import Attempts
-from rayclip.errors import RunStopped, VideoError
+from rayclip.errors import Code, RunStopped, VideoError
 from rayclip.io.faults import reason
 from rayclip.output.rows import Extraction, Row, Writer
 from rayclip.report.results import Failure, VideoResult
@@ -65,7 +65,7 @@ class CommitBuffer:
         if largest is not None and extraction.clip.nbytes > largest:
             raise VideoError(
                 "write",
-                "too_large_for_a_row",
+                Code.TOO_LARGE_FOR_A_ROW,
                 f"its features are {extraction.clip.nbytes / 2**20:.0f} MB, and save_parquet takes "
                 f"{largest / 2**20:.0f} for a video: use save_numpy, or fewer frames a second",
             )
@@ -126,5 +126,5 @@ class CommitBuffer:
         except RunStopped:
             raise
         except Exception as error:  # each storage has exceptions of its own
-            return VideoError("write", "write_failed", f"writing failed: {reason(error)}")
+            return VideoError("write", Code.WRITE_FAILED, f"writing failed: {reason(error)}")
         return None

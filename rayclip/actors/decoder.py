@@ -18,7 +18,7 @@ from rayclip.actors.commit_buffer import CommitBuffer, Extracted
 from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
 from rayclip.actors.messages import CHUNK_FRAMES, Frame
 from rayclip.actors.pending_video import Pending, PendingChunk, PendingVideo
-from rayclip.errors import RunStopped, VideoError
+from rayclip.errors import Code, RunStopped, VideoError
 from rayclip.inputs.videos import absolute
 from rayclip.io import patience
 from rayclip.io.faults import Fault, fault_of, passes, why_to_stop
@@ -154,17 +154,17 @@ class VideoExtractor:
         try:
             persistently(decode, _broke_off, patience.ANEW)
         except GaveUp as error:
-            pending.fail(VideoError("read", "read_failed", str(error)))
+            pending.fail(VideoError("read", Code.READ_FAILED, str(error)))
         except VideoError as error:
             pending.fail(error)
         except Irregular as error:
-            pending.fail(VideoError("decode", "not_divisible", str(error)))
+            pending.fail(VideoError("decode", Code.NOT_DIVISIBLE, str(error)))
         except RunStopped:
             raise
         except Exception as error:  # a bug of ours must not take the other videos along
             logger.exception("decoding %s", video)
             bug = f"{type(error).__name__}: {error}"
-            pending.fail(VideoError("decode", "internal_error", bug))
+            pending.fail(VideoError("decode", Code.INTERNAL_ERROR, bug))
         return pending
 
     def _extract(self, pending: PendingVideo, divide: bool = True, by_packets: bool = True) -> None:
@@ -224,7 +224,9 @@ class VideoExtractor:
             sentence = why_to_stop(error, job.reencoded)
             if sentence is not None:
                 raise RunStopped(sentence) from error
-            raise VideoError("write", "write_failed", f"writing {copy} failed: {error}") from error
+            raise VideoError(
+                "write", Code.WRITE_FAILED, f"writing {copy} failed: {error}"
+            ) from error
         with (
             open_video(place, job.storage_options) as original,
             open_shown(copy, FrameChoice()) as wanted,
@@ -273,7 +275,7 @@ class VideoExtractor:
             raise
         except Exception as error:  # a bug of ours must not take the other videos along
             logger.exception("finishing %s", pending.video)
-            bug = VideoError("write", "internal_error", f"{type(error).__name__}: {error}")
+            bug = VideoError("write", Code.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
             failure = Failure.of(pending.video, bug, pending.attempt)
         return Extracted(pending.position, VideoResult(pending.video, 0, failure), pending.attempt)
 

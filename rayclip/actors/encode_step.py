@@ -12,7 +12,7 @@ import pyarrow as pa
 from rayclip.actors.group import results_of
 from rayclip.actors.job import ExtractionJob
 from rayclip.actors.segments import Division
-from rayclip.errors import UsageError
+from rayclip.errors import Code, UsageError
 from rayclip.report.results import Failure, VideoResult, to_table
 
 ADDED = ("clip", "timestamps_ms", "fps", "error")
@@ -87,7 +87,9 @@ def encode_videos(table: pa.Table, *, step: EncodeStep) -> pa.Table:
     return table
 
 
-_NOTHING = VideoResult("", 0, Failure("", "open", "no_video", "there is no video in this row", 0))
+_NOTHING = VideoResult(
+    "", 0, Failure("", "open", Code.NO_VIDEO, "there is no video in this row", 0)
+)
 
 
 def _values(column: pa.ChunkedArray, step: EncodeStep) -> list[Any]:
@@ -102,8 +104,5 @@ def _values(column: pa.ChunkedArray, step: EncodeStep) -> list[Any]:
 
 def _columns(results: list[VideoResult], dim: int) -> list[pa.ChunkedArray | pa.Array]:
     table = to_table(results, dim)
-    failures = [result.failure for result in results]
-    errors = [
-        failure and f"{failure.stage}/{failure.code}: {failure.message}" for failure in failures
-    ]
+    errors = [None if result.failure is None else str(result.failure) for result in results]
     return [*(table.column(name) for name in ADDED[:-1]), pa.array(errors, pa.string())]

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rayclip.errors import RunStopped, VideoError
+from rayclip.errors import Code, RunStopped, VideoError
 from rayclip.output.rows import Extraction
 from rayclip.output.spool import SLICE, FeatureSpool
 
@@ -56,7 +56,7 @@ class PendingChunk:
             raise
         except Exception as error:
             reason = f"the encoder failed: {error}"
-            self.video.fail(VideoError("encode", "encoder_failed", reason))
+            self.video.fail(VideoError("encode", Code.ENCODER_FAILED, reason))
         else:
             for rows in repeated(features, self.repeats):
                 self.video.add(rows)
@@ -120,19 +120,19 @@ class PendingVideo:
             return
         if not np.isfinite(features).all():
             reason = "the model gave features that are not finite"
-            self.fail(VideoError("encode", "not_finite", reason))
+            self.fail(VideoError("encode", Code.NOT_FINITE, reason))
             return
         with np.errstate(over="ignore"):
             fits = np.isfinite(features.astype(self._dtype, copy=False)).all()
         if not fits:
             reason = f"a feature is beyond what {self._dtype} holds: save float32"
-            self.fail(VideoError("encode", "not_finite", reason))
+            self.fail(VideoError("encode", Code.NOT_FINITE, reason))
             return
         try:
             self._spool.append(features)
         except OSError as error:
             reason = f"the temporary file of its features cannot be written: {error}"
-            self.fail(VideoError("write", "no_temporary_file", reason))
+            self.fail(VideoError("write", Code.NO_TEMPORARY_FILE, reason))
 
     def fail(self, error: VideoError) -> None:
         if self.error is None:  # a copy: the one that was raised holds what decoding it held

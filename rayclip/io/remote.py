@@ -11,7 +11,7 @@ import fsspec
 from fsspec.caching import BackgroundBlockCache
 from fsspec.spec import AbstractBufferedFile
 
-from rayclip.errors import BadVideo
+from rayclip.errors import BadVideo, Code
 from rayclip.io.faults import gives_no_reason, passes
 from rayclip.io.patience import persistently
 
@@ -136,7 +136,7 @@ def _refuse_indirection(url: str) -> None:
     for part in url.split("::"):
         protocol = part.partition("://")[0]
         if protocol in INDIRECT:
-            raise BadVideo("open", "refused_protocol", f"{protocol}:// is not for videos")
+            raise BadVideo("open", Code.REFUSED_PROTOCOL, f"{protocol}:// is not for videos")
 
 
 def _part(file: Any, start: int, end: int) -> bytes:

@@ -12,7 +12,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from rayclip.errors import BadVideo
+from rayclip.errors import BadVideo, Code
 from rayclip.media.keyframes import VideoPacket
 from rayclip.media.source import NO_OTHER_FILES, VideoSource, readable
 from rayclip.media.watchdog import LIBAV
@@ -56,10 +56,12 @@ def open_stream(
         except av.FFmpegError as error:
             if begins_as_mp4:
                 raise BadVideo(
-                    "open", "truncated", "it begins as an mp4, but its index is missing or damaged"
+                    "open",
+                    Code.TRUNCATED,
+                    "it begins as an mp4, but its index is missing or damaged",
                 ) from None
             raise BadVideo(
-                "open", "not_a_video", f"no container that libav knows ({error.strerror})"
+                "open", Code.NOT_A_VIDEO, f"no container that libav knows ({error.strerror})"
             ) from None
         with container:
             yield container, video_stream(container)
@@ -107,7 +109,7 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Vid
             return
         if packet.size:  # given to the decoder, an empty packet would mean the end
             if packet.has_sidedata("encryption_info"):
-                raise BadVideo("decode", "encrypted", "the video is encrypted")
+                raise BadVideo("decode", Code.ENCRYPTED, "the video is encrypted")
             if not has_times:
                 packet.pts = packet.dts = None
             if clock is not None:
@@ -179,14 +181,14 @@ def video_stream(container: InputContainer) -> VideoStream:
     """
     streams = [s for s in container.streams.video if not int(s.disposition) & ATTACHED_PICTURE]
     if not streams:
-        raise BadVideo("open", "no_video_stream", "the file has no video stream")
+        raise BadVideo("open", Code.NO_VIDEO_STREAM, "the file has no video stream")
     stream = max(streams, key=_score)
     codec = stream.codec_context
     if codec is None:
-        raise BadVideo("open", "no_decoder", "there is no decoder for the video stream")
+        raise BadVideo("open", Code.NO_DECODER, "there is no decoder for the video stream")
     if codec.width * codec.height > MAX_PIXELS:
         size = f"{codec.width}x{codec.height}"
-        raise BadVideo("open", "too_large", f"{size} is more than {MAX_PIXELS} pixels a frame")
+        raise BadVideo("open", Code.TOO_LARGE, f"{size} is more than {MAX_PIXELS} pixels a frame")
     codec.options = {"max_pixels": str(MAX_PIXELS)}  # also where the size changes in mid-stream
     codec.thread_count = 1  # threads cost CPU and save none: videos are decoded side by side
     codec.thread_type = "NONE"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rayclip.errors import VideoError
+from rayclip.errors import Code, VideoError
 from rayclip.media.decoding import ShownFrame
 from rayclip.media.groups import Irregular
 from rayclip.media.orientation import upright_rgb
@@ -138,7 +138,9 @@ def _number_of_frames(
     """How many frames a video has, and whether that was told from packets alone."""
     if not can_be_read_again(source):
         raise VideoError(
-            "read", "not_seekable", "extraction_total reads a video twice, and this one cannot seek"
+            "read",
+            Code.NOT_SEEKABLE,
+            "extraction_total reads a video twice, and this one cannot seek",
         )
     if by_packets:
         try:

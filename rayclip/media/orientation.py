@@ -11,7 +11,7 @@ from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from rayclip.errors import BadVideo
+from rayclip.errors import BadVideo, Code
 
 CONVERTED = (0, 1, 2, 4, 5, 6, 7, 9)  # matrices of libavutil's AVColorSpace that swscale knows
 BT601 = 5
@@ -92,6 +92,6 @@ def _converted(frame: av.VideoFrame) -> av.VideoFrame:
     except av.FFmpegError as error:
         raise BadVideo(
             "decode",
-            "unsupported_pixels",
+            Code.UNSUPPORTED_PIXELS,
             f"its pixels ({frame.format.name}) cannot be converted to RGB: {error.strerror}",
         ) from None

@@ -6,20 +6,20 @@ What ``ffmpeg -i source -filter:v fps=fps=N destination.mp4`` does, without the 
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
-from typing import Any, BinaryIO, Final
+from typing import IO, Any, Final
 
 import av
 from av.container import OutputContainer
 from av.video.format import VideoFormat
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
+from fsspec.implementations.local import LocalFileSystem
 
-from rayclip.errors import VideoError
+from rayclip.errors import Code, VideoError
+from rayclip.io.whole_files import write_whole
 from rayclip.media.decoding import ShownFrame
 from rayclip.media.filters import Filter, filtered
 from rayclip.media.orientation import orientation
@@ -57,17 +57,23 @@ def reencode(
     with open_video(source, storage_options) as video:
         shown_frames = video.shown_frames(extraction_fps)
         first = next(shown_frames)  # a bad video ends here, before anything is written
-        with _whole_file(destination) as file:
+        os.makedirs(os.path.dirname(destination) or ".", exist_ok=True)
+
+        def write(file: IO[bytes]) -> None:
             try:
                 _encode(chain([first], shown_frames), file, extraction_fps)
             except av.FFmpegError as error:
                 size = f"{first.frame.width}x{first.frame.height}"
                 raise VideoError(
-                    "encode", "not_reencodable", f"{ENCODER} refuses its {size} pictures: {error}"
+                    "encode",
+                    Code.NOT_REENCODABLE,
+                    f"{ENCODER} refuses its {size} pictures: {error}",
                 ) from error
 
+        write_whole(LocalFileSystem(), destination, 0, write)
 
-def _encode(shown_frames: Iterator[ShownFrame], file: BinaryIO, fps: Fraction) -> None:
+
+def _encode(shown_frames: Iterator[ShownFrame], file: IO[bytes], fps: Fraction) -> None:
     stream: VideoStream | None = None
     tick = 0
     with av.open(file, "w", format="mp4") as output:
@@ -128,19 +134,3 @@ def _to_turn(frame: av.VideoFrame) -> list[Filter]:
     if mirror_y:
         filters.append(("vflip", ""))
     return filters
-
-
-@contextmanager
-def _whole_file(destination: str) -> Iterator[BinaryIO]:
-    """A new file that takes its name at the end of the ``with`` block, or vanishes on an error."""
-    folder = os.path.dirname(destination) or "."
-    os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-        os.replace(temporary, destination)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise

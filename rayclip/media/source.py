@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeGuard
 
 from fsspec.spec import AbstractBufferedFile
 
-from rayclip.errors import BadVideo, VideoError
+from rayclip.errors import BadVideo, Code, VideoError
 from rayclip.io.faults import Fault, fault_of, passes, reason
 from rayclip.io.patience import persistently
 from rayclip.io.remote import BLOCK_BYTES, open_remote
@@ -181,11 +181,11 @@ def _opening() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise BadVideo("open", "not_found", "there is no such file") from None
+        raise BadVideo("open", Code.NOT_FOUND, "there is no such file") from None
     except IsADirectoryError:
         raise BadVideo(
             "open",
-            "is_a_folder",
+            Code.IS_A_FOLDER,
             "this is a folder, not a video: name the videos in it, or make a video of its pictures",
         ) from None
     except VideoError:
@@ -196,7 +196,7 @@ def _opening() -> Iterator[None]:
 
 def _read_failed(error: BaseException) -> VideoError:
     denied = fault_of(error) in (Fault.DENIED, Fault.CREDENTIALS)
-    code = "access_denied" if denied else "read_failed"
+    code = Code.ACCESS_DENIED if denied else Code.READ_FAILED
     return VideoError("read", code, f"reading failed: {reason(error)}")
 
 
@@ -206,10 +206,10 @@ def _is_url(source: VideoSource) -> TypeGuard[str | os.PathLike[str]]:
 
 def _check_head(head: bytes) -> None:
     if not head:
-        raise BadVideo("open", "empty_file", "the file is empty")
+        raise BadVideo("open", Code.EMPTY_FILE, "the file is empty")
     if PLAYLIST.match(head):
         raise BadVideo(
-            "open", "is_a_playlist", "this is a playlist, not a video: name the videos in it"
+            "open", Code.IS_A_PLAYLIST, "this is a playlist, not a video: name the videos in it"
         )
 
 
@@ -218,7 +218,7 @@ def _open_local(path: str) -> BinaryIO:
         raise FileNotFoundError(path)
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe may wait for ever
-        raise BadVideo("open", "not_a_file", "this is not a regular file")
+        raise BadVideo("open", Code.NOT_A_FILE, "this is not a regular file")
     return open(path, "rb", buffering=0)
 
 

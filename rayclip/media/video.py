@@ -18,7 +18,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from rayclip.errors import BadVideo
+from rayclip.errors import BadVideo, Code
 from rayclip.media.container import MAX_PIXELS, open_stream, read_packets, start_us
 from rayclip.media.cropping import cropping
 from rayclip.media.decoding import (
@@ -69,7 +69,7 @@ class Video:
             again: opens the video anew; None where it can be read only once.
         """
         if stream.time_base is None:
-            raise BadVideo("open", "no_time_base", "the video stream has no time base")
+            raise BadVideo("open", Code.NO_TIME_BASE, "the video stream has no time base")
         self._container = container
         self._stream = stream
         self._codec = stream.codec_context
@@ -220,17 +220,17 @@ class Video:
         if self._container.format.name == "webp_pipe":
             return BadVideo(
                 "decode",
-                "animated_webp",
+                Code.ANIMATED_WEBP,
                 "this is an animated WebP, which libav cannot decode: make a video or a GIF of it",
             )
         if not self._codec.width:
             return BadVideo(
                 "decode",
-                "no_size",
+                Code.NO_SIZE,
                 "no frame could be decoded: the video stream says no size, or one of more than "
                 f"{MAX_PIXELS} pixels a frame",
             )
-        return BadVideo("decode", "no_frames", "no frame could be decoded")
+        return BadVideo("decode", Code.NO_FRAMES, "no frame could be decoded")
 
     def _cropped(self, shown: ShownFrame) -> ShownFrame:
         assert self._crop is not None

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
-from rayclip.errors import BadVideo
+from rayclip.errors import BadVideo, Code
 from rayclip.media import last_words
 from rayclip.media.memory import MemoryLimit
 
@@ -78,7 +78,7 @@ class Watchdog:
     def __enter__(self) -> None:
         if self._memory is not None and self._memory.is_exceeded:
             most = self._memory.most_growth // 2**20
-            raise BadVideo("decode", "too_much_memory", f"decoding takes more than {most} MB")
+            raise BadVideo("decode", Code.TOO_MUCH_MEMORY, f"decoding takes more than {most} MB")
         self._steps += 1
         self._inside = True
 

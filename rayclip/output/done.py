@@ -68,7 +68,6 @@ def find_done(
     """
     fps, begun = array("Q"), array("Q")
     timestamps, features = (array("Q"), array("Q")), (array("Q"), array("Q"))
-    fps_size = file_format.size((), "float64")
     leftovers = []
     foreign = None
     now = time.time()
@@ -91,19 +90,19 @@ def find_done(
                 features[0].append(hashed)
                 features[1].append(size)
         elif ours and name.endswith(TIMESTAMPS):
-            if rows := file_format.timestamps_rows(size):
-                timestamps[0].append(name_hash(name.removesuffix(TIMESTAMPS)))
-                timestamps[1].append(rows)
-        elif ours and size == fps_size:
+            timestamps[0].append(name_hash(name.removesuffix(TIMESTAMPS)))
+            timestamps[1].append(size)
+        elif ours and file_format.is_fps(size):
             fps.append(name_hash(name.removesuffix(FPS)))
     both, in_timestamps, in_features = np.intersect1d(
         _numbers(timestamps[0]), _numbers(features[0]), return_indices=True
     )
-    frames = _numbers(timestamps[1])[in_timestamps]
-    rows_of, place = np.unique(frames, return_inverse=True)
-    sizes = np.array([file_format.features_size(int(rows), dim) for rows in rows_of], np.uint64)
-    whole = _numbers(features[1])[in_features] == sizes[place]
-    whole &= is_in(both, np.sort(_numbers(fps)))
+    frames = file_format.frames(
+        _numbers(features[1])[in_features].astype(np.int64),
+        _numbers(timestamps[1])[in_timestamps].astype(np.int64),
+        dim,
+    )
+    whole = (frames > 0) & is_in(both, np.sort(_numbers(fps)))
     not_whole = len(features[0]) - int(np.count_nonzero(whole))
     others = len(begun) - len(features[0])
     total = int(frames[whole].sum())

@@ -1,14 +1,11 @@
-"""How an array becomes a file, and how large that file is: damaged ones are known by their size."""
+"""How an array becomes a file, and how many frames files of some size have."""
 
 from __future__ import annotations
 
 import io
-import math
 import pickle
-import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from typing import IO, Any
 
 import numpy as np
@@ -16,12 +13,10 @@ from numpy.typing import NDArray
 
 from rayclip.output.spool import slices
 
-LARGEST_OVERHEAD = 512  # bytes of a file beside its numbers, at the most
 SUFFIXES = (".npy", ".pkl")
-UNFRAMED = 65_536  # pickle writes bytes objects from this length on in one and the same way
+PICKLE_SLACK = 24  # bytes: pickle writes large numbers, and long contents, with more around them
 
 Shape = tuple[int, ...]
-Around = Callable[[Shape, str], tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True)
@@ -31,105 +26,63 @@ class FileFormat:
     Attributes:
         suffix: ``.npy`` or ``.pkl``.
         dtype: of the features, ``float32`` or ``float16``.
-        around: what a file has before and after its numbers, from shape and dtype alone.
+        slack: bytes by which the overhead of two files may differ.
     """
 
     suffix: str
     dtype: str
-    around: Around
+    slack: int
 
     def write(self, file: IO[bytes], values: NDArray[Any], dtype: str) -> None:
-        """Write an array as a whole file, slice by slice, in C order.
+        """Write an array as a whole file, in C order.
 
         Args:
             file: takes the bytes.
-            values: of any shape; a ``np.memmap`` does not come into memory as a whole.
-            dtype: of the numbers in the file, to which each slice is converted.
+            values: of any shape. A ``np.memmap`` is written slice by slice as ``.npy``; as ``.pkl``
+                all of it is in memory.
+            dtype: of the numbers in the file.
 
         Raises:
             OSError: the file cannot be written.
         """
-        head, tail = self.around(values.shape, dtype)
-        file.write(head)
+        if self.suffix == ".pkl":
+            pickle.dump(np.asarray(values, dtype, order="C"), file, protocol=4)
+            return
+        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": values.shape}
+        np.lib.format.write_array_header_1_0(file, header)
         for rows in slices(values):
             file.write(np.ascontiguousarray(rows, dtype).data)
-        file.write(tail)
 
-    def size(self, shape: Shape, dtype: str) -> int:
-        """How many bytes :meth:`write` writes for an array of this shape."""
-        return _size(self.around, shape, dtype)
+    @cached_property
+    def overhead(self) -> tuple[int, ...]:
+        """Bytes that a small file has in addition to its numbers, by the number of its axes."""
+        return tuple(self._overhead(axes) for axes in range(3))
 
-    def features_size(self, frames: int, dim: int) -> int:
-        """Bytes of the features file of so many frames."""
-        return self.size((frames, dim), self.dtype)
+    def _overhead(self, axes: int) -> int:
+        file, number = io.BytesIO(), np.zeros((1,) * axes)
+        self.write(file, number, "float64")
+        return file.tell() - number.nbytes
 
-    def timestamps_rows(self, size: int) -> int | None:
-        """Rows of a timestamps file by its size; None where no number of rows gives that size."""
-        return _rows(self.around, size)
+    def frames(
+        self, features: NDArray[np.int64], timestamps: NDArray[np.int64], dim: int
+    ) -> NDArray[np.int64]:
+        """The frames of videos, by the bytes of their files; 0 if these do not fit together.
+
+        A ``.npy`` file has one size for its shape, a ``.pkl`` one of :attr:`slack` + 1.
+        """
+        row = np.dtype(self.dtype).itemsize * dim
+        frames, more = np.divmod(features - self.overhead[2], row)
+        beside = timestamps - self.overhead[1] - 8 * frames
+        whole = (frames > 0) & (more <= self.slack) & (beside >= 0) & (beside <= self.slack)
+        return np.where(whole, frames, 0)
+
+    def is_fps(self, size: int) -> bool:
+        """Whether a file of this many bytes can hold a frame rate."""
+        return size == self.overhead[0] + 8
 
 
 def file_format(on_extraction: str, feature_dtype: str) -> FileFormat:
     """The format of ``save_numpy`` or ``save_pickle``."""
     if on_extraction == "save_pickle":
-        return FileFormat(".pkl", feature_dtype, around_pickled)
-    return FileFormat(".npy", feature_dtype, around_npy)
-
-
-def around_npy(shape: Shape, dtype: str) -> tuple[bytes, bytes]:
-    """What ``np.save`` writes before and after the numbers."""
-    header = io.BytesIO()
-    description = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, description)
-    return header.getvalue(), b""
-
-
-def around_pickled(shape: Shape, dtype: str) -> tuple[bytes, bytes]:
-    """What ``pickle.dumps(array, protocol=4)`` has before and after the numbers."""
-    numbers = _bytes_of(shape, dtype)
-    stand_in = b"\xff" * min(numbers, UNFRAMED)
-    content = pickle.dumps(_Reduced(shape, dtype, stand_in), protocol=4)
-    end = content.rindex(b"\xff") + 1  # no such byte comes after the numbers
-    head, tail = content[: end - len(stand_in)], content[end:]
-    if numbers > UNFRAMED:
-        head = head.removesuffix(_length_of_bytes(UNFRAMED)) + _length_of_bytes(numbers)
-    return head, tail
-
-
-class _Reduced:
-    """Pickles like an array of some shape, with other numbers in it."""
-
-    def __init__(self, shape: Shape, dtype: str, numbers: bytes) -> None:
-        self._shape = shape
-        self._dtype = dtype
-        self._numbers = numbers
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        reduced: Any = np.empty(0, self._dtype).__reduce__()
-        make, arguments, state = reduced
-        version, _, dtype, is_fortran, _ = state
-        return make, arguments, (version, self._shape, dtype, is_fortran, self._numbers)
-
-
-def _length_of_bytes(length: int) -> bytes:
-    """What a pickle has before the content of a bytes object of at least 256 bytes."""
-    if length < 2**32:
-        return pickle.BINBYTES + struct.pack("<I", length)
-    return pickle.BINBYTES8 + struct.pack("<Q", length)
-
-
-def _bytes_of(shape: Shape, dtype: str) -> int:
-    return math.prod(shape) * np.dtype(dtype).itemsize
-
-
-def _size(around: Around, shape: Shape, dtype: str) -> int:
-    head, tail = around(shape, dtype)
-    return len(head) + _bytes_of(shape, dtype) + len(tail)
-
-
-@lru_cache(maxsize=65_536)
-def _rows(around: Around, size: int) -> int | None:
-    most = size // 8
-    for rows in range(most, max(0, most - LARGEST_OVERHEAD // 8), -1):
-        if _size(around, (rows,), "float64") == size:
-            return rows
-    return None
+        return FileFormat(".pkl", feature_dtype, PICKLE_SLACK)
+    return FileFormat(".npy", feature_dtype, 0)

@@ -105,7 +105,7 @@ def open_folder(url: str, form: Form, storage_options: Mapping[str, Any]) -> Fea
     if form.on_extraction == "save_parquet":
         return ShardFolder(url, form.dim, storage_options, np.dtype(form.feature_dtype).name)
     files = file_format(form.on_extraction, form.feature_dtype)
-    files.features_size(1, form.dim)
+    np.empty((0, form.dim), form.feature_dtype)
     return OutputFolder(url, form.dim, storage_options, files, form.naming == "path")
 
 

@@ -118,11 +118,9 @@ class OutputFolder(FeatureFolder):
                 sizes.append(int(persistently(size, passes)))
             except Exception:  # a storage that does not tell: to make it again is safe
                 return None
-        frames = self._files.timestamps_rows(sizes[1])
-        if not frames:
-            return None
-        whole = [self._files.size((), "float64"), sizes[1]]
-        return frames if sizes == [*whole, self._files.features_size(frames, self._dim)] else None
+        fps, timestamps, features = np.array(sizes, np.int64)
+        frames = int(self._files.frames(features, timestamps, self._dim))
+        return frames if frames and self._files.is_fps(fps) else None
 
     def done(self, listing: Iterable[StoredFile] | None = None) -> DoneVideos:
         """Find every complete video in one listing of the folder.
@@ -139,12 +137,11 @@ class OutputFolder(FeatureFolder):
         if not file.path.endswith(FEATURES + self._files.suffix):
             return None
         row = np.dtype(self._files.dtype).itemsize * self._dim
-        overhead = self._files.features_size(1, self._dim) - row
-        return Work(1, (file.size - overhead) / row)
+        return Work(1, (file.size - self._files.overhead[2]) / row)
 
     def _put_array(self, name: str, values: NDArray[Any], dtype: str) -> None:
         write = partial(self._files.write, values=values, dtype=dtype)
-        self._write(name, self._files.size(values.shape, dtype), write)
+        self._write(name, values.size * np.dtype(dtype).itemsize, write)
 
     def _make_folder(self, path: str) -> None:
         if path not in self._made:  # a storage may need several requests to find that it is there

@@ -46,7 +46,7 @@ class CircuitBreaker:
         alike = self._failures[code] if code is not None else 0
         if failure and len(self._last) == WINDOW and alike > WINDOW // 2:
             raise RunStopped(
-                f"{alike} of the last {WINDOW} videos failed with {code} (stage {failure.stage}), "
-                f"the last one, {failure.video}, because: {failure.message}. Mend what they have "
-                "in common and give the same command again; what is done is kept."
+                f"{alike} of the last {WINDOW} videos failed with {code}. The last one, "
+                f"{failure.video}: {failure}. Fix the common cause, then rerun the same command; "
+                "what is done is kept."
             )

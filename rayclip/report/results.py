@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rayclip.errors import Stage, VideoError
+from rayclip.errors import Code, Stage, VideoError
 from rayclip.inputs.video_rows import video_column
 from rayclip.output.rows import Extraction
 from rayclip.output.shard_names import VIDEO
@@ -24,14 +24,14 @@ class Failure:
     Attributes:
         video: as it was given.
         stage: where it failed: open, read, decode, encode or write.
-        code: a short stable word.
+        code: a stable word; docs/errors.md lists them all.
         message: one sentence.
         attempts: how often it was tried.
     """
 
     video: str
     stage: Stage
-    code: str
+    code: Code
     message: str
     attempts: int
 
@@ -42,6 +42,10 @@ class Failure:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def __str__(self) -> str:
+        """Why, in one line, for people; the video is named beside it."""
+        return f"{self.stage}/{self.code}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,7 @@ def from_table(table: pa.Table) -> Iterator[VideoResult]:
         video = os.fsdecode(row[VIDEO])
         failure = extraction = None
         if row["error"] is not None:
-            failure = Failure(video, row["stage"], row["code"], row["error"], row["attempts"])
+            failure = Failure(video, row["stage"], Code(row["code"]), row["error"], row["attempts"])
         elif features.is_valid:
             rows = features.values
             extraction = Extraction(

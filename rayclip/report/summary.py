@@ -59,8 +59,7 @@ def summary_lines(summary: Summary) -> list[str]:
         lines.append("failed:")
         named = len(summary.failed) if summary.output_path is None else NAMED_FAILURES
         lines += [
-            f"  {shown(f.video)}: {shown(f.message)} ({f.stage}: {f.code})"
-            for f in summary.failed[:named]
+            f"  {shown(failure.video)}: {shown(str(failure))}" for failure in summary.failed[:named]
         ]
         if len(summary.failed) > named:
             lines.append(f"  and {len(summary.failed) - named} more, in failures.jsonl")

@@ -191,7 +191,7 @@ def test_a_real_run_is_understood_and_what_failed_is_fed_back(tmp_path: Path) ->
 def recent(*ages_s: float, begun: float | None = None, frames: int = 10) -> Recent:
     """Features files of such ages, listed."""
     found = Recent(FOLDER.work_in, NOW, begun)
-    size = NUMPY.features_size(frames, DIM)
+    size = NUMPY.overhead[2] + 4 * DIM * frames
     for _ in found.noting(
         StoredFile(f"v{i}_clip.npy", size, NOW - age) for i, age in enumerate(ages_s)
     ):
@@ -294,7 +294,7 @@ def test_a_folder_that_changes_while_it_is_listed_is_no_trouble(tmp_path: Path) 
 
 def test_a_listing_costs_some_bytes_a_video() -> None:
     videos = 20_000
-    sizes = {"_clip": NUMPY.features_size(3, DIM), "_timestamps_ms": 152, "_fps": 136}
+    sizes = {"_clip": NUMPY.overhead[2] + 12 * DIM, "_timestamps_ms": 152, "_fps": 136}
     listing = (
         StoredFile(f"a_video_with_a_long_name_{number}{kind}.npy", size, NOW)
         for number in range(videos)

@@ -23,6 +23,9 @@ import torch
 from calls import wait_until
 
 from rayclip.errors import UsageError, WeightsUnavailable
+from rayclip.io import patience
+from rayclip.io.patience import Patience
+from rayclip.io.whole_files import temporary_name
 from rayclip.model import weights
 from rayclip.model.models import OFFICIAL_MODELS, describe
 from rayclip.model.weights import MIRROR_VARIABLE, official_checkpoint, placed_checkpoint
@@ -96,7 +99,7 @@ class _Answers(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "RETRY_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(patience, "ANEW", Patience(3, 60, first_s=0.001))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
@@ -280,7 +283,7 @@ def test_passing_trouble_is_waited_out(mirror: Mirror, cache: Path, faults: list
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("cut", f"it ended after {len(CONTENT) // 2} of {len(CONTENT)} bytes"),
+        ("cut", f"it ended {len(CONTENT) // 2} bytes early"),
         ("503", "HTTP Error 503: Service Unavailable"),
         ("stall", "timed out"),
     ],
@@ -291,7 +294,7 @@ def test_lasting_trouble_ends_after_three_tries(
     monkeypatch.setattr(weights, "TIMEOUT_S", 0.2)
     mirror.faults = [fault] * 9
     sentence = refusal(mirror, cache)
-    assert f"{mirror.url}{WHERE} cannot be downloaded ({reason})" in sentence
+    assert f"{mirror.url}{WHERE} cannot be read ({reason} (tried 3 times in " in sentence
     assert MIRROR_VARIABLE in sentence
     assert len(mirror.requests) == 3
     assert kept(cache) == []
@@ -302,7 +305,7 @@ def test_an_unreachable_host_is_named_with_what_helps(cache: Path) -> None:
         closed.bind(("127.0.0.1", 0))  # and nobody listens
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
         sentence = refusal(nobody, cache)
-    assert f"{nobody}{WHERE} cannot be downloaded ([Errno 111] Connection refused)" in sentence
+    assert f"{nobody}{WHERE} cannot be read ([Errno 111] Connection refused (tried " in sentence
     assert MIRROR_VARIABLE in sentence
     assert kept(cache) == []
 
@@ -336,7 +339,7 @@ def test_what_a_killed_process_left_is_removed(mirror: Mirror, cache: Path) -> N
         wait_until(lambda: mirror.requests and kept(cache), "half a file")
         process.send_signal(signal.SIGKILL)
     (left,) = kept(cache)
-    other = f".ViT-B-16.pt{left.removeprefix(f'.{NAME}')}"  # perhaps still being written
+    other = temporary_name()  # of this process, which may still be writing it
     shutil.copy(cache / left, cache / other)
     mirror.may_answer.set()
     fetch(mirror, cache)

@@ -56,8 +56,8 @@ def failures(count: int) -> tuple[Failure, ...]:
             [
                 "videos: 1 done, 2 failed; 10 frames in 1.0 s (10 frames/s)",
                 "failed:",
-                "  0.mp4: there is no such file (open: not_found)",
-                "  1.mp4: there is no such file (open: not_found)",
+                "  0.mp4: open/not_found: there is no such file",
+                "  1.mp4: open/not_found: there is no such file",
             ],
         ),
     ],
@@ -103,4 +103,4 @@ def test_failures_that_are_in_no_file_are_all_named() -> None:
 def test_a_name_cannot_write_lines_of_its_own() -> None:
     hostile = Failure("a\nvideos: 9 done\x1b[2J.mp4", "open", "not_found", "no\nfile", 1)
     lines = summary_lines(Summary(failed=(hostile,)))
-    assert lines[-1] == r"  'a\nvideos: 9 done\x1b[2J.mp4': 'no\nfile' (open: not_found)"
+    assert lines[-1] == r"  'a\nvideos: 9 done\x1b[2J.mp4': 'open/not_found: no\nfile'"
