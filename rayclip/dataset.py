@@ -106,7 +106,7 @@ def encode(
         fn_kwargs={"step": step},
         batch_size=None,
         batch_format="pyarrow",
-        num_cpus=step.division.cpus,
+        num_cpus=1,
         memory=step.division.memory,
         udf_modifying_row_count=False,
     )
@@ -122,7 +122,6 @@ def _step(settings: Settings, column: str, holds_videos: bool, prefix: str) -> E
     from rayclip.actors.job import ExtractionJob
     from rayclip.actors.pool import start_pool
     from rayclip.actors.segments import division_among
-    from rayclip.session.autoscaling import has_autoscaler
     from rayclip.session.devices import device_on_ray
     from rayclip.session.resources import tasks_to_plan_for
 
@@ -137,8 +136,9 @@ def _step(settings: Settings, column: str, holds_videos: bool, prefix: str) -> E
         settings.compile,
     )
     content = None if spec.checkpoint is None else Path(spec.checkpoint).read_bytes()
-    tasks = resources.decoding_tasks(ray.cluster_resources().get("CPU", 1))
-    tasks = tasks_to_plan_for(tasks, grows=has_autoscaler())
+    cluster = ray.cluster_resources()
+    tasks = resources.decoding_tasks(cluster.get("CPU", 1))
+    tasks = tasks_to_plan_for(tasks, grows=resources.exceeds(cluster))
     job = ExtractionJob(
         n_px=spec.n_px,
         resize=settings.resize,
@@ -153,7 +153,7 @@ def _step(settings: Settings, column: str, holds_videos: bool, prefix: str) -> E
         job=job,
         dim=spec.dim,
         pool=start_pool(encoder, resources, content, IDLE_S),
-        division=division_among(tasks, resources.decoding_cpus),
+        division=division_among(tasks),
         column=column,
         holds_videos=holds_videos,
         prefix=prefix,

@@ -108,14 +108,13 @@ def _dataset_results(
     import ray.data
 
     from rayclip.actors.segments import division_among
-    from rayclip.session.autoscaling import has_autoscaler
     from rayclip.session.resources import tasks_to_plan_for, videos_per_task
 
     with_arrays = not settings.saves or settings.show_pred  # for the user, in input order
 
     # Long videos are divided among tasks like those of the step.
-    tasks = tasks_to_plan_for(tasks, grows=has_autoscaler())
-    division = division_among(tasks, resources.decoding_cpus)
+    tasks = tasks_to_plan_for(tasks, grows=resources.exceeds(ray.cluster_resources()))
+    division = division_among(tasks)
 
     # 1. The list: one row for each video, in blocks that a node can fetch while others are at work.
     dataset: ray.data.Dataset = ray.data.from_arrow_refs(blocks)
@@ -131,7 +130,7 @@ def _dataset_results(
         fn_kwargs={"job": job, "pool": pool, "division": division, "dim": spec.dim},
         batch_size=None,
         batch_format="pyarrow",
-        num_cpus=division.cpus,
+        num_cpus=1,
         memory=division.memory,
     )
 

@@ -207,8 +207,8 @@ def test_datasets_reads_what_a_pipeline_wrote(
 
 
 def test_steps_of_one_pipeline_share_the_devices() -> None:
-    assert EncoderResources(4, 1.0, 0.0, 1.0).shared_by(2) == EncoderResources(4, 0.5, 0.0, 1.0)
-    assert EncoderResources(1, 0.0, 6.0, 1.0).shared_by(3) == EncoderResources(1, 0.0, 2.0, 1.0)
+    assert EncoderResources(4, 1.0, 0.0).shared_by(2) == EncoderResources(4, 0.5, 0.0)
+    assert EncoderResources(1, 0.0, 6.0).shared_by(3) == EncoderResources(1, 0.0, 2.0)
 
 
 def test_columns_that_are_missing_or_in_the_way_are_named() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -25,10 +24,8 @@ from rayclip.media import last_words
 from rayclip.messages import say_to_user
 from rayclip.model.zeroshot import ZeroShot
 from rayclip.report.awaiting import awaited
-from rayclip.report.batch_stats import BatchStats
-from rayclip.report.progress import BUSY, SILENCE_S
+from rayclip.report.progress import SILENCE_S
 from rayclip.report.run_state import RunState
-from rayclip.session.autoscaling import has_autoscaler
 from rayclip.session.resources import EncoderResources
 
 CONTROL_CALLS_AT_ONCE = 1000
@@ -54,7 +51,7 @@ class Pool:
         self._resources = resources
         self._idle_s = idle_s
         self._steps = self._users = self._sharing = 1
-        self._lately = self._work = BatchStats()
+        self._frames = 0
         self._last_heard = self._last_crowded = time.monotonic()
         self._waiting = 0
         self._last_placed = time.monotonic()
@@ -160,10 +157,10 @@ class Pool:
             await asyncio.sleep(PERIOD_S)
             state = await self.state()
             metrics.record(state)
-            work = sum(state.encoders, BatchStats())
-            self._lately, self._work = work - self._work, work
-            if self._lately.frames:
+            frames = sum(stats.frames for stats in state.encoders)
+            if frames > self._frames:
                 self._last_heard = time.monotonic()
+            self._frames = frames
             if self._idle_s is not None:
                 self._say_what_is_awaited(state)
                 if self._is_idle(self._idle_s):
@@ -186,9 +183,6 @@ class Pool:
         On GPUs they are started anew, with a smaller share of each, when another run begins, and
         with a larger one when it is gone for good: Ray may have put several on one GPU. Encoders on
         CPUs keep what they have: decoding tasks would take their place before they are back.
-
-        Where an autoscaler may bring nodes, and all encoders are busy, as many again are started:
-        it sees what waits for room.
         """
         beside = await at_work_beside(self._name)
         self._users = max(self._steps, 1 + beside)
@@ -200,8 +194,6 @@ class Pool:
             self._sharing = self._users
         nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
         fitted = self._resources.fitted_to([*nodes.values()])
-        if fitted.elastic and self._lately.busy >= BUSY and has_autoscaler():
-            fitted = replace(fitted, encoders=2 * fitted.encoders)
         self._fleet.fit(fitted.shared_by(self._sharing), nodes)
 
     async def _make_room(self) -> None:

@@ -31,10 +31,7 @@ def awaited(
     if not state.up:
         return "the encoders load their model or are started again"
     if longest is None:
-        return (
-            f"decoding tasks wait for a node with {resources.decoding_cpus:g} CPUs and memory "
-            f"free; {_free(free)}"
-        )
+        return f"decoding tasks wait for a node with 1 CPUs and memory free; {_free(free)}"
     video, seconds = longest
     return at_work(video, seconds, sum(state.waiting))
 

@@ -8,27 +8,26 @@ from math import ceil, floor
 
 CORES_PER_ENCODER = 8
 ENCODING_SHARE = 0.75  # of the cores, kept for encoders that run on CPUs
-TASKS_OF_GROWING = 256  # among which work is divided where a cluster grows with it
+TASKS_OF_GROWING = 256  # among which the work is divided if the cluster is to grow
+ROUNDING = 1e-6
 MOST_ENCODERS = 10_000  # of a node
 MOST_VIDEOS, MOST_WITH_ARRAYS = 64, 4  # of a task
 
 
 @dataclass(frozen=True)
 class EncoderResources:
-    """What Ray is asked for.
+    """What Ray is asked for. Each decoding task asks for one CPU.
 
     Attributes:
         encoders: number of encoder actors.
         gpus: GPUs of each.
         cpus: CPUs of each.
-        decoding_cpus: CPUs of each decoding task.
         elastic: whether nodes that join get encoders, too.
     """
 
     encoders: int
     gpus: float
     cpus: float
-    decoding_cpus: float
     elastic: bool = True
 
     @property
@@ -66,15 +65,21 @@ class EncoderResources:
 
     def decoding_tasks(self, cluster_cpus: float) -> int:
         """How many decoding tasks fit beside the encoders."""
-        left = cluster_cpus - self.encoders * self.cpus
-        return max(1, int(left / self.decoding_cpus))
+        return max(1, int(cluster_cpus - self.encoders * self.cpus))
+
+    def exceeds(self, cluster: Mapping[str, float]) -> bool:
+        """Whether a cluster must grow before all encoders, and a decoding task, have a place.
+
+        Args:
+            cluster: its resources, by Ray's names.
+        """
+        asked = {"GPU": self.encoders * self.gpus, "CPU": self.encoders * self.cpus + 1}
+        return any(asked[kind] > cluster.get(kind, 0.0) + ROUNDING for kind in asked)
 
 
 def gpu_resources(gpus: float, encoders: int | None) -> EncoderResources:
-    """One encoder for each GPU; more than that share them, as many on each as are needed."""
-    count = encoders or max(1, floor(gpus))
-    each = 1 / ceil(count / gpus) if gpus else 1.0
-    return EncoderResources(count, each, 0.0, 1.0, elastic=encoders is None)
+    """One encoder for each GPU, or the number that the user asked for: GPUs may still join."""
+    return EncoderResources(encoders or max(1, floor(gpus)), 1.0, 0.0, elastic=encoders is None)
 
 
 def cpu_resources(node_cpus: Sequence[float], encoders: int | None) -> EncoderResources:
@@ -89,12 +94,12 @@ def cpu_resources(node_cpus: Sequence[float], encoders: int | None) -> EncoderRe
     on_largest = max(1, int(largest // CORES_PER_ENCODER))
     size = max(1, floor(min(largest * ENCODING_SHARE, largest - 1) / on_largest))
     if encoders is None and _encoders_on(node_cpus, size):
-        return EncoderResources(_encoders_on(node_cpus, size), 0.0, size, 1.0)
+        return EncoderResources(_encoders_on(node_cpus, size), 0.0, size)
     for cpus in [*range(size, 0, -1), 0.5, 0.25, 0.1, 0.01, 0.0]:
         if sum(_places(node, cpus) for node in node_cpus) >= (encoders or 1):
             break
     count = encoders or _encoders_on(node_cpus, cpus)
-    return EncoderResources(count, 0.0, cpus, 1.0, elastic=encoders is None)
+    return EncoderResources(count, 0.0, cpus, elastic=encoders is None)
 
 
 def _encoders_on(node_cpus: Sequence[float], size: float) -> int:
@@ -116,7 +121,7 @@ def tasks_to_plan_for(tasks: int, grows: bool) -> int:
 
     Args:
         tasks: that fit into the cluster now.
-        grows: whether an autoscaler brings nodes for what waits: it sees no more than is divided.
+        grows: whether nodes are to come. What brings them sees no more waiting than is divided.
     """
     return max(tasks, TASKS_OF_GROWING) if grows else tasks
 

@@ -18,7 +18,7 @@ from rayclip.model.models import describe
 from rayclip.report.batch_stats import BatchStats
 from rayclip.session.resources import EncoderResources
 
-ONE, TWO = (EncoderResources(encoders, 1.0, 0.0, 1.0, elastic=False) for encoders in (1, 2))
+ONE, TWO = (EncoderResources(encoders, 1.0, 0.0, elastic=False) for encoders in (1, 2))
 SETTINGS = EncoderSettings(describe("demo"), "cuda", None, None)
 NODES = ("a node",)
 ALL: frozenset[int] = frozenset()

@@ -27,8 +27,8 @@ STAND_INS = {
     "RAYCLIP_BENCH_SYNTHETIC_FRAMES": "64",
     "RAYCLIP_BENCH_FAKE_MICROSECONDS": "1500",
 }
-# What the autoscaler sees while all encoders are busy. This one, whose nodes all have one address,
-# takes the first for free, and so brings no second one.
+# What the autoscaler sees while the second of two encoders waits for a GPU. This one, whose nodes
+# all have one address, takes the first for free, and so brings no second one.
 WANTS_MORE = re.compile(r" 1\.0/1\.0 GPU\n(?:(?!====).)*\{'GPU': 1\.0\}: 1\+ pending", re.DOTALL)
 AUTOSCALER: dict[str, Any] = {
     "cluster_name": "test",
@@ -88,7 +88,7 @@ def test_a_node_that_joins_gets_an_encoder_and_one_that_goes_takes_nothing_along
     assert "Traceback" not in ended.stderr
 
 
-def test_a_cluster_without_gpus_is_waited_for_where_an_autoscaler_brings_them(
+def test_encoders_that_were_asked_for_wait_for_gpus_that_an_autoscaler_brings(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("head")
@@ -101,15 +101,17 @@ def test_a_cluster_without_gpus_is_waited_for_where_an_autoscaler_brings_them(
     options = f"--num-cpus=2 --autoscaling-config={config}"
     with (
         ray_head(folder, environment, options, port) as address,
-        start_rayclip(*extract(address, VIDEOS, tmp_path), env={**slow, **ON_LOOPBACK}) as run,
+        start_rayclip(
+            *extract(address, VIDEOS, tmp_path), "--encoders", "2", env={**slow, **ON_LOOPBACK}
+        ) as run,
     ):
         log = Path(f"/tmp/rc-{port}/session_latest/logs/monitor.log")
         wait_until(lambda: WANTS_MORE.search(log.read_text()), "a wish for a second GPU", run)
-        assert finished(tmp_path) > 0
+        wait_until(lambda: finished(tmp_path), "a video", run)
         run.terminate()
         ended = finish(run)
     assert ended.status == 143, ended.stderr
-    assert "no GPU yet: waiting until its autoscaler brings one" in ended.stderr
+    assert "2 encoders were asked for, and the Ray that is used has 0 GPUs" in ended.stderr
 
 
 def test_two_runs_with_different_models_share_one_gpu(nodes: Nodes, tmp_path: Path) -> None:

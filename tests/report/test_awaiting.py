@@ -9,8 +9,8 @@ from rayclip.report.batch_stats import BatchStats
 from rayclip.report.run_state import RunState
 from rayclip.session.resources import EncoderResources
 
-ON_GPUS = EncoderResources(encoders=2, gpus=1, cpus=0, decoding_cpus=1)
-ON_CPUS = EncoderResources(encoders=1, gpus=0, cpus=6, decoding_cpus=1)
+ON_GPUS = EncoderResources(encoders=2, gpus=1, cpus=0)
+ON_CPUS = EncoderResources(encoders=1, gpus=0, cpus=6)
 FREE = {"CPU": 3.0, "memory": 2e9}
 BUSY = RunState(4, 0, 40, (BatchStats(),) * 2, (640, 64), 2, 2)
 CAT = ("cat.mp4", 71.6)
