@@ -46,6 +46,7 @@ def extract(
     naming: Naming = "stem",
     address: str | None = None,
     encoders: int | None = None,
+    encoders_per_gpu: int = 1,
     overwrite: bool = False,
     max_attempts: int = 3,
     storage_options: Mapping[str, Any] | None = None,
@@ -87,6 +88,7 @@ def extract(
             ``host:port``, ``local`` for a private one, or ``none`` for no Ray at all.
         encoders: how many encoder actors; None takes one for each GPU, or one for about every
             8 CPU cores.
+        encoders_per_gpu: how many encoder actors share a GPU; each asks Ray for that part of one.
         overwrite: make features again that are there already.
         max_attempts: how often a video may crash or hang its worker process before it is given up.
         storage_options: given to fsspec for every URL.
@@ -125,6 +127,7 @@ def extract(
         naming=naming,
         address=address,
         encoders=encoders,
+        encoders_per_gpu=encoders_per_gpu,
         overwrite=overwrite,
         max_attempts=max_attempts,
         storage_options=storage_options or {},

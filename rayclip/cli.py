@@ -159,6 +159,9 @@ def extract(
         int | None,
         _option("encoders", "Encoder actors; by default one a GPU, or one for 8 CPU cores."),
     ] = None,
+    encoders_per_gpu: Annotated[
+        int, _option("encoders_per_gpu", "Encoder actors that share a GPU.")
+    ] = 1,
     overwrite: Annotated[bool, _switch("overwrite", "Make again what is there already.")] = False,
     max_attempts: Annotated[
         int,
@@ -205,6 +208,7 @@ def extract(
             naming=naming,  # type: ignore[arg-type]
             address=address,
             encoders=encoders,
+            encoders_per_gpu=encoders_per_gpu,
             overwrite=overwrite,
             max_attempts=max_attempts,
             storage_options=storage_options_of(storage_options),

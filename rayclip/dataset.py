@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import ray.data
 
     from rayclip.actors.encode_step import EncodeStep
+    from rayclip.session.resources import EncoderResources
 
 VIDEOS_PER_TASK = 4  # rows of a block: how many there will be in all is not known yet
-IDLE_S = 10.0  # without a task, after which the encoders are released
 
 
 def encode(
@@ -37,13 +37,15 @@ def encode(
     device: str | None = None,
     resize: Resize = "pil",
     encoders: int | None = None,
+    encoders_per_gpu: int = 1,
     max_attempts: int = 3,
     storage_options: Mapping[str, Any] | None = None,
 ) -> ray.data.Dataset:
     """Add the CLIP features of videos to a dataset that has one row for each video.
 
     Nothing is decoded before the dataset is used. The encoders start with its first task and are
-    released when none was at work for 10 s. Steps of one pipeline share the devices evenly.
+    released when none was at work for 10 s. Steps of one pipeline must fit on the GPUs together;
+    on CPUs they share what encoding may have.
 
     Args:
         ds: rows with a path, a URL or a whole encoded video, whatever else is in them.
@@ -62,6 +64,7 @@ def encode(
         resize: ``pil`` (OpenAI's preprocessing, to the byte) or ``fast`` (up to 2 levels off).
         encoders: how many encoder actors; None takes one for each GPU, or one for about every
             8 CPU cores.
+        encoders_per_gpu: how many encoder actors share a GPU; each asks Ray for that part of one.
         max_attempts: how often a video may crash or hang its worker process before it is given up.
         storage_options: given to fsspec for every URL.
 
@@ -73,7 +76,8 @@ def encode(
         error is null.
 
     Raises:
-        UsageError: the arguments are wrong, or this Ray does not have the device. Columns that are
+        UsageError: the arguments are wrong, or this Ray does not have the device, or not enough
+            GPUs for all steps. Columns that are
             missing or in the way are found here where the dataset's schema is known, else when it
             is used.
     """
@@ -88,19 +92,18 @@ def encode(
         device=device,
         resize=resize,
         encoders=encoders,
+        encoders_per_gpu=encoders_per_gpu,
         max_attempts=max_attempts,
         storage_options=storage_options or {},
     )
     from rayclip.actors.encode_step import encode_videos
 
     function: Any = encode_videos
-    step = _step(settings, bytes_column or path_column, bytes_column is not None, prefix)
+    before = [step.resources for step in _steps_before(ds)]
+    step = _step(settings, bytes_column or path_column, bytes_column is not None, prefix, before)
     known = ds.columns(fetch_if_missing=False)
     if known is not None:
         step.check_columns(known)
-    steps = [*_steps_before(ds), step]
-    for one in steps:
-        one.steps = max(one.steps, len(steps))
     encoded = ds.repartition(target_num_rows_per_block=VIDEOS_PER_TASK).map_batches(
         function,
         fn_kwargs={"step": step},
@@ -114,19 +117,27 @@ def encode(
     return encoded
 
 
-def _step(settings: Settings, column: str, holds_videos: bool, prefix: str) -> EncodeStep:
+def _step(
+    settings: Settings,
+    column: str,
+    holds_videos: bool,
+    prefix: str,
+    before: Sequence[EncoderResources],
+) -> EncodeStep:
     import ray
 
     from rayclip.actors.encode_step import EncodeStep
     from rayclip.actors.encoder import EncoderSettings
     from rayclip.actors.job import ExtractionJob
-    from rayclip.actors.pool import start_pool
+    from rayclip.actors.pool import IDLE_S, start_pool
     from rayclip.actors.segments import division_among
     from rayclip.session.devices import device_on_ray
     from rayclip.session.resources import tasks_to_plan_for
 
     spec = describe(settings.model_name, settings.weights, settings.storage_options)
     device, resources = device_on_ray(settings, private=False)
+    cluster = ray.cluster_resources()
+    resources = resources.beside(before, cluster)
     encoder = EncoderSettings(
         spec,
         device,
@@ -136,7 +147,6 @@ def _step(settings: Settings, column: str, holds_videos: bool, prefix: str) -> E
         settings.compile,
     )
     content = None if spec.checkpoint is None else Path(spec.checkpoint).read_bytes()
-    cluster = ray.cluster_resources()
     tasks = resources.decoding_tasks(cluster.get("CPU", 1))
     tasks = tasks_to_plan_for(tasks, grows=resources.exceeds(cluster))
     job = ExtractionJob(
@@ -152,7 +162,8 @@ def _step(settings: Settings, column: str, holds_videos: bool, prefix: str) -> E
     return EncodeStep(
         job=job,
         dim=spec.dim,
-        pool=start_pool(encoder, resources, content, IDLE_S),
+        pool=start_pool(encoder, resources, content, IDLE_S, speaks=True),
+        resources=resources,
         division=division_among(tasks),
         column=column,
         holds_videos=holds_videos,

@@ -48,7 +48,7 @@ def on_ray(
         import ray
 
         from rayclip.actors.encoder import EncoderSettings
-        from rayclip.actors.pool import start_pool
+        from rayclip.actors.pool import IDLE_S, start_pool
         from rayclip.actors.probing import probe_nodes
 
         device, resources = device_on_ray(settings, private)
@@ -68,7 +68,10 @@ def on_ray(
         content = None
         if spec.checkpoint is not None and not private:  # a file of this node travels along
             content = Path(spec.checkpoint).read_bytes()
-        pool = start_pool(encoder, resources, content)
+        # On CPUs, encoders without tasks may be what keeps the tasks of another run from starting.
+        idle_s = IDLE_S if device == "cpu" and not private else None
+        pool = start_pool(encoder, resources, content, idle_s)
+        pool.encoders.remote()  # they start now
         tasks = resources.decoding_tasks(ray.cluster_resources().get("CPU", 1))
         try:
             blocks = _blocks(videos)  # read once more, while the encoders start
@@ -202,7 +205,7 @@ def _awaited(pool: Any, resources: EncoderResources) -> str:
         state, longest = ray.get(asked, timeout=STATE_TIMEOUT_S)
     except ray.exceptions.RayError:
         return "the control actor does not answer"
-    return awaited(state, longest, resources, ray.available_resources())
+    return awaited(state, longest, resources, ray.available_resources(), ray.cluster_resources())
 
 
 def _why_it_stopped(pool: Any, error: Exception) -> str:

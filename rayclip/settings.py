@@ -64,6 +64,7 @@ class Settings:
             one), ``auto``, ``host:port``, ``local`` for a private one, or ``none`` for no Ray.
         encoders: how many encoder actors; None takes one for each GPU, or one for about every
             8 CPU cores.
+        encoders_per_gpu: how many encoder actors share a GPU.
         overwrite: compute everything again.
         max_attempts: how often a video may crash or hang its worker process before it is given up.
         storage_options: given to fsspec for every URL. Never written anywhere.
@@ -96,13 +97,21 @@ class Settings:
     naming: Naming = "stem"
     address: str | None = None
     encoders: int | None = None
+    encoders_per_gpu: int = 1
     overwrite: bool = False
     max_attempts: int = 3
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     verbose: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "encoders", "max_attempts", "extraction_total", "limit"):
+        for name in (
+            "batch_size",
+            "encoders",
+            "encoders_per_gpu",
+            "max_attempts",
+            "extraction_total",
+            "limit",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}.")

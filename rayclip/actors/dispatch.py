@@ -76,10 +76,10 @@ class Dispatch:
     def first_of(self, answers: Iterable[Answer], timeout_s: float) -> Collection[Answer]:
         """Wait until there are some; gives those that are there.
 
-        While a task waits with ``ray.wait``, Ray gives its CPUs to others: to other runs, where
-        some share the devices, and where encoders are on CPUs, to one that is to be started again
-        or to the task that decodes what it is to have next. Else they would go to more processes of
-        this run, which cost seconds of CPU each, so it keeps them.
+        While a task waits with ``ray.wait``, Ray gives its CPUs to others: to other runs while no
+        encoder of this one answers, and if encoders are on CPUs, to one that is to be started again
+        or to the task that decodes what it is to have next. Otherwise they would go to more
+        processes of this run, which cost seconds of CPU each, so it keeps them.
         """
         if self._keeps_cpus:
             futures = {answer.future: answer for answer in answers}

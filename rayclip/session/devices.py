@@ -48,11 +48,12 @@ def device_on_ray(settings: Settings, private: bool) -> tuple[str, EncoderResour
 
 def _on_gpus(settings: Settings, cluster: Mapping[str, float]) -> EncoderResources:
     gpus = cluster.get("GPU", 0.0)
-    resources = gpu_resources(gpus, settings.encoders)
-    if resources.encoders * resources.gpus > gpus:
+    resources = gpu_resources(gpus, settings.encoders, settings.encoders_per_gpu)
+    if resources.encoders > gpus * settings.encoders_per_gpu:
         say_to_user(
             f"{resources.encoders} encoders were asked for, and the Ray that is used has {gpus:g} "
-            "GPUs: encoders without one wait for more to join."
+            "GPUs: encoders without one wait for more to join. (--encoders-per-gpu K puts K on a "
+            "GPU.)"
         )
     return resources
 
