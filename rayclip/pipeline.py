@@ -49,11 +49,11 @@ def on_ray(
 
         from rayclip.actors.encoder import EncoderSettings
         from rayclip.actors.pool import IDLE_S, start_pool
-        from rayclip.actors.probing import probe_nodes
+        from rayclip.actors.preflight import check_nodes
 
         device, resources = device_on_ray(settings, private)
         if not private:  # other machines may lack something
-            probe_nodes(spec, job, videos, device)
+            check_nodes(spec, job, videos, device)
         batch_size: int | str | None = settings.batch_size
         if batch_size is None:  # each encoder looks at its own device, and CPUs are all alike
             batch_size = CPU_BATCH_SIZE if device == "cpu" else "by GPU memory"
