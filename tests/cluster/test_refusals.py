@@ -126,13 +126,24 @@ def refusals(two_hosts: TwoHosts) -> dict[str, str]:
         "video of the driver": {"video": local},
         "no Ray": {"outside": True},
         "no node": {"outside": True, "address": head},
+        "a web server": {"address": f"{two_hosts.first.address}:8000"},
     }
-    with ThreadPoolExecutor(max_workers=2) as two_at_a_time:
-        said = {
-            name: two_at_a_time.submit(refused, two_hosts, **{**there, **words})
-            for name, words in asked.items()
-        }
-        return {name: sentence.result() for name, sentence in said.items()}
+    server = subprocess.Popen(
+        two_hosts.first.inside(sys.executable, "-m", "http.server", "8000"),
+        cwd=shared,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with ThreadPoolExecutor(max_workers=2) as two_at_a_time:
+            said = {
+                name: two_at_a_time.submit(refused, two_hosts, **{**there, **words})
+                for name, words in asked.items()
+            }
+            return {name: sentence.result() for name, sentence in said.items()}
+    finally:
+        server.kill()
+        server.wait()
 
 
 @pytest.mark.parametrize("name", ["nothing", "no token", "another token"])
@@ -161,8 +172,12 @@ def test_a_host_that_is_no_node_of_the_cluster_is_told_so(
     refusals: dict[str, str], two_hosts: TwoHosts
 ) -> None:
     head = f"{two_hosts.first.address}:6379"
-    start = f"There is a Ray cluster at {head}, but this machine is no node of it"
+    start = f"This machine is no node of the Ray cluster at {head}: "
     assert refusals["no node"].startswith(start)
+
+
+def test_a_web_server_in_the_place_of_a_ray_is_told_apart(refusals: dict[str, str]) -> None:
+    assert "does not answer as a Ray cluster does" in refusals["a web server"]
 
 
 @pytest.mark.parametrize(
