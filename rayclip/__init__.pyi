@@ -49,6 +49,7 @@ def extract(
     pred_texts: str | Sequence[str] | None = (),
     address: str | None = None,
     encoders: int | None = None,
+    encoders_per_gpu: int = 1,
     max_attempts: int = 3,
     verbose: bool = False,
 ) -> Summary:
@@ -95,8 +96,8 @@ def extract(
         compile: Compile the model's forward pass first: takes up to minutes, and a C++
             compiler.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPUs, or the CPU if a private
-            Ray finds none. On another Ray the CPU is used if that is this machine alone, which
-            is said, or if you ask for ``cpu``.
+            Ray finds none. On any other Ray without GPUs, ask for ``cpu``, or for ``encoders``
+            to wait for GPUs that will join.
         on_extraction: ``print``; ``save_numpy`` or ``save_pickle`` (files for each video); or
             ``save_parquet`` (a row for each, in shards).
         output_path: Folder of the features: a local path or a URL.
@@ -113,7 +114,9 @@ def extract(
             to comes before RAY_ADDRESS. A private one can be reached by this machine only, and
             ends with the run.
         encoders: Encoder processes; by default one for each GPU, or one for about every 8 CPU
-            cores.
+            cores. Those for which there is no GPU yet wait for one.
+        encoders_per_gpu: Encoders that share a GPU, of this run or of others. With 1, a second
+            run waits for a free GPU.
         max_attempts: How often a video may crash or hang its worker process before it is given
             up. Processes that are killed from outside, for memory or with their node, do not
             count, up to ten.
@@ -145,12 +148,14 @@ def encode(
     compile: bool = False,
     device: str | None = None,
     encoders: int | None = None,
+    encoders_per_gpu: int = 1,
     max_attempts: int = 3,
 ) -> ray.data.Dataset:
     """Add the CLIP features of videos to a dataset that has one row for each video.
 
     Nothing is decoded before the dataset is used. The encoders start with its first task and are
-    released when none was at work for 10 s. Steps of one pipeline share the devices evenly.
+    released when none was at work for 10 s. Steps of one pipeline must fit on the GPUs together;
+    on CPUs they share what encoding may have.
 
     Args:
         ds: rows with a path, a URL or a whole encoded video, whatever else is in them.
@@ -183,10 +188,12 @@ def encode(
         compile: Compile the model's forward pass first: takes up to minutes, and a C++
             compiler.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPUs, or the CPU if a private
-            Ray finds none. On another Ray the CPU is used if that is this machine alone, which
-            is said, or if you ask for ``cpu``.
+            Ray finds none. On any other Ray without GPUs, ask for ``cpu``, or for ``encoders``
+            to wait for GPUs that will join.
         encoders: Encoder processes; by default one for each GPU, or one for about every 8 CPU
-            cores.
+            cores. Those for which there is no GPU yet wait for one.
+        encoders_per_gpu: Encoders that share a GPU, of this run or of others. With 1, a second
+            run waits for a free GPU.
         max_attempts: How often a video may crash or hang its worker process before it is given
             up. Processes that are killed from outside, for memory or with their node, do not
             count, up to ten.
@@ -199,7 +206,7 @@ def encode(
         error is null.
 
     Raises:
-        UsageError: the arguments are wrong, or this Ray does not have the device. Columns that are
-            missing or in the way are found here where the dataset's schema is known, else when it
-            is used.
+        UsageError: the arguments are wrong, or this Ray does not have the device, or not enough
+            GPUs for all steps. Columns that are missing or in the way are found here if the
+            dataset's schema is known, else when it is used.
     """

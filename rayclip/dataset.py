@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     import ray.data
 
     from rayclip.actors.encode_step import EncodeStep
+    from rayclip.session.resources import EncoderResources
 
 VIDEOS_PER_TASK = 4  # rows of a block: how many there will be in all is not known yet
-IDLE_S = 10.0  # without a task, after which the encoders are released
 
 
 @takes_options(one for one in OPTIONS.values() if one.encode)
@@ -32,7 +33,8 @@ def encode(
     """Add the CLIP features of videos to a dataset that has one row for each video.
 
     Nothing is decoded before the dataset is used. The encoders start with its first task and are
-    released when none was at work for 10 s. Steps of one pipeline share the devices evenly.
+    released when none was at work for 10 s. Steps of one pipeline must fit on the GPUs together;
+    on CPUs they share what encoding may have.
 
     Args:
         ds: rows with a path, a URL or a whole encoded video, whatever else is in them.
@@ -49,27 +51,25 @@ def encode(
         error is null.
 
     Raises:
-        UsageError: the arguments are wrong, or this Ray does not have the device. Columns that are
-            missing or in the way are found here where the dataset's schema is known, else when it
-            is used.
+        UsageError: the arguments are wrong, or this Ray does not have the device, or not enough
+            GPUs for all steps. Columns that are missing or in the way are found here if the
+            dataset's schema is known, else when it is used.
     """
     settings = Settings(**options)
     from rayclip.actors.encode_step import encode_videos
 
     function: Any = encode_videos
-    step = _step(settings, bytes_column or path_column, bytes_column is not None, prefix)
+    before = [step.resources for step in _steps_before(ds)]
+    step = _step(settings, bytes_column or path_column, bytes_column is not None, prefix, before)
     known = ds.columns(fetch_if_missing=False)
     if known is not None:
         step.check_columns(known)
-    steps = [*_steps_before(ds), step]
-    for one in steps:
-        one.steps = max(one.steps, len(steps))
     encoded = ds.repartition(target_num_rows_per_block=VIDEOS_PER_TASK).map_batches(
         function,
         fn_kwargs={"step": step},
         batch_size=None,
         batch_format="pyarrow",
-        num_cpus=step.division.cpus,
+        num_cpus=1,
         memory=step.division.memory,
         udf_modifying_row_count=False,
     )
@@ -77,20 +77,27 @@ def encode(
     return encoded
 
 
-def _step(settings: Settings, column: str, holds_videos: bool, prefix: str) -> EncodeStep:
+def _step(
+    settings: Settings,
+    column: str,
+    holds_videos: bool,
+    prefix: str,
+    before: Sequence[EncoderResources],
+) -> EncodeStep:
     import ray
 
     from rayclip.actors.encode_step import EncodeStep
     from rayclip.actors.encoder import EncoderSettings
     from rayclip.actors.job import ExtractionJob
-    from rayclip.actors.pool import start_pool
+    from rayclip.actors.pool import IDLE_S, start_pool
     from rayclip.actors.segments import division_among
-    from rayclip.session.autoscaling import has_autoscaler
     from rayclip.session.devices import device_on_ray
     from rayclip.session.resources import tasks_to_plan_for
 
     spec = describe(settings.model_name, settings.weights, settings.storage_options)
     device, resources = device_on_ray(settings, private=False)
+    cluster = ray.cluster_resources()
+    resources = resources.beside(before, cluster)
     encoder = EncoderSettings(
         spec,
         device,
@@ -100,8 +107,8 @@ def _step(settings: Settings, column: str, holds_videos: bool, prefix: str) -> E
         settings.compile,
     )
     content = None if spec.checkpoint is None else Path(spec.checkpoint).read_bytes()
-    tasks = resources.decoding_tasks(ray.cluster_resources().get("CPU", 1))
-    tasks = tasks_to_plan_for(tasks, grows=has_autoscaler())
+    tasks = resources.decoding_tasks(cluster.get("CPU", 1))
+    tasks = tasks_to_plan_for(tasks, grows=resources.exceeds(cluster))
     job = ExtractionJob(
         n_px=spec.n_px,
         resize=settings.resize,
@@ -115,8 +122,9 @@ def _step(settings: Settings, column: str, holds_videos: bool, prefix: str) -> E
     return EncodeStep(
         job=job,
         dim=spec.dim,
-        pool=start_pool(encoder, resources, content, IDLE_S),
-        division=division_among(tasks, resources.decoding_cpus),
+        pool=start_pool(encoder, resources, content, IDLE_S, speaks=True),
+        resources=resources,
+        division=division_among(tasks),
         column=column,
         holds_videos=holds_videos,
         prefix=prefix,

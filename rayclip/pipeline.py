@@ -65,7 +65,8 @@ class RayMachine:
             state, longest = ray.get(asked, timeout=STATE_TIMEOUT_S)
         except ray.exceptions.RayError:
             return "the control actor does not answer"
-        return stall_reason(state, longest, self._resources, ray.available_resources())
+        free, cluster = ray.available_resources(), ray.cluster_resources()
+        return stall_reason(state, longest, self._resources, free, cluster)
 
     def wait_until_up(self) -> None:
         self.wait_for(self._control.encoders.remote())
@@ -106,12 +107,12 @@ def on_ray(
         import ray
 
         from rayclip.actors.encoder import EncoderSettings
-        from rayclip.actors.pool import start_pool
-        from rayclip.actors.probing import probe_nodes
+        from rayclip.actors.pool import IDLE_S, start_pool
+        from rayclip.actors.preflight import check_nodes
 
         device, resources = device_on_ray(settings, private)
         if not private:  # other machines may lack something
-            probe_nodes(spec, job, videos, device)
+            check_nodes(spec, job, videos, device)
         batch_size: int | str | None = settings.batch_size
         if batch_size is None:  # each encoder looks at its own device, and CPUs are all alike
             batch_size = CPU_BATCH_SIZE if device == "cpu" else "by GPU memory"
@@ -126,7 +127,10 @@ def on_ray(
         content = None
         if spec.checkpoint is not None and not private:  # a file of this node travels along
             content = Path(spec.checkpoint).read_bytes()
-        control = start_pool(encoder, resources, content)
+        # On CPUs, encoders without tasks may be what keeps the tasks of another run from starting.
+        idle_s = IDLE_S if device == "cpu" and not private else None
+        control = start_pool(encoder, resources, content, idle_s)
+        control.encoders.remote()  # they start now
         tasks = resources.decoding_tasks(ray.cluster_resources().get("CPU", 1))
         description = (
             f"{spec.model_name} on {device}; encoders: {resources.encoders}, "
@@ -174,14 +178,13 @@ def _dataset_results(
     import ray.data
 
     from rayclip.actors.segments import division_among
-    from rayclip.session.autoscaling import has_autoscaler
     from rayclip.session.resources import tasks_to_plan_for, videos_per_task
 
     with_arrays = not settings.saves or settings.show_pred  # for the user, in input order
 
     # Long videos are divided among tasks like those of the step.
-    tasks = tasks_to_plan_for(tasks, grows=has_autoscaler())
-    division = division_among(tasks, resources.decoding_cpus)
+    tasks = tasks_to_plan_for(tasks, grows=resources.exceeds(ray.cluster_resources()))
+    division = division_among(tasks)
 
     # 1. The list: one row for each video, in blocks that a node can fetch while others are at work.
     dataset: ray.data.Dataset = ray.data.from_arrow_refs(blocks)
@@ -197,7 +200,7 @@ def _dataset_results(
         fn_kwargs={"job": job, "pool": pool, "division": division, "dim": spec.dim},
         batch_size=None,
         batch_format="pyarrow",
-        num_cpus=division.cpus,
+        num_cpus=1,
         memory=division.memory,
     )
 

@@ -169,8 +169,8 @@ class Settings:
         None,
         "model",
         "`cpu`, `cuda` or `cuda:N`; by default the GPUs, or the CPU if a private Ray finds none.",
-        details="On another Ray the CPU is used if that is this machine alone, which is said, or "
-        "if you ask for `cpu`.",
+        details="On any other Ray without GPUs, ask for `cpu`, or for `encoders` to wait for GPUs "
+        "that will join.",
         convert=device_of,
         encode=True,
     )
@@ -229,6 +229,14 @@ class Settings:
         None,
         "cluster",
         "Encoder processes; by default one for each GPU, or one for about every 8 CPU cores.",
+        details="Those for which there is no GPU yet wait for one.",
+        encode=True,
+    )
+    encoders_per_gpu: int = option(
+        1,
+        "cluster",
+        "Encoders that share a GPU, of this run or of others.",
+        details="With 1, a second run [waits for a free GPU](gpus.md).",
         encode=True,
     )
     max_attempts: int = option(

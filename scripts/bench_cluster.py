@@ -35,7 +35,7 @@ KINDS = {
     "ray::StreamingRepartition": TASKS,
     "ray::IDLE": TASKS,  # what it is called between two of them
     "ray::Encoder": "encoders",
-    "ray::Pool": "control actor",
+    "ray::ControlActor": "control actor",
     "raylet": "raylets",
     "gcs_server": "Ray's head (GCS)",
 }

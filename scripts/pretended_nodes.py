@@ -15,7 +15,7 @@ import psutil
 
 ENCODER = "ray::Encoder"
 DECODER = "ray::MapBatches"
-RAYCLIP_PROCESSES = (ENCODER, DECODER, "ray::Pool")
+RAYCLIP_PROCESSES = (ENCODER, DECODER, "ray::ControlActor")
 IDLE_WITHIN_S = 30.0
 
 

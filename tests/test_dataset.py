@@ -19,7 +19,6 @@ from checkpoints import save_state_dict, small_vit
 
 from rayclip.actors.encode_step import EncodeStep
 from rayclip.errors import UsageError
-from rayclip.session.resources import EncoderResources
 
 RAYS_WARNING = "PYTHON worker processes have been started on node"
 PROGRAM = """
@@ -206,13 +205,8 @@ def test_datasets_reads_what_a_pipeline_wrote(
     assert read[0]["clip"] == by_the_command(videos / "ab.mp4", written[0])
 
 
-def test_steps_of_one_pipeline_share_the_devices() -> None:
-    assert EncoderResources(4, 1.0, 0.0, 1.0).shared_by(2) == EncoderResources(4, 0.5, 0.0, 1.0)
-    assert EncoderResources(1, 0.0, 6.0, 1.0).shared_by(3) == EncoderResources(1, 0.0, 2.0, 1.0)
-
-
 def test_columns_that_are_missing_or_in_the_way_are_named() -> None:
-    step = EncodeStep(*[None] * 4, column="path", holds_videos=False, prefix="b32_")  # type: ignore[arg-type]
+    step = EncodeStep(*[None] * 5, column="path", holds_videos=False, prefix="b32_")  # type: ignore[arg-type]
     step.check_columns(["path", "clip"])
     with pytest.raises(UsageError, match="no column 'path'; its columns are: url, label"):
         step.check_columns(["url", "label"])

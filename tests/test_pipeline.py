@@ -135,12 +135,13 @@ def test_a_table_in_one_block_is_decoded_by_several_tasks_of_a_cluster_that_stay
         pass
 
 
-def test_a_ray_of_this_machine_alone_without_gpus_encodes_on_its_cpus(
+def test_a_ray_of_somebody_else_without_gpus_is_refused_with_two_ways_out(
     clip: Path, cluster: str
 ) -> None:
     ended = rayclip("extract", clip, *DEMO, env={**ON_LOOPBACK, "RAY_ADDRESS": cluster})
-    assert ended.status == 0, ended.stderr
-    assert "is this machine, without a GPU: using the CPU." in ended.stderr
+    assert ended.status == 2
+    assert "--device cpu" in ended.stderr
+    assert "--encoders N" in ended.stderr
 
 
 def test_a_gpu_of_one_machine_is_refused_on_a_cluster(clip: Path, cluster: str) -> None:

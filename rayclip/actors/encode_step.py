@@ -14,12 +14,13 @@ from rayclip.actors.job import ExtractionJob
 from rayclip.actors.segments import Division
 from rayclip.errors import Code, UsageError
 from rayclip.report.results import Failure, VideoResult, to_table
+from rayclip.session.resources import EncoderResources
 
 ADDED = ("clip", "timestamps_ms", "fps", "error")
 """The columns that the step adds, before their prefix."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class EncodeStep:
     """What the tasks of the step need to know.
 
@@ -27,21 +28,21 @@ class EncodeStep:
         job: what to do with each video.
         dim: features per frame.
         pool: the control actor.
+        resources: what its encoders ask for.
         division: how long videos are divided.
         column: of paths and URLs, or of encoded videos.
         holds_videos: whether the column has the videos themselves.
         prefix: of the columns that are added.
-        steps: how many steps of the pipeline, this one included, share the devices.
     """
 
     job: ExtractionJob
     dim: int
     pool: Any
+    resources: EncoderResources
     division: Division
     column: str
     holds_videos: bool
     prefix: str
-    steps: int = 1
 
     def check_columns(self, names: Iterable[str]) -> None:
         """Compare with the columns that come in.
@@ -70,7 +71,6 @@ def encode_videos(table: pa.Table, *, step: EncodeStep) -> pa.Table:
         RunStopped: no encoder can start, or a storage refuses us.
     """
     step.check_columns(table.column_names)
-    step.pool.share_among.remote(step.steps)
     values = _values(table.column(step.column), step)
     if step.holds_videos:
         videos = {f"row {row}": value for row, value in enumerate(values) if value is not None}

@@ -105,8 +105,9 @@ class EncoderRouter:
         """Wait until some are answered, and give those.
 
         ``ray.wait`` releases this task's CPUs, so Ray may start another worker. That is wanted if
-        encoders run on CPUs: one may be starting again. Otherwise wait on futures, which keeps the
-        CPUs, because each process more costs seconds of CPU.
+        encoders run on CPUs, where one may be starting again, and for other runs while no encoder
+        answers. Otherwise wait on futures, which keeps the CPUs: each further process costs seconds
+        of CPU.
         """
         if self._hold_cpus:
             futures = {call.future: call for call in calls}

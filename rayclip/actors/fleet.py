@@ -38,7 +38,6 @@ class Fleet:
         self._settings = settings
         # Held on to: an encoder that is started again needs its arguments again.
         self._content = None if checkpoint is None else ray.put(checkpoint)
-        self._size: EncoderResources | None = None
         self._handles: list[Any] = []
         self._starting: dict[asyncio.Task[str], int] = {}
         self._placing: dict[int, asyncio.Task[None]] = {}
@@ -55,18 +54,14 @@ class Fleet:
         return bool(self._up or self._starting or self._reasons)
 
     def fit(self, resources: EncoderResources, nodes: Collection[str]) -> None:
-        """Have as many encoders as this, and of this size, on the nodes with these ids.
+        """Have as many encoders as this on the nodes with these ids.
 
         Those that are missing are started, and come up when there is room for them on the nodes.
-        Those that are of another size are ended first. None is ended for being one too many: its
-        node is gone, and it waits for another. None takes the place of one that fails again and
-        again, whose device is still there.
+        None is ended for being one too many: its node is gone, and it waits for another. None takes
+        the place of one that fails again and again, whose device is still there.
         """
         for index in [index for index in self._given_up if self._up[index] not in nodes]:
             self._forget(index)
-        if self._size is not None and self._size.size != resources.size:
-            self.release()
-        self._size = resources
         living = len({*self._up, *self._starting.values()} - self._given_up)
         for _ in range(resources.encoders - len(self._reasons) - len(self._given_up) - living):
             self._start(resources)
@@ -115,9 +110,16 @@ class Fleet:
                 raise RunStopped(self._reasons[-1])
             await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
             self._collect_started()
-        now = time.monotonic()
-        answering = [i for i in up if now - self._answered[i] < SILENT_S]
+        answering = [index for index in up if self._answers(index)]
         return [self._address(index) for index in answering or up]
+
+    def _answers(self, index: int) -> bool:
+        return time.monotonic() - self._answered[index] < SILENT_S
+
+    @property
+    def answers(self) -> bool:
+        """Whether an encoder was heard of lately, and could encode."""
+        return any(map(self._answers, self._up))
 
     def _address(self, index: int) -> EncoderAddress:
         return EncoderAddress(index, self._handles[index], self._up[index])
@@ -177,11 +179,6 @@ class Fleet:
     def waiting(self) -> tuple[int, ...]:
         """Frames that are with each encoder, as far as it was heard of."""
         return tuple(self._waiting.get(index, 0) for index in range(len(self._handles)))
-
-    @property
-    def waits_for_room(self) -> bool:
-        """Whether an encoder has no node yet."""
-        return not all(placing.done() for placing in self._placing.values())
 
     @property
     def placed(self) -> int:

@@ -73,8 +73,8 @@ class EncoderList(NamedTuple):
 
     Attributes:
         encoders: those that are up.
-        hold_cpus: whether a task that waits for an encoder keeps its CPUs, because nobody else
-            wants them.
+        hold_cpus: whether a task that waits for an encoder keeps its CPUs: no encoder needs them,
+            and one answers, so that the wait will end.
     """
 
     encoders: list[EncoderAddress]

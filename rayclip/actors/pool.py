@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -21,56 +20,46 @@ from rayclip.actors.fleet import Fleet
 from rayclip.actors.journal import busy_by
 from rayclip.actors.messages import EncoderList
 from rayclip.actors.metrics import PERIOD_S, RunMetrics
-from rayclip.actors.neighbours import NAMESPACE, at_work_beside, new_name, others
 from rayclip.media import last_words
 from rayclip.messages import say_to_user
 from rayclip.model.zeroshot import ZeroShot
 from rayclip.report.awaiting import awaited
 from rayclip.report.progress import SILENCE_S
-from rayclip.report.run_stats import BatchStats, RunState
-from rayclip.report.summary import BUSY
-from rayclip.session.autoscaling import has_autoscaler
+from rayclip.report.run_stats import RunState
 from rayclip.session.resources import EncoderResources
 
 CONTROL_CALLS_AT_ONCE = 1000
 LAST_WORDS_WITHIN_S = 20.0  # else their node is taken for lost
-YIELD_S = 1.0  # without a task, after which encoders are released to others that wait for room
+IDLE_S = 10.0  # without a task, after which encoders are released
 QUIET_S = 60.0  # without a word or a frame of a task, which may have been cancelled
-SETTLED_S = 300.0  # with fewer other runs, until their share is taken: all models are loaded anew
 
 
-class Pool:
+class ControlActor:
     """Starts the encoders of a run and remembers which videos were begun. Runs as an actor."""
 
     def __init__(
         self,
-        name: str,
         settings: EncoderSettings,
         resources: EncoderResources,
         checkpoint: bytes | None,
         idle_s: float | None,
+        speaks: bool,
     ) -> None:
-        self._name = name
         self._fleet = Fleet(settings, checkpoint)
         self._resources = resources
         self._idle_s = idle_s
-        self._steps = self._users = self._sharing = 1
-        self._lately = self._work = BatchStats()
-        self._last_heard = self._last_crowded = time.monotonic()
-        self._waiting = 0
-        self._last_placed = time.monotonic()
+        self._speaks = speaks
+        self._frames = self._waiting = 0
+        self._last_heard = self._last_placed = time.monotonic()
         self._stop_reason: str | None = None
         self._attempts = AttemptLog()
         self._tending = asyncio.ensure_future(self._tend(RunMetrics(settings.spec.model_name)))
 
-    async def share_among(self, steps: int) -> None:
-        """Leave room for other steps of the same pipeline from the beginning."""
-        self._steps = max(self._steps, steps)
-
     async def encoders(self, without: frozenset[int] = frozenset()) -> EncoderList:
-        """Wait until an encoder is up, and name all that are; none where there can be no more.
+        """Wait until an encoder is up, and name all that are; none if there can be no more.
 
-        Those that are silent, as when their nodes are gone, are left out while others answer.
+        The first call, and the first after they were released, starts them. Those that are silent,
+        as when their nodes are gone, are left out while others answer.
 
         Raises:
             RunStopped: none can start.
@@ -78,22 +67,12 @@ class Pool:
         self._waiting += 1
         try:
             if not self._fleet:
-                await self._fit()
-                self._making_room = asyncio.create_task(self._make_room())
-            hold_cpus = self._users == 1 and self._resources.gpus > 0
-            return EncoderList(await self._fleet.addresses(without), hold_cpus)
+                self._fit()
+            addresses = await self._fleet.addresses(without)
+            return EncoderList(addresses, self._resources.gpus > 0 and self._fleet.answers)
         finally:
             self._waiting -= 1
             self._last_heard = time.monotonic()
-
-    async def at_work(self) -> bool:
-        """Whether it wants devices now: a step of a pipeline does not when no task is at work."""
-        return self._idle_s is None or (bool(self._fleet) and not self._is_idle(YIELD_S))
-
-    async def give_way(self) -> None:
-        """Release the encoders to others who wait for room, unless they are in use."""
-        if not await self.at_work():
-            self._fleet.release()
 
     async def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
         """Let an encoder encode texts."""
@@ -156,19 +135,18 @@ class Pool:
     async def _tend(self, metrics: RunMetrics) -> None:
         while True:
             with suppress(RayError):  # the cluster does not answer; it is asked again
-                if self._idle_s is None or self._fleet:
-                    await self._fit()
+                if self._fleet:
+                    self._fit()
             await asyncio.sleep(PERIOD_S)
             state = await self.state()
             metrics.record(state)
-            work = sum(state.encoders, BatchStats())
-            self._lately, self._work = work - self._work, work
-            if self._lately.frames:
+            frames = sum(stats.frames for stats in state.encoders)
+            if frames > self._frames:
                 self._last_heard = time.monotonic()
-            if self._idle_s is not None:
+            self._frames = frames
+            if self._speaks:
                 self._say_what_is_awaited(state)
-                if self._is_idle(self._idle_s):
-                    self._fleet.release()
+            self.release_if_idle()
 
     def _say_what_is_awaited(self, state: RunState) -> None:
         """For a step of somebody's pipeline: Ray shows its driver what actors print."""
@@ -177,46 +155,21 @@ class Pool:
             self._last_placed = now
         elif now - self._last_placed >= SILENCE_S:
             self._last_placed = now
-            say_to_user(
-                f"rayclip: {awaited(state, None, self._resources, ray.available_resources())}"
-            )
+            free, cluster = ray.available_resources(), ray.cluster_resources()
+            say_to_user(f"rayclip: {awaited(state, None, self._resources, free, cluster)}")
 
-    async def _fit(self) -> None:
-        """Have the encoders that the nodes have room for and other runs leave us.
-
-        On GPUs they are started anew, with a smaller share of each, when another run begins, and
-        with a larger one when it is gone for good: Ray may have put several on one GPU. Encoders on
-        CPUs keep what they have: decoding tasks would take their place before they are back.
-
-        Where an autoscaler may bring nodes, and all encoders are busy, as many again are started:
-        it sees what waits for room.
-        """
-        beside = await at_work_beside(self._name)
-        self._users = max(self._steps, 1 + beside)
-        now = time.monotonic()
-        if self._users == self._sharing:
-            self._last_crowded = now
-        crowded, relaxed = self._users > self._sharing, now - self._last_crowded > SETTLED_S
-        if not self._fleet or (self._resources.gpus and (crowded or relaxed)):
-            self._sharing = self._users
+    def _fit(self) -> None:
+        """Have the encoders that the nodes of this moment are to have."""
         nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-        fitted = self._resources.fitted_to([*nodes.values()])
-        if fitted.elastic and self._lately.busy >= BUSY and has_autoscaler():
-            fitted = replace(fitted, encoders=2 * fitted.encoders)
-        self._fleet.fit(fitted.shared_by(self._sharing), nodes)
+        self._fleet.fit(self._resources.fitted_to([*nodes.values()]), nodes)
 
-    async def _make_room(self) -> None:
-        """While encoders wait for room, ask those who may have it and do not use it to give way:
-        the steps of other datasets, which may be done."""
-        while self._fleet.waits_for_room:
-            await asyncio.sleep(YIELD_S)
-            for other in others(self._name):
-                other.give_way.remote()
-
-    def _is_idle(self, after_s: float) -> bool:
+    def release_if_idle(self) -> None:
+        """Release the encoders if no task was at work, or wanted one, for a while."""
+        if self._idle_s is None or not self._fleet or self._waiting:
+            return
         quiet_s = time.monotonic() - self._last_heard
-        after_s = QUIET_S if self._attempts.groups else after_s
-        return bool(self._fleet) and not self._waiting and quiet_s > after_s
+        if quiet_s > (QUIET_S if self._attempts.groups else self._idle_s):
+            self._fleet.release()
 
 
 def start_pool(
@@ -224,6 +177,7 @@ def start_pool(
     resources: EncoderResources,
     checkpoint: bytes | None = None,
     idle_s: float | None = None,
+    speaks: bool = False,
 ) -> Any:
     """Start the control actor on this node, so that it lives and dies with the driver.
 
@@ -231,19 +185,15 @@ def start_pool(
         settings: of the encoders.
         resources: what they ask of their nodes.
         checkpoint: the content of a checkpoint that other nodes may not have.
-        idle_s: how long no task may be at work until the encoders are released; they start when
-            a task first wants one. None starts them now, and keeps them.
+        idle_s: how long no task may be at work until the encoders are released; they start again
+            when a task wants one. None keeps them.
+        speaks: whether it says every 30 s what its encoders wait for, because its driver does not.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    name = new_name(settings.device or "cpu")
-    actor = ray.remote(Pool).options(
-        name=name,
-        namespace=NAMESPACE,
-        num_cpus=0,
-        max_concurrency=CONTROL_CALLS_AT_ONCE,
-        scheduling_strategy=here,
+    actor = ray.remote(ControlActor).options(
+        num_cpus=0, max_concurrency=CONTROL_CALLS_AT_ONCE, scheduling_strategy=here
     )
-    return actor.remote(name, settings, resources, checkpoint, idle_s)
+    return actor.remote(settings, resources, checkpoint, idle_s, speaks)
 
 
 async def _words_of(process: Process, keep: bool = False) -> str | None:

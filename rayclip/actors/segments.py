@@ -34,21 +34,19 @@ class Division:
     Attributes:
         segment_s: seconds of a segment, at the least.
         most: segments of a video.
-        cpus: of the task that decodes a segment.
-        memory: bytes that it asks of its node.
+        memory: bytes that the task of a segment asks of its node.
         room_s: seconds within which a first one must have begun.
     """
 
     segment_s: float
     most: int
-    cpus: float
     memory: int
     room_s: float
 
 
-def division_among(tasks: int, cpus: float) -> Division:
-    """How so many tasks at once, of so many CPUs each, divide long videos."""
-    return Division(SEGMENT_S, tasks, cpus, DECODING_MEMORY, ROOM_S)
+def division_among(tasks: int) -> Division:
+    """How this many tasks at once divide long videos."""
+    return Division(SEGMENT_S, tasks, DECODING_MEMORY, ROOM_S)
 
 
 class RemoteSegments:
@@ -75,7 +73,7 @@ class RemoteSegments:
 
     def _blocks(self, video: str, segments: list[Segment]) -> Blocks:
         task = ray.remote(extract_segment).options(
-            num_cpus=self._division.cpus,
+            num_cpus=1,
             memory=self._division.memory,
             num_returns="streaming",
             max_retries=0,  # a segment that takes its worker down is for the undivided run

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from rayclip.report.run_stats import RunState
 from rayclip.session.resources import EncoderResources
 
-ASKED = {"GPU": "GPUs", "CPU": "CPUs"}
-
 
 def awaited(
     state: RunState,
     longest: tuple[str, float] | None,
     resources: EncoderResources,
     free: Mapping[str, float],
+    cluster: Mapping[str, float],
 ) -> str:
     """Say what holds a run.
 
@@ -23,18 +22,22 @@ def awaited(
         longest: the video that is at work the longest, and for how many seconds.
         resources: what its encoders and decoding tasks ask of their nodes.
         free: what nobody uses just now, by Ray's names of resources.
+        cluster: all that there is, used or not.
     """
+    if not state.placed and resources.gpus:
+        if not cluster.get("GPU"):
+            return "the encoders wait for a node with a GPU to join the cluster, which has none yet"
+        return (
+            f"each encoder waits for {resources.gpus:g} GPUs: {free.get('GPU', 0):g} of the "
+            f"cluster's {cluster['GPU']:g} are free, and other runs or steps use the rest. To put "
+            "several on one GPU, give each of them --encoders-per-gpu and --encoders"
+        )
     if not state.placed:
-        asked = (("GPU", resources.gpus), ("CPU", resources.cpus))
-        needs = " and ".join(f"{count:g} {ASKED[kind]}" for kind, count in asked if count)
-        return f"an encoder waits for a node with {needs} free; {_free(free)}"
+        return f"an encoder waits for a node with {resources.cpus:g} CPUs free; {_free(free)}"
     if not state.up:
         return "the encoders load their model or are started again"
     if longest is None:
-        return (
-            f"decoding tasks wait for a node with {resources.decoding_cpus:g} CPUs and memory "
-            f"free; {_free(free)}"
-        )
+        return f"decoding tasks wait for a node with 1 CPUs and memory free; {_free(free)}"
     video, seconds = longest
     return at_work(video, seconds, sum(state.waiting))
 
@@ -47,5 +50,4 @@ def at_work(video: str, seconds: float, waiting: int) -> str:
 
 
 def _free(free: Mapping[str, float]) -> str:
-    there = ", ".join(f"{free.get(kind, 0):g} {name}" for kind, name in ASKED.items())
-    return f"the cluster has {there} free"
+    return f"the cluster has {free.get('GPU', 0):g} GPUs, {free.get('CPU', 0):g} CPUs free"

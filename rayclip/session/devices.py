@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rayclip.errors import UsageError
 from rayclip.interrupts import import_whole
 from rayclip.messages import say_to_user
@@ -23,41 +26,54 @@ def device_on_ray(settings: Settings, private: bool) -> tuple[str, EncoderResour
             f"device {wanted} names a GPU of one machine: on a cluster say cuda, and how many "
             "encoders."
         )
-    gpus = ray.cluster_resources().get("GPU", 0.0)
-    cpus = _cpus_for_us()
-    if gpus and wanted != "cpu":
-        return "cuda", gpu_resources(gpus, settings.encoders)
-    if wanted != "cpu" and not private:
-        from rayclip.session.autoscaling import has_autoscaler
-
-        if has_autoscaler():
-            say_to_user("the cluster has no GPU yet: waiting until its autoscaler brings one.")
-            return "cuda", gpu_resources(0, settings.encoders)
-        if not _is_this_machine():
+    cluster = ray.cluster_resources()
+    cpus = _cpus_for_us(settings.encoders)
+    if wanted != "cpu":
+        if cluster.get("GPU"):
+            return "cuda", _on_gpus(settings, cluster)
+        if not private and not _is_of_this_process():
+            if settings.encoders is not None:
+                return "cuda", _on_gpus(settings, cluster)
             raise UsageError(
                 "The Ray that is used has no GPUs: to encode on its CPUs, give the device cpu "
-                "(--device cpu)."
+                "(--device cpu); to wait for GPUs that will join it, say for how many encoders "
+                "(--encoders N)."
             )
-        if wanted is None:
-            say_to_user("The Ray that is used is this machine, without a GPU: using the CPU.")
-    if wanted not in (None, "cpu"):
-        say_to_user(f"device {wanted} was asked for, but there is no GPU here: using the CPU.")
+        if wanted is not None:
+            say_to_user(f"device {wanted} was asked for, but there is no GPU here: using the CPU.")
+        elif not private:
+            say_to_user("The Ray that this process started has no GPU: using the CPU.")
     return "cpu", cpu_resources(cpus, settings.encoders)
 
 
-def _is_this_machine() -> bool:
-    """Whether the Ray that is connected has one node, and we are on it."""
+def _on_gpus(settings: Settings, cluster: Mapping[str, float]) -> EncoderResources:
+    gpus = cluster.get("GPU", 0.0)
+    resources = gpu_resources(gpus, settings.encoders, settings.encoders_per_gpu)
+    if resources.encoders > gpus * settings.encoders_per_gpu:
+        say_to_user(
+            f"{resources.encoders} encoders were asked for, and the Ray that is used has {gpus:g} "
+            "GPUs: encoders without one wait for more to join. (--encoders-per-gpu K puts K on a "
+            "GPU.)"
+        )
+    return resources
+
+
+def _is_of_this_process() -> bool:
+    """Whether ``ray.init()`` of this very process started the Ray that is connected."""
     import ray
 
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    return nodes == [ray.get_runtime_context().get_node_id()]
+    worker: Any = ray.get_runtime_context().worker
+    return bool(worker.node.is_head())
 
 
-def _cpus_for_us() -> list[float]:
+def _cpus_for_us(encoders: int | None) -> list[float]:
     """The CPUs of each node that has one, without those that the calling task or actor holds.
 
+    Args:
+        encoders: how many the user asked for: nodes may then be still to come.
+
     Raises:
-        UsageError: there are none, now or with an autoscaler's help.
+        UsageError: there are none, and none are to come.
     """
     import ray
 
@@ -71,18 +87,14 @@ def _cpus_for_us() -> list[float]:
         if node["Alive"]
     ]
     cpus = [count for count in cpus if count >= 1]
-    if not cpus:
-        from rayclip.session.autoscaling import has_autoscaler
-
-        if has_autoscaler():
-            return [1.0]
+    if not cpus and (held or encoders is None):
         raise UsageError(
             f"The task or actor that calls rayclip holds {held:g} CPUs, and its Ray has not one "
             "more: give it fewer (num_cpus=0 is enough), or the Ray more."
             if held
             else "The Ray that is used has no node with a whole CPU, which decoding needs."
         )
-    return cpus
+    return cpus or [1.0]
 
 
 def device_here(wanted: str | None) -> str:

@@ -1,30 +1,27 @@
-"""Whether a Ray cluster is there and lets us in; Ray itself waits for minutes to find out."""
+"""Why a Ray cluster cannot be used: found out first, since Ray takes minutes, or from its error."""
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 
 from rayclip.errors import UsageError
 
-KNOCK_S = 5.0
-# What a client of gRPC begins with, and an empty frame of settings.
-GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-FRAME_HEAD_BYTES, SETTINGS_FRAME = 9, 4
+CONNECT_S = 5.0
 VERSIONS = re.compile(r"^\s*(Ray|Python): (\S+)", re.MULTILINE)
 
 TOKEN = (
     "set RAY_AUTH_MODE=token, and have the cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
 )
+LOOK = "Look with `ray status` on its head whether it runs, and whether its port can be reached"
 FROM_A_NODE = (
     "run the command on a machine of the cluster, or there with `ray job submit -- rayclip "
     "extract --address auto ...`"
 )
 
 
-def knock(address: str, source: str = "address") -> str:
-    """Make sure that a Ray listens at an address and that this machine belongs to a cluster.
+def check_reachable(address: str, source: str = "address") -> str:
+    """Make sure that somebody listens at an address and that this machine belongs to a cluster.
 
     Args:
         address: ``auto`` or ``host:port``.
@@ -54,35 +51,14 @@ def knock(address: str, source: str = "address") -> str:
     name = given if address == found else f"{given} ({found})"
     host, _, port = found.rpartition(":")
     try:
-        _greet(host.strip("[]"), int(port))
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S):
+            pass
     except (OSError, ValueError, OverflowError) as error:
-        raise UsageError(
-            f"No Ray cluster answers at {name}: {_reason(error)}. Look with `ray status` on its "
-            "head whether it runs, and whether this machine may reach that port."
-        ) from error
+        raise UsageError(f"No Ray cluster answers at {name}: {_reason(error)}. {LOOK}.") from error
     nodes_here = getattr(services, "find_node_ids", None)  # by their processes, as Ray itself
     if nodes_here is not None and not nodes_here():
-        raise UsageError(
-            f"There is a Ray cluster at {name}, but this machine is no node of it: {FROM_A_NODE}."
-        )
+        raise UsageError(f"This machine is no node of the Ray cluster at {name}: {FROM_A_NODE}.")
     return name
-
-
-def _greet(host: str, port: int) -> None:
-    """Exchange the first words of gRPC.
-
-    Raises:
-        OSError: nobody listens there, or somebody who speaks otherwise.
-    """
-    with socket.create_connection((host, port), timeout=KNOCK_S) as connection:
-        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
-            return
-        connection.sendall(GREETING)
-        head = b""
-        while len(head) < FRAME_HEAD_BYTES and (data := connection.recv(FRAME_HEAD_BYTES)):
-            head += data
-    if len(head) < FRAME_HEAD_BYTES or head[3] != SETTINGS_FRAME:
-        raise OSError("what listens there is no Ray")
 
 
 def why_not_joined(address: str, error: Exception) -> str:
@@ -99,6 +75,11 @@ def why_not_joined(address: str, error: Exception) -> str:
             f"The Ray cluster at {address} has {theirs}, and this machine {ours}: install the same "
             "Ray and Python on both."
         )
+    if isinstance(error, ConnectionError):
+        return (
+            f"What listens at {address} does not answer as a Ray cluster does. {LOOK}; if the "
+            f"cluster demands a token, {TOKEN}."
+        )
     return f"No Ray cluster can be used at {address}: {_reason(error)}."
 
 
@@ -108,7 +89,7 @@ def _versions(of: dict[str, str]) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer in {KNOCK_S:.0f} s"
+        return f"no answer in {CONNECT_S:.0f} s"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from rayclip.errors import RunStopped, UsageError
-from rayclip.session.joining import knock, why_not_joined
+from rayclip.session.joining import check_reachable, why_not_joined
 from rayclip.session.ray_watch import Watch
 from rayclip.session.reaper import reaped
 
@@ -22,7 +22,8 @@ PRIVATE = "local"  # the address of a private Ray
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 LONGEST_PARENT = 24  # bytes: a socket's path has 107 at most, and Ray's names in it take 64
-ONE_TRY = "RAY_gcs_server_port_wait_time_s"  # tries to get in; 20 by default, whatever the answer
+# Ray takes 40 s to find out that nobody answers, and 20 tries to find out that it may not get in.
+IMPATIENT = {"RAY_gcs_server_port_wait_time_s": "1", "RAY_py_gcs_connect_timeout_s": "10"}
 
 _is_on_loopback = False  # whether ray was imported here, to stay there
 
@@ -86,9 +87,9 @@ def _connect(address: str, source: str, verbose: bool) -> None:
         )
     import ray
 
-    name = knock(address, source)
+    name = check_reachable(address, source)
     try:
-        with _our_signal_handlers(), _environment({ONE_TRY: "1"}):
+        with _our_signal_handlers(), _environment(IMPATIENT):
             ray.init(address=address, **_quiet_options(verbose))
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
         ray.shutdown()  # it may be half connected

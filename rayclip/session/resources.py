@@ -6,49 +6,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 
+from rayclip.errors import UsageError
+
 CORES_PER_ENCODER = 8
 ENCODING_SHARE = 0.75  # of the cores, kept for encoders that run on CPUs
-TASKS_OF_GROWING = 256  # among which work is divided where a cluster grows with it
+TASKS_OF_GROWING = 256  # among which the work is divided if the cluster is to grow
+ROUNDING = 1e-6
 MOST_ENCODERS = 10_000  # of a node
 MOST_VIDEOS, MOST_WITH_ARRAYS = 64, 4  # of a task
 
 
 @dataclass(frozen=True)
 class EncoderResources:
-    """What Ray is asked for.
+    """What Ray is asked for. Each decoding task asks for one CPU.
 
     Attributes:
         encoders: number of encoder actors.
         gpus: GPUs of each.
         cpus: CPUs of each.
-        decoding_cpus: CPUs of each decoding task.
+        threads: CPU threads of each that encode; None on GPUs. As many as it would have cores with
+            no task beside it: what decoding leaves idle is used, and tasks wait for encoders that
+            are behind.
         elastic: whether nodes that join get encoders, too.
     """
 
     encoders: int
     gpus: float
     cpus: float
-    decoding_cpus: float
+    threads: int | None
     elastic: bool = True
-
-    @property
-    def threads(self) -> int | None:
-        """CPU threads that encode; None on GPUs.
-
-        As many as the encoder would have cores with no task beside it: what decoding leaves idle is
-        used, and tasks wait where encoders are behind.
-        """
-        return None if self.gpus else max(1, ceil(self.cpus / ENCODING_SHARE))
-
-    @property
-    def size(self) -> tuple[float, float]:
-        """GPUs and CPUs of an encoder."""
-        return self.gpus, self.cpus
-
-    def shared_by(self, users: int) -> EncoderResources:
-        """As many encoders as before, where several runs, or steps of a pipeline, share the
-        devices."""
-        return replace(self, gpus=self.gpus / users, cpus=self.cpus / users)
 
     def fitted_to(self, nodes: Sequence[Mapping[str, float]]) -> EncoderResources:
         """Encoders of the same size, as many as these nodes should have, and one at least.
@@ -59,22 +45,58 @@ class EncoderResources:
         if not self.elastic:
             return self
         if self.gpus:
-            count = floor(sum(node.get("GPU", 0.0) for node in nodes))
+            count = sum(floor(node.get("GPU", 0.0) / self.gpus + ROUNDING) for node in nodes)
         else:
             count = _encoders_on([node.get("CPU", 0.0) for node in nodes], self.cpus)
         return replace(self, encoders=max(1, count))
 
     def decoding_tasks(self, cluster_cpus: float) -> int:
         """How many decoding tasks fit beside the encoders."""
-        left = cluster_cpus - self.encoders * self.cpus
-        return max(1, int(left / self.decoding_cpus))
+        return max(1, int(cluster_cpus - self.encoders * self.cpus))
+
+    def exceeds(self, cluster: Mapping[str, float]) -> bool:
+        """Whether a cluster must grow before all encoders, and a decoding task, have a place.
+
+        Args:
+            cluster: its resources, by Ray's names.
+        """
+        asked = {"GPU": self.encoders * self.gpus, "CPU": self.encoders * self.cpus + 1}
+        return any(asked[kind] > cluster.get(kind, 0.0) + ROUNDING for kind in asked)
+
+    def beside(
+        self, earlier: Sequence[EncoderResources], cluster: Mapping[str, float]
+    ) -> EncoderResources:
+        """What the encoders of a pipeline's step ask for beside those of the steps before it.
+
+        On GPUs all must fit, unless nodes are to come. On CPUs those of the first step have asked
+        for what encoding may have: the others ask for nothing, and share it.
+
+        Args:
+            earlier: of the steps before.
+            cluster: its resources, by Ray's names.
+
+        Raises:
+            UsageError: the GPUs are too few.
+        """
+        if not self.gpus:
+            is_first = all(step.gpus for step in earlier)
+            return self if is_first else replace(self, cpus=0.0)
+        steps = [*earlier, self]
+        gpus, asked = cluster.get("GPU", 0.0), sum(step.encoders * step.gpus for step in steps)
+        if asked > gpus + ROUNDING and not any(step.exceeds(cluster) for step in steps):
+            raise UsageError(
+                f"The encoders of the {len(steps)} encode steps of this pipeline ask for {asked:g} "
+                f"GPUs, and there are {gpus:g}: give each step encoders_per_gpu={len(steps)} and "
+                f"encoders={floor(gpus)}."
+            )
+        return self
 
 
-def gpu_resources(gpus: float, encoders: int | None) -> EncoderResources:
-    """One encoder for each GPU; more than that share them, as many on each as are needed."""
-    count = encoders or max(1, floor(gpus))
-    each = 1 / ceil(count / gpus) if gpus else 1.0
-    return EncoderResources(count, each, 0.0, 1.0, elastic=encoders is None)
+def gpu_resources(gpus: float, encoders: int | None, encoders_per_gpu: int) -> EncoderResources:
+    """As many encoders as the GPUs have room for, or as the user asked for: GPUs may still join."""
+    count = encoders or max(1, floor(gpus * encoders_per_gpu))
+    each = floor(1e4 / encoders_per_gpu) / 1e4  # Ray counts no smaller parts
+    return EncoderResources(count, each, 0.0, None, elastic=encoders is None)
 
 
 def cpu_resources(node_cpus: Sequence[float], encoders: int | None) -> EncoderResources:
@@ -88,13 +110,14 @@ def cpu_resources(node_cpus: Sequence[float], encoders: int | None) -> EncoderRe
     largest = max(node_cpus)
     on_largest = max(1, int(largest // CORES_PER_ENCODER))
     size = max(1, floor(min(largest * ENCODING_SHARE, largest - 1) / on_largest))
-    if encoders is None and _encoders_on(node_cpus, size):
-        return EncoderResources(_encoders_on(node_cpus, size), 0.0, size, 1.0)
     for cpus in [*range(size, 0, -1), 0.5, 0.25, 0.1, 0.01, 0.0]:
         if sum(_places(node, cpus) for node in node_cpus) >= (encoders or 1):
             break
     count = encoders or _encoders_on(node_cpus, cpus)
-    return EncoderResources(count, 0.0, cpus, 1.0, elastic=encoders is None)
+    threads = max(1, ceil(cpus / ENCODING_SHARE))
+    if cpus == 1 and largest < 3:
+        cpus = 0.5  # on two cores: an encoder of another run then leaves one to decode
+    return EncoderResources(count, 0.0, cpus, threads, elastic=encoders is None)
 
 
 def _encoders_on(node_cpus: Sequence[float], size: float) -> int:
@@ -108,7 +131,9 @@ def _places(cpus: float, size: float) -> int:
 
     Decoding tasks ask for one, and so do those with which Ray Data divides the work.
     """
-    return max(0, floor((cpus - 1) / size + 1e-9)) if size else MOST_ENCODERS
+    if cpus < 1:
+        return 0
+    return floor((cpus - 1) / size + ROUNDING) if size else MOST_ENCODERS
 
 
 def tasks_to_plan_for(tasks: int, grows: bool) -> int:
@@ -116,7 +141,7 @@ def tasks_to_plan_for(tasks: int, grows: bool) -> int:
 
     Args:
         tasks: that fit into the cluster now.
-        grows: whether an autoscaler brings nodes for what waits: it sees no more than is divided.
+        grows: whether nodes are to come. What brings them sees no more waiting than is divided.
     """
     return max(tasks, TASKS_OF_GROWING) if grows else tasks
 

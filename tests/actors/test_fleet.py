@@ -1,4 +1,4 @@
-"""Encoders as the control actor sees them start, answer, share GPUs and go. No Ray runs here."""
+"""Encoders as the control actor sees them start, answer and go. No Ray runs here."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ray.exceptions import ActorDiedError, RayActorError
 from rayclip.actors import fleet, pool
 from rayclip.actors.encoder import EncoderReport, EncoderSettings
 from rayclip.actors.fleet import Fleet
-from rayclip.actors.pool import QUIET_S, SETTLED_S, YIELD_S, Pool
+from rayclip.actors.pool import IDLE_S, QUIET_S, ControlActor
 from rayclip.model.models import describe
 from rayclip.report.run_stats import BatchStats
 from rayclip.session.resources import EncoderResources
 
-ONE, TWO = (EncoderResources(encoders, 1.0, 0.0, 1.0, elastic=False) for encoders in (1, 2))
+ONE, TWO = (EncoderResources(encoders, 1.0, 0.0, None, elastic=False) for encoders in (1, 2))
 SETTINGS = EncoderSettings(describe("demo"), "cuda", None, None)
 NODES = ("a node",)
 ALL: frozenset[int] = frozenset()
@@ -76,14 +76,12 @@ class Cluster:
     Attributes:
         actors: that were started.
         has_room: whether those that are started now have a node.
-        others: runs that are at work beside ours.
         now_s: what the clock of the control actor says.
     """
 
     def __init__(self) -> None:
         self.actors: list[Actor] = []
         self.has_room = True
-        self.others = 0
         self.now_s = 0.0
 
     def remote(self, **options: Any) -> Any:
@@ -112,9 +110,6 @@ class Cluster:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster()
 
-    async def others(_: str) -> int:
-        return cluster.others
-
     async def nothing(*_: Any) -> None:
         pass
 
@@ -122,10 +117,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
         monkeypatch.setattr(module, "ray", cluster)
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: cluster.now_s))
     monkeypatch.setattr(fleet, "REPORT_TIMEOUT_S", 0.01)
-    monkeypatch.setattr(pool, "at_work_beside", others)
     monkeypatch.setattr(pool, "RunMetrics", lambda _: None)
-    monkeypatch.setattr(Pool, "_tend", nothing)
-    monkeypatch.setattr(Pool, "_make_room", nothing)
+    monkeypatch.setattr(ControlActor, "_tend", nothing)
     return cluster
 
 
@@ -244,46 +237,34 @@ def test_a_device_that_was_given_up_counts_as_long_as_its_node_is_there(cluster:
     asyncio.run(run())
 
 
-def test_a_step_whose_tasks_wait_for_an_encoder_is_at_work_however_long_that_takes(
+def test_a_step_whose_tasks_wait_for_an_encoder_keeps_its_place_and_one_without_tasks_goes(
     cluster: Cluster,
 ) -> None:
     async def run() -> None:
-        control = Pool("a pool", SETTINGS, ONE, None, idle_s=1.0)
+        control = ControlActor(SETTINGS, ONE, None, idle_s=IDLE_S, speaks=False)
         cluster.has_room = False
         waiting = asyncio.create_task(control.encoders())
         while not cluster.actors:
             await asyncio.sleep(0)
         cluster.now_s += 10 * QUIET_S
-        assert await control.at_work()
-        await control.give_way()
+        control.release_if_idle()
+        assert cluster.living == [1.0]
         cluster.actors[0].may_start.set()
         assert [address.number for address in (await waiting).encoders] == [0]
-        assert await control.at_work()
-        cluster.now_s += 2 * YIELD_S
-        assert not await control.at_work()
-        await control.give_way()
+        control.release_if_idle()
+        assert cluster.living == [1.0]
+        cluster.now_s += 2 * IDLE_S
+        control.release_if_idle()
         assert cluster.living == []
 
     asyncio.run(run())
 
 
-def test_runs_share_every_gpu_and_one_that_is_left_alone_for_a_while_has_all_of_them_again(
-    cluster: Cluster,
-) -> None:
+def test_a_task_keeps_its_cpus_only_while_an_encoder_answers(cluster: Cluster) -> None:
     async def run() -> None:
-        control = Pool("a pool", SETTINGS, TWO, None, idle_s=None)
-        await control.encoders()
-        assert cluster.living == [1.0, 1.0]
-        cluster.others = 1
-        await control._fit()
-        assert cluster.living == [0.5, 0.5]
-        cluster.others = 0
-        for _ in range(3):
-            cluster.now_s += SETTLED_S / 4
-            await control._fit()
-            assert cluster.living == [0.5, 0.5], "it may come back"
-        cluster.now_s += SETTLED_S / 2
-        await control._fit()
-        assert cluster.living == [1.0, 1.0]
+        control = ControlActor(SETTINGS, ONE, None, idle_s=None, speaks=False)
+        assert (await control.encoders()).hold_cpus
+        cluster.now_s += 2 * fleet.SILENT_S  # its GPU may be another run's that waits for CPUs
+        assert not (await control.encoders()).hold_cpus
 
     asyncio.run(run())

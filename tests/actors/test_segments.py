@@ -110,7 +110,7 @@ class Tasks:
             folder_of_inputs="/",
             storage_options={},
         )
-        segments = RemoteSegments(job, None, division_among(2, 1.0))
+        segments = RemoteSegments(job, None, division_among(2))
         return list(segments._blocks("long.mp4", segments_between([100])))
 
 

@@ -91,7 +91,7 @@ def refused(
     address: str = "auto",
     outside: bool = False,
 ) -> str:
-    """Give a command that must end at once, with nothing started; its sentence."""
+    """Give a command that must end soon, with nothing started; its sentence."""
     host = cluster.outside if outside else cluster.first
     words = ["extract", video, "--model-name", "demo", "--device", "cpu", "--address", address]
     words += ["--on-extraction", "save_numpy", "--output-path", output]
@@ -105,7 +105,7 @@ def refused(
     assert time.monotonic() - begun < 30
     assert ended.returncode == 2, ended.stderr
     assert "Traceback" not in ended.stderr
-    assert not output.exists()
+    assert not list(output.rglob("*.*"))
     last = ended.stderr.splitlines()[-1]
     assert last.startswith("rayclip: ")
     return last.removeprefix("rayclip: ")
@@ -126,15 +126,24 @@ def refusals(two_hosts: TwoHosts) -> dict[str, str]:
         "video of the driver": {"video": local},
         "no Ray": {"outside": True},
         "no node": {"outside": True, "address": head},
+        "a web server": {"address": f"{two_hosts.first.address}:8000"},
     }
-    with ThreadPoolExecutor(max_workers=2) as two_at_a_time:
-        said = {
-            name: two_at_a_time.submit(refused, two_hosts, **{**there, **words})
-            for name, words in asked.items()
-        }
-        sentences = {name: sentence.result() for name, sentence in said.items()}
-    assert list(shared.glob(".*.tmp")) == []  # by which nodes see that a folder is the same
-    return sentences
+    server = subprocess.Popen(
+        two_hosts.first.inside(sys.executable, "-m", "http.server", "8000"),
+        cwd=shared,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with ThreadPoolExecutor(max_workers=2) as two_at_a_time:
+            said = {
+                name: two_at_a_time.submit(refused, two_hosts, **{**there, **words})
+                for name, words in asked.items()
+            }
+            return {name: sentence.result() for name, sentence in said.items()}
+    finally:
+        server.kill()
+        server.wait()
 
 
 @pytest.mark.parametrize("name", ["nothing", "no token", "another token"])
@@ -146,13 +155,13 @@ def test_who_has_not_the_token_is_told_where_to_put_it(refusals: dict[str, str],
 def test_an_output_folder_that_only_the_driver_sees_is_refused(refusals: dict[str, str]) -> None:
     said = refusals["output of the driver"]
     assert said.startswith("On node second (")
-    assert "the folder /tmp/features/clip/demo is another than here" in said
+    assert "nothing can be written to /tmp/features/clip/demo (there is no such file" in said
 
 
 def test_a_video_that_only_the_driver_sees_is_refused(refusals: dict[str, str]) -> None:
     said = refusals["video of the driver"]
     assert said.startswith("On node second (")
-    assert "the input /tmp/local.mp4 cannot be opened (there is no such file)" in said
+    assert "the input /tmp/local.mp4 cannot be opened (there is no such file or folder)" in said
 
 
 def test_a_host_without_ray_is_told_that_there_is_none(refusals: dict[str, str]) -> None:
@@ -163,8 +172,12 @@ def test_a_host_that_is_no_node_of_the_cluster_is_told_so(
     refusals: dict[str, str], two_hosts: TwoHosts
 ) -> None:
     head = f"{two_hosts.first.address}:6379"
-    start = f"There is a Ray cluster at {head}, but this machine is no node of it"
+    start = f"This machine is no node of the Ray cluster at {head}: "
     assert refusals["no node"].startswith(start)
+
+
+def test_a_web_server_in_the_place_of_a_ray_is_told_apart(refusals: dict[str, str]) -> None:
+    assert "does not answer as a Ray cluster does" in refusals["a web server"]
 
 
 @pytest.mark.parametrize(

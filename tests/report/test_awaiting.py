@@ -8,8 +8,8 @@ from rayclip.report.awaiting import awaited
 from rayclip.report.run_stats import BatchStats, RunState
 from rayclip.session.resources import EncoderResources
 
-ON_GPUS = EncoderResources(encoders=2, gpus=1, cpus=0, decoding_cpus=1)
-ON_CPUS = EncoderResources(encoders=1, gpus=0, cpus=6, decoding_cpus=1)
+ON_GPUS = EncoderResources(encoders=2, gpus=1, cpus=0, threads=None)
+ON_CPUS = EncoderResources(encoders=1, gpus=0, cpus=6, threads=8)
 FREE = {"CPU": 3.0, "memory": 2e9}
 BUSY = RunState(4, 0, 40, (BatchStats(),) * 2, (640, 64), 2, 2)
 CAT = ("cat.mp4", 71.6)
@@ -22,7 +22,9 @@ CAT = ("cat.mp4", 71.6)
             replace(BUSY, placed=0, up=0),
             CAT,
             ON_GPUS,
-            "an encoder waits for a node with 1 GPUs free; the cluster has 0 GPUs, 3 CPUs free",
+            "each encoder waits for 1 GPUs: 0 of the cluster's 2 are free, and other runs or steps "
+            "use the rest. To put several on one GPU, give each of them --encoders-per-gpu and "
+            "--encoders",
         ),
         (
             replace(BUSY, placed=0, up=0),
@@ -61,4 +63,9 @@ CAT = ("cat.mp4", 71.6)
 def test_it_names_what_holds_the_run(
     state: RunState, longest: tuple[str, float] | None, resources: EncoderResources, sentence: str
 ) -> None:
-    assert awaited(state, longest, resources, FREE) == sentence
+    assert awaited(state, longest, resources, FREE, {"GPU": 2.0}) == sentence
+
+
+def test_a_cluster_that_has_no_gpu_yet_is_told_from_one_whose_gpus_are_taken() -> None:
+    said = awaited(replace(BUSY, placed=0, up=0), None, ON_GPUS, FREE, FREE)
+    assert said == "the encoders wait for a node with a GPU to join the cluster, which has none yet"

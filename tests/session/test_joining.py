@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import http.server
 import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
 
 from rayclip.errors import UsageError
-from rayclip.session import joining
-from rayclip.session.joining import knock, why_not_joined
+from rayclip.session.joining import check_reachable, why_not_joined
 
 MISMATCH = """Version mismatch: The cluster was started with:
     Ray: 2.59.0
@@ -36,54 +33,25 @@ def address_of(server: socket.socket) -> str:
     return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def answer(server: socket.socket, data: bytes) -> None:
-    def run() -> None:
-        connection, _ = server.accept()
-        with connection:
-            connection.recv(1024)
-            connection.sendall(data)
-
-    threading.Thread(target=run, daemon=True).start()
-
-
-SETTINGS_FRAME = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-
-
-def test_whoever_speaks_as_ray_does_is_let_be(listener: socket.socket) -> None:
-    answer(listener, SETTINGS_FRAME)
-    assert knock(address_of(listener)) == address_of(listener)
+def test_where_somebody_listens_ray_itself_is_asked(listener: socket.socket) -> None:
+    assert check_reachable(address_of(listener)) == address_of(listener)
 
 
 def test_a_machine_that_is_no_node_of_the_cluster_is_told_so(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ray._private.services.find_node_ids", set)
-    answer(listener, SETTINGS_FRAME)
-    with pytest.raises(UsageError, match=r"this machine is no node of it.*ray job submit"):
-        knock(address_of(listener))
+    with pytest.raises(
+        UsageError, match=r"This machine is no node of the Ray cluster.*ray job submit"
+    ):
+        check_reachable(address_of(listener))
 
 
 def test_nobody_at_an_address_is_said_at_once(listener: socket.socket) -> None:
     address = address_of(listener)
     listener.close()
     with pytest.raises(UsageError, match=f"answers at {address}: Connection refused"):
-        knock(address)
-
-
-def test_a_port_that_never_answers_is_not_waited_for(
-    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(joining, "KNOCK_S", 0.05)
-    with pytest.raises(UsageError, match="no answer in"):
-        knock(address_of(listener))
-
-
-def test_a_web_server_is_no_ray(listener: socket.socket) -> None:
-    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(UsageError, match="what listens there is no Ray"):
-            knock(address_of(server.socket))
-        server.shutdown()
+        check_reachable(address)
 
 
 def test_auto_without_any_ray_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,13 +59,13 @@ def test_auto_without_any_ray_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", frozenset)
     monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda _: None)
     with pytest.raises(UsageError, match=r"No Ray cluster runs on this machine.*ray start"):
-        knock("auto")
+        check_reachable("auto")
 
 
 @pytest.mark.parametrize("address", ["cluster", "http://a:1", "a:b"])
 def test_what_is_no_address_is_named(address: str) -> None:
     with pytest.raises(UsageError, match=address):
-        knock(address)
+        check_reachable(address)
 
 
 def test_other_versions_are_both_named_in_one_sentence() -> None:
@@ -110,3 +78,9 @@ def test_other_versions_are_both_named_in_one_sentence() -> None:
 def test_other_reasons_are_given_in_one_line() -> None:
     said = why_not_joined("auto", RuntimeError("It broke.\nAnd here is a long story."))
     assert said == "No Ray cluster can be used at auto: It broke."
+
+
+def test_what_does_not_answer_as_ray_does_may_want_a_token() -> None:
+    said = why_not_joined("10.0.0.1:80", ConnectionError("Failed to connect to Ray cluster"))
+    assert said.startswith("What listens at 10.0.0.1:80 does not answer as a Ray cluster does.")
+    assert "RAY_AUTH_MODE=token" in said

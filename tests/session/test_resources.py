@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
-from math import floor
 
 import pytest
 
+from rayclip.errors import UsageError
 from rayclip.session.resources import (
     EncoderResources,
     cpu_resources,
@@ -39,31 +39,77 @@ def name_of(nodes: Sequence[float]) -> str:
 
 @pytest.mark.parametrize("gpus", [1, 2, 8])
 def test_every_gpu_gets_an_encoder(gpus: int) -> None:
-    assert gpu_resources(gpus, None) == EncoderResources(
-        encoders=gpus, gpus=1.0, cpus=0.0, decoding_cpus=1.0
-    )
+    assert gpu_resources(gpus, None, 1) == EncoderResources(gpus, 1.0, 0.0, None)
 
 
-def test_fewer_encoders_than_gpus_take_a_whole_one_each() -> None:
-    assert gpu_resources(8, 3).gpus == 1.0
+@pytest.mark.parametrize(("gpus", "encoders"), [(8, 3), (1, 4), (0, 2)])
+def test_as_many_encoders_as_were_asked_for_take_a_whole_gpu_each(gpus: int, encoders: int) -> None:
+    resources = gpu_resources(gpus, encoders, 1)
+    assert (resources.encoders, resources.gpus) == (encoders, 1.0)
 
 
 @pytest.mark.parametrize(
-    ("gpus", "encoders"), [(1, 1), (1, 2), (1, 3), (2, 4), (2, 3), (2, 7), (3, 4), (8, 12)]
+    ("resources", "cluster", "exceeds"),
+    [
+        (gpu_resources(2, None, 1), {"GPU": 2.0, "CPU": 1.0}, False),
+        (gpu_resources(2, 3, 1), {"GPU": 2.0, "CPU": 1.0}, True),
+        (gpu_resources(2, 2, 1), {"GPU": 2.0}, True),
+        (EncoderResources(2, 0.0, 6.0, 8), {"CPU": 16.0}, False),
+        (EncoderResources(1, 0.0, 0.0, 1), {}, True),
+    ],
 )
-def test_more_encoders_than_gpus_share_them_so_that_all_have_a_place(
-    gpus: int, encoders: int
+def test_a_cluster_without_room_for_all_encoders_and_a_task_is_one_that_must_grow(
+    resources: EncoderResources, cluster: dict[str, float], exceeds: bool
 ) -> None:
-    share = gpu_resources(gpus, encoders).gpus  # Ray never spreads a share over two GPUs
-    assert gpus * floor(1 / share + 1e-6) >= encoders
-
-
-def test_a_gpu_that_is_lent_in_part_gets_one_encoder() -> None:
-    assert gpu_resources(0.5, None) == EncoderResources(1, 0.5, 0.0, 1.0)
+    assert resources.exceeds(cluster) == exceeds
 
 
 def test_threads_are_no_matter_for_encoders_on_gpus() -> None:
-    assert gpu_resources(1, None).threads is None
+    assert gpu_resources(1, None, 1).threads is None
+
+
+@pytest.mark.parametrize("share", [1, 2, 3, 7])
+def test_as_many_encoders_as_are_to_share_a_gpu_have_a_place_on_each(share: int) -> None:
+    resources = gpu_resources(2, None, share)
+    assert resources.encoders == 2 * share
+    assert resources.fitted_to([{"GPU": 1.0}, {"GPU": 1.0}]) == resources
+    assert round(resources.gpus, 4) * share <= 1  # as Ray counts
+
+
+# ---- steps of one pipeline ----
+
+
+@pytest.mark.parametrize(
+    ("steps", "gpus"),
+    [([(None, 1), (None, 1)], 1), ([(None, 2), (None, 2)], 1), ([(1, 1), (None, 1)], 2)],
+)
+def test_steps_that_do_not_fit_on_the_gpus_together_are_refused_with_a_way_out(
+    steps: list[tuple[int | None, int]], gpus: float
+) -> None:
+    first, second = (gpu_resources(gpus, *step) for step in steps)
+    cluster = {"GPU": float(gpus), "CPU": 4.0}
+    with pytest.raises(UsageError, match=f"encoders_per_gpu=2 and encoders={gpus}"):
+        second.beside([first], cluster)
+    advised = gpu_resources(gpus, int(gpus), 2)
+    assert advised.beside([advised], cluster) == advised
+
+
+@pytest.mark.parametrize(
+    ("steps", "gpus"), [([(1, 1), (1, 1)], 2), ([(4, 1), (2, 1)], 1), ([(1, 1), (1, 1)], 0)]
+)
+def test_steps_that_fit_or_wait_for_nodes_are_let_be(
+    steps: list[tuple[int | None, int]], gpus: float
+) -> None:
+    first, second = (gpu_resources(gpus, *step) for step in steps)
+    assert second.beside([first], {"GPU": gpus, "CPU": 4.0}) == second
+
+
+@pytest.mark.parametrize("nodes", NODES, ids=name_of)
+def test_on_cpus_a_second_step_takes_nothing_from_decoding(nodes: tuple[int, ...]) -> None:
+    first = cpu_resources(nodes, None)
+    second = first.beside([first], {"CPU": float(sum(nodes))})
+    assert (second.cpus, second.threads) == (0.0, first.threads)
+    assert first.beside([gpu_resources(1, None, 1)], {"GPU": 1.0}) == first
 
 
 # ---- CPUs ----
@@ -71,13 +117,22 @@ def test_threads_are_no_matter_for_encoders_on_gpus() -> None:
 
 @pytest.mark.parametrize(
     ("nodes", "encoders", "cpus"),
-    [([2], 1, 1), ([4], 1, 3), ([8], 1, 6), ([16], 2, 6), ([64], 8, 6), ([16, 16], 4, 6)],
+    [
+        ([2], 1, 0.5),
+        ([3], 1, 2),
+        ([4], 1, 3),
+        ([8], 1, 6),
+        ([16], 2, 6),
+        ([64], 8, 6),
+        ([16, 16], 4, 6),
+    ],
     ids=str,
 )
 def test_about_every_8_cores_get_an_encoder_and_a_quarter_decodes(
     nodes: list[float], encoders: int, cpus: float
 ) -> None:
-    assert cpu_resources(nodes, None) == EncoderResources(encoders, 0.0, cpus, 1.0)
+    resources = cpu_resources(nodes, None)
+    assert (resources.encoders, resources.gpus, resources.cpus) == (encoders, 0.0, cpus)
 
 
 @pytest.mark.parametrize("nodes", [[1], [1, 1]], ids=name_of)
@@ -86,9 +141,7 @@ def test_where_there_is_one_core_encoders_ask_for_none(
     nodes: list[float], encoders: int | None
 ) -> None:
     resources = cpu_resources(nodes, encoders)
-    assert resources == EncoderResources(
-        encoders or len(nodes), 0.0, 0.0, 1.0, elastic=encoders is None
-    )
+    assert resources == EncoderResources(encoders or len(nodes), 0.0, 0.0, 1, encoders is None)
 
 
 def test_the_user_decides_on_the_number_of_encoders() -> None:
@@ -105,7 +158,7 @@ def test_every_encoder_has_room_on_a_node(nodes: tuple[int, ...]) -> None:
 def test_beside_the_encoders_a_decoding_task_has_room(nodes: tuple[int, ...]) -> None:
     resources = cpu_resources(nodes, None)
     left = placed(nodes, resources.cpus, resources.encoders)
-    assert max(left) >= resources.decoding_cpus > 0
+    assert max(left) >= 1
 
 
 @pytest.mark.parametrize("encoders", [1, 2, 3, 5])
@@ -118,31 +171,31 @@ def test_as_many_encoders_as_were_asked_for_have_room_and_leave_some(
     resources = cpu_resources(nodes, encoders)
     left = placed(nodes, resources.cpus, resources.encoders)
     assert min(left) >= 0
-    assert max(left) >= resources.decoding_cpus > 0
+    assert max(left) >= 1
 
 
-@pytest.mark.parametrize(("cpus", "threads"), [(6.0, 8), (3.0, 4), (1.0, 2), (0.5, 1), (0.0, 1)])
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (4, 4), (8, 8), (16, 8)])
 def test_an_encoder_also_uses_the_cores_that_decoding_leaves_idle(
-    cpus: float, threads: int
+    cores: float, threads: int
 ) -> None:
-    assert EncoderResources(1, 0.0, cpus, 1.0).threads == threads
+    assert cpu_resources([cores], None).threads == threads
+
+
+def test_on_two_cores_two_runs_have_an_encoder_each_and_leave_one_core_to_decode() -> None:
+    assert min(placed([2], 2 * cpu_resources([2], None).cpus, 1)) >= 1
 
 
 # ---- nodes that join ----
 
 
 def test_a_gpu_that_joins_gets_an_encoder() -> None:
-    resources = gpu_resources(1, None)
+    resources = gpu_resources(1, None, 1)
     nodes = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0}, {"CPU": 8.0, "GPU": 4.0}]
-    assert resources.fitted_to(nodes) == EncoderResources(5, 1.0, 0.0, 1.0)
-
-
-def test_while_there_is_no_gpu_one_encoder_waits_for_it() -> None:
-    assert gpu_resources(0, None).fitted_to([{"CPU": 8.0}]) == EncoderResources(1, 1.0, 0.0, 1.0)
+    assert resources.fitted_to(nodes) == EncoderResources(5, 1.0, 0.0, None)
 
 
 def test_a_number_that_the_user_gave_stays() -> None:
-    resources = gpu_resources(1, 2)
+    resources = gpu_resources(1, 2, 1)
     assert resources.fitted_to([{"GPU": 8.0}]) == resources
     assert resources.encoders == 2
 
@@ -165,10 +218,10 @@ def test_a_node_that_joins_gets_encoders_on_its_cpus() -> None:
 @pytest.mark.parametrize(
     ("resources", "cluster_cpus", "tasks"),
     [
-        (EncoderResources(1, 1.0, 0.0, 1.0), 16, 16),
-        (EncoderResources(2, 0.0, 6.0, 1.0), 16, 4),
-        (EncoderResources(1, 0.0, 0.0, 1.0), 1, 1),
-        (EncoderResources(4, 0.0, 4.0, 1.0), 16, 1),
+        (EncoderResources(1, 1.0, 0.0, None), 16, 16),
+        (EncoderResources(2, 0.0, 6.0, 8), 16, 4),
+        (EncoderResources(1, 0.0, 0.0, 1), 1, 1),
+        (EncoderResources(4, 0.0, 4.0, 6), 16, 1),
     ],
 )
 def test_decoding_tasks_take_what_the_encoders_leave_and_there_is_always_one(

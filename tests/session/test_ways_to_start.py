@@ -27,7 +27,7 @@ import sys
 import ray, ray.data, rayclip
 
 cpus, held, clip, output = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], sys.argv[4]
-how = {"model_name": "demo"}
+how = {"model_name": "demo", "device": sys.argv[5] if sys.argv[5:] else None}
 
 def extract():
     summary = rayclip.extract(
@@ -70,18 +70,18 @@ def run_script(*words: str | Path) -> Finished:
 def test_videos_are_extracted_and_encoded_on_one_cpu(clip: Path, tmp_path: Path) -> None:
     ended = run_script("1", "0", clip, tmp_path)
     assert ended.stdout.splitlines()[-1:] == [f"5 {[5] * 12}"], ended.stderr
-    assert "is this machine, without a GPU: using the CPU." in ended.stderr
+    assert "that this process started has no GPU: using the CPU." in ended.stderr
 
 
 def test_videos_are_encoded_inside_an_actor_that_holds_one_of_two_cpus(
     clip: Path, tmp_path: Path
 ) -> None:
-    ended = run_script("2", "1", clip, tmp_path)
+    ended = run_script("2", "1", clip, tmp_path, "cpu")
     assert ended.stdout.splitlines()[-1:] == [str([5] * 12)], ended.stderr
 
 
 def test_a_caller_that_holds_all_cpus_is_told_so(clip: Path, tmp_path: Path) -> None:
-    ended = run_script("1", "1", clip, tmp_path)
+    ended = run_script("1", "1", clip, tmp_path, "cpu")
     assert "holds 1 CPUs, and its Ray has not one more: give it fewer" in ended.stderr
 
 
@@ -146,23 +146,35 @@ def test_where_tmp_cannot_be_written_another_folder_is_used(
 
 
 @pytest.mark.parametrize("device", [None, "cuda"])
-@pytest.mark.parametrize("is_this_machine", [True, False])
-def test_the_cpu_is_used_only_on_a_ray_of_this_machine_alone(
+@pytest.mark.parametrize("is_of_this_process", [True, False])
+def test_without_gpus_the_cpu_is_used_only_on_a_ray_that_this_process_started(
     device: str | None,
-    is_this_machine: bool,
+    is_of_this_process: bool,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0})
-    monkeypatch.setattr("rayclip.session.autoscaling.has_autoscaler", lambda: False)
-    monkeypatch.setattr(devices, "_cpus_for_us", lambda: [8.0])
-    monkeypatch.setattr(devices, "_is_this_machine", lambda: is_this_machine)
-    if is_this_machine:
+    monkeypatch.setattr(devices, "_cpus_for_us", lambda _: [8.0])
+    monkeypatch.setattr(devices, "_is_of_this_process", lambda: is_of_this_process)
+    if is_of_this_process:
         assert devices.device_on_ray(Settings(device=device), private=False)[0] == "cpu"
         assert "using the CPU." in capsys.readouterr().err
     else:
-        with pytest.raises(UsageError, match="--device cpu"):
+        with pytest.raises(UsageError, match=r"--device cpu.*--encoders N"):
             devices.device_on_ray(Settings(device=device), private=False)
+
+
+def test_a_cluster_without_gpus_is_waited_for_if_the_number_of_encoders_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0})
+    monkeypatch.setattr(devices, "_cpus_for_us", lambda _: [8.0])
+    monkeypatch.setattr(devices, "_is_of_this_process", lambda: False)
+    device, resources = devices.device_on_ray(Settings(encoders=2), private=False)
+    assert (device, resources.encoders, resources.gpus) == ("cuda", 2, 1.0)
+    assert (
+        "2 encoders were asked for, and the Ray that is used has 0 GPUs" in capsys.readouterr().err
+    )
 
 
 # ---- addresses ----
