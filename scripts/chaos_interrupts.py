@@ -91,7 +91,7 @@ def interrupted(
     wrong = []
     is_late = process.returncode == 0
     if process.returncode not in (0, SIGNALS[number]):
-        wrong.append(f"its status is {process.returncode}")
+        wrong.append(f"its status is {process.returncode}: {said[-1500:]!r}")
     wrong += [f"it says {sign!r}: {said[-500:]!r}" for sign in SIGNS_OF_TROUBLE if sign in said]
     deadline = time.monotonic() + LEFT_S
     while time.monotonic() < deadline and (_alive(children) or any(map(os.path.exists, folders))):
