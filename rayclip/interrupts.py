@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import FrameType, ModuleType
 from typing import Any
@@ -61,6 +62,26 @@ def stop_program(sentence: str) -> None:
     if signal.getsignal(signal.SIGTERM) is _in_order:
         _Program.stopped = RunStopped(sentence)
         _to_main_thread(signal.SIGTERM)
+
+
+@contextmanager
+def deferred_signals() -> Iterator[None]:
+    """Let a first signal that comes inside the block end the program after it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler in (_in_order, signal.default_int_handler):
+            signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def ignore_signals() -> None:

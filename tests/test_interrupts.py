@@ -205,6 +205,33 @@ def test_a_signal_while_the_command_line_is_read_has_its_status(number: int, sta
     assert "Traceback" not in ended.stderr
 
 
+DEFERRED = """
+import os, time
+from rayclip.interrupts import Terminated, deferred_signals, end_on_signals, ending_status
+end_on_signals()
+try:
+    with deferred_signals():
+        os.kill(os.getpid(), NUMBER)
+        time.sleep(0.01)
+        print("whole", flush=True)
+    print("not reached", flush=True)
+except (KeyboardInterrupt, Terminated):
+    print(ending_status(), flush=True)
+    with deferred_signals():
+        os.kill(os.getpid(), NUMBER)
+        time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), ENDING)
+def test_a_signal_that_is_deferred_comes_after_the_block_and_a_second_one_is_not(
+    number: int, status: int
+) -> None:
+    with started(DEFERRED.replace("NUMBER", str(int(number)))) as command:
+        assert [line_of(command), line_of(command)] == ["whole", str(status)]
+        assert command.wait(DEADLINE_S) == status
+
+
 def test_a_signal_that_the_program_was_started_to_ignore_stays_ignored(tmp_path: Path) -> None:
     with started(f"import signal; signal.signal(1, signal.SIG_IGN)\n{SLOW_TO_END}") as command:
         assert line_of(command) == "begun"

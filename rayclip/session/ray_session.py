@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from rayclip.errors import RunStopped, UsageError
+from rayclip.interrupts import deferred_signals
 from rayclip.session.joining import check_reachable, why_not_joined
 from rayclip.session.ray_watch import Watch
 from rayclip.session.reaper import reaped
@@ -145,7 +146,8 @@ def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
                 yield
         finally:
             if watch.lost is None:  # else nobody answers
-                ray.shutdown()
+                with deferred_signals():  # an exception inside Ray's compiled code may abort
+                    ray.shutdown()
 
 
 def _temporary_folder() -> str:
