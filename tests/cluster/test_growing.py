@@ -20,7 +20,7 @@ from heads import Nodes, free_port, ray_head, ray_nodes
 pytestmark = pytest.mark.ray
 
 VIDEOS = 300
-MANY, FEW = 600, 60  # enough to be at work until another run, with few, has begun and ended
+MANY, FEW = 600, 60  # enough to be at work until another run, with few, has begun or ended
 STAND_INS = {
     "PYTHONPATH": str(Path(__file__).parents[2] / "scripts" / "bench_stand_ins"),
     "RAYCLIP_BENCH_PRETENDED_GPUS": "1",
@@ -117,18 +117,19 @@ def test_encoders_that_were_asked_for_wait_for_gpus_that_an_autoscaler_brings(
 def test_a_second_run_waits_for_the_gpu_and_says_so(nodes: Nodes, tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     environment = {**STAND_INS, **nodes.environment}
-    nodes.add(cpus=2, gpus=1)
     slow = {**environment, "RAYCLIP_BENCH_FAKE_MICROSECONDS": "5000"}
-    with start_rayclip(*extract(nodes.address, VIDEOS, one), env=slow) as first:
+    nodes.add(cpus=2, gpus=1)
+    with start_rayclip(*extract(nodes.address, MANY, one), env=slow) as first:
         wait_until(lambda: finished(one) >= 3, "three videos", first)
         with start_rayclip(*extract(nodes.address, FEW, other), env=environment) as second:
-            wait_until(lambda: finished(one) == VIDEOS or finished(other), "either's end", first)
-            assert finished(one) == VIDEOS
+            assert second.stderr is not None
+            said = next(line for line in second.stderr if "--encoders-per-gpu" in line)
+            assert "0 of the cluster's 1 are free" in said
             assert not finished(other)
-            ends = [finish(second), finish(first)]
-    assert [ended.status for ended in ends] == [0, 0], [ended.stderr for ended in ends]
+            first.terminate()
+            ends = [finish(first), finish(second)]
+    assert [ended.status for ended in ends] == [143, 0], [ended.stderr for ended in ends]
     assert finished(other) == FEW
-    assert "give each of them --encoders-per-gpu and --encoders" in ends[0].stderr
 
 
 def test_two_runs_that_say_so_share_one_gpu(nodes: Nodes, tmp_path: Path) -> None:
@@ -141,11 +142,14 @@ def test_two_runs_that_say_so_share_one_gpu(nodes: Nodes, tmp_path: Path) -> Non
     with start_rayclip(*extract(nodes.address, MANY, one), *half, env=environment) as first:
         wait_until(lambda: finished(one) >= 3, "three videos", first)
         with start_rayclip(*small, env=environment) as second:
-            wait_until(lambda: finished(other) == FEW, "the videos of the second run", second)
-            assert finished(one) < MANY, "the first run ended before"
-            ends = [finish(second), finish(first)]
-    assert [ended.status for ended in ends] == [0, 0], [ended.stderr for ended in ends]
-    assert finished(one) == MANY
+            wait_until(lambda: finished(other), "a video of the second run", second)
+            before = finished(one)
+            ended = finish(second)
+            wait_until(lambda: finished(one) > before, "more videos of the first run", first)
+            first.terminate()
+            assert finish(first).status == 143
+    assert ended.status == 0, ended.stderr
+    assert finished(other) == FEW
 
 
 def test_two_runs_on_the_cpus_of_one_node_both_end(nodes: Nodes, tmp_path: Path) -> None:
