@@ -2,114 +2,102 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from itertools import islice
-from types import NoneType
-from typing import Any, TextIO
+import io
+from collections.abc import Callable, Iterator
+from typing import IO
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import json
 
 from rayclip.errors import UsageError
-from rayclip.inputs.tables import columns_of
-from rayclip.inputs.video_rows import ROWS_AT_A_TIME, video_column
-from rayclip.output.shard_names import VIDEO
+from rayclip.inputs.tables import as_text, columns_of, with_names
+from rayclip.inputs.video_rows import NAMES_ONLY
 
-LARGEST = 2**63
-LARGE = "large"  # a kind of value besides Python's types: a whole number beyond int64
+BLOCK_BYTES = 4 * 2**20  # of a list, parsed at a time
 
 
-def json_names(text: TextIO, path: str, column: str) -> Iterator[str]:
-    """The paths in a list.
+def json_tables(
+    file: IO[bytes], again: IO[bytes], path: str, column: str, carried: bool
+) -> Iterator[pa.Table]:
+    """The rows of a list, in tables; the first one is empty and gives the types.
+
+    With ``carried`` the list is read once more, before, for the types that Arrow's reader infers.
+    Text that looks like a date stays text.
+
+    Args:
+        file: the list.
+        again: the same, opened once more.
+        path: its name.
+        column: the key of the paths.
+        carried: whether the other keys are wanted.
 
     Raises:
-        UsageError: a line has none.
+        UsageError: a line is not an object or has no path, or the values of a key differ in type.
     """
-    for number, row in _objects(text, path):
-        video = row.get(column)
-        if not isinstance(video, str) or not video or not _can_be_a_name(video):
-            if column not in row and number == 1:
-                columns_of(path, list(row), column, carried=False)
-            raise UsageError(f"{path} has {video!r} as {column!r} in line {number}: no path.")
-        yield video
+    found = _schema(file, path, carried)
+    if found is None:
+        yield NAMES_ONLY.empty_table()
+        return
+    columns = columns_of(path, found.names, column, carried)
+    schema = pa.schema([(column, pa.string()), *(found.field(name) for name in columns[1:])])
+    yield with_names(schema.empty_table(), path, column)
+    for line, block in _blocks(again):
+        table = _parsed(block, line, path, schema)
+        for place, field in enumerate(schema):
+            if place and field.type == pa.string():  # what is in the file need not be UTF-8
+                texts = [as_text(values.cast(pa.binary())) for values in table[place].chunks]
+                table = table.set_column(place, field, pa.chunked_array(texts, pa.string()))
+        yield with_names(table, path, column)
 
 
-def json_schema(text: TextIO, path: str, column: str) -> pa.Schema:
-    """The columns that a list gives, from a pass over all of it.
-
-    A key becomes a column of booleans, of int64, of float64 or of strings where all its values are
-    of that kind or null, and else one of strings: those that were strings as they are, and JSON of
-    all others.
-    """
-    kinds: dict[str, set[object]] = {}
-    for _, row in _objects(text, path):
-        for key, value in row.items():
-            kinds.setdefault(key, set()).add(_kind(value))
-    columns = columns_of(path, list(kinds), column, carried=True) if kinds else [column]
-    beside = [(name, _type(kinds[name] - {NoneType})) for name in columns[1:]]
-    return pa.schema([(VIDEO, pa.binary()), *beside])
-
-
-def json_tables(text: TextIO, path: str, column: str, schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of a list, in the columns that :func:`json_schema` gave."""
-    rows = (row for _, row in _objects(text, path))
-    yield schema.empty_table()
-    while block := list(islice(rows, ROWS_AT_A_TIME)):
-        names = video_column(row[column] for row in block)
-        beside = [
-            _column([row.get(field.name) for row in block], field.type)
-            for field in list(schema)[1:]
-        ]
-        yield pa.Table.from_arrays([names, *beside], schema=schema)
-
-
-def _objects(text: TextIO, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(text, 1):
-        if not line.strip():
-            continue
+def _schema(file: IO[bytes], path: str, carried: bool) -> pa.Schema | None:
+    """The keys of a list and their types, or just the keys of its first line; None if empty."""
+    found = None
+    for line, block in _blocks(file):
+        if not carried:
+            return _parsed(block.lstrip().partition(b"\n")[0], line, path).schema
+        schema = _with_strings(_parsed(block, line, path).schema, pa.types.is_timestamp)
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise UsageError(f"Line {number} of {path} is no JSON object.")
-        yield number, row
+            found = pa.unify_schemas([found or schema, schema], promote_options="permissive")
+            pq.ParquetWriter(io.BytesIO(), found).close()
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            raise _unusable(path, f"{error}; at or after line {line}") from error
+    return found and _with_strings(found, pa.types.is_null)
 
 
-def _can_be_a_name(video: str) -> bool:
+def _with_strings(schema: pa.Schema, is_such: Callable[[pa.DataType], bool]) -> pa.Schema:
+    """A schema with strings in the place of such types."""
+    return pa.schema(
+        (field.name, pa.string() if is_such(field.type) else field.type) for field in schema
+    )
+
+
+def _parsed(block: bytes, line: int, path: str, schema: pa.Schema | None = None) -> pa.Table:
+    """Lines as a table: of all keys, or of those in a schema."""
+    read = json.ReadOptions(use_threads=False, block_size=len(block) + 1)  # all at once
+    others = "infer" if schema is None else "ignore"
+    parse = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=others)
     try:
-        return bool(video.encode("utf-8", "surrogateescape"))
-    except UnicodeEncodeError:
-        return False
+        return json.read_json(io.BytesIO(block), read, parse)
+    except pa.ArrowInvalid as error:
+        raise _unusable(path, f"{error}; row 0 is line {line}") from error
 
 
-def _kind(value: object) -> object:
-    if type(value) is int and not -LARGEST <= value < LARGEST:
-        return LARGE
-    return type(value)
+def _unusable(path: str, why: str) -> UsageError:
+    return UsageError(
+        f"{path} cannot be read as JSON Lines ({why}): write one object on each line, and under "
+        "each key values of one type, or null."
+    )
 
 
-def _type(kinds: set[object]) -> pa.DataType:
-    if kinds == {bool}:
-        return pa.bool_()
-    if kinds == {int}:
-        return pa.int64()
-    if kinds and kinds <= {int, float}:
-        return pa.float64()
-    return pa.string()
-
-
-def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    if pa.types.is_float64(kind):
-        values = [None if value is None else float(value) for value in values]
-    elif pa.types.is_string(kind) and not all(type(value) in (str, NoneType) for value in values):
-        values = [None if value is None else _text(value) for value in values]
-    try:
-        return pa.array(values, kind)
-    except UnicodeEncodeError:  # lone surrogates
-        texts = [value and value.encode("utf-8", "replace").decode() for value in values]
-        return pa.array(texts, kind)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _blocks(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Whole lines, some megabytes at a time, and the number of the first of them, from 1."""
+    line, rest = 1, b""
+    while data := file.read(BLOCK_BYTES):
+        whole, end, rest = (rest + data).rpartition(b"\n")
+        if whole.strip():
+            yield line, whole
+        line += whole.count(b"\n") + len(end)
+    if rest.strip():
+        yield line, rest

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from rayclip.errors import UsageError
-from rayclip.inputs.json_lines import json_names, json_schema, json_tables
+from rayclip.inputs.json_lines import json_tables
 from rayclip.inputs.local_names import as_meant
 from rayclip.inputs.tables import DELIMITERS, csv_tables, parquet_tables
 from rayclip.inputs.video_rows import NAMES_ONLY, ROWS_AT_A_TIME, names_in, tables_of
@@ -49,10 +49,7 @@ class VideoList:
             UsageError: the list cannot be read, or has something else in it.
         """
         with self._in_sentences():
-            if self._suffix == ".jsonl":
-                with self._text() as text:
-                    yield from json_names(text, self.path, self.path_column)
-            elif self._is_table:
+            if self._is_table:
                 for table in self._tables(carried=False):
                     yield from names_in(table)
             else:
@@ -65,12 +62,7 @@ class VideoList:
             UsageError: as :meth:`names`, or the columns cannot be carried along.
         """
         with self._in_sentences():
-            if self._suffix == ".jsonl":
-                with self._text() as text:
-                    schema = json_schema(text, self.path, self.path_column)
-                with self._text() as text:
-                    yield from json_tables(text, self.path, self.path_column, schema)
-            elif self._is_table:
+            if self._is_table:
                 yield from self._tables(carried=True)
             else:
                 yield NAMES_ONLY.empty_table()
@@ -85,16 +77,22 @@ class VideoList:
 
     @property
     def _is_table(self) -> bool:
-        return self._suffix == ".parquet" or self._suffix in DELIMITERS
+        return self._suffix in (".parquet", ".jsonl", *DELIMITERS)
 
     def _tables(self, carried: bool) -> Iterator[pa.Table]:
         with self._open() as file:
             if self._suffix == ".parquet":
                 yield from parquet_tables(file, self.path, self.path_column, carried)
                 return
-            delimiter = DELIMITERS[self._suffix]
             with self._open() as again:
-                yield from csv_tables(file, again, self.path, delimiter, self.path_column, carried)
+                if self._suffix == ".jsonl":
+                    tables = json_tables(file, again, self.path, self.path_column, carried)
+                else:
+                    delimiter = DELIMITERS[self._suffix]
+                    tables = csv_tables(
+                        file, again, self.path, delimiter, self.path_column, carried
+                    )
+                yield from tables
 
     def _lines(self) -> Iterator[str]:
         if self.path_column != PATH_COLUMN:

@@ -29,9 +29,9 @@ def parquet_tables(file: IO[bytes], path: str, column: str, carried: bool) -> It
         raise UsageError(f"{path} is not a parquet table: {error}.") from error
     schema = table.schema_arrow
     columns = columns_of(path, schema.names, column, carried)
-    yield _with_names(schema.empty_table().select(columns), path, column)
+    yield with_names(schema.empty_table().select(columns), path, column)
     for batch in table.iter_batches(ROWS_AT_A_TIME, columns=columns):
-        yield _with_names(pa.Table.from_batches([batch]).select(columns), path, column)
+        yield with_names(pa.Table.from_batches([batch]).select(columns), path, column)
 
 
 def csv_tables(
@@ -58,8 +58,8 @@ def csv_tables(
     yield pa.schema([(VIDEO, pa.binary()), *((n, pa.string()) for n in columns[1:])]).empty_table()
     with csv.open_csv(again, read, parse, convert) as batches:
         for batch in batches:
-            texts = [_as_text(values) for values in batch.columns[1:]]
-            yield _with_names(pa.table([batch.column(0), *texts], columns), path, column)
+            texts = [as_text(values) for values in batch.columns[1:]]
+            yield with_names(pa.table([batch.column(0), *texts], columns), path, column)
 
 
 def columns_of(path: str, found: Sequence[str], column: str, carried: bool) -> list[str]:
@@ -79,7 +79,7 @@ def columns_of(path: str, found: Sequence[str], column: str, carried: bool) -> l
     return [column, *(name for name in found if name != column)]
 
 
-def _with_names(table: pa.Table, path: str, column: str) -> pa.Table:
+def with_names(table: pa.Table, path: str, column: str) -> pa.Table:
     """A table whose first column are paths, with ``video`` in their place."""
     names = _names(table.column(0), path, column)
     renamed = table.set_column(0, pa.field(VIDEO, pa.binary()), names)
@@ -115,7 +115,8 @@ def _names(paths: pa.ChunkedArray, path: str, column: str) -> pa.ChunkedArray:
     return names
 
 
-def _as_text(values: pa.Array) -> pa.Array:
+def as_text(values: pa.Array) -> pa.Array:
+    """Bytes as strings; what is not UTF-8 is replaced."""
     try:
         return values.cast(pa.string())
     except pa.ArrowInvalid:  # bytes that are not UTF-8

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayclip.errors import UsageError
-from rayclip.inputs import lists
+from rayclip.inputs import json_lines, lists
 from rayclip.inputs.selection import Inputs, every
 from rayclip.inputs.videos import absolute, carried_columns, iter_rows, iter_videos
 from rayclip.output.safe_names import stem
@@ -336,16 +336,23 @@ def test_the_columns_of_csv_are_strings_as_they_are_written(tmp_path: Path) -> N
         (["1", "-2"], pa.int64(), [1, -2]),
         (["1", "2.5"], pa.float64(), [1.0, 2.5]),
         (['"a"', "null"], pa.string(), ["a", None]),
-        (['"a"', "1"], pa.string(), ["a", "1"]),
-        (["[1, 2]", '{"a": "ü"}'], pa.string(), ["[1, 2]", '{"a": "ü"}']),
-        (["1", str(2**63)], pa.string(), ["1", str(2**63)]),
         (["null", "null"], pa.string(), [None, None]),
-        (['"\\ud800"', '"a"'], pa.string(), ["?", "a"]),
+        (['"2024-05-01"', '"in May"'], pa.string(), ["2024-05-01", "in May"]),
+        (['"2024-05-01"', "null"], pa.string(), ["2024-05-01", None]),
+        (["[]", "[1, 2]"], pa.list_(pa.int64()), [[], [1, 2]]),
+        (['{"a": 1}', "null"], pa.struct([("a", pa.int64())]), [{"a": 1}, None]),
     ],
 )
+@pytest.mark.parametrize("block_bytes", [5, 4 * 2**20])
 def test_the_columns_of_json_lines_have_types_that_fit_the_whole_file(
-    values: list[str], kind: pa.DataType, read: list[object], tmp_path: Path
+    values: list[str],
+    kind: pa.DataType,
+    read: list[object],
+    block_bytes: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(json_lines, "BLOCK_BYTES", block_bytes)
     lines = [f'{{"label": {value}, "path": "{n}.mp4"}}\n' for n, value in enumerate(values)]
     listed = table_list(tmp_path, "videos.jsonl", "".join([*lines, "\n"]).encode())
     table = pa.concat_tables(rows(listed))
@@ -354,20 +361,51 @@ def test_the_columns_of_json_lines_have_types_that_fit_the_whole_file(
     assert videos(list_file=listed) == ["0.mp4", "1.mp4"]
 
 
-def test_names_in_json_lines_need_not_be_utf8(tmp_path: Path) -> None:
-    listed = table_list(tmp_path, "videos.jsonl", b'{"path": "caf\\udce9.mp4", "a": 1}\n')
+def test_the_bytes_of_json_lines_need_not_be_utf8(tmp_path: Path) -> None:
+    listed = table_list(tmp_path, "videos.jsonl", b'{"path": "caf\xe9.mp4", "a": "\xe9"}\n')
     assert videos(list_file=listed) == [os.fsdecode(b"caf\xe9.mp4")]
-    assert rows(listed)[1].column("video").to_pylist() == [b"caf\xe9.mp4"]
+    assert pa.concat_tables(rows(listed)).to_pylist() == [
+        {"video": b"caf\xe9.mp4", "a": "\N{REPLACEMENT CHARACTER}"}
+    ]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [['"a"', "1"], ["true", "1"], ["[1, 2]", '{"a": 1}'], ["{}", "null"], ['"\\ud800"', '"a"']],
+    ids=["text-and-number", "boolean-and-number", "list-and-object", "no-keys", "half-a-character"],
+)
+@pytest.mark.parametrize("block_bytes", [5, 4 * 2**20])
+def test_json_values_that_make_no_column_are_refused_before_a_run_if_they_are_wanted(
+    values: list[str], block_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_lines, "BLOCK_BYTES", block_bytes)
+    lines = [f'{{"path": "{n}.mp4", "label": {value}}}\n' for n, value in enumerate(values)]
+    listed = table_list(tmp_path, "videos.jsonl", "".join(lines).encode())
+    with pytest.raises(UsageError, match=r"videos\.jsonl cannot be read .* one type") as caught:
+        carried_columns(Settings(file_with_video_paths=str(listed)))
+    assert "\n" not in str(caught.value)
+
+
+def test_json_values_of_several_types_are_no_trouble_if_only_the_paths_are_wanted(
+    tmp_path: Path,
+) -> None:
+    content = b'\xef\xbb\xbf{"path": "a.mp4", "label": "a"}\n\n{"label": 1, "path": "b.mp4"}'
+    listed = table_list(tmp_path, "videos.jsonl", content)
+    assert videos(list_file=listed) == ["a.mp4", "b.mp4"]
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
         (b'{"video": "a.mp4"}\n', "no column 'path'; its columns are: video"),
-        (b'{"path": "a.mp4"}\n{"label": 1}\n', "has None as 'path' in line 2: no path"),
-        (b'{"path": "a.mp4"}\n[1]\n', r"Line 2 of .*videos\.jsonl is no JSON object"),
-        (b"a.mp4\n", r"Line 1 of .*videos\.jsonl is no JSON object"),
-        (b'{"path": "\\ud800"}\n', "no path"),
+        (b'{"path": "a.mp4"}\n{"label": 1}\n', "has None in column 'path': no path"),
+        (
+            b'{"path": "a.mp4"}\n[1]\n',
+            r"in row 1; row 0 is line 1\): write one object on each line",
+        ),
+        (b"\n\na.mp4\n", r"videos\.jsonl cannot be read as JSON Lines .*; row 0 is line 1\)"),
+        (b'{"path": 1}\n', r"Column\(/path\) changed from string to number"),
+        (b'{"path": "\\ud800"}\n', "cannot be read as JSON Lines"),
         (b"", "holds no videos"),
     ],
 )
