@@ -116,14 +116,6 @@ def test_type_checkers_see_the_functions_as_they_are() -> None:
     assert public_stub.STUB.read_text() == public_stub.stub(), "run python scripts/public_stub.py"
 
 
-def test_the_page_of_the_architecture_names_every_module_and_no_other() -> None:
-    content = (ROOT / "docs/architecture.md").read_text().partition("## Where things are")[2]
-    named = set(re.findall(r"`(\w+)`", content))
-    modules = {path.stem for path in ROOT.glob("rayclip/**/*.py")} - {"__init__", "__main__"}
-    assert modules - named == set()
-    assert named - modules == set()
-
-
 def anchors(page: Path) -> set[str]:
     """As GitHub makes them of headings."""
     headings = re.findall(r"^#+ +(.*)$", page.read_text(), re.MULTILINE)
