@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from itertools import combinations
@@ -89,3 +90,10 @@ def test_every_public_name_is_there_and_explained() -> None:
     assert sorted(rayclip.__all__) == rayclip.__all__
     for name in rayclip.__all__:
         assert getattr(rayclip, name).__doc__, name
+
+
+def test_the_page_of_the_architecture_has_a_line_for_each_module_and_no_other() -> None:
+    page = (PACKAGE.parent / "docs/architecture.md").read_text()
+    lines = re.findall(r"^([\w/]+\.py) +\S", page, re.MULTILINE)
+    modules = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
+    assert sorted(lines) == sorted(name for name in modules if not name.endswith("__init__.py"))
