@@ -20,10 +20,10 @@ from rayclip.actors.attempts import Death, why_to_give_up
 from rayclip.actors.gathering import Chunk, OpenVideo, Pending
 from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
 from rayclip.actors.saving import Made, Saving
-from rayclip.errors import RunStopped, VideoError
+from rayclip.errors import CredentialsRefused, RunStopped, VideoError
 from rayclip.inputs.videos import absolute
 from rayclip.io import patience
-from rayclip.io.faults import Fault, fault_of, passes, why_to_stop
+from rayclip.io.faults import passes, why_to_stop
 from rayclip.io.patience import GaveUp, persistently
 from rayclip.media.decoding import ShownFrame
 from rayclip.media.frames import WantedFrames, open_shown
@@ -120,7 +120,7 @@ class VideoExtractor:
                 continue
             opened = self._decode(video, position, len(deaths) + 1)
             self._open.append(opened)
-            yield from self._finish(saving, everything=alone or _refused(opened.error))
+            yield from self._finish(saving, everything=alone or _is_refused(opened.error))
         yield from self._finish(saving, everything=True)
         yield from saving.flush()
 
@@ -271,7 +271,7 @@ class VideoExtractor:
             result = VideoResult(opened.video, len(extraction.clip), extraction=extraction)
             return Made(opened.position, result, opened.attempt, predictions)
         except VideoError as error:
-            if _refused(error):
+            if _is_refused(error):
                 sentence = why_to_stop(error, opened.video)
                 raise RunStopped(str(sentence)) from error
             failure = Failure.of(opened.video, error, opened.attempt)
@@ -289,6 +289,6 @@ def _broke_off(error: Exception) -> bool:
     return isinstance(error, VideoError) and error.stage == "read" and passes(error)
 
 
-def _refused(error: VideoError | None) -> bool:
+def _is_refused(error: VideoError | None) -> bool:
     """Whether no other video of this storage could be read either."""
-    return error is not None and fault_of(error) is Fault.CREDENTIALS
+    return isinstance(error, CredentialsRefused)
