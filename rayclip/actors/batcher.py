@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 
 from rayclip.actors.device_faults import (
-    DEATHS_OF_GUILTY_FRAMES,
-    BlackBox,
-    GuiltyFrames,
+    DEATHS_OF_BLAMED_FRAMES,
+    BlamedFrames,
+    deaths_with,
     empty_cache,
     first_line,
     is_out_of_memory,
@@ -25,6 +25,7 @@ from rayclip.actors.device_faults import (
 )
 from rayclip.actors.pieces import Features, Frames, Piece, QueuedChunk, in_batches
 from rayclip.errors import RunStopped
+from rayclip.io.crash_log import Cause, CrashLog
 from rayclip.report.batch_stats import BatchStats
 
 LINGER_S = 0.5
@@ -65,7 +66,7 @@ class Batcher:
     made of chunks in the order in which they came, and only when a forward pass is free for them.
 
     A device without memory for a batch gets smaller ones from then on. One that fails for good ends
-    the process, where a black box tells the next one of it; else every chunk gets
+    the process, and its crash log tells the next one of it; without one every chunk gets
     :class:`RunStopped`.
     """
 
@@ -73,18 +74,18 @@ class Batcher:
         self,
         load: Callable[[], ImageModel],
         linger_s: float = LINGER_S,
-        black_box: BlackBox | None = None,
+        crash_log: CrashLog | None = None,
     ) -> None:
         """Start loading the model.
 
         Args:
             load: makes the model; what it raises, every ``submit`` gives.
             linger_s: see :data:`LINGER_S`.
-            black_box: where there are processes to come; they know chunks again by their names.
+            crash_log: for processes to come, if any; they know chunks again by their names.
         """
         self._load = load
         self._linger_s = linger_s
-        self._black_box = black_box
+        self._crash_log = crash_log
         self._broken: RunStopped | None = None
         self._queue: queue.SimpleQueue[QueuedChunk | None] = queue.SimpleQueue()
         self._current: QueuedChunk | None = None
@@ -100,17 +101,17 @@ class Batcher:
     def submit(self, frames: Frames, name: str = "") -> Future[Features]:
         """Queue uint8 ``[n, n_px, n_px, 3]`` with n >= 1; gives float32 ``[n, D]`` later.
 
-        The future raises :class:`GuiltyFrames` for frames that end processes.
+        The future raises :class:`BlamedFrames` for frames that end processes.
         """
-        box = self._black_box
-        deaths = box.deaths_of(name) if box else []
+        log = self._crash_log
+        deaths = deaths_with(name, log.deaths) if log else []
         chunk = QueuedChunk(frames, name, suspect=bool(deaths))
-        if len(deaths) >= DEATHS_OF_GUILTY_FRAMES:
+        if len(deaths) >= DEATHS_OF_BLAMED_FRAMES:
             reason = f"its frames ended {len(deaths)} processes of it ({deaths[-1].reason})"
-            chunk.fail(GuiltyFrames(reason))
+            chunk.fail(BlamedFrames(reason))
             return chunk.future
-        if box and chunk.suspect:
-            chunk.future.add_done_callback(lambda _: box.acquit(name))
+        if log and chunk.suspect:
+            chunk.future.add_done_callback(lambda _: log.clear(name))
         self._count(len(frames))
         chunk.future.add_done_callback(lambda _: self._count(-len(frames)))
         self._queue.put(chunk)
@@ -230,7 +231,7 @@ class Batcher:
         started = time.perf_counter()
         self._first_pass = self._first_pass or started
         error: Exception | None = None
-        with self._noting(pieces):
+        with self._tracking(pieces):
             try:
                 features = model.encode_image(frames)
                 if len(features) != len(frames):
@@ -254,10 +255,10 @@ class Batcher:
             for piece, part in zip(pieces, np.split(features, ends), strict=True):
                 piece.chunk.add(piece.start, part)
 
-    def _noting(self, pieces: list[Piece]) -> AbstractContextManager[None]:
-        if self._black_box is None:
+    def _tracking(self, pieces: list[Piece]) -> AbstractContextManager[None]:
+        if self._crash_log is None:
             return nullcontext()
-        return self._black_box.noting({piece.chunk.name for piece in pieces})
+        return self._crash_log.tracking(*{piece.chunk.name for piece in pieces})
 
     def _mend(self, model: ImageModel, pieces: list[Piece], size: int, error: Exception) -> None:
         """Do what can be done for frames whose pass of ``size`` failed."""
@@ -289,8 +290,8 @@ class Batcher:
 
     def _end(self, error: Exception) -> None:
         """End this process; or, where none follows, all that it was asked for."""
-        if self._black_box is not None:
-            self._black_box.end_process(first_line(error))
+        if self._crash_log is not None:
+            self._crash_log.end_process(Cause.DEVICE, first_line(error))
         self._broken = RunStopped(
             f"The device failed: {first_line(error)}. With --address none no process outlives "
             "that: run again, or without that option."

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rayclip.actors.attempts import Death, why_to_give_up
+from rayclip.actors.attempts import why_to_give_up
 from rayclip.actors.gathering import Chunk, OpenVideo, Pending
 from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
 from rayclip.actors.saving import Made, Saving
 from rayclip.errors import CredentialsRefused, RunStopped, VideoError
 from rayclip.inputs.videos import absolute
 from rayclip.io import patience
+from rayclip.io.crash_log import Death
 from rayclip.io.faults import passes, why_to_stop
 from rayclip.io.patience import GaveUp, persistently
 from rayclip.media.decoding import ShownFrame

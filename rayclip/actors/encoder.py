@@ -7,22 +7,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.actors.batcher import Batcher
 from rayclip.actors.credits import Creditor, Terms, budget_frames
-from rayclip.actors.device_faults import (
-    BlackBox,
-    first_line,
-    is_given_up,
-    is_out_of_memory,
-    is_poisoned,
-)
+from rayclip.actors.device_faults import first_line, is_given_up, is_out_of_memory, is_poisoned
 from rayclip.actors.pieces import SmallChunk
 from rayclip.errors import RayclipError, RunStopped
+from rayclip.io.crash_log import LOADING, Cause, CrashLog
 from rayclip.messages import node_name
 from rayclip.model.clip_model import ClipModel, load_spec
 from rayclip.model.models import ModelSpec
@@ -117,10 +111,10 @@ class Encoder:
             path = placed_checkpoint(checkpoint, settings.spec.weights_sha256)
             settings = replace(settings, spec=replace(settings.spec, checkpoint=path))
         context = ray.get_runtime_context()
-        self._black_box = BlackBox(
-            Path(context.get_temp_dir(), f"rayclip-encoder-{context.get_actor_id()}")
+        self._crash_log = CrashLog(
+            f"{context.get_temp_dir()}/rayclip-encoder-{context.get_actor_id()}"
         )
-        if is_given_up(self._black_box.deaths, time.time()):
+        if is_given_up(self._crash_log.deaths, time.time()):
             ray.actor.exit_actor()  # who leaves like this is not started again
         self._node_id = context.get_node_id()
         node = next(node for node in ray.nodes() if node["NodeID"] == self._node_id)
@@ -128,10 +122,10 @@ class Encoder:
         store = node["Resources"].get("object_store_memory", 0)
         self._creditor = Creditor(budget_frames(store, settings.spec.n_px))
         again = context.was_current_actor_reconstructed
-        self._batcher = Batcher(partial(self._load, settings, again), black_box=self._black_box)
+        self._batcher = Batcher(partial(self._load, settings, again), crash_log=self._crash_log)
 
     def _load(self, settings: EncoderSettings, again: bool) -> ClipModel:
-        with self._black_box.loading():
+        with self._crash_log.tracking(LOADING):
             return self._load_again(settings) if again else load_encoder_model(settings)
 
     def _load_again(self, settings: EncoderSettings) -> ClipModel:
@@ -139,12 +133,12 @@ class Encoder:
         try:
             model = load_encoder_model(settings)
         except RunStopped as error:
-            self._black_box.end_process(str(error))
+            self._crash_log.end_process(Cause.DEVICE, str(error))
         try:
             model.encode_image(np.zeros((1, model.n_px, model.n_px, 3), np.uint8))
         except Exception as error:
             if not is_out_of_memory(error):
-                self._black_box.end_process(first_line(error))
+                self._crash_log.end_process(Cause.DEVICE, first_line(error))
         return model
 
     def placed(self) -> None:
@@ -188,7 +182,7 @@ class Encoder:
             return zero_shot_of(model, texts)
         except Exception as error:
             if is_poisoned(error):
-                self._black_box.end_process(first_line(error))
+                self._crash_log.end_process(Cause.DEVICE, first_line(error))
             raise
 
     def report(self) -> EncoderReport:
