@@ -162,6 +162,8 @@ class Batcher:
             while (chunk := self._queue.get()) is not None:
                 chunk.fail(error)
             return
+        finally:
+            del self._load  # it may hold the content of a checkpoint
         self._stats += BatchStats(notes=tuple(model.notes))
         ready.set_result(model)
         try:

@@ -240,7 +240,7 @@ class Fleet:
 
 def left_for_good(error: BaseException) -> bool:
     """Whether an encoder does not come back because it died too often."""
-    return isinstance(error, RayActorError) and "exit_actor" in str(error)
+    return isinstance(error, RayActorError) and error.actor_init_failed
 
 
 def reason_of(error: BaseException) -> str:
