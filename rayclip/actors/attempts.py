@@ -3,80 +3,58 @@
 from __future__ import annotations
 
 import collections
-import re
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rayclip.errors import Code, VideoError
+from rayclip.io.crash_log import Cause, Death
 
-CRASHED, HUNG, KILLED = Code.WORKER_CRASHED, Code.WORKER_HUNG, Code.WORKER_KILLED
-TOO_LARGE = Code.TOO_MUCH_MEMORY
-HOW = {
-    CRASHED: "crashed",
-    HUNG: "hung",
-    KILLED: "was killed",
-    TOO_LARGE: "took too much memory",
+CODES = {
+    Cause.CRASH: Code.WORKER_CRASHED,
+    Cause.HANG: Code.WORKER_HUNG,
+    Cause.MEMORY: Code.TOO_MUCH_MEMORY,
+    Cause.KILL: Code.WORKER_KILLED,
 }
-MOST_KILLS = 10
-
-_CRASH = re.compile("^Fatal Python error: (.*)$", re.MULTILINE)
-_LARGE = re.compile(r"has brought this process to \d+ MB of memory")
-_HANG = re.compile(r"libav has not moved for \S+ s")
-
-
-@dataclass(frozen=True)
-class Death:
-    """The end of a process that was at work on a video.
-
-    Attributes:
-        code: ``worker_crashed``, ``worker_hung``, ``too_much_memory``; or ``worker_killed``, from
-            outside or with all of its node, which says nothing about the video.
-        reason: a few words.
-        alone: whether it was at work on no other video.
-    """
-
-    code: Code
-    reason: str
-    alone: bool = True
-
-    @classmethod
-    def told_by(cls, last_words: str | None) -> Death:
-        """What the :mod:`~rayclip.media.last_words` of a process tell of its death."""
-        if crash := _CRASH.search(last_words or ""):
-            return cls(CRASHED, crash[1])
-        if hang := _HANG.search(last_words or ""):
-            return cls(HUNG, hang[0])
-        if large := _LARGE.search(last_words or ""):
-            return cls(TOO_LARGE, large[0])
-        return cls(KILLED, "it may need more memory than there is")
+HOW = {
+    Cause.CRASH: "crashed",
+    Cause.HANG: "hung",
+    Cause.MEMORY: "took too much memory",
+    Cause.KILL: "was killed",
+}
+MAX_KILLS = 10
 
 
 def why_to_give_up(deaths: Sequence[Death], max_attempts: int) -> VideoError | None:
-    """What is wrong with a video that ended these processes; None where it is to be tried again.
+    """What is wrong with a video that ended these processes; None if it is to be tried again.
 
     Crashes, hangs and memory are its own doing, but the last of them must have come while no other
-    video was at work. Kills are not; but what is killed :data:`MOST_KILLS` times, while Ray waits
+    video was at work. Kills are not; but what is killed :data:`MAX_KILLS` times, while Ray waits
     longer from one to the next, may well be what fills the memory.
+
+    Args:
+        deaths: in order, each with the videos that may be the reason.
+        max_attempts: deaths of its own doing that a video may have.
     """
-    own = [death for death in deaths if death.code != KILLED]
-    if len(own) >= max_attempts and own[-1].alone:
+    own = [death for death in deaths if death.cause is not Cause.KILL]
+    kills = [death for death in deaths if death.cause is Cause.KILL]
+    if len(own) >= max_attempts and len(own[-1].busy or ()) == 1:
         blamed = own
-    elif len(deaths) - len(own) >= MOST_KILLS:
-        blamed = [death for death in deaths if death.code == KILLED]
+    elif len(kills) >= MAX_KILLS:
+        blamed = kills
     else:
         return None
-    code, times = blamed[-1].code, f"{len(blamed)} times" if len(blamed) > 1 else "once"
-    message = f"its worker process {HOW[code]} {times} ({blamed[-1].reason})"
-    return VideoError("decode", code, message)
+    last, times = blamed[-1], f"{len(blamed)} times" if len(blamed) > 1 else "once"
+    message = f"its worker process {HOW[last.cause]} {times} ({last.reason})"
+    return VideoError("decode", CODES[last.cause], message)
 
 
 @dataclass(frozen=True)
 class Process:
-    """Where a decoding process works, and where its last words would be."""
+    """A decoding process: its node, and the path of its crash log there."""
 
     node_id: str
-    last_words: str
+    crash_log: str
 
 
 @dataclass(frozen=True)
@@ -162,15 +140,14 @@ class AttemptLog:
         group: str,
         process: Process,
         death: Death | None = None,
-        busy: Collection[int] | None = None,
     ) -> dict[int, list[Death]] | None:
         """Note that a process begins with a group.
 
         Args:
             group: its task's id.
             process: that begins.
-            death: of the one that was at work on it before.
-            busy: the videos that were at work then; None where only the last news tell.
+            death: of the one that was at work on it before. If nobody knows what that was busy
+                with, its last news tell.
 
         Returns:
             The deaths of processes that were at work on its videos, if it was begun before, so that
@@ -180,10 +157,10 @@ class AttemptLog:
         work = self._groups.setdefault(group, _Group(process))
         work.process = process
         if death is not None:
-            suspects = set(work.news.busy if busy is None else busy) - work.finished
-            death = replace(death, alone=len(suspects) == 1)
-            for position in suspects:  # who is finished is innocent of what happened to the group
-                work.deaths[position].append(death)
+            busy = work.news.busy if death.busy is None else death.busy
+            suspects = {key for key in busy if isinstance(key, int)} - work.finished
+            for position in suspects:
+                work.deaths[position].append(replace(death, busy=tuple(suspects)))
         work.news, work.told = News(), time.monotonic()
         return dict(work.deaths) if again else None
 

@@ -13,15 +13,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rayclip.actors.attempts import Death, why_to_give_up
+from rayclip.actors.attempts import why_to_give_up
 from rayclip.actors.commit_buffer import CommitBuffer, Extracted
 from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
 from rayclip.actors.messages import CHUNK_FRAMES, Frame
 from rayclip.actors.pending_video import Pending, PendingChunk, PendingVideo
-from rayclip.errors import Code, RunStopped, VideoError
+from rayclip.errors import Code, CredentialsRefused, RunStopped, VideoError
 from rayclip.inputs.videos import absolute
 from rayclip.io import patience
-from rayclip.io.faults import Fault, fault_of, passes, why_to_stop
+from rayclip.io.crash_log import Death
+from rayclip.io.faults import passes, why_to_stop
 from rayclip.io.patience import GaveUp, persistently
 from rayclip.media.decoding import ShownFrame
 from rayclip.media.frames import WantedFrames, open_shown
@@ -117,7 +118,7 @@ class VideoExtractor:
                 continue
             pending = self._decode(video, position, len(deaths) + 1)
             self._pending.append(pending)
-            yield from self._finish(buffer, everything=alone or _refused(pending.error))
+            yield from self._finish(buffer, everything=alone or _is_refused(pending.error))
         yield from self._finish(buffer, everything=True)
         yield from buffer.flush()
 
@@ -267,7 +268,7 @@ class VideoExtractor:
             result = VideoResult(pending.video, len(extraction.clip), extraction=extraction)
             return Extracted(pending.position, result, pending.attempt, predictions)
         except VideoError as error:
-            if _refused(error):
+            if _is_refused(error):
                 sentence = why_to_stop(error, pending.video)
                 raise RunStopped(str(sentence)) from error
             failure = Failure.of(pending.video, error, pending.attempt)
@@ -285,6 +286,6 @@ def _broke_off(error: Exception) -> bool:
     return isinstance(error, VideoError) and error.stage == "read" and passes(error)
 
 
-def _refused(error: VideoError | None) -> bool:
+def _is_refused(error: VideoError | None) -> bool:
     """Whether no other video of this storage could be read either."""
-    return error is not None and fault_of(error) is Fault.CREDENTIALS
+    return isinstance(error, CredentialsRefused)

@@ -12,7 +12,6 @@ from rayclip.actors.encoder_client import EncoderClient
 from rayclip.actors.job import ExtractionJob
 from rayclip.actors.reporting import RemoteAttempts
 from rayclip.actors.segments import Division, RemoteSegments
-from rayclip.media import last_words
 from rayclip.media.source import VideoSource
 from rayclip.media.watchdog import LIBAV
 from rayclip.report.results import VideoResult
@@ -39,7 +38,7 @@ def results_of(
     Raises:
         RunStopped: the run cannot go on; the control actor knows why.
     """
-    with RemoteAttempts(pool) as attempts, last_words.kept(attempts.last_words):
+    with RemoteAttempts(pool) as attempts:
         segments = RemoteSegments(job, pool, division) if division else None
         encoders = EncoderClient(pool)
         extractor = VideoExtractor(job, encoders, attempts, segments, LIBAV.watching, source_of)

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rayclip.actors.attempts import AttemptLog, Death, News, Process
+from rayclip.actors.attempts import AttemptLog, News, Process
 from rayclip.actors.encoder import EncoderSettings
 from rayclip.actors.fleet import Fleet
-from rayclip.actors.journal import busy_by
 from rayclip.actors.messages import EncoderList
 from rayclip.actors.metrics import PERIOD_S, RunMetrics
-from rayclip.media import last_words
+from rayclip.io.crash_log import Death, Key, busy_in, killed, take_death
 from rayclip.messages import say_to_user
 from rayclip.model.zeroshot import ZeroShot
 from rayclip.report.awaiting import awaited
@@ -29,9 +29,11 @@ from rayclip.report.run_stats import RunState
 from rayclip.session.resources import EncoderResources
 
 CONTROL_CALLS_AT_ONCE = 1000
-LAST_WORDS_WITHIN_S = 20.0  # else their node is taken for lost
+CRASH_LOG_WITHIN_S = 20.0  # else its node is taken for lost
 IDLE_S = 10.0  # without a task, after which encoders are released
 QUIET_S = 60.0  # without a word or a frame of a task, which may have been cancelled
+
+T = TypeVar("T")
 
 
 class ControlActor:
@@ -87,8 +89,8 @@ class ControlActor:
         before = self._attempts.process_of(group)
         if before is None:
             return self._attempts.begin_group(group, process)
-        words = await _words_of(before)
-        return self._attempts.begin_group(group, process, Death.told_by(words), busy_by(words))
+        death = await _on_node_of(before, take_death, killed(None))
+        return self._attempts.begin_group(group, process, death)
 
     async def note(self, group: str, news: News) -> None:
         """Note what happened to the videos of a task."""
@@ -123,14 +125,14 @@ class ControlActor:
     async def longest(self) -> tuple[str, float] | None:
         """The video that is at work the longest, and for how many seconds.
 
-        News may be older than the video that a task is at now: what it noted is asked for.
+        News may be older than the video that a task is at now: its crash log is asked for.
         """
         found = self._attempts.longest()
         if found is None:
             return None
         process, busy = found
-        noted = busy_by(await _words_of(process, keep=True)) or {}
-        return next(iter(noted.values()), busy.video), busy.since_s
+        names: dict[Key, str] = await _on_node_of(process, busy_in, {})
+        return next(iter(names.values()), busy.video), busy.since_s
 
     async def _tend(self, metrics: RunMetrics) -> None:
         while True:
@@ -196,13 +198,12 @@ def start_pool(
     return actor.remote(settings, resources, checkpoint, idle_s, speaks)
 
 
-async def _words_of(process: Process, keep: bool = False) -> str | None:
-    """Ask the node of a process what it noted, and why it died if it is dead."""
+async def _on_node_of(process: Process, read: Callable[[str], T], default: T) -> T:
+    """Read the crash log of a process where that is; the default if its node is gone."""
     there = NodeAffinitySchedulingStrategy(process.node_id, soft=False)
-    reader: Any = ray.remote(last_words.read).options(num_cpus=0, scheduling_strategy=there)
-    reply = reader.remote(process.last_words, keep)
+    reader: Any = ray.remote(read).options(num_cpus=0, scheduling_strategy=there)
     try:
-        words: str | None = await asyncio.wait_for(reply, LAST_WORDS_WITHIN_S)
-    except (RayError, TimeoutError):  # the node is gone
-        words = None
-    return words
+        answer: T = await asyncio.wait_for(reader.remote(process.crash_log), CRASH_LOG_WITHIN_S)
+    except (RayError, TimeoutError):
+        return default
+    return answer

@@ -8,11 +8,10 @@ from typing import Any
 
 import ray
 
-from rayclip.actors.attempts import Busy, Death, Ended, News, Process
-from rayclip.actors.journal import note_of_begin, note_of_end
+from rayclip.actors.attempts import Busy, Ended, News, Process
 from rayclip.actors.ray_calls import ask
 from rayclip.errors import RunStopped
-from rayclip.media import last_words
+from rayclip.io.crash_log import CrashLog, Death
 from rayclip.report.results import VideoResult
 
 TELL_S = 0.5  # between two messages: one for each video would cost more than a short video
@@ -22,25 +21,23 @@ class RemoteAttempts:
     """Attempts counted by the control actor, which outlives the task. Use it in a ``with`` block
     around the work on a group; Ray gives a task that it runs again the same id.
 
-    What happens to a video is noted in a file at once, and told every now and then.
-
-    Attributes:
-        last_words: the file from which the control actor will learn why this process died, and what
-            it was at work on.
+    What happens to a video is in the crash log at once, from which the control actor learns why
+    this process died and what it was busy with. It is told every now and then.
     """
 
     def __init__(self, pool: Any) -> None:
         context = ray.get_runtime_context()
         self._pool = pool
         self._group = context.get_task_id()
-        self.last_words = f"{context.get_temp_dir()}/rayclip-decoder-{self._group}-{os.getpid()}"
-        process = Process(context.get_node_id(), self.last_words)
+        path = f"{context.get_temp_dir()}/rayclip-decoder-{self._group}-{os.getpid()}"
+        process = Process(context.get_node_id(), path)
         deaths = ask(pool.begin_group.remote(self._group, process))
         self.again: bool = deaths is not None
         self._deaths: dict[int, list[Death]] = deaths or {}
         self._busy: dict[int, tuple[str, float]] = {}
         self._ended: dict[int, Ended] = {}
         self._told = 0.0
+        self._crash_log = CrashLog(path)
 
     def __enter__(self) -> RemoteAttempts:
         return self
@@ -48,18 +45,19 @@ class RemoteAttempts:
     def __exit__(
         self, _: type[BaseException] | None, error: BaseException | None, *__: object
     ) -> None:
+        self._crash_log.close()
         if isinstance(error, RunStopped):
             ask(self._pool.stop.remote(str(error)))
         self._pool.end_group.remote(self._group, self._news())
 
     def begin(self, position: int, video: str) -> list[Death]:
-        last_words.note(note_of_begin(position, video))
+        self._crash_log.begin(position, name=video)
         self._busy[position] = video, time.monotonic()
         self._tell()
         return self._deaths.get(position, [])
 
     def made(self, position: int) -> None:
-        last_words.note(note_of_end(position))
+        self._crash_log.end(position)
         self._busy.pop(position, None)
 
     def end(self, position: int, result: VideoResult) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import NamedTuple
 
+from rayclip.errors import CredentialsRefused
 from rayclip.io.patience import GaveUp
 
 
@@ -171,6 +172,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _fault(error: BaseException) -> Fault | None:
+    if isinstance(error, CredentialsRefused):
+        return Fault.CREDENTIALS
     names = [kind.__name__ for kind in type(error).__mro__]
     code, status = _answer(error)
     if code in CODES:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeGuard
 
 from fsspec.spec import AbstractBufferedFile
 
-from rayclip.errors import BadVideo, Code, VideoError
+from rayclip.errors import BadVideo, Code, CredentialsRefused, VideoError
 from rayclip.io.faults import Fault, fault_of, passes, reason
 from rayclip.io.patience import persistently
 from rayclip.io.remote import BLOCK_BYTES, open_remote
@@ -195,9 +195,11 @@ def _opening() -> Iterator[None]:
 
 
 def _read_failed(error: BaseException) -> VideoError:
-    denied = fault_of(error) in (Fault.DENIED, Fault.CREDENTIALS)
-    code = Code.ACCESS_DENIED if denied else Code.READ_FAILED
-    return VideoError("read", code, f"reading failed: {reason(error)}")
+    fault, message = fault_of(error), f"reading failed: {reason(error)}"
+    if fault is Fault.CREDENTIALS:
+        return CredentialsRefused("read", Code.ACCESS_DENIED, message)
+    code = Code.ACCESS_DENIED if fault is Fault.DENIED else Code.READ_FAILED
+    return VideoError("read", code, message)
 
 
 def _is_url(source: VideoSource) -> TypeGuard[str | os.PathLike[str]]:

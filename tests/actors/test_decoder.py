@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 import rayclip.actors.decoder
 from rayclip.actors import pending_video
-from rayclip.actors.attempts import CRASHED, Death
 from rayclip.actors.decoder import WINDOW_FRAMES, VideoExtractor
 from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
 from rayclip.actors.messages import CHUNK_FRAMES, Frame
 from rayclip.errors import RunStopped
 from rayclip.io import patience
+from rayclip.io.crash_log import Cause, Death
 from rayclip.io.patience import Patience
 from rayclip.media import source
 from rayclip.media.frames import WantedFrames, iter_frames, open_shown
@@ -138,7 +138,8 @@ class Attempts:
 
     def begin(self, position: int, video: str) -> list[Death]:
         self.log.append(f"begin {position}")
-        return [Death(CRASHED, "Segmentation fault")] * self._crashes.get(position, 0)
+        crash = Death(Cause.CRASH, "Segmentation fault", (position,))
+        return [crash] * self._crashes.get(position, 0)
 
     def made(self, position: int) -> None:
         self.log.append(f"made {position}")
@@ -734,7 +735,7 @@ def test_in_a_group_that_is_run_again_rows_that_were_put_are_not_made_again(
 def test_what_was_gathered_is_put_before_a_video_that_ended_a_process_is_begun(
     video: Make, shards: ShardFolder
 ) -> None:
-    paths = [video("a.mp4", 1), video("guilty.mp4", 2)]
+    paths = [video("a.mp4", 1), video("blamed.mp4", 2)]
     attempts = Attempts({1: 1}, again=True)
     results = VideoExtractor(job(shards), Encoders(), attempts).run(paths)
     assert next(results).frames == 1

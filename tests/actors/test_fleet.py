@@ -212,7 +212,7 @@ def test_another_takes_the_place_of_an_encoder_that_ray_cannot_start_again(
 def test_devices_that_were_given_up_are_tried_again_after_a_release(cluster: Cluster) -> None:
     async def run() -> None:
         encoders = await started(ONE)
-        cluster.actors[0].error = RayActorError(error_msg="it called exit_actor()")
+        cluster.actors[0].error = RayActorError(actor_init_failed=True)
         await encoders.hear()
         encoders.fit(ONE, NODES)
         assert await encoders.addresses(ALL) == []
@@ -227,7 +227,7 @@ def test_devices_that_were_given_up_are_tried_again_after_a_release(cluster: Clu
 def test_a_device_that_was_given_up_counts_as_long_as_its_node_is_there(cluster: Cluster) -> None:
     async def run() -> None:
         encoders = await started(ONE)
-        cluster.actors[0].error = RayActorError(error_msg="it called exit_actor()")
+        cluster.actors[0].error = RayActorError(actor_init_failed=True)
         await encoders.hear()
         encoders.fit(ONE, NODES)
         assert len(cluster.actors) == 1

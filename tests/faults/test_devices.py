@@ -7,6 +7,7 @@ of the run, makes the model raise what torch raises; it recognises videos by the
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -124,7 +125,11 @@ def features(video: Path, output: Path) -> Path:
 def run_with(faults: str, folder: Path, *words: str | Path) -> Finished:
     """Run the command where these faults are put into the model of every process."""
     (folder / "sitecustomize.py").write_text(FAULTS)
-    env = {"PYTHONPATH": str(folder), "TEST_FAULT": faults, "TEST_ONCE": str(folder / "once")}
+    env = {
+        "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
+        "TEST_FAULT": faults,
+        "TEST_ONCE": str(folder / "once"),
+    }
     return rayclip(*words, env=env)
 
 

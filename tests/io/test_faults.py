@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from rayclip.errors import CredentialsRefused
 from rayclip.io.faults import Fault, fault_of, gives_no_reason, passes, reason, why_to_stop
 from rayclip.io.patience import GaveUp
 
@@ -99,6 +100,7 @@ MEANINGS: dict[Fault, list[BaseException]] = {
         of_requests(403),
     ],
     Fault.CREDENTIALS: [
+        CredentialsRefused("read", "access_denied", "reading failed: no such key"),
         *(
             of_s3(code, status)
             for code, status in (
