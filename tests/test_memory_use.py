@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from long_video import repeated
-from makers import numbered_frames, textured_frames, write_video
+from video_factories import numbered_frames, textured_frames, write_video
 
 MANY, WARM_UP = 1000, 250
 LONG_FRAMES = 30_000  # 20 minutes

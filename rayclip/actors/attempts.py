@@ -92,7 +92,7 @@ class News:
 
 
 @dataclass
-class _Group:
+class _Task:
     """The videos of a task, by their places in it.
 
     Attributes:
@@ -122,22 +122,22 @@ class AttemptLog:
 
     def __init__(self) -> None:
         self.done = self.failed = self.frames = 0
-        self._groups: dict[str, _Group] = {}
+        self._tasks: dict[str, _Task] = {}
         self._ended: set[str] = set()
 
     @property
-    def groups(self) -> int:
+    def tasks(self) -> int:
         """How many groups were begun and are not ended."""
-        return len(self._groups)
+        return len(self._tasks)
 
-    def process_of(self, group: str) -> Process | None:
+    def process_of(self, task: str) -> Process | None:
         """The process that was last at work on a group that is not ended."""
-        work = self._groups.get(group)
+        work = self._tasks.get(task)
         return work.process if work else None
 
-    def begin_group(
+    def begin_task(
         self,
-        group: str,
+        task: str,
         process: Process,
         death: Death | None = None,
     ) -> dict[int, list[Death]] | None:
@@ -153,8 +153,8 @@ class AttemptLog:
             The deaths of processes that were at work on its videos, if it was begun before, so that
             some of them may be done; else None.
         """
-        again = group in self._groups or group in self._ended
-        work = self._groups.setdefault(group, _Group(process))
+        again = task in self._tasks or task in self._ended
+        work = self._tasks.setdefault(task, _Task(process))
         work.process = process
         if death is not None:
             busy = work.news.busy if death.busy is None else death.busy
@@ -164,10 +164,10 @@ class AttemptLog:
         work.news, work.told = News(), time.monotonic()
         return dict(work.deaths) if again else None
 
-    def note(self, group: str, news: News) -> None:
+    def note(self, task: str, news: News) -> None:
         """Note what happened in a group."""
-        work = self._groups.get(group)
-        if work is None or group in self._ended:
+        work = self._tasks.get(task)
+        if work is None or task in self._ended:
             return
         work.news, work.told = news, time.monotonic()
         for position, end in news.ended.items():
@@ -177,18 +177,18 @@ class AttemptLog:
                 self.done += not end.failed
                 self.frames += end.frames
 
-    def end_group(self, group: str, news: News) -> None:
+    def end_task(self, task: str, news: News) -> None:
         """Note what happened last in a group, which is finished, and forget its videos."""
-        self.note(group, news)
-        self._groups.pop(group, None)
-        self._ended.add(group)
+        self.note(task, news)
+        self._tasks.pop(task, None)
+        self._ended.add(task)
 
     def longest(self) -> tuple[Process, Busy] | None:
         """The video that is at work the longest, by the last news, and where."""
         now = time.monotonic()
         found = [
             (work.process, replace(busy, since_s=busy.since_s + now - work.told))
-            for work in self._groups.values()
+            for work in self._tasks.values()
             for busy in work.news.busy.values()
         ]
         return max(found, key=lambda one: one[1].since_s, default=None)

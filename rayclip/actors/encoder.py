@@ -14,9 +14,9 @@ from rayclip.actors.batcher import Batcher
 from rayclip.actors.device_faults import first_line, is_given_up, is_out_of_memory, is_poisoned
 from rayclip.actors.flow_control import Quota, budget_frames
 from rayclip.actors.messages import EncodeReply, EncodeRequest, Features
+from rayclip.console import node_name
 from rayclip.errors import RayclipError, RunStopped
 from rayclip.io.crash_log import LOADING, Cause, CrashLog
-from rayclip.messages import node_name
 from rayclip.model.clip_model import ClipModel, load_spec
 from rayclip.model.models import ModelSpec
 from rayclip.model.weights import placed_checkpoint

@@ -22,7 +22,7 @@ from rayclip.session.reaper import reaped
 PRIVATE = "local"  # the address of a private Ray
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
-LONGEST_PARENT = 24  # bytes: a socket's path has 107 at most, and Ray's names in it take 64
+MAX_PARENT = 24  # bytes: a socket's path has 107 at most, and Ray's names in it take 64
 # Ray takes 40 s to find out that nobody answers, and 20 tries to find out that it may not get in.
 IMPATIENT = {"RAY_gcs_server_port_wait_time_s": "1", "RAY_py_gcs_connect_timeout_s": "10"}
 
@@ -157,7 +157,7 @@ def _temporary_folder() -> str:
         UsageError: there is no place for one.
     """
     for parent in ("/tmp", tempfile.gettempdir()):
-        if len(os.fsencode(parent)) > LONGEST_PARENT:
+        if len(os.fsencode(parent)) > MAX_PARENT:
             continue
         try:
             return tempfile.mkdtemp(prefix="rayclip-", dir=parent)
@@ -165,7 +165,7 @@ def _temporary_folder() -> str:
             continue
     raise UsageError(
         "A private Ray needs a folder with a short name for its sockets: neither /tmp nor TMPDIR "
-        f"is one that can be written and has at most {LONGEST_PARENT} bytes. Set TMPDIR to such a "
+        f"is one that can be written and has at most {MAX_PARENT} bytes. Set TMPDIR to such a "
         "folder, or use --address none."
     )
 

@@ -97,59 +97,59 @@ B_AND_C = {1: Busy("b", 2.0), 2: Busy("c", 1.0)}
 def log() -> AttemptLog:
     """One in which a process has begun with a group: b and c are at work, a is finished."""
     log = AttemptLog()
-    assert log.begin_group("group", FIRST) is None
+    assert log.begin_task("group", FIRST) is None
     log.note("group", News({0: DONE}, B_AND_C))
     return log
 
 
 def test_a_death_is_shared_by_all_that_were_at_work(log: AttemptLog) -> None:
     assert log.process_of("group") == FIRST
-    deaths = log.begin_group("group", SECOND, SHARED_CRASH)
+    deaths = log.begin_task("group", SECOND, SHARED_CRASH)
     assert log.process_of("group") == SECOND
     assert deaths == {1: [SHARED_CRASH], 2: [SHARED_CRASH]}
 
 
 def test_the_crash_log_is_newer_than_what_the_process_told(log: AttemptLog) -> None:
     died = replace(CRASH, busy=(3,))
-    assert log.begin_group("group", SECOND, died) == {3: [died]}
+    assert log.begin_task("group", SECOND, died) == {3: [died]}
 
 
 def test_if_the_crash_log_is_lost_the_last_news_tell(log: AttemptLog) -> None:
-    deaths = log.begin_group("group", SECOND, UNKNOWN_CRASH)
+    deaths = log.begin_task("group", SECOND, UNKNOWN_CRASH)
     assert deaths == {1: [SHARED_CRASH], 2: [SHARED_CRASH]}
 
 
 def test_what_is_finished_is_innocent(log: AttemptLog) -> None:
     log.note("group", News({1: DONE}, {2: Busy("c", 1.0)}))
     died = replace(CRASH, busy=(0, 1, 2))
-    assert log.begin_group("group", SECOND, died) == {2: [replace(CRASH, busy=(2,))]}
+    assert log.begin_task("group", SECOND, died) == {2: [replace(CRASH, busy=(2,))]}
 
 
 def test_what_was_not_begun_again_has_no_part_in_the_next_death(log: AttemptLog) -> None:
-    log.begin_group("group", SECOND, SHARED_CRASH)
-    deaths = log.begin_group("group", FIRST, HANG)
+    log.begin_task("group", SECOND, SHARED_CRASH)
+    deaths = log.begin_task("group", FIRST, HANG)
     assert deaths == {1: [SHARED_CRASH, HANG], 2: [SHARED_CRASH]}
 
 
 def test_news_of_a_process_that_died_blame_nobody_for_the_death_of_the_next(
     log: AttemptLog,
 ) -> None:
-    log.begin_group("group", SECOND, SHARED_KILL)
-    deaths = log.begin_group("group", FIRST, UNKNOWN_CRASH)
+    log.begin_task("group", SECOND, SHARED_KILL)
+    deaths = log.begin_task("group", FIRST, UNKNOWN_CRASH)
     assert deaths == {1: [SHARED_KILL], 2: [SHARED_KILL]}
 
 
 def test_videos_are_counted_once_however_often_their_group_runs(log: AttemptLog) -> None:
-    log.begin_group("group", SECOND, SHARED_KILL)
+    log.begin_task("group", SECOND, SHARED_KILL)
     log.note("group", News({0: DONE, 1: FAILED}))
-    log.end_group("group", News({1: FAILED}))
+    log.end_task("group", News({1: FAILED}))
     assert (log.done, log.failed, log.frames) == (1, 1, 7)
 
 
 def test_a_group_whose_output_was_lost_is_begun_again_without_blame(log: AttemptLog) -> None:
-    log.end_group("group", News())
+    log.end_task("group", News())
     assert log.process_of("group") is None
-    assert log.begin_group("group", SECOND) == {}
+    assert log.begin_task("group", SECOND) == {}
     log.note("group", News({1: DONE}))
     assert (log.done, log.frames) == (1, 7)  # its videos were counted
 
@@ -160,5 +160,5 @@ def test_the_video_that_is_at_work_the_longest_is_told(log: AttemptLog) -> None:
     process, busy = longest
     assert (process, busy.video) == (FIRST, "b")
     assert busy.since_s >= 2.0
-    log.end_group("group", News())
+    log.end_task("group", News())
     assert log.longest() is None

@@ -12,11 +12,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import makers
 import numpy as np
 import pytest
 import shapes
-from calls import Finished, rayclip
+import video_factories
+from run_cli import Finished, rayclip
 
 pytestmark = pytest.mark.ray
 
@@ -100,7 +100,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         shutil.copyfile(clips[0], copy)
     for name, colour in {"green": (0, 200, 0), "blue": (0, 0, 200)}.items():
         frame = np.full((48, 64, 3), colour, np.uint8)
-        makers.write_video(folder / f"{name}.mp4", [frame] * 40)
+        video_factories.write_video(folder / f"{name}.mp4", [frame] * 40)
     return [*clips[:4], folder / "green.mp4", *clips[4:8], folder / "blue.mp4", *clips[8:]]
 
 

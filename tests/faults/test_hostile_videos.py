@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import shapes
-from calls import rayclip
+from run_cli import rayclip
 
 pytestmark = pytest.mark.ray
 
@@ -41,7 +41,7 @@ def impatience(watchdog):
 
 
 def hostility(decoder):
-    open_shown = decoder.open_shown
+    open_selected = decoder.open_selected
 
     def after_the_first(frames, path):
         yield next(frames)
@@ -62,10 +62,10 @@ def hostility(decoder):
 
     @contextmanager
     def open_hostile(source, *rest):
-        with open_shown(source, *rest) as wanted:
+        with open_selected(source, *rest) as wanted:
             yield wanted._replace(frames=after_the_first(wanted.frames, Path(source)))
 
-    decoder.open_shown = open_hostile
+    decoder.open_selected = open_hostile
 
 
 PATCHES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import bombs
+import oversized_videos
 import pytest
 
 from rayclip.media.watchdog import private_bytes
@@ -16,16 +16,16 @@ ENDED = os.EX_TEMPFAIL
 
 needs_proc = pytest.mark.skipif(not private_bytes(), reason="the system has no /proc")
 
-CLAIMS: dict[str, bombs.Make] = {
-    "an-index-of-a-billion-pictures.mp4": lambda: bombs.an_index_of(10**9),
-    "a-table-of-a-billion-sizes.mp4": lambda: bombs.an_index_of(10**9, size=0),
-    "a-run-of-a-billion-pictures.mp4": lambda: bombs.fragments_of(10**9, 1),
-    "a-box-of-a-terabyte.mp4": bombs.a_box_of_a_terabyte,
-    "a-codec-header-of-a-terabyte.mkv": bombs.a_codec_header_of_a_terabyte,
-    "pictures-of-131072x131072.mkv": bombs.pictures_of_sixteen_billion_pixels,
-    "65535x65535.gif": lambda: bombs.a_gif(65535, 2),
-    "16000x16000.gif": lambda: bombs.a_gif(16000, 2),
-    "16000x16000.png": lambda: bombs.a_png_of_sixteen_bits(16000),
+CLAIMS: dict[str, oversized_videos.Make] = {
+    "an-index-of-a-billion-pictures.mp4": lambda: oversized_videos.an_index_of(10**9),
+    "a-table-of-a-billion-sizes.mp4": lambda: oversized_videos.an_index_of(10**9, size=0),
+    "a-run-of-a-billion-pictures.mp4": lambda: oversized_videos.fragments_of(10**9, 1),
+    "a-box-of-a-terabyte.mp4": oversized_videos.a_box_of_a_terabyte,
+    "a-codec-header-of-a-terabyte.mkv": oversized_videos.a_codec_header_of_a_terabyte,
+    "pictures-of-131072x131072.mkv": oversized_videos.pictures_of_sixteen_billion_pixels,
+    "65535x65535.gif": lambda: oversized_videos.a_gif(65535, 2),
+    "16000x16000.gif": lambda: oversized_videos.a_gif(16000, 2),
+    "16000x16000.png": lambda: oversized_videos.a_png_of_sixteen_bits(16000),
 }
 
 
@@ -33,7 +33,7 @@ CLAIMS: dict[str, bombs.Make] = {
 def test_what_is_only_claimed_costs_nothing(tmp_path: Path) -> None:
     for name, make in CLAIMS.items():
         (tmp_path / name).write_bytes(make())
-    ended = bombs.decoded(*(tmp_path / name for name in CLAIMS))
+    ended = oversized_videos.decoded(*(tmp_path / name for name in CLAIMS))
     assert len(ended) == len(CLAIMS)
     for name, one in zip(CLAIMS, ended, strict=True):
         assert (one.status, one.frames) == (0, 0), name
@@ -41,11 +41,17 @@ def test_what_is_only_claimed_costs_nothing(tmp_path: Path) -> None:
         assert one.peak < 200 * MB, name
 
 
-BOMBS: dict[str, tuple[str, bombs.Make]] = {
-    "200 million pictures without bytes": ("a.mp4", lambda: bombs.fragments_of(10**6, 200)),
-    "an index of 50 million pictures": ("a.mp4", lambda: bombs.an_index_of(50_000_000)),
-    "pictures of 8192 x 8192": ("a.gif", lambda: bombs.a_gif(bombs.SIDE, 1)),
-    "400 pictures in a packet": ("a.mkv", lambda: bombs.many_pictures_in_a_packet(400, 4096)),
+BOMBS: dict[str, tuple[str, oversized_videos.Make]] = {
+    "200 million pictures without bytes": (
+        "a.mp4",
+        lambda: oversized_videos.fragments_of(10**6, 200),
+    ),
+    "an index of 50 million pictures": ("a.mp4", lambda: oversized_videos.an_index_of(50_000_000)),
+    "pictures of 8192 x 8192": ("a.gif", lambda: oversized_videos.a_gif(oversized_videos.SIDE, 1)),
+    "400 pictures in a packet": (
+        "a.mkv",
+        lambda: oversized_videos.many_pictures_in_a_packet(400, 4096),
+    ),
 }
 
 
@@ -55,7 +61,7 @@ def test_no_file_makes_a_process_grow_without_end(name: str, tmp_path: Path) -> 
     file, make = BOMBS[name]
     (tmp_path / file).write_bytes(make())
     assert (tmp_path / file).stat().st_size < 10 * MB
-    (ended,) = bombs.decoded(tmp_path / file)
+    (ended,) = oversized_videos.decoded(tmp_path / file)
     if ended.status == 0:
         assert ended.frames or ended.code == "too_much_memory"
     else:
@@ -68,16 +74,23 @@ def test_no_file_makes_a_process_grow_without_end(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "make", "most_growth", "most", "status", "code"),
     [
-        ("a.gif", lambda: bombs.a_gif(2048, 3), GB2, GB2, 0, None),
-        ("a.gif", lambda: bombs.a_gif(2048, 99), 8 * MB, GB2, 0, "too_much_memory"),
-        ("a.gif", lambda: bombs.a_gif(2048, 99), GB2, 48 * MB, ENDED, None),
-        ("a.png", lambda: bombs.a_png_with_a_long_text(GB2), 64 * MB, 256 * MB, ENDED, None),
+        ("a.gif", lambda: oversized_videos.a_gif(2048, 3), GB2, GB2, 0, None),
+        ("a.gif", lambda: oversized_videos.a_gif(2048, 99), 8 * MB, GB2, 0, "too_much_memory"),
+        ("a.gif", lambda: oversized_videos.a_gif(2048, 99), GB2, 48 * MB, ENDED, None),
+        (
+            "a.png",
+            lambda: oversized_videos.a_png_with_a_long_text(GB2),
+            64 * MB,
+            256 * MB,
+            ENDED,
+            None,
+        ),
     ],
     ids=["usual", "one that takes more", "a process that has more", "in one call"],
 )
 def test_what_takes_more_than_it_may_is_given_up_or_ends_its_process(
     name: str,
-    make: bombs.Make,
+    make: oversized_videos.Make,
     most_growth: int,
     most: int,
     status: int,
@@ -86,5 +99,5 @@ def test_what_takes_more_than_it_may_is_given_up_or_ends_its_process(
 ) -> None:
     """With limits that are reached in no time."""
     (tmp_path / name).write_bytes(make())
-    (ended,) = bombs.decoded(tmp_path / name, most_growth=most_growth, most=most)
+    (ended,) = oversized_videos.decoded(tmp_path / name, most_growth=most_growth, most=most)
     assert (ended.status, ended.code) == (status, code)

@@ -15,7 +15,7 @@ import fsspec
 import numpy as np
 import pytest
 from av.stream import Disposition
-from makers import (
+from video_factories import (
     SHARED_DATA,
     a_folder,
     an_empty_file,

@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import shapes
-from calls import Finished, call
+from run_cli import Finished, call
 
 COPIES = 6
 KILLED_WHILE_IT_WRITES = """

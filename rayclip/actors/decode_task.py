@@ -1,20 +1,56 @@
-"""A task's account of its videos, for the control actor."""
+"""A decoding task of Ray: it extracts a few videos and reports on them to the control actor."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import pyarrow as pa
 import ray
 
 from rayclip.actors.attempts import Busy, Ended, News, Process
+from rayclip.actors.decoder import VideoExtractor
+from rayclip.actors.encoder_client import EncoderClient
+from rayclip.actors.job import ExtractionJob
 from rayclip.actors.ray_calls import ask
+from rayclip.actors.segment_tasks import Division, RemoteSegments
 from rayclip.errors import RunStopped
 from rayclip.io.crash_log import CrashLog, Death
+from rayclip.media.source import VideoSource
+from rayclip.media.watchdog import LIBAV
 from rayclip.report.results import VideoResult
 
 TELL_S = 0.5  # between two messages: one for each video would cost more than a short video
+
+
+def results_of(
+    videos: Iterable[str],
+    job: ExtractionJob,
+    control: Any,
+    division: Division | None,
+    source_of: Callable[[str], VideoSource] | None = None,
+    extra_columns: pa.Table | None = None,
+) -> list[VideoResult]:
+    """One result for each video of a task, in order.
+
+    Args:
+        videos: their names.
+        job: what to do with each.
+        control: the control actor.
+        division: how long videos are divided; None never divides them.
+        source_of: where a video of this name is read from; None takes the name for its place.
+        extra_columns: other columns of the videos, saved with them if the format has a place.
+
+    Raises:
+        RunStopped: the run cannot go on; the control actor knows why.
+    """
+    with RemoteAttempts(control) as attempts:
+        segments = RemoteSegments(job, control, division) if division else None
+        encoders = EncoderClient(control)
+        extractor = VideoExtractor(job, encoders, attempts, segments, LIBAV.watching, source_of)
+        return list(extractor.run(videos, extra_columns))
 
 
 class RemoteAttempts:
@@ -25,13 +61,13 @@ class RemoteAttempts:
     this process died and what it was busy with. It is told every now and then.
     """
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, control: Any) -> None:
         context = ray.get_runtime_context()
-        self._pool = pool
-        self._group = context.get_task_id()
-        path = f"{context.get_temp_dir()}/rayclip-decoder-{self._group}-{os.getpid()}"
+        self._control = control
+        self._task_id = context.get_task_id()
+        path = f"{context.get_temp_dir()}/rayclip-decoder-{self._task_id}-{os.getpid()}"
         process = Process(context.get_node_id(), path)
-        deaths = ask(pool.begin_group.remote(self._group, process))
+        deaths = ask(control.begin_task.remote(self._task_id, process))
         self.again: bool = deaths is not None
         self._deaths: dict[int, list[Death]] = deaths or {}
         self._busy: dict[int, tuple[str, float]] = {}
@@ -47,8 +83,8 @@ class RemoteAttempts:
     ) -> None:
         self._crash_log.close()
         if isinstance(error, RunStopped):
-            ask(self._pool.stop.remote(str(error)))
-        self._pool.end_group.remote(self._group, self._news())
+            ask(self._control.stop.remote(str(error)))
+        self._control.end_task.remote(self._task_id, self._news())
 
     def begin(self, position: int, video: str) -> list[Death]:
         self._crash_log.begin(position, name=video)
@@ -69,7 +105,7 @@ class RemoteAttempts:
         now = time.monotonic()
         if now - self._told >= TELL_S:
             self._told = now
-            self._pool.note.remote(self._group, self._news())
+            self._control.note.remote(self._task_id, self._news())
 
     def _news(self) -> News:
         """What happened since it was last told."""

@@ -162,7 +162,7 @@ DECODE = """
 import json, os, sys
 from rayclip.media import watchdog
 from rayclip.errors import VideoError
-from rayclip.media.frames import open_shown
+from rayclip.media.frames import open_selected
 from rayclip.media.orientation import upright_rgb
 from rayclip.model.preprocess import resize_crop
 from rayclip.media.sampling import FrameChoice
@@ -173,7 +173,7 @@ if int(most):
 for path in paths:
     frames, code = 0, None
     try:
-        with watchdog.LIBAV.watching(path), open_shown(path, FrameChoice()) as wanted:
+        with watchdog.LIBAV.watching(path), open_selected(path, FrameChoice()) as wanted:
             for one in wanted.frames:
                 resize_crop(upright_rgb(one.frame), 64)
                 frames += 1
