@@ -187,10 +187,9 @@ def take_death(path: str) -> Death:
     return deaths[-1] if deaths else killed(None)
 
 
-def killed(busy: Iterable[Key] | None) -> Death:
+def killed(busy: tuple[Key, ...] | None) -> Death:
     """A death that was not recorded."""
-    known = None if busy is None else tuple(busy)
-    return Death(Cause.KILL, "it may need more memory than there is", known, time.time())
+    return Death(Cause.KILL, "it may need more memory than there is", busy, time.time())
 
 
 def busy_in(path: str) -> dict[Key, str]:
@@ -200,11 +199,11 @@ def busy_in(path: str) -> dict[Key, str]:
 
 def _deaths(path: str) -> list[Death]:
     """All deaths that a log tells of, now that its process is dead."""
-    deaths, busy = _replayed(path)
+    deaths, working = _replayed(path)
+    busy = None if working is None else tuple(working)
     fault = _read(path + FAULT_SUFFIX).partition("\n")[0]
     if fault.startswith(FAULT_HEADING):
-        known = None if busy is None else tuple(busy)
-        deaths.append(Death(Cause.CRASH, fault.removeprefix(FAULT_HEADING), known, time.time()))
+        deaths.append(Death(Cause.CRASH, fault.removeprefix(FAULT_HEADING), busy, time.time()))
     elif busy is not None:
         deaths.append(killed(busy))
     return deaths

@@ -68,7 +68,7 @@ def kill(path: str) -> None:
     die(path, "os.kill(os.getpid(), signal.SIGKILL)")
 
 
-KILLED = killed([2]).reason
+KILLED = killed(None).reason
 
 
 @pytest.mark.parametrize(
