@@ -111,7 +111,7 @@ class Encoders:
 
 
 def numbers_as_features(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The number of each frame of ``makers``, ``DIM`` times."""
+    """The number of each frame of ``video_factories``, ``DIM`` times."""
     numbers = np.round(frames.mean(axis=(1, 2, 3)) / 8) - 1
     return np.repeat(numbers[:, None], DIM, axis=1).astype(np.float32)
 

@@ -220,7 +220,7 @@ def test_credentials_that_are_too_old_from_the_beginning_are_one_sentence(
 def test_a_file_that_may_not_be_read_is_that_videos_failure_alone(
     proxy: FlakyProxy, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import flaky as ways
+    import fault_proxy as ways
 
     monkeypatch.setitem(ways.ANSWERS, "expired", (403, "AccessDenied"))
     videos = uploaded(proxy, clips[:4])
