@@ -3,8 +3,8 @@ imported that takes time."""
 
 import os
 
+from rayclip.console import say_to_user
 from rayclip.interrupts import Terminated, end_on_signals, ending_status
-from rayclip.messages import say_to_user
 
 
 def main() -> None:

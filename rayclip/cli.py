@@ -15,11 +15,11 @@ from typer.core import TyperCommand
 
 from rayclip.cli_options import takes_settings
 from rayclip.commands.folder_commands import compact, failures, status
+from rayclip.console import open_standard_streams, say_to_user
 from rayclip.errors import RayclipError, UsageError
 from rayclip.interrupts import INTERRUPTED, Terminated, ending_status, ignore_signals
-from rayclip.messages import open_standard_streams, say_to_user
+from rayclip.key_value_args import options_of
 from rayclip.settings import OPTIONS, Settings
-from rayclip.words import options_of
 
 SOME_FAILED = 1
 DONE = (0, SOME_FAILED)

@@ -86,11 +86,11 @@ def _step(
 ) -> EncodeStep:
     import ray
 
+    from rayclip.actors.control_actor import IDLE_S, start_control_actor
     from rayclip.actors.encode_step import EncodeStep
     from rayclip.actors.encoder import EncoderSettings
     from rayclip.actors.job import ExtractionJob
-    from rayclip.actors.pool import IDLE_S, start_pool
-    from rayclip.actors.segments import division_among
+    from rayclip.actors.segment_tasks import division_among
     from rayclip.session.devices import device_on_ray
     from rayclip.session.resources import tasks_to_plan_for
 
@@ -122,7 +122,7 @@ def _step(
     return EncodeStep(
         job=job,
         dim=spec.dim,
-        pool=start_pool(encoder, resources, content, IDLE_S, speaks=True),
+        control=start_control_actor(encoder, resources, content, IDLE_S, speaks=True),
         resources=resources,
         division=division_among(tasks),
         column=column,

@@ -260,3 +260,7 @@ class VideoError(Exception):
 
 class BadVideo(VideoError):
     """The video itself is at fault: it cannot be opened (``open``) or decoded (``decode``)."""
+
+
+class CredentialsRefused(VideoError):
+    """Reading a video was refused, as it will be for every other one of the same storage."""

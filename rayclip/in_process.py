@@ -16,9 +16,9 @@ from rayclip.inputs.video_rows import from_video_table
 from rayclip.machine import Machine
 from rayclip.model.models import ModelSpec
 from rayclip.model.zeroshot import ZeroShot, prompts
-from rayclip.report.awaiting import at_work
 from rayclip.report.results import VideoResult
 from rayclip.report.run_stats import RunState
+from rayclip.report.stall_reason import at_work
 from rayclip.session.devices import device_here
 from rayclip.settings import Settings
 

@@ -15,7 +15,7 @@ from typing import Any
 from rayclip.errors import RunStopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-LONGEST_END_S = 20.0  # a signal that went to Ray's processes, too, leaves nobody to answer
+MAX_END_S = 20.0  # a signal that went to Ray's processes, too, leaves nobody to answer
 RAISED_AGAIN_S = 0.02
 INTERRUPTED = 130
 
@@ -121,7 +121,7 @@ def _in_order(number: int, frame: FrameType | None) -> None:
     for other in SIGNALS:
         if signal.getsignal(other) is not signal.SIG_IGN:
             signal.signal(other, _at_once)
-    end = threading.Timer(LONGEST_END_S, _at_once, (number, None))
+    end = threading.Timer(MAX_END_S, _at_once, (number, None))
     end.daemon = True
     end.start()
     if _Program.stopped is not None:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rayclip.console import shown
 from rayclip.errors import RayclipError, UsageError
-from rayclip.messages import shown
 from rayclip.output.done import FEATURES
 from rayclip.output.formats import file_format
-from rayclip.output.recorded import Recorded, model_folders, open_recorded
+from rayclip.output.open_run import RecordedRun, model_folders, open_run
 from rayclip.output.shard_rows import Video, iter_rows
 from rayclip.output.shards import ShardFolder
 from rayclip.output.storage import model_folder
@@ -66,7 +66,7 @@ def load_features(
     """
     output, options = os.fspath(output_path), storage_options or {}
     url = _choose(output, model_name, model_folders(output, options))
-    recorded = open_recorded(url, options)
+    recorded = open_run(url, options)
     folder = recorded.folder
     videos = iter_rows(folder) if isinstance(folder, ShardFolder) else _iter_files(recorded)
     return (VideoFeatures(*video) for video in _with_remedy(videos, url))
@@ -86,7 +86,7 @@ def _choose(output: str, model_name: str | None, urls: list[str]) -> str:
     return models[wanted]
 
 
-def _iter_files(recorded: Recorded) -> Iterator[Video]:
+def _iter_files(recorded: RecordedRun) -> Iterator[Video]:
     """The videos with a features file of the format that the last run made."""
     run = recorded.run
     suffix = file_format(run.get("on_extraction", "save_numpy"), run["feature_dtype"]).suffix

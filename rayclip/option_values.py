@@ -10,8 +10,8 @@ from fractions import Fraction
 from typing import Any
 
 from rayclip.errors import UsageError
-from rayclip.media.sampling import LARGEST_FPS, parse_fps
-from rayclip.words import NULLS, items_of
+from rayclip.key_value_args import NULLS, items_of
+from rayclip.media.sampling import MAX_FPS, parse_fps
 
 AnyPath = str | os.PathLike[str]
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
@@ -106,7 +106,7 @@ def extraction_fps_of(value: str | int | float | Fraction | None) -> Fraction | 
         return parse_fps(value)
     except ValueError:
         raise UsageError(
-            f"extraction_fps must be a number above zero, and at most {LARGEST_FPS}, such as 5, "
+            f"extraction_fps must be a number above zero, and at most {MAX_FPS}, such as 5, "
             f"2.5 or 30000/1001, not {value!r}."
         ) from None
 

@@ -15,10 +15,10 @@ from functools import wraps
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from rayclip.errors import UsageError
-from rayclip.words import nearest
+from rayclip.key_value_args import nearest
 
-Group = Literal["input", "frames", "model", "output", "cluster"]
-GROUPS: tuple[Group, ...] = get_args(Group)
+Gop = Literal["input", "frames", "model", "output", "cluster"]
+GROUPS: tuple[Gop, ...] = get_args(Gop)
 LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 CODE = re.compile(r"`([^`]*)`")
 DOCSTRING_WIDTH = 92
@@ -49,7 +49,7 @@ class Option:
     name: str
     kind: Any
     default: Any
-    group: Group
+    group: Gop
     summary: str
     details: str = ""
     metavar: str | None = None
@@ -92,7 +92,7 @@ class Option:
         return value
 
 
-def option(default: T, group: Group, summary: str, *, shown: bool = True, **others: Any) -> T:
+def option(default: T, group: Gop, summary: str, *, shown: bool = True, **others: Any) -> T:
     """Declare a field of ``Settings`` as an :class:`Option`; ``others`` are more of its attributes.
 
     Args:

@@ -13,25 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayclip.actors.job import ExtractionJob
+from rayclip.console import say_to_user
 from rayclip.errors import RunStopped
 from rayclip.inputs.selection import Selection
 from rayclip.inputs.video_rows import from_video_table
 from rayclip.machine import Machine
-from rayclip.messages import say_to_user
 from rayclip.model.models import ModelSpec
 from rayclip.model.precision import CPU_BATCH_SIZE
 from rayclip.model.zeroshot import ZeroShot, prompts
-from rayclip.report.awaiting import awaited as stall_reason
 from rayclip.report.progress import SILENCE_S
 from rayclip.report.results import VideoResult, from_table, to_table
 from rayclip.report.run_stats import RunState
+from rayclip.report.stall_reason import stall_reason as stall_reason
 from rayclip.session.devices import device_on_ray
 from rayclip.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from rayclip.actors.segments import Division
+    from rayclip.actors.segment_tasks import Division
     from rayclip.session.resources import EncoderResources
 
 STATE_TIMEOUT_S = 5.0
@@ -106,8 +106,8 @@ def on_ray(
     with ray_session(settings.address, settings.device, settings.verbose) as private:
         import ray
 
+        from rayclip.actors.control_actor import IDLE_S, start_control_actor
         from rayclip.actors.encoder import EncoderSettings
-        from rayclip.actors.pool import IDLE_S, start_pool
         from rayclip.actors.preflight import check_nodes
 
         device, resources = device_on_ray(settings, private)
@@ -129,7 +129,7 @@ def on_ray(
             content = Path(spec.checkpoint).read_bytes()
         # On CPUs, encoders without tasks may be what keeps the tasks of another run from starting.
         idle_s = IDLE_S if device == "cpu" and not private else None
-        control = start_pool(encoder, resources, content, idle_s)
+        control = start_control_actor(encoder, resources, content, idle_s)
         control.encoders.remote()  # they start now
         tasks = resources.decoding_tasks(ray.cluster_resources().get("CPU", 1))
         description = (
@@ -170,14 +170,14 @@ def _dataset_results(
     job: ExtractionJob,
     blocks: list[Any],
     videos: int,
-    pool: Any,
+    control: Any,
     resources: EncoderResources,
     tasks: int,
 ) -> Generator[VideoResult]:
     """list -> map, as one Ray Data pipeline of one row for each video."""
     import ray.data
 
-    from rayclip.actors.segments import division_among
+    from rayclip.actors.segment_tasks import division_among
     from rayclip.session.resources import tasks_to_plan_for, videos_per_task
 
     with_arrays = not settings.saves or settings.show_pred  # for the user, in input order
@@ -197,7 +197,7 @@ def _dataset_results(
     step: Any = extract_group
     dataset = dataset.map_batches(
         step,
-        fn_kwargs={"job": job, "pool": pool, "division": division, "dim": spec.dim},
+        fn_kwargs={"job": job, "control": control, "division": division, "dim": spec.dim},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=1,
@@ -222,14 +222,14 @@ def _blocks(videos: Selection) -> list[Any]:
 
 
 def extract_group(
-    table: pa.Table, *, job: ExtractionJob, pool: Any, division: Division, dim: int
+    table: pa.Table, *, job: ExtractionJob, control: Any, division: Division, dim: int
 ) -> pa.Table:
     """The step of the pipeline, in a decoding task.
 
     Input: rows with ``video``, and columns that are to be carried into shards. Output: one row for
     each, in order, in ``result_schema(dim)``.
     """
-    from rayclip.actors.group import results_of
+    from rayclip.actors.decode_task import results_of
 
-    videos, carried = from_video_table(table)
-    return to_table(results_of(videos, job, pool, division, carried=carried), dim)
+    videos, extra_columns = from_video_table(table)
+    return to_table(results_of(videos, job, control, division, extra_columns=extra_columns), dim)

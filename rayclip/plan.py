@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.errors import UsageError
-from rayclip.inputs.selection import Inputs, Seen, Selection, in_blocks
+from rayclip.inputs.selection import Inputs, PassStats, Selection, in_blocks
 from rayclip.output.done import DoneVideos, is_in, name_hash
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.run_record import differences, refuse_to_mix
@@ -34,7 +34,7 @@ class Plan:
 
 
 @dataclass
-class Named(Seen):
+class NamedInputs(PassStats):
     """What a pass keeps of inputs that have names: 16 bytes of each.
 
     Attributes:
@@ -70,14 +70,14 @@ def plan_files(
     """
     seen = _look_at(inputs, name_of)
     first = _first_of_each(seen, inputs, name_of)
-    names, checks = np.frombuffer(seen.names, np.uint64), seen.checks
+    names, block_hashes = np.frombuffer(seen.names, np.uint64), seen.block_hashes
     del seen  # 80 MB of 10 million inputs
     before = folder.read_run()
     done = folder.done()
-    if done.foreign:
+    if done.other_format:
         raise UsageError(
-            f"{folder.url} holds features in another form, such as {done.foreign}: choose another "
-            "output_path."
+            f"{folder.url} holds features in another format, such as {done.other_format}: choose "
+            "another output_path."
         )
     if overwrite:
         begun = np.unique(done.begun)
@@ -93,13 +93,13 @@ def plan_files(
                 f"{folder.url} holds other videos, {others} of them, in the {folder.unit}s that "
                 "overwrite would remove: choose another output_path, or give them, too."
             )
-        again = Selection(inputs, discarded, checks)
-        return Plan(Selection(inputs, first, checks), 0, again, done)
+        again = Selection(inputs, discarded, block_hashes)
+        return Plan(Selection(inputs, first, block_hashes), 0, again, done)
     if len(done.begun):
         refuse_to_mix(before, record, folder.url)
     left = first & ~is_in(names, done.hashes)
     skipped = int(np.count_nonzero(first) - np.count_nonzero(left))
-    return Plan(Selection(inputs, left, checks), skipped, done=done)
+    return Plan(Selection(inputs, left, block_hashes), skipped, done=done)
 
 
 def begin(
@@ -125,8 +125,8 @@ def refuse_shared_names(inputs: Inputs, name_of: Callable[[str], str]) -> None:
     _first_of_each(_look_at(inputs, name_of), inputs, name_of)
 
 
-def _look_at(inputs: Inputs, name_of: Callable[[str], str]) -> Named:
-    seen = Named()
+def _look_at(inputs: Inputs, name_of: Callable[[str], str]) -> NamedInputs:
+    seen = NamedInputs()
     for block in in_blocks(inputs.names()):
         seen.add(block)
         seen.names.extend(name_hash(name_of(video)) for video in block)
@@ -134,7 +134,9 @@ def _look_at(inputs: Inputs, name_of: Callable[[str], str]) -> Named:
     return seen
 
 
-def _first_of_each(seen: Named, inputs: Inputs, name_of: Callable[[str], str]) -> NDArray[np.bool_]:
+def _first_of_each(
+    seen: NamedInputs, inputs: Inputs, name_of: Callable[[str], str]
+) -> NDArray[np.bool_]:
     """Of each input, whether it is not there before: one that is listed again is done once.
 
     Raises:

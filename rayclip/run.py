@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from rayclip.actors.job import ExtractionJob
+from rayclip.console import say_to_user
 from rayclip.errors import UsageError
 from rayclip.in_process import in_process
 from rayclip.inputs.selection import Inputs, every
 from rayclip.inputs.videos import (
-    carried_columns,
+    extra_columns,
     folder_of_inputs,
     iter_all_videos,
     iter_rows,
@@ -22,10 +23,9 @@ from rayclip.inputs.videos import (
 )
 from rayclip.machine import Machine
 from rayclip.media.sampling import FrameChoice
-from rayclip.messages import say_to_user
 from rayclip.model.models import ModelSpec, describe
 from rayclip.output.folder import FeatureFolder
-from rayclip.output.recorded import Form, open_folder
+from rayclip.output.open_run import Form, open_folder
 from rayclip.output.run_record import run_record
 from rayclip.output.safe_names import output_name
 from rayclip.output.storage import model_folder
@@ -115,12 +115,12 @@ def find_work(settings: Settings) -> Work:
     """
     spec = describe(settings.model_name, settings.weights, settings.storage_options)
     inputs = Inputs(
-        partial(iter_videos, settings), partial(iter_rows, settings, settings.carries_columns)
+        partial(iter_videos, settings), partial(iter_rows, settings, settings.has_extra_columns)
     )
-    if settings.carries_columns:
-        carried_columns(settings)  # to refuse them before anything is begun
+    if settings.has_extra_columns:
+        extra_columns(settings)  # to refuse them before anything is begun
     name_of: Callable[[str], str] = partial(output_name, naming=settings.naming)
-    if settings.keep_tmp_files and (not settings.saves or settings.carries_columns):
+    if settings.keep_tmp_files and (not settings.saves or settings.has_extra_columns):
         refuse_shared_names(inputs, name_of)  # else the plan does, if files have these names
     folder, record = None, run_record(settings, spec)
     if settings.saves:
@@ -161,12 +161,12 @@ class _Report:
         self._tally = Tally(work.plan.skipped, folder.url if folder else None)
         self._failures = None
         if folder and done is not None:
-            if done.not_whole:
+            if done.incomplete:
                 say(
-                    f"incomplete, and therefore not done: {done.not_whole} {folder.unit}(s) in "
+                    f"incomplete, and therefore not done: {done.incomplete} {folder.unit}(s) in "
                     f"{folder.url}"
                 )
-            folder.remove(done.leftovers)
+            folder.remove(done.stale_tmp)
             self._failures = FailureLog(folder, lambda video: name_of(video) in done)
         self._breaker = CircuitBreaker(self._failures.known if self._failures else {})
 

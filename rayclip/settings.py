@@ -291,7 +291,7 @@ class Settings:
         return self.on_extraction != "print"
 
     @property
-    def carries_columns(self) -> bool:
+    def has_extra_columns(self) -> bool:
         """Whether what is saved has the other columns of a table of videos, too."""
         return self.on_extraction == "save_parquet"
 

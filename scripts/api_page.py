@@ -18,7 +18,7 @@ Everything that `import rayclip` gives. This page is made of the docstrings by
 FIRST = ["extract", "load_features", "encode", "load_clip", "iter_frames"]
 """What readers look for; the other names follow in their own order."""
 
-LONGEST_LINE = 90
+MAX_LINE = 90
 SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises):$", re.MULTILINE)
 ENTRY = re.compile(r"^    (\w[\w, ]*): (.*)$")
 
@@ -50,7 +50,7 @@ def signature(name: str, function: Any) -> str:
     if inspect.Parameter.KEYWORD_ONLY in kinds:
         arguments.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
     text = f"{name}({', '.join(arguments)}) -> {found.return_annotation}"
-    if len(text) <= LONGEST_LINE:
+    if len(text) <= MAX_LINE:
         return text
     return "\n    ".join([f"{name}(", *(f"{one}," for one in arguments)]) + (
         f"\n) -> {found.return_annotation}"

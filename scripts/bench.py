@@ -216,7 +216,7 @@ def lists(
     real: Annotated[
         bool, typer.Option("--real", help="Write three files for each that is done, and list them.")
     ] = False,
-    carried: Annotated[
+    extra_columns: Annotated[
         bool, typer.Option("--carried", help="Three columns beside the paths, carried along.")
     ] = False,
     results: Annotated[
@@ -227,7 +227,7 @@ def lists(
     import bench_lists
 
     with _told_errors():
-        job = bench_lists.Lists(videos, done, real, suffix, carried, results)
+        job = bench_lists.Lists(videos, done, real, suffix, extra_columns, results)
         typer.echo(bench_lists.report(job, bench_lists.measured(job)))
 
 

@@ -184,12 +184,12 @@ def _feed_actors(job: EncodeJob) -> Work:
     with ray_session(None, None, verbose=False) as private:
         import ray
 
+        from rayclip.actors.control_actor import start_control_actor
         from rayclip.actors.encoder_client import EncoderClient
-        from rayclip.actors.pool import start_pool
         from rayclip.session.devices import device_on_ray
 
         _, resources = device_on_ray(Settings(), private)
-        pool = start_pool(job.encoder, resources)
+        pool = start_control_actor(job.encoder, resources)
         ray.get(pool.encoders.remote())
         return _fed(EncoderClient(pool), job)
 

@@ -59,7 +59,7 @@ class Lists:
     done: int
     real: bool = False
     suffix: str = ".txt"
-    carried: bool = False
+    extra_columns: bool = False
     results: int = 0
 
 
@@ -156,7 +156,7 @@ def _listing(done: int) -> Iterator[StoredFile]:
             yield StoredFile(f"{stem}{kind}.npy", size, 0.0)
 
 
-def _write_list(path: Path, videos: int, carried: bool) -> None:
+def _write_list(path: Path, videos: int, extra_columns: bool) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from pyarrow import csv
@@ -170,7 +170,7 @@ def _write_list(path: Path, videos: int, carried: bool) -> None:
         for start in range(0, videos, 2**20):
             numbers = range(start, min(videos, start + 2**20))
             columns: dict[str, list[Any]] = {"path": [name_of(number) for number in numbers]}
-            if carried:
+            if extra_columns:
                 columns["label"] = [number % 700 for number in numbers]
                 columns["split"] = ["train" if number % 10 else "test" for number in numbers]
                 columns["caption"] = [f"a video of class {n % 700}, no. {n}" for n in numbers]
@@ -191,7 +191,7 @@ def _write_list(path: Path, videos: int, carried: bool) -> None:
 def _measure(job: Lists, folder: Path) -> list[Phase]:
     """What this process is for."""
     listed = folder / f"videos{job.suffix}"
-    _write_list(listed, job.videos, job.carried)
+    _write_list(listed, job.videos, job.extra_columns)
     settings = Settings(
         file_with_video_paths=str(listed),
         model_name="demo",
@@ -226,7 +226,7 @@ def _measure(job: Lists, folder: Path) -> list[Phase]:
     for _ in output.files():
         pass
     watch.note("the listing alone")
-    inputs = Inputs(partial(iter_videos, settings), partial(iter_rows, settings, job.carried))
+    inputs = Inputs(partial(iter_videos, settings), partial(iter_rows, settings, job.extra_columns))
     plan = plan_files(inputs, name, output, record, overwrite=False)
     watch.note("the plan: a pass, and the listing")
     for _ in plan.videos.blocks():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 MISSING = "-"
-SHORTEST_S = 0.3  # CPU seconds of a round: shorter work is repeated, as a long-lived worker would
+MIN_S = 0.3  # CPU seconds of a round: shorter work is repeated, as a long-lived worker would
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _do(job: Job, sender: Connection) -> None:
         job.prepare()
         before = _cpu_s()
         made, times, spent = job.work(), 1, _cpu_s() - before
-        while made and spent < SHORTEST_S:
+        while made and spent < MIN_S:
             made, times, spent = job.work(), times + 1, _cpu_s() - before
         sender.send(Cost(made, (spent / times,)) if made else Failed("it gave nothing"))
     except Exception as error:  # whatever other people's packages raise

@@ -28,7 +28,7 @@ from bench_measure import number, table
 from bench_processes import CommandFailed, Ended, Work, run_command, with_stand_ins
 from bench_ways import N_PX, Rate, reference
 
-from rayclip.media.frames import open_shown
+from rayclip.media.frames import open_selected
 from rayclip.media.orientation import upright_rgb
 from rayclip.media.sampling import FrameChoice
 from rayclip.model.checkpoint import openai_clip, without_warnings
@@ -147,7 +147,7 @@ def _decode(job: PipelineJob) -> Work:
     n_px = job.encode.encoder.spec.n_px
     frames, started, cpu_s = 0, time.perf_counter(), time.process_time()
     for clip in job.clips[job.few :]:
-        with open_shown(clip, FrameChoice(job.rate)) as wanted:
+        with open_selected(clip, FrameChoice(job.rate)) as wanted:
             for shown in wanted.frames:
                 resize_crop(upright_rgb(shown.frame), n_px)
                 frames += len(shown.timestamps_ms)

@@ -15,7 +15,7 @@ from pathlib import Path
 from bench_measure import number, table
 
 from rayclip.errors import UsageError
-from rayclip.media.frames import cut, open_shown
+from rayclip.media.frames import cut, open_selected
 from rayclip.media.orientation import upright_rgb
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.segments import Segment
@@ -106,7 +106,7 @@ def _nothing(segment: Segment) -> None:
 def _decode_segment(video: Path, fps: Fraction | None, segment: Segment) -> list[bytes]:
     """The digest of each frame with its times."""
     digests = []
-    with open_shown(str(video), FrameChoice(fps), segment=segment) as wanted:
+    with open_selected(str(video), FrameChoice(fps), segment=segment) as wanted:
         for shown in wanted.frames:
             square = resize_crop(upright_rgb(shown.frame), N_PX)
             digest = hashlib.blake2b(square.tobytes(), digest_size=16)

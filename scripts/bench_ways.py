@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rayclip.media.container import video_stream
-from rayclip.media.frames import open_shown
+from rayclip.media.frames import open_selected
 from rayclip.media.orientation import upright_rgb
 from rayclip.media.sampling import FrameChoice
 from rayclip.model.preprocess import clip_box, resize_crop, resize_crop_fast
@@ -81,7 +81,7 @@ def rayclip_fast(path: Path, rate: Rate) -> Squares:
 
 def _rayclip(path: Path, rate: Rate, resize: Resize) -> Squares:
     """What rayclip's decoding step does with a video before it sends the squares to an encoder."""
-    with open_shown(path, FrameChoice(rate)) as wanted:
+    with open_selected(path, FrameChoice(rate)) as wanted:
         for shown in wanted.frames:
             square = resize(upright_rgb(shown.frame), N_PX)
             yield from repeat(square, len(shown.timestamps_ms))

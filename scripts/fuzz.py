@@ -41,7 +41,7 @@ DONE, LOST = "done", "never reported"
 WRONG = ("internal_error", LOST)
 LEAVES_ITS_FILE = ("worker_crashed", "worker_hung", "worker_killed", "too_much_memory", *WRONG)
 PATIENCE_S = 3600.0
-MOST_BYTES = 2**31
+MAX_BYTES = 2**31
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".ts", ".mpg", ".flv", ".gif"}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -163,7 +163,7 @@ def _what_is_wrong(outcomes: Mapping[Mutant, str], peaks: Sequence[Peak]) -> Ite
         if code in WRONG:
             yield f"{mutant.path.name}: {code}"
     for peak in peaks:
-        if peak.own > MOST_BYTES:
+        if peak.own > MAX_BYTES:
             yield f"{peak.name} had {peak.own // 2**20} MB of memory of its own"
 
 

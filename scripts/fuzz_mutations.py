@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 HEAD = 4096  # bytes at both ends of a file, where headers and indices are
-MOST_FLIPS = 64
-MOST_SPLICES = 4
+MAX_FLIPS = 64
+MAX_SPLICES = 4
 ODD_NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 HOLDS_BOXES = {
     *(b"moov", b"trak", b"mdia", b"minf", b"dinf", b"stbl", b"edts", b"mvex", b"moof", b"traf"),
@@ -32,7 +32,7 @@ class Box:
 def flip_bytes(data: bytes, other: bytes, rng: random.Random) -> bytes:
     """Up to 64 bytes become others, half of them near the ends."""
     damaged = bytearray(data)
-    for _ in range(rng.randint(1, MOST_FLIPS)):
+    for _ in range(rng.randint(1, MAX_FLIPS)):
         damaged[_place(len(data), rng)] ^= rng.randint(1, 255)
     return bytes(damaged)
 
@@ -58,11 +58,11 @@ def splice(data: bytes, other: bytes, rng: random.Random) -> bytes:
     Of mp4 files these are real boxes, and the sizes of those around them are mended; of others they
     are pieces of any length.
     """
-    boxes, foreign = boxes_of(data), boxes_of(other)
+    boxes, other_format = boxes_of(data), boxes_of(other)
     if boxes is None:
         return _splice_pieces(data, other, rng)
-    for _ in range(rng.randint(1, MOST_SPLICES)):
-        _splice_list(rng.choice(_lists(boxes)), _all(foreign or boxes), rng)
+    for _ in range(rng.randint(1, MAX_SPLICES)):
+        _splice_list(rng.choice(_lists(boxes)), _all(other_format or boxes), rng)
     return _joined(boxes)
 
 
@@ -110,7 +110,7 @@ def _all(boxes: list[Box]) -> list[Box]:
     return [box for beside in _lists(boxes) for box in beside]
 
 
-def _splice_list(boxes: list[Box], foreign: list[Box], rng: random.Random) -> None:
+def _splice_list(boxes: list[Box], other_format: list[Box], rng: random.Random) -> None:
     if not boxes:
         return
     place = rng.randrange(len(boxes))
@@ -123,12 +123,12 @@ def _splice_list(boxes: list[Box], foreign: list[Box], rng: random.Random) -> No
             partner = rng.randrange(len(boxes))
             boxes[place], boxes[partner] = boxes[partner], boxes[place]
         case _:
-            alike = [box for box in foreign if box.kind == boxes[place].kind]
-            boxes[place] = rng.choice(alike or foreign)
+            alike = [box for box in other_format if box.kind == boxes[place].kind]
+            boxes[place] = rng.choice(alike or other_format)
 
 
 def _splice_pieces(data: bytes, other: bytes, rng: random.Random) -> bytes:
-    for _ in range(rng.randint(1, MOST_SPLICES)):
+    for _ in range(rng.randint(1, MAX_SPLICES)):
         start, end = _piece(data, rng)
         from_start, from_end = _piece(other, rng)
         lost = data[:start] + data[end:]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import rayclip
 
-MOST_PANELS = 8  # of the picture: the videos that fit best
+MAX_PANELS = 8  # of the picture: the videos that fit best
 
 
 class Curve(NamedTuple):
@@ -59,7 +59,7 @@ def draw(curves: Sequence[Curve], text: str, picture: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    shown = curves[:MOST_PANELS]
+    shown = curves[:MAX_PANELS]
     figure = Figure(figsize=(8, 1 + 1.5 * len(shown)), layout="constrained")
     panels = figure.subplots(len(shown), sharey=True, squeeze=False)[:, 0]
     for panel, curve in zip(panels, shown, strict=True):

@@ -37,7 +37,7 @@ PICTURES_PER_LABEL = 2
 TEMPLATES = ("a photo of {article} {label}", "a photo of {label}", "{article} {label}", "{label}")
 # Pictures for the closing test: never seen in training, whatever the training seed.
 TEST_SEED = 1_000_003
-LEAST_ACCURACY = 0.95
+MIN_ACCURACY = 0.95
 DEFAULT_OUTPUT = Path(__file__).resolve().parent.parent / "rayclip" / "model" / "assets" / "demo.pt"
 
 
@@ -208,7 +208,7 @@ def main() -> int:
     torch.set_num_threads(1)
     save(checkpoint(train(arguments.steps, arguments.seed)), arguments.output)
     print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB")
-    return 0 if report(confusions(arguments.output, pictures_per_label=50)) >= LEAST_ACCURACY else 1
+    return 0 if report(confusions(arguments.output, pictures_per_label=50)) >= MIN_ACCURACY else 1
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from heads import ray_head
-from makers import SHARED_DATA
+from ray_clusters import ray_head
 from svt_av1 import usual_priority
+from video_factories import SHARED_DATA
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import Any
 
 import av
 
-from rayclip.media.frames import iter_frames, open_shown
+from rayclip.media.frames import iter_frames, open_selected
 from rayclip.media.orientation import upright_rgb
 from rayclip.media.sampling import FrameChoice, parse_fps
 from rayclip.media.segments import Segment
@@ -104,7 +104,7 @@ def segments_of(path: Path, segments: list[Segment], rate: str | None) -> list[t
     choice = FrameChoice(None if rate is None else parse_fps(rate))
     found = []
     for segment in segments:
-        with open_shown(path, choice, segment=segment) as wanted:
+        with open_selected(path, choice, segment=segment) as wanted:
             for shown in wanted.frames:
                 md5 = md5_of(upright_rgb(shown.frame))
                 found += [(ms, md5) for ms in shown.timestamps_ms]

@@ -23,8 +23,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapes
-from calls import call
 from pages import EXAMPLES, ROOT, Example
+from run_cli import call
 
 SCENES = {"cat": "circle", "dog": "star"}
 ELSEWHERE = {"/shared/": "", "s3://bucket/": "bucket/"}

@@ -38,10 +38,10 @@ def rows(*videos: str, first: int = 0) -> list[Row]:
     return [Row(first + i, video, extraction(len(video))) for i, video in enumerate(videos)]
 
 
-def save(folder: ShardFolder, *videos: str, carried: pa.Table | None = None) -> str:
+def save(folder: ShardFolder, *videos: str, extra_columns: pa.Table | None = None) -> str:
     """Put a shard of a group of its own; its name."""
     before = {*shards(folder)}
-    folder.writer(videos, carried).save(rows(*videos))
+    folder.writer(videos, extra_columns).save(rows(*videos))
     (made,) = {*shards(folder)} - before
     return made
 

@@ -21,8 +21,8 @@ from bench_decode import Row, Video
 from bench_measure import Cost, Failed
 from bench_videos import ENCODINGS, make_videos
 from bench_ways import EVERYTHING, FAST, N_PX, PIL, REFERENCE, WAYS, nearest_frames
-from makers import numbered_frames, write_video
 from typer.testing import CliRunner
+from video_factories import numbered_frames, write_video
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 RATES = [Fraction(5), Fraction(3, 7), Fraction(24), None]

@@ -14,8 +14,8 @@ import torch
 from bench_encode import BATCHER, FORWARD, MODEL, job_of
 from bench_pipeline import ALONE, DECODE, RAYCLIP, REFERENCE, SUMMARY, Done, PipelineJob, clips_of
 from bench_processes import Work
-from makers import numbered_frames, write_video
 from typer.testing import CliRunner
+from video_factories import numbered_frames, write_video
 
 from rayclip.model.checkpoint import openai_clip
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapes
-from calls import Finished, call, rayclip, start_rayclip
+from run_cli import Finished, call, rayclip, start_rayclip
 
 from rayclip.options import GROUPS
 from rayclip.settings import OPTIONS

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapes
-from calls import ON_LOOPBACK, call
 from checkpoints import save_state_dict, small_vit
+from run_cli import ON_LOOPBACK, call
 
 from rayclip.actors.encode_step import EncodeStep
 from rayclip.errors import UsageError

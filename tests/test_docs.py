@@ -14,8 +14,8 @@ import api_page
 import options_page
 import public_stub
 import pytest
-from calls import ON_LOOPBACK
 from pages import EXAMPLES, LANGUAGES, PAGES, ROOT, SHOWN, Example, blocks
+from run_cli import ON_LOOPBACK
 
 WITH_RAY = {example.page for example in EXAMPLES if example.needs_ray}
 README = ROOT / "README.md"

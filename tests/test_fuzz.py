@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 
 import pytest
-from bombs import decoded
 from fuzz_mutations import MUTATIONS, boxes_of, splice
 from fuzz_videos import FRAMES, UNTOUCHED, draw_sources, make_mutants
+from oversized_videos import decoded
 
 from rayclip.media.watchdog import PROCESS_MEMORY
 

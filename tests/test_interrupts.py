@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from calls import DEADLINE_S, alive, wait_until
+from run_cli import DEADLINE_S, alive, wait_until
 
 SLOW_TO_END = """
 import time
@@ -65,8 +65,8 @@ except (KeyboardInterrupt, Terminated):
 """
 WHILE_PARSING = """
 import os, signal
-from rayclip import cli, words
-options_of = words.options_of
+from rayclip import cli, key_value_args
+options_of = key_value_args.options_of
 
 def interrupted(*given):
     os.kill(os.getpid(), NUMBER)

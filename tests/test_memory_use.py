@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from long_video import repeated
-from makers import numbered_frames, textured_frames, write_video
+from video_factories import numbered_frames, textured_frames, write_video
 
 MANY, WARM_UP = 1000, 250
 LONG_FRAMES = 30_000  # 20 minutes
@@ -31,7 +31,7 @@ class Encoded:
         return self.frames is None  # only when waited for: as many frames as may be are in memory
     def result(self):
         if self.frames is not None:
-            means = self.frames.mean(axis=(1, 2, 3), dtype=np.float32)
+            means = np.stack(self.frames).mean(axis=(1, 2, 3), dtype=np.float32)
             self.features = np.repeat(means[:, None], 64, axis=1)
             self.frames = None
         return self.features

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapes
-from calls import ON_LOOPBACK, alive, family, finish, rayclip, start_rayclip, wait_until, workers
+from run_cli import ON_LOOPBACK, alive, family, finish, rayclip, start_rayclip, wait_until, workers
 
 pytestmark = pytest.mark.ray
 

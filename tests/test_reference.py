@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 import shapes
-from calls import call
+from run_cli import call
 
 import rayclip
 from rayclip.model.checkpoint import openai_clip, without_warnings

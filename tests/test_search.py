@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import search
 import shapes
-from calls import call
 from pages import EXAMPLES
+from run_cli import call
 
 TEXT = "a photo of a red circle"
 SCENES = {

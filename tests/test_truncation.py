@@ -14,11 +14,11 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from makers import textured_frames, write_video
+from video_factories import textured_frames, write_video
 
 from rayclip.errors import BadVideo
 from rayclip.media.container import open_stream, read_packets
-from rayclip.media.decoding import decode_everything, shown_frames, timed_frames
+from rayclip.media.decoding import decode_everything, selected_frames, timed_frames
 from rayclip.media.frames import iter_frames
 from rayclip.media.sampling import EveryFrame, FrameRule, TickGrid
 
@@ -66,7 +66,7 @@ def plainly(content: bytes, fps: Fraction | None) -> Given | None:
                 rule = TickGrid(stream.time_base, start_us, fps)
             rate = stream.guessed_rate or stream.average_rate or Fraction(25)
             decoded = decode_everything(stream.codec_context, read_packets(container, stream))
-            shown = list(shown_frames(timed_frames(decoded, stream.time_base, rate), rule))
+            shown = list(selected_frames(timed_frames(decoded, stream.time_base, rate), rule))
             if not shown:
                 return None
             found = [

@@ -3,80 +3,58 @@
 from __future__ import annotations
 
 import collections
-import re
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rayclip.errors import Code, VideoError
+from rayclip.io.crash_log import Cause, Death
 
-CRASHED, HUNG, KILLED = Code.WORKER_CRASHED, Code.WORKER_HUNG, Code.WORKER_KILLED
-TOO_LARGE = Code.TOO_MUCH_MEMORY
-HOW = {
-    CRASHED: "crashed",
-    HUNG: "hung",
-    KILLED: "was killed",
-    TOO_LARGE: "took too much memory",
+CODES = {
+    Cause.CRASH: Code.WORKER_CRASHED,
+    Cause.HANG: Code.WORKER_HUNG,
+    Cause.MEMORY: Code.TOO_MUCH_MEMORY,
+    Cause.KILL: Code.WORKER_KILLED,
 }
-MOST_KILLS = 10
-
-_CRASH = re.compile("^Fatal Python error: (.*)$", re.MULTILINE)
-_LARGE = re.compile(r"has brought this process to \d+ MB of memory")
-_HANG = re.compile(r"libav has not moved for \S+ s")
-
-
-@dataclass(frozen=True)
-class Death:
-    """The end of a process that was at work on a video.
-
-    Attributes:
-        code: ``worker_crashed``, ``worker_hung``, ``too_much_memory``; or ``worker_killed``, from
-            outside or with all of its node, which says nothing about the video.
-        reason: a few words.
-        alone: whether it was at work on no other video.
-    """
-
-    code: Code
-    reason: str
-    alone: bool = True
-
-    @classmethod
-    def told_by(cls, last_words: str | None) -> Death:
-        """What the :mod:`~rayclip.media.last_words` of a process tell of its death."""
-        if crash := _CRASH.search(last_words or ""):
-            return cls(CRASHED, crash[1])
-        if hang := _HANG.search(last_words or ""):
-            return cls(HUNG, hang[0])
-        if large := _LARGE.search(last_words or ""):
-            return cls(TOO_LARGE, large[0])
-        return cls(KILLED, "it may need more memory than there is")
+HOW = {
+    Cause.CRASH: "crashed",
+    Cause.HANG: "hung",
+    Cause.MEMORY: "took too much memory",
+    Cause.KILL: "was killed",
+}
+MAX_KILLS = 10
 
 
 def why_to_give_up(deaths: Sequence[Death], max_attempts: int) -> VideoError | None:
-    """What is wrong with a video that ended these processes; None where it is to be tried again.
+    """What is wrong with a video that ended these processes; None if it is to be tried again.
 
     Crashes, hangs and memory are its own doing, but the last of them must have come while no other
-    video was at work. Kills are not; but what is killed :data:`MOST_KILLS` times, while Ray waits
+    video was at work. Kills are not; but what is killed :data:`MAX_KILLS` times, while Ray waits
     longer from one to the next, may well be what fills the memory.
+
+    Args:
+        deaths: in order, each with the videos that may be the reason.
+        max_attempts: deaths of its own doing that a video may have.
     """
-    own = [death for death in deaths if death.code != KILLED]
-    if len(own) >= max_attempts and own[-1].alone:
+    own = [death for death in deaths if death.cause is not Cause.KILL]
+    kills = [death for death in deaths if death.cause is Cause.KILL]
+    if len(own) >= max_attempts and len(own[-1].busy or ()) == 1:
         blamed = own
-    elif len(deaths) - len(own) >= MOST_KILLS:
-        blamed = [death for death in deaths if death.code == KILLED]
+    elif len(kills) >= MAX_KILLS:
+        blamed = kills
     else:
         return None
-    code, times = blamed[-1].code, f"{len(blamed)} times" if len(blamed) > 1 else "once"
-    message = f"its worker process {HOW[code]} {times} ({blamed[-1].reason})"
-    return VideoError("decode", code, message)
+    last, times = blamed[-1], f"{len(blamed)} times" if len(blamed) > 1 else "once"
+    message = f"its worker process {HOW[last.cause]} {times} ({last.reason})"
+    return VideoError("decode", CODES[last.cause], message)
 
 
 @dataclass(frozen=True)
 class Process:
-    """Where a decoding process works, and where its last words would be."""
+    """A decoding process: its node, and the path of its crash log there."""
 
     node_id: str
-    last_words: str
+    crash_log: str
 
 
 @dataclass(frozen=True)
@@ -114,7 +92,7 @@ class News:
 
 
 @dataclass
-class _Group:
+class _Task:
     """The videos of a task, by their places in it.
 
     Attributes:
@@ -144,53 +122,52 @@ class AttemptLog:
 
     def __init__(self) -> None:
         self.done = self.failed = self.frames = 0
-        self._groups: dict[str, _Group] = {}
+        self._tasks: dict[str, _Task] = {}
         self._ended: set[str] = set()
 
     @property
-    def groups(self) -> int:
+    def tasks(self) -> int:
         """How many groups were begun and are not ended."""
-        return len(self._groups)
+        return len(self._tasks)
 
-    def process_of(self, group: str) -> Process | None:
+    def process_of(self, task: str) -> Process | None:
         """The process that was last at work on a group that is not ended."""
-        work = self._groups.get(group)
+        work = self._tasks.get(task)
         return work.process if work else None
 
-    def begin_group(
+    def begin_task(
         self,
-        group: str,
+        task: str,
         process: Process,
         death: Death | None = None,
-        busy: Collection[int] | None = None,
     ) -> dict[int, list[Death]] | None:
         """Note that a process begins with a group.
 
         Args:
             group: its task's id.
             process: that begins.
-            death: of the one that was at work on it before.
-            busy: the videos that were at work then; None where only the last news tell.
+            death: of the one that was at work on it before. If nobody knows what that was busy
+                with, its last news tell.
 
         Returns:
             The deaths of processes that were at work on its videos, if it was begun before, so that
             some of them may be done; else None.
         """
-        again = group in self._groups or group in self._ended
-        work = self._groups.setdefault(group, _Group(process))
+        again = task in self._tasks or task in self._ended
+        work = self._tasks.setdefault(task, _Task(process))
         work.process = process
         if death is not None:
-            suspects = set(work.news.busy if busy is None else busy) - work.finished
-            death = replace(death, alone=len(suspects) == 1)
-            for position in suspects:  # who is finished is innocent of what happened to the group
-                work.deaths[position].append(death)
+            busy = work.news.busy if death.busy is None else death.busy
+            suspects = {key for key in busy if isinstance(key, int)} - work.finished
+            for position in suspects:
+                work.deaths[position].append(replace(death, busy=tuple(suspects)))
         work.news, work.told = News(), time.monotonic()
         return dict(work.deaths) if again else None
 
-    def note(self, group: str, news: News) -> None:
+    def note(self, task: str, news: News) -> None:
         """Note what happened in a group."""
-        work = self._groups.get(group)
-        if work is None or group in self._ended:
+        work = self._tasks.get(task)
+        if work is None or task in self._ended:
             return
         work.news, work.told = news, time.monotonic()
         for position, end in news.ended.items():
@@ -200,18 +177,18 @@ class AttemptLog:
                 self.done += not end.failed
                 self.frames += end.frames
 
-    def end_group(self, group: str, news: News) -> None:
+    def end_task(self, task: str, news: News) -> None:
         """Note what happened last in a group, which is finished, and forget its videos."""
-        self.note(group, news)
-        self._groups.pop(group, None)
-        self._ended.add(group)
+        self.note(task, news)
+        self._tasks.pop(task, None)
+        self._ended.add(task)
 
     def longest(self) -> tuple[Process, Busy] | None:
         """The video that is at work the longest, by the last news, and where."""
         now = time.monotonic()
         found = [
             (work.process, replace(busy, since_s=busy.since_s + now - work.told))
-            for work in self._groups.values()
+            for work in self._tasks.values()
             for busy in work.news.busy.values()
         ]
         return max(found, key=lambda one: one[1].since_s, default=None)

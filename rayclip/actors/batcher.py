@@ -16,9 +16,9 @@ import numpy as np
 
 from rayclip.actors.chunks import BatchSlice, QueuedChunk, in_batches
 from rayclip.actors.device_faults import (
-    DEATHS_OF_GUILTY_FRAMES,
-    BlackBox,
-    GuiltyFrames,
+    DEATHS_OF_BLAMED_FRAMES,
+    BlamedFrames,
+    deaths_with,
     empty_cache,
     first_line,
     is_out_of_memory,
@@ -26,6 +26,7 @@ from rayclip.actors.device_faults import (
 )
 from rayclip.actors.messages import Chunk, Features, Frame
 from rayclip.errors import RunStopped
+from rayclip.io.crash_log import Cause, CrashLog
 from rayclip.report.run_stats import BatchStats
 
 LINGER_S = 0.5
@@ -64,7 +65,7 @@ class Batcher:
     made of chunks in the order in which they came, and only when a forward pass is free for them.
 
     A device without memory for a batch gets smaller ones from then on. One that fails for good ends
-    the process, where a black box tells the next one of it; else every chunk gets
+    the process, and its crash log tells the next one of it; without one every chunk gets
     :class:`RunStopped`.
     """
 
@@ -72,18 +73,18 @@ class Batcher:
         self,
         load: Callable[[], ImageModel],
         linger_s: float = LINGER_S,
-        black_box: BlackBox | None = None,
+        crash_log: CrashLog | None = None,
     ) -> None:
         """Start loading the model.
 
         Args:
             load: makes the model; what it raises, every ``submit`` gives.
             linger_s: see :data:`LINGER_S`.
-            black_box: where there are processes to come; they know chunks again by their names.
+            crash_log: for processes to come, if any; they know chunks again by their names.
         """
         self._load = load
         self._linger_s = linger_s
-        self._black_box = black_box
+        self._crash_log = crash_log
         self._broken: RunStopped | None = None
         self._queue: queue.SimpleQueue[QueuedChunk | None] = queue.SimpleQueue()
         self._current: QueuedChunk | None = None
@@ -99,17 +100,17 @@ class Batcher:
         """Queue a chunk, uint8 ``[n_px, n_px, 3]`` each, at least one; gives float32 ``[n, D]``
         later.
 
-        The future raises :class:`GuiltyFrames` for frames that end processes.
+        The future raises :class:`BlamedFrames` for frames that end processes.
         """
-        box = self._black_box
-        deaths = box.deaths_of(chunk_id) if box else []
+        log = self._crash_log
+        deaths = deaths_with(chunk_id, log.deaths) if log else []
         queued = QueuedChunk(Chunk(chunk_id, frames), is_suspect=bool(deaths))
-        if len(deaths) >= DEATHS_OF_GUILTY_FRAMES:
+        if len(deaths) >= DEATHS_OF_BLAMED_FRAMES:
             reason = f"its frames ended {len(deaths)} processes of it ({deaths[-1].reason})"
-            queued.fail(GuiltyFrames(reason))
+            queued.fail(BlamedFrames(reason))
             return queued.future
-        if box and queued.is_suspect:
-            queued.future.add_done_callback(lambda _: box.acquit(chunk_id))
+        if log and queued.is_suspect:
+            queued.future.add_done_callback(lambda _: log.clear(chunk_id))
         self._count(len(frames))
         queued.future.add_done_callback(lambda _: self._count(-len(frames)))
         self._queue.put(queued)
@@ -155,6 +156,8 @@ class Batcher:
             while (chunk := self._queue.get()) is not None:
                 chunk.fail(error)
             return
+        finally:
+            del self._load  # it may hold the content of a checkpoint
         self._stats += BatchStats(notes=tuple(model.notes))
         ready.set_result(model)
         try:
@@ -223,7 +226,7 @@ class Batcher:
         started = time.perf_counter()
         self._first_pass = self._first_pass or started
         error: Exception | None = None
-        with self._noting(slices):
+        with self._tracking(slices):
             try:
                 features = model.encode_image(frames)
                 if len(features) != len(frames):
@@ -245,10 +248,10 @@ class Batcher:
             for part, rows in zip(slices, np.split(features, ends), strict=True):
                 part.queued.add(part.start, rows)
 
-    def _noting(self, slices: list[BatchSlice]) -> AbstractContextManager[None]:
-        if self._black_box is None:
+    def _tracking(self, slices: list[BatchSlice]) -> AbstractContextManager[None]:
+        if self._crash_log is None:
             return nullcontext()
-        return self._black_box.noting({part.queued.chunk.id for part in slices})
+        return self._crash_log.tracking(*{part.queued.chunk.id for part in slices})
 
     def _recover(
         self, model: ImageModel, slices: list[BatchSlice], size: int, error: Exception
@@ -282,8 +285,8 @@ class Batcher:
 
     def _end(self, error: Exception) -> None:
         """End this process; or, where none follows, all that it was asked for."""
-        if self._black_box is not None:
-            self._black_box.end_process(first_line(error))
+        if self._crash_log is not None:
+            self._crash_log.end_process(Cause.DEVICE, first_line(error))
         self._broken = RunStopped(
             f"The device failed: {first_line(error)}. With --address none no process outlives "
             "that: run again, or without that option."

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from rayclip.actors.job import Attempts
 from rayclip.errors import Code, RunStopped, VideoError
-from rayclip.io.faults import reason
+from rayclip.io.storage_errors import reason
 from rayclip.output.rows import Extraction, Row, Writer
 from rayclip.report.results import Failure, VideoResult
 

@@ -13,19 +13,20 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rayclip.actors.attempts import Death, why_to_give_up
+from rayclip.actors.attempts import why_to_give_up
 from rayclip.actors.commit_buffer import CommitBuffer, Extracted
 from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
 from rayclip.actors.messages import CHUNK_FRAMES, Frame
 from rayclip.actors.pending_video import Pending, PendingChunk, PendingVideo
-from rayclip.errors import Code, RunStopped, VideoError
+from rayclip.errors import Code, CredentialsRefused, RunStopped, VideoError
 from rayclip.inputs.videos import absolute
-from rayclip.io import patience
-from rayclip.io.faults import Fault, fault_of, passes, why_to_stop
-from rayclip.io.patience import GaveUp, persistently
-from rayclip.media.decoding import ShownFrame
-from rayclip.media.frames import WantedFrames, open_shown
-from rayclip.media.groups import Irregular
+from rayclip.io import retry
+from rayclip.io.crash_log import Death
+from rayclip.io.retry import RetriesExhausted, with_retry
+from rayclip.io.storage_errors import is_transient, why_to_stop
+from rayclip.media.decoding import SelectedFrame
+from rayclip.media.frames import WantedFrames, open_selected
+from rayclip.media.gop import Irregular
 from rayclip.media.orientation import upright_rgb
 from rayclip.media.reencode import reencode
 from rayclip.media.sampling import FrameChoice
@@ -84,7 +85,9 @@ class VideoExtractor:
         self._in_flight: dict[Pending, PendingChunk] = {}
         self._frames_in_flight = 0
 
-    def run(self, videos: Iterable[str], carried: pa.Table | None = None) -> Iterator[VideoResult]:
+    def run(
+        self, videos: Iterable[str], extra_columns: pa.Table | None = None
+    ) -> Iterator[VideoResult]:
         """One result for each video of a group, in order: those that are saved come when they are.
         A bad video is a result, not an exception.
 
@@ -97,7 +100,7 @@ class VideoExtractor:
         """
         videos = list(videos)
         folder = self._job.folder
-        writer = folder.writer(videos, carried) if folder else None
+        writer = folder.writer(videos, extra_columns) if folder else None
         buffer = CommitBuffer(writer, self._attempts, self._job.zero_shot is not None)
         try:
             yield from self._extract_all(videos, buffer)
@@ -117,7 +120,7 @@ class VideoExtractor:
                 continue
             pending = self._decode(video, position, len(deaths) + 1)
             self._pending.append(pending)
-            yield from self._finish(buffer, everything=alone or _refused(pending.error))
+            yield from self._finish(buffer, everything=alone or _is_refused(pending.error))
         yield from self._finish(buffer, everything=True)
         yield from buffer.flush()
 
@@ -152,8 +155,8 @@ class VideoExtractor:
                 decode(by_packets=False)
 
         try:
-            persistently(decode, _broke_off, patience.ANEW)
-        except GaveUp as error:
+            with_retry(decode, _broke_off, retry.RESTART)
+        except RetriesExhausted as error:
             pending.fail(VideoError("read", Code.READ_FAILED, str(error)))
         except VideoError as error:
             pending.fail(error)
@@ -192,10 +195,10 @@ class VideoExtractor:
             return False
         return frames > 0  # else nothing is shown: then the whole video gives its first frame
 
-    def _send_all(self, video: PendingVideo, shown_frames: Iterator[ShownFrame]) -> None:
+    def _send_all(self, video: PendingVideo, selected_frames: Iterator[SelectedFrame]) -> None:
         frames: list[Frame] = []
         timestamps_ms: list[tuple[float, ...]] = []
-        for shown in shown_frames:
+        for shown in selected_frames:
             frames.append(self._resize_crop(upright_rgb(shown.frame), self._job.n_px))
             timestamps_ms.append(shown.timestamps_ms)
             if len(frames) == CHUNK_FRAMES:
@@ -212,7 +215,7 @@ class VideoExtractor:
         job = self._job
         place = self._source_of(video)
         if job.reencoded is None or job.choice.extraction_fps is None:
-            with open_shown(
+            with open_selected(
                 place, job.choice, job.storage_options, job.segment, by_packets
             ) as wanted:
                 yield wanted
@@ -229,7 +232,7 @@ class VideoExtractor:
             ) from error
         with (
             open_video(place, job.storage_options) as original,
-            open_shown(copy, FrameChoice()) as wanted,
+            open_selected(copy, FrameChoice()) as wanted,
         ):
             yield wanted._replace(fps=original.fps)
 
@@ -267,7 +270,7 @@ class VideoExtractor:
             result = VideoResult(pending.video, len(extraction.clip), extraction=extraction)
             return Extracted(pending.position, result, pending.attempt, predictions)
         except VideoError as error:
-            if _refused(error):
+            if _is_refused(error):
                 sentence = why_to_stop(error, pending.video)
                 raise RunStopped(str(sentence)) from error
             failure = Failure.of(pending.video, error, pending.attempt)
@@ -282,9 +285,9 @@ class VideoExtractor:
 
 def _broke_off(error: Exception) -> bool:
     """Whether a source broke off where it cannot be asked for the rest."""
-    return isinstance(error, VideoError) and error.stage == "read" and passes(error)
+    return isinstance(error, VideoError) and error.stage == "read" and is_transient(error)
 
 
-def _refused(error: VideoError | None) -> bool:
+def _is_refused(error: VideoError | None) -> bool:
     """Whether no other video of this storage could be read either."""
-    return error is not None and fault_of(error) is Fault.CREDENTIALS
+    return isinstance(error, CredentialsRefused)

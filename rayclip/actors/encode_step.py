@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from rayclip.actors.group import results_of
+from rayclip.actors.decode_task import results_of
 from rayclip.actors.job import ExtractionJob
-from rayclip.actors.segments import Division
+from rayclip.actors.segment_tasks import Division
 from rayclip.errors import Code, UsageError
 from rayclip.report.results import Failure, VideoResult, to_table
 from rayclip.session.resources import EncoderResources
@@ -27,7 +27,7 @@ class EncodeStep:
     Attributes:
         job: what to do with each video.
         dim: features per frame.
-        pool: the control actor.
+        control: the control actor.
         resources: what its encoders ask for.
         division: how long videos are divided.
         column: of paths and URLs, or of encoded videos.
@@ -37,7 +37,7 @@ class EncodeStep:
 
     job: ExtractionJob
     dim: int
-    pool: Any
+    control: Any
     resources: EncoderResources
     division: Division
     column: str
@@ -75,11 +75,11 @@ def encode_videos(table: pa.Table, *, step: EncodeStep) -> pa.Table:
     if step.holds_videos:
         videos = {f"row {row}": value for row, value in enumerate(values) if value is not None}
         encoded = results_of(
-            videos, step.job, step.pool, None, lambda name: io.BytesIO(videos[name])
+            videos, step.job, step.control, None, lambda name: io.BytesIO(videos[name])
         )
     else:
         paths = [value for value in values if value is not None]
-        encoded = results_of(paths, step.job, step.pool, step.division)
+        encoded = results_of(paths, step.job, step.control, step.division)
     made = iter(encoded)
     results = [_NOTHING if value is None else next(made) for value in values]
     for name, column in zip(ADDED, _columns(results, step.dim), strict=True):

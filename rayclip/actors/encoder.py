@@ -7,22 +7,16 @@ import os
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from rayclip.actors.batcher import Batcher
-from rayclip.actors.device_faults import (
-    BlackBox,
-    first_line,
-    is_given_up,
-    is_out_of_memory,
-    is_poisoned,
-)
+from rayclip.actors.device_faults import first_line, is_given_up, is_out_of_memory, is_poisoned
 from rayclip.actors.flow_control import Quota, budget_frames
 from rayclip.actors.messages import EncodeReply, EncodeRequest, Features
+from rayclip.console import node_name
 from rayclip.errors import RayclipError, RunStopped
-from rayclip.messages import node_name
+from rayclip.io.crash_log import LOADING, Cause, CrashLog
 from rayclip.model.clip_model import ClipModel, load_spec
 from rayclip.model.models import ModelSpec
 from rayclip.model.weights import placed_checkpoint
@@ -71,15 +65,23 @@ class EncoderReport:
     is_loaded: bool
 
 
-def load_encoder_model(settings: EncoderSettings) -> ClipModel:
+def load_encoder_model(settings: EncoderSettings, checkpoint: bytes | None = None) -> ClipModel:
     """Load the model.
+
+    Args:
+        settings: what to load.
+        checkpoint: the content of the checkpoint, if its file is on another machine.
 
     Raises:
         RunStopped: it cannot be loaded.
     """
     try:
+        spec = settings.spec
+        if checkpoint is not None:
+            path = placed_checkpoint(checkpoint, spec.weights_sha256)
+            spec = replace(spec, checkpoint=path)
         return load_spec(
-            settings.spec,
+            spec,
             settings.device,
             settings.batch_size,
             settings.threads,
@@ -110,41 +112,45 @@ class Encoder:
         Args:
             settings: what to load.
             checkpoint: the content of the checkpoint, if its file is on another machine.
+
+        Raises:
+            RunStopped: its processes died too often. Nothing else is raised here: Ray does not
+                start an actor again that failed to initialise, and marks the error of its calls.
         """
         import ray
 
-        if checkpoint is not None:
-            path = placed_checkpoint(checkpoint, settings.spec.weights_sha256)
-            settings = replace(settings, spec=replace(settings.spec, checkpoint=path))
         context = ray.get_runtime_context()
-        self._black_box = BlackBox(
-            Path(context.get_temp_dir(), f"rayclip-encoder-{context.get_actor_id()}")
+        self._crash_log = CrashLog(
+            f"{context.get_temp_dir()}/rayclip-encoder-{context.get_actor_id()}"
         )
-        if is_given_up(self._black_box.deaths, time.time()):
-            ray.actor.exit_actor()  # who leaves like this is not started again
+        if is_given_up(self._crash_log.deaths, time.time()):
+            raise RunStopped("the processes of this encoder die again and again")
         self._node_id = context.get_node_id()
         node = next(node for node in ray.nodes() if node["NodeID"] == self._node_id)
         self._host = node_name(node)
         store = node["Resources"].get("object_store_memory", 0)
         self._quota = Quota(budget_frames(store, settings.spec.n_px))
         again = context.was_current_actor_reconstructed
-        self._batcher = Batcher(partial(self._load, settings, again), black_box=self._black_box)
+        load = partial(self._load, settings, checkpoint, again)
+        self._batcher = Batcher(load, crash_log=self._crash_log)
 
-    def _load(self, settings: EncoderSettings, again: bool) -> ClipModel:
-        with self._black_box.loading():
-            return self._load_again(settings) if again else load_encoder_model(settings)
+    def _load(self, settings: EncoderSettings, checkpoint: bytes | None, again: bool) -> ClipModel:
+        with self._crash_log.tracking(LOADING):
+            if again:
+                return self._load_again(settings, checkpoint)
+            return load_encoder_model(settings, checkpoint)
 
-    def _load_again(self, settings: EncoderSettings) -> ClipModel:
+    def _load_again(self, settings: EncoderSettings, checkpoint: bytes | None) -> ClipModel:
         """Load the model after a death, and try it: no frames are blamed for a broken device."""
         try:
-            model = load_encoder_model(settings)
+            model = load_encoder_model(settings, checkpoint)
         except RunStopped as error:
-            self._black_box.end_process(str(error))
+            self._crash_log.end_process(Cause.DEVICE, str(error))
         try:
             model.encode_image(np.zeros((1, model.n_px, model.n_px, 3), np.uint8))
         except Exception as error:
             if not is_out_of_memory(error):
-                self._black_box.end_process(first_line(error))
+                self._crash_log.end_process(Cause.DEVICE, first_line(error))
         return model
 
     async def placed(self) -> None:
@@ -170,7 +176,7 @@ class Encoder:
             return await asyncio.to_thread(zero_shot_of, model, texts)
         except Exception as error:
             if is_poisoned(error):
-                self._black_box.end_process(first_line(error))
+                self._crash_log.end_process(Cause.DEVICE, first_line(error))
             raise
 
     async def report(self) -> EncoderReport:

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rayclip.actors.attempts import Death
 from rayclip.actors.messages import Frame
 from rayclip.actors.pending_video import Pending
+from rayclip.io.crash_log import Death
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.segments import WHOLE, Segment
 from rayclip.model.zeroshot import ZeroShot

@@ -136,8 +136,7 @@ class PendingVideo:
 
     def fail(self, error: VideoError) -> None:
         if self.error is None:  # a copy: the one that was raised holds what decoding it held
-            self.error = VideoError(error.stage, error.code, error.message)
-            self.error.__cause__ = error.__cause__  # by which refused credentials are known
+            self.error = type(error)(error.stage, error.code, error.message)
 
     def forget(self) -> None:
         """Begin again with this video."""

@@ -15,13 +15,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayclip.actors.job import ExtractionJob
 from rayclip.actors.ray_calls import reason_of
+from rayclip.console import node_name, say_to_user
 from rayclip.errors import RayclipError, UsageError
 from rayclip.inputs.videos import absolute
-from rayclip.io.faults import passes, reason
-from rayclip.io.patience import A_LOOK, persistently
+from rayclip.io.atomic_write import temporary_name
 from rayclip.io.remote import open_remote
-from rayclip.io.whole_files import temporary_name
-from rayclip.messages import node_name, say_to_user
+from rayclip.io.retry import PROBE, with_retry
+from rayclip.io.storage_errors import is_transient, reason
 from rayclip.model.models import ModelSpec
 from rayclip.model.weights import look_for_official
 from rayclip.output.folder import FeatureFolder
@@ -201,7 +201,7 @@ def _why_not_writable(folder: FeatureFolder) -> str | None:
 
 def _why_not(action: Callable[[], Any]) -> str | None:
     try:
-        persistently(action, passes, A_LOOK)
+        with_retry(action, is_transient, PROBE)
     except FileNotFoundError:
         return "there is no such file or folder"
     except Exception as error:  # each storage has exceptions of its own

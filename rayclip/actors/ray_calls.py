@@ -33,4 +33,4 @@ def reason_of(error: BaseException) -> str:
 
 def left_for_good(error: BaseException) -> bool:
     """Whether an encoder does not come back because it died too often."""
-    return isinstance(error, RayActorError) and "exit_actor" in str(error)
+    return isinstance(error, RayActorError) and error.actor_init_failed

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rayclip.console import shown
 from rayclip.errors import RunStopped, UsageError
-from rayclip.io.faults import reason
-from rayclip.messages import shown
-from rayclip.output.recorded import model_folders, open_recorded
+from rayclip.io.storage_errors import reason
+from rayclip.output.open_run import model_folders, open_run
 from rayclip.output.shard_names import JOINED, VIDEO, shard_name
 from rayclip.output.shard_reading import look_at, read_shard
 from rayclip.output.shard_tables import ROW_GROUP
@@ -73,7 +73,7 @@ def compact(
         output_path = model_folder(output_path, model_name)
     are_there = False
     for url in model_folders(output_path, storage_options):
-        folder = open_recorded(url, storage_options).folder
+        folder = open_run(url, storage_options).folder
         if isinstance(folder, ShardFolder):
             are_there = True
             say(compact_folder(folder))

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from rayclip.errors import RunStopped, UsageError
 from rayclip.inputs.lists import fits_a_line
-from rayclip.output.recorded import model_folders, open_recorded
+from rayclip.output.open_run import model_folders, open_run
 
 
 def write_failed(output_path: str, storage_options: Mapping[str, Any], out: BinaryIO) -> list[str]:
@@ -35,7 +35,7 @@ def write_failed(output_path: str, storage_options: Mapping[str, Any], out: Bina
         )
     left_out = []
     try:
-        for failure in open_recorded(folders[0], storage_options).folder.read_failures():
+        for failure in open_run(folders[0], storage_options).folder.read_failures():
             if fits_a_line(failure["video"]):
                 out.write(os.fsencode(failure["video"]) + b"\n")
             else:

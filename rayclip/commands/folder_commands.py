@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rayclip.cli_options import takes_settings
-from rayclip.messages import say_to_user
+from rayclip.console import say_to_user
 from rayclip.settings import Settings
 
 NOT_ALL_WELL = 1

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from rayclip.commands.recent import Rate, Recent
 from rayclip.commands.verify import verify
+from rayclip.console import shown
 from rayclip.inputs.videos import iter_videos
-from rayclip.messages import shown
 from rayclip.output.done import DoneVideos, name_hash
 from rayclip.output.folder import RUN_FILE
-from rayclip.output.recorded import Recorded, model_folders, open_recorded
+from rayclip.output.open_run import RecordedRun, model_folders, open_run
 from rayclip.report.progress import duration
 from rayclip.settings import Settings
 
@@ -38,7 +38,7 @@ class Status:
     Attributes:
         done: videos that are complete.
         frames: of all of these.
-        not_whole: files of features that are damaged, or do not go with the files beside them.
+        incomplete: files of features that are damaged, or do not go with the files beside them.
         others: features files that have another suffix.
         failed: videos that failed, by code.
         recent: what was finished lately.
@@ -47,7 +47,7 @@ class Status:
 
     done: int
     frames: int
-    not_whole: int
+    incomplete: int
     others: int
     failed: Counter[str]
     recent: Recent
@@ -74,7 +74,7 @@ def show_status(
     """
     are_damaged = False
     for url in model_folders(output_path, settings.storage_options):
-        recorded = open_recorded(url, settings.storage_options)
+        recorded = open_run(url, settings.storage_options)
         status = status_of(recorded, settings if has_list else None, time.time())
         print("\n".join([shown(url), *status_lines(status, recorded)]), file=out, flush=True)
         if with_verify:
@@ -82,7 +82,7 @@ def show_status(
     return are_damaged
 
 
-def status_of(recorded: Recorded, settings: Settings | None, now: float) -> Status:
+def status_of(recorded: RecordedRun, settings: Settings | None, now: float) -> Status:
     """Look at one folder.
 
     Args:
@@ -104,15 +104,15 @@ def status_of(recorded: Recorded, settings: Settings | None, now: float) -> Stat
     if settings is not None:
         names = array("Q", (name_hash(folder.name_of(video)) for video in iter_videos(settings)))
         listed = _listed(_hashes(names), done, _hashes(failed_names))
-    return Status(len(done), done.frames, done.not_whole, done.others, failed, recent, listed)
+    return Status(len(done), done.frames, done.incomplete, done.others, failed, recent, listed)
 
 
-def status_lines(status: Status, recorded: Recorded) -> list[str]:
+def status_lines(status: Status, recorded: RecordedRun) -> list[str]:
     """A status in words."""
     lines = [f"done      {_count(status.done, 'video')}, {_count(status.frames, 'frame')}"]
-    if status.not_whole:
+    if status.incomplete:
         lines.append(
-            f"not whole {_count(status.not_whole, recorded.folder.unit)}: the same command makes "
+            f"not whole {_count(status.incomplete, recorded.folder.unit)}: the same command makes "
             "again what was there"
         )
     if status.others:
@@ -137,7 +137,7 @@ def status_lines(status: Status, recorded: Recorded) -> list[str]:
     return [f"  {line}" for line in lines]
 
 
-def _show_damage(recorded: Recorded, out: TextIO) -> bool:
+def _show_damage(recorded: RecordedRun, out: TextIO) -> bool:
     videos = damaged = 0
     for damage in verify(recorded):
         videos += 1

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rayclip.io.side_by_side import side_by_side
+from rayclip.io.concurrent_map import concurrent_map
 from rayclip.output.done import FEATURES
 from rayclip.output.formats import SUFFIXES
-from rayclip.output.recorded import Recorded
+from rayclip.output.open_run import RecordedRun
 from rayclip.output.shard_names import rows_of
 from rayclip.output.shards import ShardFolder, trouble_of
 from rayclip.output.stored_arrays import Damaged, StoredArray
@@ -26,12 +26,12 @@ class Damage(NamedTuple):
     reason: str
 
 
-def verify(recorded: Recorded) -> Iterator[Damage | None]:
+def verify(recorded: RecordedRun) -> Iterator[Damage | None]:
     """Open every file of features, and those that go with it.
 
     Memory is bounded for ``.npy``, whatever they hold. A ``.pkl`` is in memory as a whole, twice,
-    and there are up to :data:`~rayclip.io.side_by_side.THREADS` of them at once; of a shard, a row
-    group is.
+    and up to :data:`~rayclip.io.concurrent_map.THREADS` are read at once. Of a shard, one row group
+    is in memory.
 
     Yields:
         For each video the first damage that was found, or None; one damage for a whole shard.
@@ -44,7 +44,7 @@ def verify(recorded: Recorded) -> Iterator[Damage | None]:
         return
     endings = tuple(FEATURES + suffix for suffix in SUFFIXES)
     files = (file.path for file in recorded.folder.files() if file.path.endswith(endings))
-    yield from side_by_side(partial(_damage_of, recorded), files)
+    yield from concurrent_map(partial(_damage_of, recorded), files)
 
 
 def _verify_shards(folder: ShardFolder) -> Iterator[Damage | None]:
@@ -56,7 +56,7 @@ def _verify_shards(folder: ShardFolder) -> Iterator[Damage | None]:
             yield from repeat(None, rows_of(file.path))
 
 
-def _damage_of(recorded: Recorded, features: str) -> Damage | None:
+def _damage_of(recorded: RecordedRun, features: str) -> Damage | None:
     """What is wrong with a video, given its features file; None also where that is gone."""
     try:
         read_video(recorded, features, _expect_numbers)

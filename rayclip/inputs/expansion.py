@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from rayclip.errors import UsageError
 from rayclip.inputs.local_names import as_meant
-from rayclip.io.faults import passes, reason
-from rayclip.io.patience import persistently
 from rayclip.io.remote import INDIRECT, file_system, refuse_unknown
+from rayclip.io.retry import with_retry
+from rayclip.io.storage_errors import is_transient, reason
 
 T = TypeVar("T")
 
@@ -160,7 +160,7 @@ def _below(base: str, fs: Any, files: Iterable[str]) -> Iterator[str]:
 
 
 def _ask(call: Callable[[], T]) -> T:
-    return persistently(call, passes)
+    return with_retry(call, is_transient)
 
 
 def has_magic(argument: str) -> bool:

@@ -18,7 +18,7 @@ BLOCK_BYTES = 4 * 2**20  # of a list, parsed at a time
 
 
 def json_tables(
-    file: IO[bytes], again: IO[bytes], path: str, column: str, carried: bool
+    file: IO[bytes], again: IO[bytes], path: str, column: str, extra_columns: bool
 ) -> Iterator[pa.Table]:
     """The rows of a list, in tables; the first one is empty and gives the types.
 
@@ -35,11 +35,11 @@ def json_tables(
     Raises:
         UsageError: a line is not an object or has no path, or the values of a key differ in type.
     """
-    found = _schema(file, path, carried)
+    found = _schema(file, path, extra_columns)
     if found is None:
         yield NAMES_ONLY.empty_table()
         return
-    columns = columns_of(path, found.names, column, carried)
+    columns = columns_of(path, found.names, column, extra_columns)
     schema = pa.schema([(column, pa.string()), *(found.field(name) for name in columns[1:])])
     yield with_names(schema.empty_table(), path, column)
     for line, block in _blocks(again):
@@ -51,11 +51,11 @@ def json_tables(
         yield with_names(table, path, column)
 
 
-def _schema(file: IO[bytes], path: str, carried: bool) -> pa.Schema | None:
+def _schema(file: IO[bytes], path: str, extra_columns: bool) -> pa.Schema | None:
     """The keys of a list and their types, or just the keys of its first line; None if empty."""
     found = None
     for line, block in _blocks(file):
-        if not carried:
+        if not extra_columns:
             return _parsed(block.lstrip().partition(b"\n")[0], line, path).schema
         schema = _with_strings(_parsed(block, line, path).schema, pa.types.is_timestamp)
         try:

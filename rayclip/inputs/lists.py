@@ -21,8 +21,8 @@ from rayclip.inputs.json_lines import json_tables
 from rayclip.inputs.local_names import as_meant
 from rayclip.inputs.tables import DELIMITERS, csv_tables, parquet_tables
 from rayclip.inputs.video_rows import NAMES_ONLY, ROWS_AT_A_TIME, names_in, tables_of
-from rayclip.io.faults import reason
 from rayclip.io.remote import open_remote
+from rayclip.io.storage_errors import reason
 
 STANDARD_INPUT = "-"
 PATH_COLUMN = "path"
@@ -50,7 +50,7 @@ class VideoList:
         """
         with self._in_sentences():
             if self._is_table:
-                for table in self._tables(carried=False):
+                for table in self._tables(extra_columns=False):
                     yield from names_in(table)
             else:
                 yield from self._lines()
@@ -63,7 +63,7 @@ class VideoList:
         """
         with self._in_sentences():
             if self._is_table:
-                yield from self._tables(carried=True)
+                yield from self._tables(extra_columns=True)
             else:
                 yield NAMES_ONLY.empty_table()
                 yield from tables_of(self._lines(), ROWS_AT_A_TIME)
@@ -79,18 +79,18 @@ class VideoList:
     def _is_table(self) -> bool:
         return self._suffix in (".parquet", ".jsonl", *DELIMITERS)
 
-    def _tables(self, carried: bool) -> Iterator[pa.Table]:
+    def _tables(self, extra_columns: bool) -> Iterator[pa.Table]:
         with self._open() as file:
             if self._suffix == ".parquet":
-                yield from parquet_tables(file, self.path, self.path_column, carried)
+                yield from parquet_tables(file, self.path, self.path_column, extra_columns)
                 return
             with self._open() as again:
                 if self._suffix == ".jsonl":
-                    tables = json_tables(file, again, self.path, self.path_column, carried)
+                    tables = json_tables(file, again, self.path, self.path_column, extra_columns)
                 else:
                     delimiter = DELIMITERS[self._suffix]
                     tables = csv_tables(
-                        file, again, self.path, delimiter, self.path_column, carried
+                        file, again, self.path, delimiter, self.path_column, extra_columns
                     )
                 yield from tables
 

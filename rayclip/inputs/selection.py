@@ -38,12 +38,12 @@ class Selection:
     Attributes:
         inputs: gives all of them.
         chosen: of each, whether it is one of these.
-        checks: of each block of inputs, as :meth:`Seen.add` first saw it.
+        block_hashes: of each block of inputs, as :meth:`Seen.add` first saw it.
     """
 
     inputs: Inputs
     chosen: NDArray[np.bool_]
-    checks: array[int]
+    block_hashes: array[int]
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.chosen))
@@ -63,11 +63,11 @@ class Selection:
         start = 0
         try:
             blocks = in_tables_of(self.inputs.rows(), BLOCK_ROWS)
-            for check in self.checks:
+            for block_hash in self.block_hashes:
                 block = next(blocks, None)
                 if block is not None:
                     block = block.slice(0, len(self.chosen) - start)
-                if block is None or _check(names_in(block)) != check:
+                if block is None or _hash_of(names_in(block)) != block_hash:
                     raise RunStopped(
                         "The list of videos was changed while it was in use: give the same "
                         "command again; what is done is kept."
@@ -81,29 +81,29 @@ class Selection:
 
 
 @dataclass
-class Seen:
+class PassStats:
     """What one pass over the inputs keeps of them.
 
     Attributes:
         count: how many there are.
-        checks: a number for each block, by which a later pass sees that it is the same.
+        block_hashes: a number for each block, by which a later pass sees that it is the same.
     """
 
     count: int = 0
-    checks: array[int] = field(default_factory=lambda: array("q"))
+    block_hashes: array[int] = field(default_factory=lambda: array("q"))
 
     def add(self, block: list[str]) -> None:
         """Note the next block."""
         self.count += len(block)
-        self.checks.append(_check(block))
+        self.block_hashes.append(_hash_of(block))
 
 
 def every(inputs: Inputs) -> Selection:
     """All inputs, counted in one pass."""
-    seen = Seen()
+    seen = PassStats()
     for block in in_blocks(inputs.names()):
         seen.add(block)
-    return Selection(inputs, np.ones(seen.count, np.bool_), seen.checks)
+    return Selection(inputs, np.ones(seen.count, np.bool_), seen.block_hashes)
 
 
 def in_blocks(videos: Iterable[str]) -> Iterator[list[str]]:
@@ -113,5 +113,5 @@ def in_blocks(videos: Iterable[str]) -> Iterator[list[str]]:
         yield block
 
 
-def _check(block: list[str]) -> int:
+def _hash_of(block: list[str]) -> int:
     return hash(tuple(block))

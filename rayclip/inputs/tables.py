@@ -21,21 +21,23 @@ from rayclip.output.shard_names import VIDEO, refuse_taken_columns
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
-def parquet_tables(file: IO[bytes], path: str, column: str, carried: bool) -> Iterator[pa.Table]:
+def parquet_tables(
+    file: IO[bytes], path: str, column: str, extra_columns: bool
+) -> Iterator[pa.Table]:
     """The rows of a parquet table; columns keep their types."""
     try:
         table = pq.ParquetFile(file)
     except pa.ArrowInvalid as error:
         raise UsageError(f"{path} is not a parquet table: {error}.") from error
     schema = table.schema_arrow
-    columns = columns_of(path, schema.names, column, carried)
+    columns = columns_of(path, schema.names, column, extra_columns)
     yield with_names(schema.empty_table().select(columns), path, column)
     for batch in table.iter_batches(ROWS_AT_A_TIME, columns=columns):
         yield with_names(pa.Table.from_batches([batch]).select(columns), path, column)
 
 
 def csv_tables(
-    file: IO[bytes], again: IO[bytes], path: str, delimiter: str, column: str, carried: bool
+    file: IO[bytes], again: IO[bytes], path: str, delimiter: str, column: str, extra_columns: bool
 ) -> Iterator[pa.Table]:
     """The rows of a csv or tsv table. Columns are text as it is written, whatever it looks like:
     a type that is guessed from the first rows may not fit the later ones.
@@ -52,7 +54,7 @@ def csv_tables(
     # Quoted values, such as captions beside the paths, may have line ends in them.
     parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     with csv.open_csv(file, read, parse) as header:
-        columns = columns_of(path, header.schema.names, column, carried)
+        columns = columns_of(path, header.schema.names, column, extra_columns)
     types = dict.fromkeys(columns, pa.binary())  # nothing need be UTF-8
     convert = csv.ConvertOptions(include_columns=columns, column_types=types)
     yield pa.schema([(VIDEO, pa.binary()), *((n, pa.string()) for n in columns[1:])]).empty_table()
@@ -62,7 +64,7 @@ def csv_tables(
             yield with_names(pa.table([batch.column(0), *texts], columns), path, column)
 
 
-def columns_of(path: str, found: Sequence[str], column: str, carried: bool) -> list[str]:
+def columns_of(path: str, found: Sequence[str], column: str, extra_columns: bool) -> list[str]:
     """The columns to read of a table: that of the paths first.
 
     Raises:
@@ -73,7 +75,7 @@ def columns_of(path: str, found: Sequence[str], column: str, carried: bool) -> l
             f"{path} has no column {column!r}; its columns are: {', '.join(found)}. Name that of "
             "the paths with path_column."
         )
-    if not carried:
+    if not extra_columns:
         return [column]
     refuse_taken_columns(name for name in found if name != column)
     return [column, *(name for name in found if name != column)]

@@ -26,8 +26,8 @@ def names_in(table: pa.Table) -> list[str]:
 
 def from_video_table(table: pa.Table) -> tuple[list[str], pa.Table | None]:
     """The names of a table's rows, and their other columns, where there are any."""
-    carried = table.drop_columns([VIDEO])
-    return names_in(table), carried if carried.num_columns else None
+    extra_columns = table.drop_columns([VIDEO])
+    return names_in(table), extra_columns if extra_columns.num_columns else None
 
 
 def tables_of(

@@ -41,7 +41,7 @@ def iter_all_videos(settings: Settings) -> Iterator[str]:
             raise UsageError(f"The list {settings.file_with_video_paths} holds no videos.")
 
 
-def iter_rows(settings: Settings, carried: bool) -> Iterator[pa.Table]:
+def iter_rows(settings: Settings, extra_columns: bool) -> Iterator[pa.Table]:
     """All inputs as :func:`iter_all_videos` gives them, in tables with a column ``video``.
 
     Args:
@@ -52,7 +52,7 @@ def iter_rows(settings: Settings, carried: bool) -> Iterator[pa.Table]:
     Raises:
         UsageError: as :func:`iter_videos`, or columns cannot be carried along.
     """
-    listed = _list_of(settings) if carried else None
+    listed = _list_of(settings) if extra_columns else None
     if listed is None:
         yield from tables_of(iter_all_videos(settings), ROWS_AT_A_TIME)
         return
@@ -63,7 +63,7 @@ def iter_rows(settings: Settings, carried: bool) -> Iterator[pa.Table]:
     yield from tables
 
 
-def carried_columns(settings: Settings) -> list[str]:
+def extra_columns(settings: Settings) -> list[str]:
     """The columns that :func:`iter_rows` carries along, which are refused before a run if ever.
 
     Raises:

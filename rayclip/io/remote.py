@@ -12,8 +12,8 @@ from fsspec.caching import BackgroundBlockCache
 from fsspec.spec import AbstractBufferedFile
 
 from rayclip.errors import BadVideo, Code
-from rayclip.io.faults import gives_no_reason, passes
-from rayclip.io.patience import persistently
+from rayclip.io.retry import with_retry
+from rayclip.io.storage_errors import gives_no_reason, is_transient
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ def open_remote(
         return closed.wait(seconds)
 
     def fetch(start: int, end: int) -> bytes:
-        return persistently(lambda: _part(file, start, end), passes, wait=wait)
+        return with_retry(lambda: _part(file, start, end), is_transient, wait=wait)
 
     try:
         if (

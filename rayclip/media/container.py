@@ -23,7 +23,7 @@ ATTACHED_PICTURE = 0x400  # libavformat's AV_DISPOSITION_ATTACHED_PIC
 FARTHEST_S = 30 * 3600  # a packet's times that are farther from the last are damage, as in ffmpeg
 NO_TIMES = 0x80  # libavformat's AVFMT_NOTIMESTAMPS: raw streams, for which it makes times up
 TIMES_MAY_JUMP = 0x200  # libavformat's AVFMT_TS_DISCONT: recordings whose clock may start again
-LONGEST_GAP_US, LONGEST_STEP_BACK_US = 10_000_000, 100_000  # of such a clock; more is a jump
+MAX_GAP_US, MAX_STEP_BACK_US = 10_000_000, 100_000  # of such a clock; more is a jump
 DEFAULT_BONUS = 5_000_000  # what ffmpeg's choice of stream adds for AV_DISPOSITION_DEFAULT
 PACKETS_BONUS = 100_000_000  # and for a stream that gave packets while libav looked at the file
 DEMUXING = {
@@ -141,7 +141,7 @@ class Clock:
             if self._last_us is not None:
                 jump_us = dts_us - self._next_us
                 back_us = self._last_us - dts_us
-                if abs(jump_us) > LONGEST_GAP_US or back_us > LONGEST_STEP_BACK_US:
+                if abs(jump_us) > MAX_GAP_US or back_us > MAX_STEP_BACK_US:
                     jump = round(Fraction(jump_us, 1_000_000) / self._time_base)
                     self._offset -= jump
                     _shift(packet, -jump)

@@ -14,7 +14,7 @@ from itertools import chain
 import av
 from av.video.codeccontext import VideoCodecContext
 
-from rayclip.media.groups import Irregular
+from rayclip.media.gop import Irregular
 from rayclip.media.keyframes import VideoPacket
 from rayclip.media.sampling import FrameRule
 from rayclip.media.segments import WHOLE, Segment
@@ -26,7 +26,7 @@ BEFORE = -1  # the number of a picture before those that are asked for
 
 
 @dataclass(frozen=True)
-class ShownFrame:
+class SelectedFrame:
     """A source frame and every time at which the output shows it.
 
     Attributes:
@@ -85,14 +85,14 @@ def timed_frames(
         yield TimedFrame(pts, duration, frame)
 
 
-def shown_frames(
+def selected_frames(
     frames: Iterable[TimedFrame],
     rule: FrameRule,
     *,
     number: int = 0,
     since: int | None = None,
     until: int | None = None,
-) -> Iterator[ShownFrame]:
+) -> Iterator[SelectedFrame]:
     """Pair decoded frames with the times at which they are shown.
 
     Args:
@@ -119,7 +119,7 @@ def shown_frames(
         horizon = frame.pts if horizon is None else max(frame.pts, horizon)
         if previous is not None:
             times = rule.timestamps_ms(numbered, previous.pts, begin, horizon)
-            yield ShownFrame(previous.frame, times)
+            yield SelectedFrame(previous.frame, times)
             gap = max(frame.pts - previous.pts, 0)
         if since is None or frame.pts >= since:
             numbered, number = number, number + 1
@@ -129,7 +129,7 @@ def shown_frames(
         if end is None:
             end = previous.pts + shown_for(previous.duration, gap)
         times = rule.timestamps_ms(numbered, previous.pts, begin, max(begin, end))
-        yield ShownFrame(previous.frame, times)
+        yield SelectedFrame(previous.frame, times)
 
 
 def regular(frames: Iterator[TimedFrame], segment: Segment) -> Iterator[TimedFrame]:

@@ -17,7 +17,7 @@ IS_444 = 3  # chroma_format_idc
 NO_PICTURE, MISSING = "a packet has no picture", "pictures that others refer to are missing"
 ONE_FIELD = "a packet has one field of a picture"
 IS_FIRST_SLICE = 0x80  # of the byte after a slice's header: first_mb_in_slice is 0
-MOST_PARAMETERS = 256  # bytes of a parameter set up to the last that is read of it
+MAX_PARAMETERS = 256  # bytes of a parameter set up to the last that is read of it
 
 
 class _Sequence(NamedTuple):
@@ -48,7 +48,7 @@ class FrameNumbers:
     def what_is_missing(self, packet: bytes) -> str | None:
         """Take the next packet; say if its own picture is missing or not whole, or some before
         it."""
-        for unit in nal_units(packet, self._length_size, MOST_PARAMETERS):
+        for unit in nal_units(packet, self._length_size, MAX_PARAMETERS):
             kind = unit[0] & 31
             if kind in SLICES:
                 try:
@@ -142,7 +142,7 @@ def _skip_scaling_list(bits: Bits, size: int) -> None:
 def _parameter_sets(extradata: bytes) -> Iterator[bytes]:
     """Of an ``avcC`` box, or behind start codes."""
     if not h264_length_size(extradata):
-        yield from nal_units(extradata, 0, MOST_PARAMETERS)
+        yield from nal_units(extradata, 0, MAX_PARAMETERS)
         return
     place = 5
     for mask in (31, 255):  # of the counts of sequence and of picture parameter sets

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.errors import Code, VideoError
-from rayclip.media.decoding import ShownFrame
-from rayclip.media.groups import Irregular
+from rayclip.media.decoding import SelectedFrame
+from rayclip.media.gop import Irregular
 from rayclip.media.orientation import upright_rgb
 from rayclip.media.sampling import FrameChoice, evenly_spaced, parse_fps
 from rayclip.media.segments import WHOLE, Segment
@@ -31,7 +31,7 @@ class WantedFrames(NamedTuple):
 
     fps: float
     duration_s: float
-    frames: Iterator[ShownFrame]
+    frames: Iterator[SelectedFrame]
 
 
 def iter_frames(
@@ -65,7 +65,7 @@ def iter_frames(
     fps = None if extraction_fps is None else parse_fps(extraction_fps)
     choice = FrameChoice(fps, extraction_total)
     by_packets = extraction_total is None or _can_be_counted_by_packets(source, choice)
-    with open_shown(source, choice, by_packets=by_packets) as video:
+    with open_selected(source, choice, by_packets=by_packets) as video:
         for shown in video.frames:
             rgb = upright_rgb(shown.frame)
             for timestamp_ms in shown.timestamps_ms:
@@ -73,7 +73,7 @@ def iter_frames(
 
 
 @contextmanager
-def open_shown(
+def open_selected(
     source: VideoSource,
     choice: FrameChoice,
     storage_options: Mapping[str, Any] | None = None,
@@ -102,7 +102,7 @@ def open_shown(
         numbers = evenly_spaced(frames, choice.extraction_total)
     with open_video(source, storage_options) as video:
         chosen = None if numbers is None else frozenset(numbers)
-        shown = video.shown_frames(choice.extraction_fps, chosen, segment, by_packets)
+        shown = video.selected_frames(choice.extraction_fps, chosen, segment, by_packets)
         yield WantedFrames(video.fps, video.duration_s, shown)
 
 
@@ -124,7 +124,7 @@ def cut(
 def _can_be_counted_by_packets(source: VideoSource, choice: FrameChoice) -> bool:
     """Whether the frames that counting packets chooses can all be decoded."""
     try:
-        with open_shown(source, choice) as video:
+        with open_selected(source, choice) as video:
             for _ in video.frames:
                 pass
         return True

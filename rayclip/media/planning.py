@@ -16,8 +16,8 @@ from typing import Literal
 import av
 from av.video.codeccontext import VideoCodecContext
 
-from rayclip.media.decoding import ShownFrame
-from rayclip.media.groups import LARGEST_GROUP, Damaged, Group, GroupReader, Irregular, Picture
+from rayclip.media.decoding import SelectedFrame
+from rayclip.media.gop import MAX_GOP_BYTES, Damaged, Gop, GopReader, Irregular, Picture
 from rayclip.media.keyframes import VideoPacket, may_split_pictures
 from rayclip.media.sampling import FrameRule
 from rayclip.media.timestamps import shown_for
@@ -25,7 +25,7 @@ from rayclip.media.watchdog import LIBAV
 
 Skip = Literal["DEFAULT", "NONREF"]
 
-MOST_GROUPS = 4  # that are held while the decoder works as it should
+MAX_GOPS = 4  # that are held while the decoder works as it should
 SKIP_PICTURE_BY_PICTURE = ("h264", "hevc")  # libdav1d and others lose wanted pictures
 
 
@@ -46,7 +46,7 @@ class PlannedDecoder:
     def __init__(
         self,
         codec: VideoCodecContext,
-        groups: GroupReader,
+        gops: GopReader,
         rule: FrameRule,
         *,
         since: int | None = None,
@@ -62,7 +62,7 @@ class PlannedDecoder:
             until: pts of the entry point at which to end.
         """
         self._codec = codec
-        self._groups = groups
+        self._gops = gops
         self._rule = rule
         self._since = since
         self._until = until
@@ -71,9 +71,9 @@ class PlannedDecoder:
         self._picked_until = since  # scenes before this pts are picked
         self._wanted: deque[_Wanted] = deque()  # picked, and not yet given out
         self._decoded: deque[av.VideoFrame] = deque()  # and not yet looked at
-        self._held: deque[Group] = deque()  # what decoding everything would have to begin with
+        self._held: deque[Gop] = deque()  # what decoding everything would have to begin with
         self._is_running = False  # whether the decoder has got packets,
-        self._fed_group: Group | None = None  # in which group it is,
+        self._fed_gop: Gop | None = None  # in which group it is,
         self._fed = 0  # how many of its packets it has got,
         self._exact_from = 0  # and pts of the entry point where it began
         self._skips = codec.name in SKIP_PICTURE_BY_PICTURE
@@ -94,59 +94,59 @@ class PlannedDecoder:
         if self._is_running:
             self._codec.flush_buffers()
         self._codec.skip_frame = "DEFAULT"
-        for group in self._held:
-            yield from group.packets
-        yield from self._groups.rest()
+        for gop in self._held:
+            yield from gop.packets
+        yield from self._gops.rest()
 
-    def shown_frames(self) -> Iterator[ShownFrame]:
+    def selected_frames(self) -> Iterator[SelectedFrame]:
         """The frames that are shown, and in any case the first one.
 
         Raises:
             Irregular: the packets cannot be trusted.
         """
-        groups = iter(self._groups)
-        group = next(groups, None)
-        if group is not None:
-            self._held.append(group)
-            if group.leading and self._since is None:
+        gops = iter(self._gops)
+        gop = next(gops, None)
+        if gop is not None:
+            self._held.append(gop)
+            if gop.leading and self._since is None:
                 raise Irregular("the first pictures need others that are not there")
-        while group is not None and (self._until is None or group.start < self._until):
-            following = next(groups, None)
+        while gop is not None and (self._until is None or gop.start < self._until):
+            following = next(gops, None)
             if following is not None:
                 self._held.append(following)
-            yield from self._scene(group, following)
+            yield from self._scene(gop, following)
             self._let_go()
-            group = following
-        if self._until is not None and (group is None or group.start != self._until):
+            gop = following
+        if self._until is not None and (gop is None or gop.start != self._until):
             raise Irregular("there is no entry point where the segment should end")
         yield from self._finish()
         if self._wanted:
             raise Damaged("a wanted picture did not come out of the decoder")
 
-    def _scene(self, group: Group, following: Group | None) -> Iterator[ShownFrame]:
-        here, ahead = self._pick(group, following)
+    def _scene(self, gop: Gop, following: Gop | None) -> Iterator[SelectedFrame]:
+        here, ahead = self._pick(gop, following)
         yield from self._matching()
         if not here and not ahead:
             yield from self._finish()
             if self._wanted:
                 raise Damaged("a wanted picture did not come out of the decoder")
             return
-        if self._fed_group is not group:
+        if self._fed_gop is not gop:
             yield from self._finish()
             self._is_running = True
-            self._fed_group, self._fed, self._exact_from = group, 0, group.start
-        yield from self._feed(len(group.packets) if ahead else max(here) + 1, here)
-        if self._fed == len(group.packets):
-            self._fed_group, self._fed = following, 0
+            self._fed_gop, self._fed, self._exact_from = gop, 0, gop.start
+        yield from self._feed(len(gop.packets) if ahead else max(here) + 1, here)
+        if self._fed == len(gop.packets):
+            self._fed_gop, self._fed = following, 0
             yield from self._feed(max(ahead) + 1 if ahead else 0, {0, *ahead})
 
-    def _pick(self, group: Group, following: Group | None) -> tuple[set[int], set[int]]:
+    def _pick(self, gop: Gop, following: Gop | None) -> tuple[set[int], set[int]]:
         """Note which pictures of a scene are wanted, and when; tell their places in both groups."""
-        scene = [(picture, False) for picture in group.trailing]
+        scene = [(picture, False) for picture in gop.trailing]
         if following is not None:
             scene += [(picture, True) for picture in following.leading]
             scene.sort(key=lambda entry: entry[0].pts)
-        ends = self._ends([picture for picture, _ in scene], group, following)
+        ends = self._ends([picture for picture, _ in scene], gop, following)
         places: tuple[set[int], set[int]] = (set(), set())
         for (picture, is_ahead), end in zip(scene, ends, strict=True):
             times = self._rule.timestamps_ms(self._number, picture.pts, picture.pts, end)
@@ -161,7 +161,7 @@ class PlannedDecoder:
             self._picked_until = following.start
         return places
 
-    def _ends(self, scene: list[Picture], group: Group, following: Group | None) -> list[int]:
+    def _ends(self, scene: list[Picture], gop: Gop, following: Gop | None) -> list[int]:
         """When each picture of a scene gives way to the next."""
         times = [picture.pts for picture in scene]
         if following is not None:
@@ -172,30 +172,30 @@ class PlannedDecoder:
             end = times[-1] + shown_for(scene[-1].duration, gap)
         else:
             return []
-        times = [group.start - 1, *times, end]
+        times = [gop.start - 1, *times, end]
         if any(second <= first for first, second in pairwise(times)):
             raise Irregular("the pictures of a group are not shown together")
         return times[2:]
 
-    def _feed(self, end: int, wanted: set[int]) -> Iterator[ShownFrame]:
+    def _feed(self, end: int, wanted: set[int]) -> Iterator[SelectedFrame]:
         """Give the decoder the packets of its group up to this place, and match what it gives."""
         for place in range(self._fed, end):
-            assert self._fed_group is not None
+            assert self._fed_gop is not None
             discard: Skip = "NONREF" if self._skips and place not in wanted else "DEFAULT"
             if self._codec.skip_frame != discard:
                 self._codec.skip_frame = discard
-            self._decode(self._fed_group.packets[place])
+            self._decode(self._fed_gop.packets[place])
             yield from self._matching()
         self._fed = max(end, self._fed)
 
-    def _finish(self) -> Iterator[ShownFrame]:
+    def _finish(self) -> Iterator[SelectedFrame]:
         """Get out of the decoder what is in it, and have it begin anew."""
         if self._is_running:
             self._decode(None)
             yield from self._matching()
             self._codec.flush_buffers()
             self._decoded.clear()
-            self._is_running, self._fed_group, self._fed = False, None, 0
+            self._is_running, self._fed_gop, self._fed = False, None, 0
 
     def _decode(self, packet: VideoPacket | None) -> None:
         try:
@@ -204,7 +204,7 @@ class PlannedDecoder:
         except av.FFmpegError as error:
             raise Damaged("a packet does not decode") from error
 
-    def _matching(self) -> Iterator[ShownFrame]:
+    def _matching(self) -> Iterator[SelectedFrame]:
         """Give out the wanted ones of the decoded frames, as far as scenes are picked."""
         while self._decoded:
             frame = self._decoded[0]
@@ -221,11 +221,11 @@ class PlannedDecoder:
                 raise Damaged("a wanted picture did not come out of the decoder")
             if frame.interlaced_frame and self._fields_apart:
                 raise Irregular("a picture may lack its second field")
-            yield ShownFrame(frame, self._wanted.popleft().timestamps_ms)
+            yield SelectedFrame(frame, self._wanted.popleft().timestamps_ms)
 
     def _let_go(self) -> None:
         """Drop what is not needed again: what comes after ``resume`` is, and the frame before."""
         while len(self._held) > 1 and self.resume is not None and self._held[1].start < self.resume:
             self._held.popleft()
-        if len(self._held) > MOST_GROUPS and sum(g.size for g in self._held) > LARGEST_GROUP:
+        if len(self._held) > MAX_GOPS and sum(g.size for g in self._held) > MAX_GOP_BYTES:
             raise Irregular("the decoder takes packets and gives no pictures")

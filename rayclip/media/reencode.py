@@ -19,8 +19,8 @@ from av.video.stream import VideoStream
 from fsspec.implementations.local import LocalFileSystem
 
 from rayclip.errors import Code, VideoError
-from rayclip.io.whole_files import write_whole
-from rayclip.media.decoding import ShownFrame
+from rayclip.io.atomic_write import write_atomically
+from rayclip.media.decoding import SelectedFrame
 from rayclip.media.filters import Filter, filtered
 from rayclip.media.orientation import orientation
 from rayclip.media.source import VideoSource
@@ -55,13 +55,13 @@ def reencode(
         OSError: the file could not be written.
     """
     with open_video(source, storage_options) as video:
-        shown_frames = video.shown_frames(extraction_fps)
-        first = next(shown_frames)  # a bad video ends here, before anything is written
+        selected_frames = video.selected_frames(extraction_fps)
+        first = next(selected_frames)  # a bad video ends here, before anything is written
         os.makedirs(os.path.dirname(destination) or ".", exist_ok=True)
 
         def write(file: IO[bytes]) -> None:
             try:
-                _encode(chain([first], shown_frames), file, extraction_fps)
+                _encode(chain([first], selected_frames), file, extraction_fps)
             except av.FFmpegError as error:
                 size = f"{first.frame.width}x{first.frame.height}"
                 raise VideoError(
@@ -70,14 +70,14 @@ def reencode(
                     f"{ENCODER} refuses its {size} pictures: {error}",
                 ) from error
 
-        write_whole(LocalFileSystem(), destination, 0, write)
+        write_atomically(LocalFileSystem(), destination, 0, write)
 
 
-def _encode(shown_frames: Iterator[ShownFrame], file: IO[bytes], fps: Fraction) -> None:
+def _encode(selected_frames: Iterator[SelectedFrame], file: IO[bytes], fps: Fraction) -> None:
     stream: VideoStream | None = None
     tick = 0
     with av.open(file, "w", format="mp4") as output:
-        for shown in shown_frames:
+        for shown in selected_frames:
             picture = _encodable(shown.frame)
             stream = stream or _add_stream(output, picture, fps)
             for _ in shown.timestamps_ms:

@@ -16,8 +16,8 @@ RULE_VERSION = 4
 """Recorded with every run; raised whenever the same video would give other frames."""
 
 MICROSECONDS = 1_000_000
-LARGEST_FPS = 1000  # more is a mistake, and would repeat each frame without end
-LARGEST_DENOMINATOR = 1_001_000  # libavutil's av_parse_video_rate
+MAX_FPS = 1000  # more is a mistake, and would repeat each frame without end
+MAX_DENOMINATOR = 1_001_000  # libavutil's av_parse_video_rate
 
 
 def parse_fps(value: str | int | float | Fraction) -> Fraction:
@@ -27,14 +27,14 @@ def parse_fps(value: str | int | float | Fraction) -> Fraction:
         value: an integer, a decimal or a ratio such as ``"30000/1001"``.
 
     Raises:
-        ValueError: it is not a number, not above zero, or above :data:`LARGEST_FPS`.
+        ValueError: it is not a number, not above zero, or above :data:`MAX_FPS`.
     """
     try:
-        fps = Fraction(str(value)).limit_denominator(LARGEST_DENOMINATOR)
+        fps = Fraction(str(value)).limit_denominator(MAX_DENOMINATOR)
     except ZeroDivisionError:
         raise ValueError(f"{value} divides by zero") from None
-    if not 0 < fps <= LARGEST_FPS:
-        raise ValueError(f"a frame rate must be above zero and at most {LARGEST_FPS}, not {value}")
+    if not 0 < fps <= MAX_FPS:
+        raise ValueError(f"a frame rate must be above zero and at most {MAX_FPS}, not {value}")
     return fps
 
 

@@ -17,10 +17,10 @@ from typing import Any, BinaryIO, TypeGuard
 
 from fsspec.spec import AbstractBufferedFile
 
-from rayclip.errors import BadVideo, Code, VideoError
-from rayclip.io.faults import Fault, fault_of, passes, reason
-from rayclip.io.patience import persistently
+from rayclip.errors import BadVideo, Code, CredentialsRefused, VideoError
 from rayclip.io.remote import BLOCK_BYTES, open_remote
+from rayclip.io.retry import with_retry
+from rayclip.io.storage_errors import ErrorKind, is_transient, kind_of, reason
 
 VideoSource = str | os.PathLike[str] | BinaryIO
 """A local path, an fsspec URL, or a binary file object that is read forward."""
@@ -32,7 +32,7 @@ HEAD_BYTES = 1024
 PLAYLIST = re.compile(rb"\s*(#EXTM3U|ffconcat version|(<\?xml.*)?<MPD)", re.DOTALL)
 
 FIRST_BOXES = {b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid"}
-MOST_BOXES_BYTES = 2**20  # an index further on than that counts as last
+MAX_BOXES_BYTES = 2**20  # an index further on than that counts as last
 
 
 class Reader:
@@ -127,8 +127,9 @@ def readable(
 
     A file object is read from its beginning if it can seek, else from where it is, and left open.
     Remote files are read about once and not copied to disk, except mp4 files whose index comes
-    last on a storage that cannot seek. What a remote storage fails to give is asked for again, but
-    for a stream that breaks off in the middle: its error has :func:`rayclip.io.faults.passes`.
+    last on a storage that cannot seek. Failed requests to remote storage are retried, except for a
+    stream that breaks off in the middle: its error is transient
+    (:func:`rayclip.io.storage_errors.is_transient`).
 
     Args:
         source: a local path, an fsspec URL or a binary file object.
@@ -143,7 +144,7 @@ def readable(
     begin = partial(_begin, source, storage_options, moved)
     with _opening():
         # a file object is in whatever place a failure left it
-        reader, stack = persistently(begin, passes) if _is_url(source) else begin()
+        reader, stack = with_retry(begin, is_transient) if _is_url(source) else begin()
     with stack:
         try:
             yield reader
@@ -195,9 +196,11 @@ def _opening() -> Iterator[None]:
 
 
 def _read_failed(error: BaseException) -> VideoError:
-    denied = fault_of(error) in (Fault.DENIED, Fault.CREDENTIALS)
-    code = Code.ACCESS_DENIED if denied else Code.READ_FAILED
-    return VideoError("read", code, f"reading failed: {reason(error)}")
+    fault, message = kind_of(error), f"reading failed: {reason(error)}"
+    if fault is ErrorKind.CREDENTIALS:
+        return CredentialsRefused("read", Code.ACCESS_DENIED, message)
+    code = Code.ACCESS_DENIED if fault is ErrorKind.DENIED else Code.READ_FAILED
+    return VideoError("read", code, message)
 
 
 def _is_url(source: VideoSource) -> TypeGuard[str | os.PathLike[str]]:
@@ -234,7 +237,7 @@ def can_seek(file: BinaryIO) -> bool:
 def _index_is_last(reader: Reader) -> bool:
     """Whether this is an mp4 or mov file whose media data come before their index."""
     position = 0
-    while position <= MOST_BOXES_BYTES:
+    while position <= MAX_BOXES_BYTES:
         box = reader.peek(position + 16)[position:]
         kind = box[4:8]
         if kind in (b"moov", b"mdat") or len(box) < 8:

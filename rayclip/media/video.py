@@ -22,14 +22,14 @@ from rayclip.errors import BadVideo, Code
 from rayclip.media.container import MAX_PIXELS, open_stream, read_packets, start_us
 from rayclip.media.cropping import cropping
 from rayclip.media.decoding import (
-    ShownFrame,
+    SelectedFrame,
     TimedFrame,
     decode_everything,
     regular,
-    shown_frames,
+    selected_frames,
     timed_frames,
 )
-from rayclip.media.groups import Damaged, GroupReader, Irregular, shows_several_parts
+from rayclip.media.gop import Damaged, GopReader, Irregular, shows_several_parts
 from rayclip.media.keyframes import VideoPacket, is_entry_point, may_split_pictures
 from rayclip.media.planning import PlannedDecoder
 from rayclip.media.sampling import (
@@ -43,7 +43,7 @@ from rayclip.media.source import VideoSource, can_seek
 from rayclip.media.watchdog import LIBAV
 
 DIVISIBLE = {"mov", "matroska"}  # their packets' times are those of their pictures, and go forward
-MOST_PACKETS_TO_ENTRY = 10_000  # after a seek
+MAX_PACKETS_TO_ENTRY = 10_000  # after a seek
 SEEKS_BEFORE_S = (0, 2, 10)  # where decoding times are sought: they come before pts
 
 
@@ -90,23 +90,23 @@ class Video:
         if may_split_pictures(self._codec):
             raise Irregular("two packets may be the fields of one picture")
         pictures = 0
-        for group in GroupReader(self._packets(), self._codec):
-            if group.leading and not pictures:
+        for gop in GopReader(self._packets(), self._codec):
+            if gop.leading and not pictures:
                 raise Irregular("pictures at the beginning may need others before them")
-            pictures += len(group.leading) + len(group.trailing)
+            pictures += len(gop.leading) + len(gop.trailing)
         return pictures
 
     def count_frames(self) -> int:
         """Decode everything, only to count."""
         return sum(1 for _ in decode_everything(self._codec, self._packets()))
 
-    def shown_frames(
+    def selected_frames(
         self,
         extraction_fps: Fraction | None = None,
         numbers: Collection[int] | None = None,
         segment: Segment = WHOLE,
         by_packets: bool = True,
-    ) -> Iterator[ShownFrame]:
+    ) -> Iterator[SelectedFrame]:
         """Decode what is needed, and give each frame that the output shows, once.
 
         Args:
@@ -131,12 +131,12 @@ class Video:
             frames = (
                 self._counted(rule)
                 if by_packets
-                else shown_frames(self._timed(self._packets()), rule)
+                else selected_frames(self._timed(self._packets()), rule)
             )
         else:
             rule = EveryFrame(self._time_base, self._start_us)
             timed = self._timed(self._packets_of(segment))
-            frames = shown_frames(regular(timed, segment), rule, until=segment.until)
+            frames = selected_frames(regular(timed, segment), rule, until=segment.until)
         if segment == WHOLE:
             shown = self._at_least_one(frames)
         else:
@@ -163,19 +163,17 @@ class Video:
                 self._seek(int((start_s + border) / self._time_base))
             except Irregular:
                 return [WHOLE]
-            for packet in islice(self._packets(), MOST_PACKETS_TO_ENTRY):
+            for packet in islice(self._packets(), MAX_PACKETS_TO_ENTRY):
                 if packet.pts is not None and self._may_begin_at(packet):
                     found.append(packet.pts)
                     break
         return segments_between(found)
 
-    def _planned(self, rule: FrameRule, segment: Segment) -> Iterator[ShownFrame]:
-        groups = GroupReader(self._packets_of(segment), self._codec)
-        planned = PlannedDecoder(
-            self._codec, groups, rule, since=segment.since, until=segment.until
-        )
+    def _planned(self, rule: FrameRule, segment: Segment) -> Iterator[SelectedFrame]:
+        gops = GopReader(self._packets_of(segment), self._codec)
+        planned = PlannedDecoder(self._codec, gops, rule, since=segment.since, until=segment.until)
         try:
-            yield from planned.shown_frames()
+            yield from planned.selected_frames()
             return
         except Irregular as error:
             if segment != WHOLE:
@@ -183,17 +181,17 @@ class Video:
             again = self._again if isinstance(error, Damaged) else None
         with again() if again else nullcontext((self, planned.rest())) as (video, packets):
             timed = video._timed(packets)
-            yield from shown_frames(timed, rule, number=planned.number, since=planned.resume)
+            yield from selected_frames(timed, rule, number=planned.number, since=planned.resume)
 
-    def _counted(self, rule: EveryFrame) -> Iterator[ShownFrame]:
+    def _counted(self, rule: EveryFrame) -> Iterator[SelectedFrame]:
         """The frames of numbers that were counted from packets.
 
         Raises:
             Miscounted: a packet gives no frame, or one that its time does not tell.
         """
-        groups = GroupReader(self._packets(), self._codec)
+        gops = GopReader(self._packets(), self._codec)
         try:
-            yield from PlannedDecoder(self._codec, groups, rule).shown_frames()
+            yield from PlannedDecoder(self._codec, gops, rule).selected_frames()
         except Irregular as error:
             raise Miscounted from error
 
@@ -201,7 +199,7 @@ class Video:
         rate = self._stream.guessed_rate or self._stream.average_rate or Fraction(25)
         return timed_frames(decode_everything(self._codec, packets), self._time_base, rate)
 
-    def _at_least_one(self, frames: Iterator[ShownFrame]) -> Iterator[ShownFrame]:
+    def _at_least_one(self, frames: Iterator[SelectedFrame]) -> Iterator[SelectedFrame]:
         """The frames that are shown; the first one at 0 ms where the output shows none."""
         first = None
         is_shown = False
@@ -212,7 +210,7 @@ class Video:
             elif first is None and not is_shown:
                 first = shown.frame
         if first is not None:
-            yield ShownFrame(first, (0.0,))
+            yield SelectedFrame(first, (0.0,))
         elif not is_shown:
             raise self._without_frames()
 
@@ -232,7 +230,7 @@ class Video:
             )
         return BadVideo("decode", Code.NO_FRAMES, "no frame could be decoded")
 
-    def _cropped(self, shown: ShownFrame) -> ShownFrame:
+    def _cropped(self, shown: SelectedFrame) -> SelectedFrame:
         assert self._crop is not None
         return replace(shown, frame=self._crop(shown.frame))
 

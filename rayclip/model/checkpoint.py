@@ -25,7 +25,7 @@ from rayclip.interrupts import import_whole
 if TYPE_CHECKING:
     import torch
 
-LONGEST_REASON = 150
+MAX_REASON = 150
 MARK = "visual.conv1.weight"  # the tensor that all of OpenAI's models have, and few others
 HALF = 2  # bytes of a number in fp16
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts put the tensors
@@ -59,7 +59,7 @@ def clip_shape(path: str) -> tuple[int, int]:
         raise UsageError(f"{path} is no CLIP model: it has no tensor {error}.") from None
     except RuntimeError as error:  # every missing, unknown or ill-sized tensor, by name
         words = " ".join(str(error).split()).partition("for CLIP: ")[2]
-        reason = words[:LONGEST_REASON].rstrip(" .,:") or "its tensors do not fit one another"
+        reason = words[:MAX_REASON].rstrip(" .,:") or "its tensors do not fit one another"
         raise UsageError(f"{path} is not a complete CLIP model: {reason}.") from None
     except Exception:
         raise UsageError(f"{path} is no CLIP model: its tensors are of other shapes.") from None

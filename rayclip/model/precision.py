@@ -15,7 +15,7 @@ T = TypeVar("T")
 CPU_BATCH_SIZE = 16  # measured: at 64, eager passes outgrow the caches and cost more a frame
 CUDA_BATCH_SIZES = (16, 256)  # the least and the most; more only pads the ends of short runs
 MEMORY_OF_A_PASS = 1 / 8  # of the device: two passes at once, weights, and other encoders on it
-LONGEST_REASON = 200
+MAX_REASON = 200
 
 
 def set_precision(model: Any, precision: str) -> None:
@@ -68,7 +68,7 @@ def first_call(function: Callable[[], T]) -> T:
         return function()
     except TorchDynamoException as error:
         inner = getattr(error, "inner_exception", error)
-        reason = " ".join(str(inner).split())[:LONGEST_REASON].rstrip(" .,:")
+        reason = " ".join(str(inner).split())[:MAX_REASON].rstrip(" .,:")
         raise UsageError(
             "compile needs a C++ compiler (g++, or what CXX names), Python's headers and, on GPUs, "
             f"Triton, and torch cannot compile here ({type(inner).__name__}: {reason})."

@@ -18,11 +18,11 @@ import filelock
 from fsspec.implementations.local import LocalFileSystem
 
 from rayclip.errors import UsageError, WeightsUnavailable
-from rayclip.io import patience
-from rayclip.io.faults import passes, reason
-from rayclip.io.patience import GaveUp, persistently
+from rayclip.io import retry
+from rayclip.io.atomic_write import is_stale_tmp, temporary_name, write_atomically
 from rayclip.io.remote import open_remote
-from rayclip.io.whole_files import is_left_over, temporary_name, write_whole
+from rayclip.io.retry import RetriesExhausted, with_retry
+from rayclip.io.storage_errors import is_transient, reason
 from rayclip.model.checkpoint import sha256_of
 
 OFFICIAL_ADDRESS = "https://openaipublic.azureedge.net/clip/models"
@@ -66,8 +66,8 @@ def official_checkpoint(
                     _remove_left_overs(path.parent)
                     logger.info("Downloading %s to %s.", address, path)
                     download = partial(_write, path, partial(_download, address, sha256))
-                    persistently(download, passes, patience.ANEW)
-    except (_Unreadable, GaveUp) as error:
+                    with_retry(download, is_transient, retry.RESTART)
+    except (_Unreadable, RetriesExhausted) as error:
         raise _unavailable(address, error) from error
     except OSError as error:
         raise WeightsUnavailable(
@@ -152,12 +152,12 @@ def _is_right(path: Path, sha256: str) -> bool:
 def _remove_left_overs(folder: Path) -> None:
     """Remove what downloads that were killed have left."""
     for file in folder.glob(".*.tmp"):
-        if is_left_over(file.name, time.time() - file.stat().st_mtime):
+        if is_stale_tmp(file.name, time.time() - file.stat().st_mtime):
             file.unlink(missing_ok=True)
 
 
 def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    write_whole(LocalFileSystem(), str(path), 0, write)
+    write_atomically(LocalFileSystem(), str(path), 0, write)
 
 
 def _download(address: str, sha256: str, file: IO[bytes]) -> None:

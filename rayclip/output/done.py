@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rayclip.io.atomic_write import TMP_SUFFIX, is_stale_tmp
 from rayclip.io.listing import StoredFile
-from rayclip.io.whole_files import LEFT_OVER, is_left_over
 from rayclip.output.formats import SUFFIXES, FileFormat
 from rayclip.output.shard_names import SHARD
 
@@ -31,7 +31,7 @@ class DoneVideos:
         hashes: of their names, in ascending order.
         frames: of all of them together.
         begun: hashes of the names of all that have features, in any form and state.
-        not_whole: how many files of features are damaged, or lack what goes with them.
+        incomplete: how many files of features are damaged, or lack what goes with them.
         leftovers: temporary files of runs that are no more, and files that nobody can read.
         foreign: a file of features that has another form than this folder's; None without any.
         others: how many features files have another suffix.
@@ -40,9 +40,9 @@ class DoneVideos:
     hashes: NDArray[np.uint64]
     frames: int
     begun: NDArray[np.uint64]
-    not_whole: int = 0
-    leftovers: Sequence[str] = ()
-    foreign: str | None = None
+    incomplete: int = 0
+    stale_tmp: Sequence[str] = ()
+    other_format: str | None = None
     others: int = 0
 
     def __len__(self) -> int:
@@ -68,17 +68,17 @@ def find_done(
     """
     fps, begun = array("Q"), array("Q")
     timestamps, features = (array("Q"), array("Q")), (array("Q"), array("Q"))
-    leftovers = []
-    foreign = None
+    stale_tmp = []
+    other_format = None
     now = time.time()
     for stored in files:
         file, size, _ = stored
-        if file.endswith(LEFT_OVER):
-            if is_leftover(stored, now):
-                leftovers.append(file)
+        if file.endswith(TMP_SUFFIX):
+            if is_stale_tmp_file(stored, now):
+                stale_tmp.append(file)
             continue
         if SHARD.fullmatch(file):
-            foreign = file
+            other_format = file
         name, suffix = os.path.splitext(file)
         if suffix not in SUFFIXES or not name.endswith((FEATURES, TIMESTAMPS, FPS)):
             continue
@@ -103,16 +103,18 @@ def find_done(
         dim,
     )
     whole = (frames > 0) & is_in(both, np.sort(_numbers(fps)))
-    not_whole = len(features[0]) - int(np.count_nonzero(whole))
+    incomplete = len(features[0]) - int(np.count_nonzero(whole))
     others = len(begun) - len(features[0])
     total = int(frames[whole].sum())
-    return DoneVideos(both[whole], total, _numbers(begun), not_whole, leftovers, foreign, others)
+    return DoneVideos(
+        both[whole], total, _numbers(begun), incomplete, stale_tmp, other_format, others
+    )
 
 
-def is_leftover(file: StoredFile, now: float) -> bool:
+def is_stale_tmp_file(file: StoredFile, now: float) -> bool:
     """Whether a file is a temporary one of a run that is no more; ``now`` is in s since 1970."""
     name, modified = file.path.rpartition("/")[2], file.modified
-    return modified is not None and is_left_over(name, now - modified)
+    return modified is not None and is_stale_tmp(name, now - modified)
 
 
 def is_in(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:

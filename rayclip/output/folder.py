@@ -12,12 +12,12 @@ from typing import IO, TYPE_CHECKING, Any
 from fsspec.implementations.local import LocalFileSystem
 
 from rayclip.errors import RayclipError, RunStopped, UsageError
-from rayclip.io.faults import Fault, fault_of, passes, reason, why_to_stop
+from rayclip.io.atomic_write import TMP_SUFFIX, Write, write_atomically
+from rayclip.io.concurrent_map import concurrent_map
 from rayclip.io.listing import StoredFile, local_files, modified_of
-from rayclip.io.patience import GaveUp, persistently
 from rayclip.io.remote import file_system, with_reason
-from rayclip.io.side_by_side import side_by_side
-from rayclip.io.whole_files import LEFT_OVER, Write, write_whole
+from rayclip.io.retry import RetriesExhausted, with_retry
+from rayclip.io.storage_errors import ErrorKind, is_transient, kind_of, reason, why_to_stop
 from rayclip.output.done import DoneVideos
 from rayclip.output.formats import SUFFIXES
 from rayclip.output.rows import Work, Writer
@@ -65,7 +65,7 @@ class FeatureFolder(ABC):
         """By what a video, as it was given, is known in this folder."""
 
     @abstractmethod
-    def writer(self, videos: Sequence[str], carried: pa.Table | None) -> Writer:
+    def writer(self, videos: Sequence[str], extra_columns: pa.Table | None) -> Writer:
         """Who saves a group of videos.
 
         Args:
@@ -103,13 +103,13 @@ class FeatureFolder(ABC):
             UsageError, RunStopped: it cannot be made.
         """
         try:
-            persistently(lambda: self._fs.makedirs(self._root, exist_ok=True), passes)
+            with_retry(lambda: self._fs.makedirs(self._root, exist_ok=True), is_transient)
         except Exception as error:  # each storage has exceptions of its own
             raise self._unusable(f"The folder {self.url} cannot be made", error) from error
 
-    def remove(self, leftovers: Iterable[str]) -> None:
+    def remove(self, stale_tmp: Iterable[str]) -> None:
         """Take away what :meth:`done` found that is of no use to anybody, as far as one may."""
-        for name in leftovers:
+        for name in stale_tmp:
             with suppress(OSError):  # another run was faster, or may and we may not
                 self._fs.rm_file(self._path(name))
 
@@ -175,13 +175,13 @@ class FeatureFolder(ABC):
         Raises:
             RunStopped: one cannot be removed.
         """
-        for _ in side_by_side(self._take_away, files):
+        for _ in concurrent_map(self._take_away, files):
             pass
 
     def _take_away(self, file: str) -> None:
         try:
             with suppress(FileNotFoundError):
-                persistently(partial(self._fs.rm_file, self._path(file)), passes)
+                with_retry(partial(self._fs.rm_file, self._path(file)), is_transient)
         except Exception as error:  # each storage has exceptions of its own
             what = f"{self.url}/{file} cannot be removed"
             raise RunStopped(f"{what}: {reason(error)}.") from error
@@ -199,7 +199,7 @@ class FeatureFolder(ABC):
         path = self._path(name)
         read = partial(with_reason, self._fs, path, lambda: self._fs.cat_file(path))
         try:
-            return bytes(persistently(read, passes))
+            return bytes(with_retry(read, is_transient))
         except FileNotFoundError:
             return None
         except Exception as error:
@@ -209,11 +209,11 @@ class FeatureFolder(ABC):
         self._write(name, len(content), lambda file: file.write(content))
 
     def _write(self, name: str, size: int, write: Write) -> None:
-        self._persist(lambda: write_whole(self._fs, self._path(name), size, write))
+        self._persist(lambda: write_atomically(self._fs, self._path(name), size, write))
 
     def _persist(self, change: Callable[[], object]) -> None:
         try:
-            persistently(change, passes)
+            with_retry(change, is_transient)
         except Exception as error:
             sentence = why_to_stop(error, self.url)
             if sentence is None:
@@ -222,9 +222,9 @@ class FeatureFolder(ABC):
 
     def _unusable(self, what: str, error: Exception) -> RayclipError:
         """The command is wrong where its folder can never be used, and else may be repeated."""
-        if fault_of(error) in (Fault.CREDENTIALS, Fault.FULL):
+        if kind_of(error) in (ErrorKind.CREDENTIALS, ErrorKind.FULL):
             return RunStopped(str(why_to_stop(error, self.url)))
-        kind = RunStopped if isinstance(error, GaveUp) else UsageError
+        kind = RunStopped if isinstance(error, RetriesExhausted) else UsageError
         return kind(f"{what}: {reason(error)}.")
 
     def files(self) -> Iterator[StoredFile]:
@@ -235,10 +235,10 @@ class FeatureFolder(ABC):
         """
         try:
             if isinstance(self._fs, LocalFileSystem):
-                yield from local_files(self._root, (*SUFFIXES, SHARD_SUFFIX, LEFT_OVER))
+                yield from local_files(self._root, (*SUFFIXES, SHARD_SUFFIX, TMP_SUFFIX))
                 return
             self._fs.invalidate_cache(self._root)
-            for entry in persistently(self._entries, passes):
+            for entry in with_retry(self._entries, is_transient):
                 file = entry["name"].removeprefix(self._root).lstrip("/")
                 yield StoredFile(file, int(entry["size"] or 0), modified_of(entry))
         except FileNotFoundError:

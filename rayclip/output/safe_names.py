@@ -13,9 +13,9 @@ from rayclip.output.folder import FAILURES_FILE, RUN_FILE
 FOREIGN = re.compile(r"[\0\\\ud800-\udc7f\udd00-\udfff]")
 """NUL and text that no file system takes, and what parts folders on some storages."""
 
-LONGEST_NAME = 255  # bytes of one file or folder on most file systems
-LONGEST_SUFFIX = len("_timestamps_ms.npy")
-LONGEST_PATH = 900  # bytes of all: keys of object stores have 1024, with those of the folder
+MAX_NAME = 255  # bytes of one file or folder on most file systems
+MAX_SUFFIX = len("_timestamps_ms.npy")
+MAX_PATH = 900  # bytes of all: keys of object stores have 1024, with those of the folder
 RESERVED = (RUN_FILE, FAILURES_FILE)  # at the top of the folder
 NOT_UTF8 = re.compile(r"[\udc80-\udcff]")
 PART_OF_A_LETTER = re.compile(rf"{NOT_UTF8.pattern}{{1,3}}$")
@@ -62,11 +62,11 @@ def safe_name(*parts: str) -> str:
     """
     *folders, stem = parts
     if folders and folders[0] in RESERVED:
-        folders[0] = _hashed(folders[0], folders[0], LONGEST_NAME)
-    folders = [_mended(folder, LONGEST_NAME) for folder in folders]
-    path = "/".join([*folders, _mended(stem, LONGEST_NAME - LONGEST_SUFFIX)])
-    if len(os.fsencode(path)) > LONGEST_PATH:
-        return _hashed("/".join(parts), stem, LONGEST_NAME - LONGEST_SUFFIX)
+        folders[0] = _hashed(folders[0], folders[0], MAX_NAME)
+    folders = [_mended(folder, MAX_NAME) for folder in folders]
+    path = "/".join([*folders, _mended(stem, MAX_NAME - MAX_SUFFIX)])
+    if len(os.fsencode(path)) > MAX_PATH:
+        return _hashed("/".join(parts), stem, MAX_NAME - MAX_SUFFIX)
     return path
 
 
@@ -79,7 +79,7 @@ def utf8_name(name: str) -> str:
     """
     if NOT_UTF8.search(name) is None:
         return name
-    return _hashed(name, NOT_UTF8.sub("_", name.rpartition("/")[2]), LONGEST_NAME - LONGEST_SUFFIX)
+    return _hashed(name, NOT_UTF8.sub("_", name.rpartition("/")[2]), MAX_NAME - MAX_SUFFIX)
 
 
 def _mended(name: str, longest: int) -> str:

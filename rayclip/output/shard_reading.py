@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rayclip.errors import RunStopped, UsageError
-from rayclip.io.faults import passes, reason
+from rayclip.io.atomic_write import TMP_SUFFIX
+from rayclip.io.concurrent_map import concurrent_map
 from rayclip.io.listing import StoredFile
-from rayclip.io.patience import GaveUp, persistently
-from rayclip.io.side_by_side import side_by_side
-from rayclip.io.whole_files import LEFT_OVER
-from rayclip.output.done import FEATURES, DoneVideos, is_leftover, name_hash
+from rayclip.io.retry import RetriesExhausted, with_retry
+from rayclip.io.storage_errors import is_transient, reason
+from rayclip.output.done import FEATURES, DoneVideos, is_stale_tmp_file, name_hash
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.formats import SUFFIXES
 from rayclip.output.shard_names import SHARD, VIDEO
@@ -64,10 +64,10 @@ def read_shard(folder: FeatureFolder, file: str, read: Callable[[pq.ParquetFile]
             return read(shard)
 
     try:
-        return persistently(open_and_read, passes)
+        return with_retry(open_and_read, is_transient)
     except (FileNotFoundError, Damaged):
         raise
-    except GaveUp as error:
+    except RetriesExhausted as error:
         raise RunStopped(f"{folder.url}/{file} cannot be read: {error}.") from error
     except Exception as error:  # each storage has exceptions of its own
         raise UsageError(f"{folder.url}/{file} cannot be read: {reason(error)}.") from error
@@ -84,7 +84,7 @@ def frames_by_video(folder: FeatureFolder, shards: Callable[[], Iterable[str]]) 
     it again is safe."""
     found: dict[str, int] = {}
     with suppress(Exception):  # each storage has exceptions of its own
-        for file in persistently(shards, passes):
+        for file in with_retry(shards, is_transient):
             with suppress(FileNotFoundError, Damaged, UsageError, RunStopped):
                 found.update(read_shard(folder, file, _frames_of_each))
     return found
@@ -102,18 +102,18 @@ def find_rows(folder: FeatureFolder, listing: Iterable[StoredFile] | None = None
     """
     now = time.time()
     known: dict[str, Shard | None] = {}
-    leftovers: list[str] = []
-    foreign = None
+    stale_tmp: list[str] = []
+    other_format = None
     for _ in range(LISTINGS):
         new = []
         for file in folder.files() if listing is None else listing:
             if SHARD.fullmatch(file.path) and file.path not in known:
                 new.append(file.path)
-            elif file.path.endswith(LEFT_OVER) and is_leftover(file, now):
-                leftovers.append(file.path)
+            elif file.path.endswith(TMP_SUFFIX) and is_stale_tmp_file(file, now):
+                stale_tmp.append(file.path)
             elif file.path.endswith(tuple(FEATURES + suffix for suffix in SUFFIXES)):
-                foreign = file.path
-        looks = side_by_side(partial(_look, folder), new)
+                other_format = file.path
+        looks = concurrent_map(partial(_look, folder), new)
         found = {name: look for name, look in zip(new, looks, strict=True) if look is not GONE}
         known |= found
         if len(found) == len(new):
@@ -127,8 +127,8 @@ def find_rows(folder: FeatureFolder, listing: Iterable[StoredFile] | None = None
         sum(shard.frames for shard in shards),
         hashes,
         len(damaged),
-        [*leftovers, *damaged],
-        foreign,
+        [*stale_tmp, *damaged],
+        other_format,
     )
 
 

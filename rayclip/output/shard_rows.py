@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rayclip.io.faults import passes, reason
-from rayclip.io.patience import persistently
+from rayclip.io.retry import with_retry
+from rayclip.io.storage_errors import is_transient, reason
 from rayclip.output.done import name_hash
 from rayclip.output.shard_names import ADDED, VIDEO
 from rayclip.output.shard_tables import schema_of
@@ -55,12 +55,12 @@ def iter_rows(folder: ShardFolder) -> Iterator[Video]:
 
 def _rows_of(folder: ShardFolder, file: str) -> Iterator[Video]:
     try:
-        with persistently(partial(folder.open, file), passes) as content:
-            shard = persistently(partial(_open, content), passes)
+        with with_retry(partial(folder.open, file), is_transient) as content:
+            shard = with_retry(partial(_open, content), is_transient)
             _expect_columns(shard.schema_arrow, folder)
             for group in range(shard.num_row_groups):
                 read = partial(shard.read_row_group, group, COLUMNS)
-                for batch in persistently(read, passes).to_batches():
+                for batch in with_retry(read, is_transient).to_batches():
                     yield from _rows_in(batch)
     except FileNotFoundError:
         raise

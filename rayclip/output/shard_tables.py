@@ -18,7 +18,7 @@ from rayclip.output.spool import slices
 ROW_GROUP = 16 * 2**20  # bytes of features, or one row: writing takes five times as much memory
 
 
-def schema_of(carried: pa.Schema | None, dim: int, dtype: str) -> pa.Schema:
+def schema_of(extra_columns: pa.Schema | None, dim: int, dtype: str) -> pa.Schema:
     """The columns of a shard.
 
     Args:
@@ -30,7 +30,7 @@ def schema_of(carried: pa.Schema | None, dim: int, dtype: str) -> pa.Schema:
     return pa.schema(
         [
             (VIDEO, pa.string()),
-            *(carried.remove_metadata() if carried is not None else ()),
+            *(extra_columns.remove_metadata() if extra_columns is not None else ()),
             ("clip", pa.list_(pa.list_(number, dim))),
             ("timestamps_ms", pa.list_(pa.float64())),
             ("fps", pa.float64()),
@@ -38,7 +38,9 @@ def schema_of(carried: pa.Schema | None, dim: int, dtype: str) -> pa.Schema:
     )
 
 
-def tables_of(rows: Sequence[Row], carried: pa.Table | None, schema: pa.Schema) -> Iterator[Any]:
+def tables_of(
+    rows: Sequence[Row], extra_columns: pa.Table | None, schema: pa.Schema
+) -> Iterator[Any]:
     """Tables of rows, each to become a row group; features in files are not copied.
 
     Args:
@@ -48,7 +50,7 @@ def tables_of(rows: Sequence[Row], carried: pa.Table | None, schema: pa.Schema) 
     """
     for part in _parts(rows):
         positions = [row.position for row in part]
-        beside = carried.take(positions).columns if carried is not None else []
+        beside = extra_columns.take(positions).columns if extra_columns is not None else []
         features = schema.field("clip").type
         columns = [
             pa.array([row_name(row.video) for row in part], pa.string()),

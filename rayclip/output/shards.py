@@ -20,7 +20,7 @@ from rayclip.output.stored_arrays import Damaged
 
 GATHERED_BYTES = 64 * 2**20
 GATHERED_S = 60.0
-LARGEST_BYTES = 256 * 2**20  # of a row: five times as much memory to write, and eight as float16
+MAX_BYTES = 256 * 2**20  # of a row: five times as much memory to write, and eight as float16
 BY_PREFIX = {"s3", "s3a", "gs", "gcs"}  # storages that list by the beginning of names
 
 
@@ -51,8 +51,8 @@ class ShardFolder(FeatureFolder):
     def name_of(self, video: str) -> str:
         return row_name(video)
 
-    def writer(self, videos: Sequence[str], carried: pa.Table | None) -> ShardWriter:
-        return ShardWriter(self, videos, carried)
+    def writer(self, videos: Sequence[str], extra_columns: pa.Table | None) -> ShardWriter:
+        return ShardWriter(self, videos, extra_columns)
 
     def put_shard(
         self, name: str, size: int, schema: pa.Schema, tables: Callable[[], Iterable[Any]]
@@ -105,13 +105,13 @@ class ShardWriter:
 
     gathers_bytes = GATHERED_BYTES
     gathers_s = GATHERED_S
-    largest_bytes = LARGEST_BYTES
+    largest_bytes = MAX_BYTES
 
     def __init__(
-        self, folder: ShardFolder, videos: Sequence[str], carried: pa.Table | None
+        self, folder: ShardFolder, videos: Sequence[str], extra_columns: pa.Table | None
     ) -> None:
         self._folder = folder
-        self._carried = carried
+        self._carried = extra_columns
         self._group = key_of(map(row_name, videos))
         self._before: dict[str, int] | None = None
 
@@ -123,11 +123,13 @@ class ShardWriter:
         return self._before.get(row_name(video))
 
     def save(self, rows: Sequence[Row]) -> None:
-        carried = self._carried
-        schema = schema_of(carried and carried.schema, self._folder.dim, self._folder.dtype)
+        extra_columns = self._carried
+        schema = schema_of(
+            extra_columns and extra_columns.schema, self._folder.dim, self._folder.dtype
+        )
         name = shard_name(self._group, [row_name(row.video) for row in rows])
         size = sum(row.extraction.clip.nbytes for row in rows)
-        self._folder.put_shard(name, size, schema, lambda: tables_of(rows, carried, schema))
+        self._folder.put_shard(name, size, schema, lambda: tables_of(rows, extra_columns, schema))
 
 
 def trouble_of(folder: ShardFolder, file: str) -> str | None:

@@ -10,9 +10,9 @@ import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
-from rayclip.io.faults import passes
 from rayclip.io.listing import StoredFile
-from rayclip.io.patience import persistently
+from rayclip.io.retry import with_retry
+from rayclip.io.storage_errors import is_transient
 from rayclip.output.done import FEATURES, FPS, TIMESTAMPS, DoneVideos, find_done
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.formats import SUFFIXES, FileFormat, file_format
@@ -67,7 +67,7 @@ class OutputFolder(FeatureFolder):
         name = output_name(video, "path" if self._nested else "stem")
         return name if isinstance(self._fs, LocalFileSystem) else utf8_name(name)
 
-    def writer(self, videos: Sequence[str], carried: pa.Table | None) -> OutputFolder:
+    def writer(self, videos: Sequence[str], extra_columns: pa.Table | None) -> OutputFolder:
         return self
 
     def saved_before(self, video: str) -> int | None:
@@ -115,7 +115,7 @@ class OutputFolder(FeatureFolder):
         for kind in (FPS, TIMESTAMPS, FEATURES):
             size = partial(self._fs.size, self._path(self._file(name, kind)))
             try:
-                sizes.append(int(persistently(size, passes)))
+                sizes.append(int(with_retry(size, is_transient)))
             except Exception:  # a storage that does not tell: to make it again is safe
                 return None
         fps, timestamps, features = np.array(sizes, np.int64)

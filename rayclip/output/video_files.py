@@ -7,11 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from rayclip.io.faults import passes
-from rayclip.io.patience import persistently
+from rayclip.io.retry import with_retry
+from rayclip.io.storage_errors import is_transient
 from rayclip.output.done import FEATURES, FPS, TIMESTAMPS
 from rayclip.output.formats import Shape
-from rayclip.output.recorded import Recorded
+from rayclip.output.open_run import RecordedRun
 from rayclip.output.stored_arrays import Damaged, StoredArray, open_array
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class DamagedFile(Exception):
         self.reason = reason
 
 
-def read_video(recorded: Recorded, features: str, read: Read[T]) -> list[T] | None:
+def read_video(recorded: RecordedRun, features: str, read: Read[T]) -> list[T] | None:
     """Open the three files of a video, one after the other.
 
     Args:
@@ -54,14 +54,14 @@ def read_video(recorded: Recorded, features: str, read: Read[T]) -> list[T] | No
         return _read_video(recorded, features, read)
 
 
-def _read_video(recorded: Recorded, features: str, read: Read[T]) -> list[T] | None:
+def _read_video(recorded: RecordedRun, features: str, read: Read[T]) -> list[T] | None:
     stem, suffix = os.path.splitext(features)
     name = stem.removesuffix(FEATURES)
     values: list[T] = []
     shape: Shape | None = None
     for file in (features, name + TIMESTAMPS + suffix, name + FPS + suffix):
         try:
-            shape, value = persistently(partial(_read_file, recorded, file, shape, read), _may_pass)
+            shape, value = with_retry(partial(_read_file, recorded, file, shape, read), _may_pass)
         except FileNotFoundError as error:
             if file == features:
                 return None
@@ -76,7 +76,7 @@ def _read_video(recorded: Recorded, features: str, read: Read[T]) -> list[T] | N
 
 
 def _read_file(
-    recorded: Recorded, file: str, before: Shape | None, read: Read[T]
+    recorded: RecordedRun, file: str, before: Shape | None, read: Read[T]
 ) -> tuple[Shape, T]:
     """The shape of an array, and what ``read`` gives of it; ``before`` is the shape of the last."""
     dtype = "float64" if before else str(recorded.run["feature_dtype"])
@@ -87,7 +87,7 @@ def _read_file(
 
 
 def _may_pass(error: Exception) -> bool:
-    return not isinstance(error, Damaged) and passes(error)
+    return not isinstance(error, Damaged) and is_transient(error)
 
 
 def _expect_shape(shape: Shape, before: Shape | None, dim: int) -> None:

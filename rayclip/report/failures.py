@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rayclip.errors import RunStopped
-from rayclip.io.faults import reason
+from rayclip.io.storage_errors import reason
 from rayclip.output.folder import FeatureFolder
 from rayclip.report.results import Failure, VideoResult
 

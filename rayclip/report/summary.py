@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rayclip.messages import shown
+from rayclip.console import shown
 from rayclip.report.results import Summary
 from rayclip.report.run_stats import BatchStats
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rayclip.console import say_to_user
 from rayclip.errors import UsageError
 from rayclip.interrupts import import_whole
-from rayclip.messages import say_to_user
 from rayclip.session.resources import EncoderResources, cpu_resources, gpu_resources
 from rayclip.settings import Settings
 

@@ -22,8 +22,9 @@ from rayclip.session.reaper import reaped
 PRIVATE = "local"  # the address of a private Ray
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
-LONGEST_PARENT = 24  # bytes: a socket's path has 107 at most, and Ray's names in it take 64
+MAX_PARENT = 24  # bytes: a socket's path has 107 at most, and Ray's names in it take 64
 # Ray takes 40 s to find out that nobody answers, and 20 tries to find out that it may not get in.
+# The second of these is read when ray is imported.
 IMPATIENT = {"RAY_gcs_server_port_wait_time_s": "1", "RAY_py_gcs_connect_timeout_s": "10"}
 
 _is_on_loopback = False  # whether ray was imported here, to stay there
@@ -86,15 +87,16 @@ def _connect(address: str, source: str, verbose: bool) -> None:
             f"{source} is a ray:// address (Ray Client), which is not supported: use "
             "`ray job submit -- rayclip extract --address auto ...`."
         )
-    import ray
+    with _environment(IMPATIENT):
+        import ray
 
-    name = check_reachable(address, source)
-    try:
-        with _our_signal_handlers(), _environment(IMPATIENT):
-            ray.init(address=address, **_quiet_options(verbose))
-    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
-        ray.shutdown()  # it may be half connected
-        raise UsageError(why_not_joined(name, error)) from error
+        name = check_reachable(address, source)
+        try:
+            with _our_signal_handlers():
+                ray.init(address=address, **_quiet_options(verbose))
+        except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
+            ray.shutdown()  # it may be half connected
+            raise UsageError(why_not_joined(name, error)) from error
 
 
 @lru_cache
@@ -157,7 +159,7 @@ def _temporary_folder() -> str:
         UsageError: there is no place for one.
     """
     for parent in ("/tmp", tempfile.gettempdir()):
-        if len(os.fsencode(parent)) > LONGEST_PARENT:
+        if len(os.fsencode(parent)) > MAX_PARENT:
             continue
         try:
             return tempfile.mkdtemp(prefix="rayclip-", dir=parent)
@@ -165,7 +167,7 @@ def _temporary_folder() -> str:
             continue
     raise UsageError(
         "A private Ray needs a folder with a short name for its sockets: neither /tmp nor TMPDIR "
-        f"is one that can be written and has at most {LONGEST_PARENT} bytes. Set TMPDIR to such a "
+        f"is one that can be written and has at most {MAX_PARENT} bytes. Set TMPDIR to such a "
         "folder, or use --address none."
     )
 

@@ -12,8 +12,8 @@ CORES_PER_ENCODER = 8
 ENCODING_SHARE = 0.75  # of the cores, kept for encoders that run on CPUs
 TASKS_OF_GROWING = 256  # among which the work is divided if the cluster is to grow
 ROUNDING = 1e-6
-MOST_ENCODERS = 10_000  # of a node
-MOST_VIDEOS, MOST_WITH_ARRAYS = 64, 4  # of a task
+MAX_ENCODERS = 10_000  # of a node
+MAX_VIDEOS, MAX_WITH_ARRAYS = 64, 4  # of a task
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _places(cpus: float, size: float) -> int:
     """
     if cpus < 1:
         return 0
-    return floor((cpus - 1) / size + ROUNDING) if size else MOST_ENCODERS
+    return floor((cpus - 1) / size + ROUNDING) if size else MAX_ENCODERS
 
 
 def tasks_to_plan_for(tasks: int, grows: bool) -> int:
@@ -157,5 +157,5 @@ def videos_per_task(videos: int, tasks_at_once: int, with_arrays: bool = False) 
         tasks_at_once: among which they are shared out.
         with_arrays: whether the features are in the results, which a task holds until it is done.
     """
-    most = MOST_WITH_ARRAYS if with_arrays else MOST_VIDEOS
+    most = MAX_WITH_ARRAYS if with_arrays else MAX_VIDEOS
     return max(1, min(most, videos // (8 * tasks_at_once)))

@@ -40,12 +40,12 @@ def synthetic_decoding(decoder: ModuleType) -> None:
         return np.random.default_rng(0).integers(256, size=(n_px, n_px, 3), dtype=np.uint8)
 
     @contextmanager
-    def open_shown(*_: object) -> Iterator[Any]:
+    def open_selected(*_: object) -> Iterator[Any]:
         times = ((number * 1000 / FPS,) for number in range(int(FRAMES or 0)))
-        frames = (decoder.ShownFrame(None, timestamps_ms) for timestamps_ms in times)
+        frames = (decoder.SelectedFrame(None, timestamps_ms) for timestamps_ms in times)
         yield decoder.WantedFrames(FPS, 0.0, frames)
 
-    decoder.open_shown = open_shown
+    decoder.open_selected = open_selected
     decoder.upright_rgb = lambda frame: frame
     decoder.resize_crop = lambda rgb, n_px: square(n_px)
 

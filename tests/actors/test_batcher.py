@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from rayclip.actors.batcher import Batcher
-from rayclip.actors.device_faults import BlackBox, Death, GuiltyFrames
+from rayclip.actors.device_faults import BlamedFrames
 from rayclip.actors.messages import Features, Frame
 from rayclip.errors import RunStopped
+from rayclip.io.crash_log import Cause, CrashLog, Death, Key, take_death
 from rayclip.report.run_stats import BatchStats
 
 DEADLINE_S = 10.0
@@ -407,40 +408,42 @@ class Ended(BaseException):
     """Stands for the end of the process."""
 
 
-class Box(BlackBox):
-    """A black box without its file, that tells of earlier deaths."""
+class Log(CrashLog):
+    """A crash log without its file, that tells of earlier deaths."""
 
     def __init__(self, *deaths: Sequence[str]) -> None:
-        self.deaths = tuple(Death(0.0, "CUDA error: unknown", tuple(names)) for names in deaths)
-        self.noted: list[set[str]] = []
-        self.acquitted: list[str] = []
+        self.deaths = tuple(
+            Death(Cause.DEVICE, "CUDA error: unknown", tuple(names)) for names in deaths
+        )
+        self.tracked: list[set[object]] = []
+        self.cleared: list[object] = []
 
     @contextmanager
-    def noting(self, chunks: Sequence[str]) -> Iterator[None]:
-        self.noted.append(set(chunks))
+    def tracking(self, *keys: Key) -> Iterator[None]:
+        self.tracked.append(set(keys))
         yield
 
-    def acquit(self, chunk: str) -> None:
-        self.acquitted.append(chunk)
+    def clear(self, key: Key) -> None:
+        self.cleared.append(key)
 
 
-def test_each_pass_is_noted_with_the_chunks_in_it() -> None:
-    box, gate = Box(), threading.Event()
+def test_each_pass_is_tracked_with_the_chunks_in_it() -> None:
+    log, gate = Log(), threading.Event()
     model = Echo()
 
     def load() -> Echo:
         assert gate.wait(DEADLINE_S)
         return model
 
-    batcher = Batcher(load, 0, box)
+    batcher = Batcher(load, 0, log)
     for name, numbers in {"a": [1, 2, 3], "b": [4, 5], "c": [6]}.items():
         batcher.submit(chunk(*numbers), name)
     gate.set()
     batcher.close()
-    assert box.noted == [{"a", "b"}, {"b", "c"}]
+    assert log.tracked == [{"a", "b"}, {"b", "c"}]
 
 
-def test_a_poisoned_device_ends_the_process_while_the_chunks_are_noted(
+def test_a_poisoned_device_ends_the_process_while_the_chunks_are_tracked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ended = threading.Event()
@@ -451,12 +454,12 @@ def test_a_poisoned_device_ends_the_process_while_the_chunks_are_noted(
         raise Ended
 
     monkeypatch.setattr(os, "_exit", end)
-    path = tmp_path / "box"
-    batcher = Batcher(Fragile, black_box=BlackBox(path))
+    path = str(tmp_path / "log")
+    batcher = Batcher(Fragile, crash_log=CrashLog(path))
     batcher.submit(chunk(POISON), "a")
     assert ended.wait(DEADLINE_S)
-    (death,) = BlackBox(path).deaths
-    assert death.chunks == ("a",)
+    death = take_death(path)
+    assert (death.cause, death.busy) == (Cause.DEVICE, ("a",))
     assert death.reason == ILLEGAL.splitlines()[0]
 
 
@@ -482,7 +485,7 @@ def test_a_suspect_shares_no_pass_and_has_no_other_beside_it() -> None:
         assert gate.wait(DEADLINE_S)
         return model
 
-    batcher = Batcher(load, 0, Box(["suspect"]))
+    batcher = Batcher(load, 0, Log(["suspect"]))
     sent = {"a": [1, 2], "suspect": [50, 50, 50, 50, 50], "b": [3], "c": [4, 5, 6, 7, 8]}
     futures = {name: batcher.submit(chunk(*numbers), name) for name, numbers in sent.items()}
     gate.set()
@@ -491,17 +494,17 @@ def test_a_suspect_shares_no_pass_and_has_no_other_beside_it() -> None:
     assert [batch for batch in model.batches if 50 in batch] == [[50] * 4, [50]]
 
 
-def test_guilty_frames_are_refused_and_never_reach_the_model() -> None:
-    model, box = Echo(), Box(["a", "b"], ["a"])
-    batcher = Batcher(lambda: model, 0, box)
-    guilty, suspect = batcher.submit(chunk(1), "a"), batcher.submit(chunk(2), "b")
+def test_blamed_frames_are_refused_and_never_reach_the_model() -> None:
+    model, log = Echo(), Log(["a", "b"], ["a"])
+    batcher = Batcher(lambda: model, 0, log)
+    blamed, suspect = batcher.submit(chunk(1), "a"), batcher.submit(chunk(2), "b")
     assert suspect.result(DEADLINE_S).tolist() == [[2]]
-    error = guilty.exception(DEADLINE_S)
+    error = blamed.exception(DEADLINE_S)
     batcher.close()
-    assert isinstance(error, GuiltyFrames)
+    assert isinstance(error, BlamedFrames)
     assert str(error) == "its frames ended 2 processes of it (CUDA error: unknown)"
     assert model.batches == [[2]]
-    assert box.acquitted == ["b"]
+    assert log.cleared == ["b"]
 
 
 # ---- the end ----

@@ -16,20 +16,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.spec import AbstractFileSystem
-from makers import MOST_NUMBERS, numbered_frame, numbered_frames, remuxed, write_video
 from numpy.typing import NDArray
+from video_factories import MAX_NUMBERS, numbered_frame, numbered_frames, remuxed, write_video
 
 import rayclip.actors.decoder
 from rayclip.actors import pending_video
-from rayclip.actors.attempts import CRASHED, Death
 from rayclip.actors.decoder import WINDOW_FRAMES, VideoExtractor
 from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
 from rayclip.actors.messages import CHUNK_FRAMES, Frame
 from rayclip.errors import RunStopped
-from rayclip.io import patience
-from rayclip.io.patience import Patience
+from rayclip.io import retry
+from rayclip.io.crash_log import Cause, Death
+from rayclip.io.retry import RetryPolicy
 from rayclip.media import source
-from rayclip.media.frames import WantedFrames, iter_frames, open_shown
+from rayclip.media.frames import WantedFrames, iter_frames, open_selected
 from rayclip.media.sampling import FrameChoice, evenly_spaced
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import Extraction
@@ -111,7 +111,7 @@ class Encoders:
 
 
 def numbers_as_features(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The number of each frame of ``makers``, ``DIM`` times."""
+    """The number of each frame of ``video_factories``, ``DIM`` times."""
     numbers = np.round(frames.mean(axis=(1, 2, 3)) / 8) - 1
     return np.repeat(numbers[:, None], DIM, axis=1).astype(np.float32)
 
@@ -138,7 +138,8 @@ class Attempts:
 
     def begin(self, position: int, video: str) -> list[Death]:
         self.log.append(f"begin {position}")
-        return [Death(CRASHED, "Segmentation fault")] * self._crashes.get(position, 0)
+        crash = Death(Cause.CRASH, "Segmentation fault", (position,))
+        return [crash] * self._crashes.get(position, 0)
 
     def made(self, position: int) -> None:
         self.log.append(f"made {position}")
@@ -500,8 +501,8 @@ class Unreliable(AbstractFileSystem):
 @pytest.fixture
 def unreliable(monkeypatch: pytest.MonkeyPatch) -> type[Unreliable]:
     fsspec.register_implementation("unreliable", Unreliable, clobber=True)
-    monkeypatch.setattr(patience, "STORAGE", Patience(3, 60, first_s=0.001))
-    monkeypatch.setattr(patience, "ANEW", Patience(3, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(3, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "RESTART", RetryPolicy(3, 60, first_s=0.001))
     Unreliable.breaks, Unreliable.opened = [], 0
     return Unreliable
 
@@ -734,7 +735,7 @@ def test_in_a_group_that_is_run_again_rows_that_were_put_are_not_made_again(
 def test_what_was_gathered_is_put_before_a_video_that_ended_a_process_is_begun(
     video: Make, shards: ShardFolder
 ) -> None:
-    paths = [video("a.mp4", 1), video("guilty.mp4", 2)]
+    paths = [video("a.mp4", 1), video("blamed.mp4", 2)]
     attempts = Attempts({1: 1}, again=True)
     results = VideoExtractor(job(shards), Encoders(), attempts).run(paths)
     assert next(results).frames == 1
@@ -755,8 +756,8 @@ def test_what_was_gathered_is_put_when_the_encoders_end(video: Make, shards: Sha
 
 def test_columns_that_come_with_the_videos_are_carried(video: Make, shards: ShardFolder) -> None:
     paths = ["/nowhere.mp4", video("b.mp4", 2)]
-    carried = pa.table({"label": ["x", "y"]})
-    list(VideoExtractor(job(shards), Encoders(), FirstAttempts()).run(paths, carried))
+    extra_columns = pa.table({"label": ["x", "y"]})
+    list(VideoExtractor(job(shards), Encoders(), FirstAttempts()).run(paths, extra_columns))
     (path,) = Path(shards.url).glob("*.parquet")
     assert pq.read_table(path).select(["video", "label"]).to_pylist() == [
         {"video": paths[1], "label": "y"}
@@ -786,7 +787,7 @@ def test_the_frames_of_many_videos_in_flight_are_bounded(video: Make) -> None:
 def test_a_chunk_that_stays_away_keeps_no_others_from_the_encoders(video: Make) -> None:
     encoders = Encoders(at_once=False, done_first=-1)
     (result,) = extract([video("a.mp4", 2 * WINDOW_FRAMES)], encoders)
-    assert numbers_of(result) == [number % MOST_NUMBERS for number in range(2 * WINDOW_FRAMES)]
+    assert numbers_of(result) == [number % MAX_NUMBERS for number in range(2 * WINDOW_FRAMES)]
     assert encoders.sent_before_results[0] == 2 * WINDOW_FRAMES // CHUNK_FRAMES
     assert max(encoders.levels) == WINDOW_FRAMES
 
@@ -845,10 +846,10 @@ def test_a_video_that_is_not_long_is_opened_once(
     @contextmanager
     def counted(source: str, *rest: Any) -> Iterator[WantedFrames]:
         opened.append(source)
-        with open_shown(source, *rest) as wanted:
+        with open_selected(source, *rest) as wanted:
             yield wanted
 
-    monkeypatch.setattr(rayclip.actors.decoder, "open_shown", counted)
+    monkeypatch.setattr(rayclip.actors.decoder, "open_selected", counted)
     path = video("short.mp4", count=2)
     list(VideoExtractor(job(), Encoders(), FirstAttempts(), Segments(fails=False)).run([path]))
     assert opened == [path]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from calls import wait_until
+from run_cli import wait_until
 
 BRIDGE = f"rc{os.getpid()}"  # at most 15 letters; two runs of the tests may be on one machine
 SUBNET = f"10.213.{os.getpid() % 256}"

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapes
-from calls import wait_until
 from hosts import hosts, why_not
+from run_cli import wait_until
 
 README = Path(__file__).parents[2] / "cluster" / "README.md"
 SECTION = README.read_text().partition("## Two machines by hand")[2].partition("\n## ")[0]

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import ON_LOOPBACK, finish, start_rayclip, wait_until
 from checkpoints import save_state_dict, small_resnet
-from heads import Nodes, free_port, ray_head, ray_nodes
+from ray_clusters import Nodes, free_port, ray_head, ray_nodes
+from run_cli import ON_LOOPBACK, finish, start_rayclip, wait_until
 
 pytestmark = pytest.mark.ray
 

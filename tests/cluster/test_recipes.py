@@ -18,9 +18,9 @@ import click
 import jsonschema
 import pytest
 import yaml
-from calls import call
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli as ray_cli
+from run_cli import call
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"

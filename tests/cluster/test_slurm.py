@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapes
-from calls import wait_until
 from hosts import BRIDGE_ADDRESS, Host, hosts, why_not
+from run_cli import wait_until
 
 RECIPE = Path(__file__).parents[2] / "cluster" / "slurm.sh"
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")

@@ -19,8 +19,8 @@ from typing import Any
 import fsspec
 import pytest
 import shapes
-from calls import wait_until
 from hosts import Host, cut_off, hosts, why_not
+from run_cli import wait_until
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")

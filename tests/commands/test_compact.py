@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from calls import call
 from output_folders import a_run as a_run_of_files
 from output_folders import commit
+from run_cli import call
 from shard_folders import DIM, a_run, cut, rows, save, shards, table, videos
 
 from rayclip.commands import compact
@@ -156,8 +156,8 @@ def test_shards_are_joined_up_to_a_size_and_large_ones_left_alone(
 
 def test_shards_with_other_columns_are_not_joined(output: str) -> None:
     folder = a_run(output)
-    save(folder, "a", carried=pa.table({"label": ["x"]}))
-    save(folder, "b", carried=pa.table({"label": ["y"]}))
+    save(folder, "a", extra_columns=pa.table({"label": ["x"]}))
+    save(folder, "b", extra_columns=pa.table({"label": ["y"]}))
     save(folder, "c")
     save(folder, "d")
     compact_folder(folder)

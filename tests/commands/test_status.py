@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import shapes
-from calls import Finished, call
 from output_folders import DIM, a_run, commit
+from run_cli import Finished, call
 
 from rayclip.commands.recent import ENOUGH, WINDOWS_S, Recent
 from rayclip.commands.status import show_status
 from rayclip.io.listing import StoredFile, modified_of
-from rayclip.output.recorded import open_recorded
+from rayclip.output.open_run import open_run
 from rayclip.output.storage import NUMPY, OutputFolder
 from rayclip.settings import Settings
 
@@ -285,7 +285,7 @@ def test_a_folder_that_changes_while_it_is_listed_is_no_trouble(tmp_path: Path) 
     folder = a_run(tmp_path)
     for number in range(50):
         commit(folder, f"v{number}")
-    recorded = open_recorded(str(tmp_path / "clip/demo"), {})
+    recorded = open_run(str(tmp_path / "clip/demo"), {})
     listing = recorded.folder.files()
     next(listing)
     folder.discard(f"v{number}" for number in range(50))

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calls import call
 from output_folders import DIM, Harm, a_run, commit
+from run_cli import call
 
 from rayclip.commands.verify import Damage, verify
-from rayclip.io.side_by_side import AHEAD
-from rayclip.output.recorded import open_recorded
+from rayclip.io.concurrent_map import AHEAD
+from rayclip.output.open_run import open_run
 from rayclip.output.storage import OutputFolder
 
 FRAMES = 3
@@ -30,7 +30,7 @@ def folder_of(tmp_path: Path, suffix: str) -> tuple[OutputFolder, Path]:
 
 
 def damages(model: Path) -> list[Damage]:
-    return [damage for damage in verify(open_recorded(str(model), {})) if damage is not None]
+    return [damage for damage in verify(open_run(str(model), {})) if damage is not None]
 
 
 def write(path: Path, values: Any) -> None:
@@ -43,7 +43,7 @@ def write(path: Path, values: Any) -> None:
 @pytest.mark.parametrize("suffix", [".npy", ".pkl"])
 def test_whole_files_are_not_damaged(suffix: str, tmp_path: Path) -> None:
     _, model = folder_of(tmp_path, suffix)
-    assert list(verify(open_recorded(str(model), {}))) == [None, None]
+    assert list(verify(open_run(str(model), {}))) == [None, None]
 
 
 def test_a_video_need_not_tell_its_rate(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_video_that_is_being_made_again_is_not_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, model = folder_of(tmp_path, ".npy")
-    recorded = open_recorded(str(model), {})
+    recorded = open_run(str(model), {})
     before = list(recorded.folder.files())
     monkeypatch.setattr(recorded.folder, "files", lambda: iter(before))
     folder.discard(["cat"])

@@ -7,15 +7,16 @@ of the run, makes the model raise what torch raises; it recognises videos by the
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import makers
 import numpy as np
 import pytest
 import shapes
-from calls import Finished, rayclip
+import video_factories
+from run_cli import Finished, rayclip
 
 pytestmark = pytest.mark.ray
 
@@ -99,7 +100,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         shutil.copyfile(clips[0], copy)
     for name, colour in {"green": (0, 200, 0), "blue": (0, 0, 200)}.items():
         frame = np.full((48, 64, 3), colour, np.uint8)
-        makers.write_video(folder / f"{name}.mp4", [frame] * 40)
+        video_factories.write_video(folder / f"{name}.mp4", [frame] * 40)
     return [*clips[:4], folder / "green.mp4", *clips[4:8], folder / "blue.mp4", *clips[8:]]
 
 
@@ -124,7 +125,11 @@ def features(video: Path, output: Path) -> Path:
 def run_with(faults: str, folder: Path, *words: str | Path) -> Finished:
     """Run the command where these faults are put into the model of every process."""
     (folder / "sitecustomize.py").write_text(FAULTS)
-    env = {"PYTHONPATH": str(folder), "TEST_FAULT": faults, "TEST_ONCE": str(folder / "once")}
+    env = {
+        "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
+        "TEST_FAULT": faults,
+        "TEST_ONCE": str(folder / "once"),
+    }
     return rayclip(*words, env=env)
 
 

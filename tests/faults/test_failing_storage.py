@@ -12,9 +12,9 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from calls import Finished, call
-from flaky import Fate, FlakyProxy, Request, always_fine, every_tenth, flaky
-from makers import numbered_frame, write_video
+from fault_proxy import Fate, FlakyProxy, Request, always_fine, every_tenth, flaky
+from run_cli import Finished, call
+from video_factories import numbered_frame, write_video
 
 from rayclip.io.remote import BLOCK_BYTES
 
@@ -122,10 +122,10 @@ def test_one_request_in_ten_fails_and_every_video_has_the_features_of_a_local_ru
 def test_a_large_file_that_cannot_be_uploaded_is_not_there_at_all(
     proxy: FlakyProxy, fate: Fate, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rayclip.io import patience, whole_files
+    from rayclip.io import atomic_write, retry
 
-    monkeypatch.setattr(whole_files, "LARGE", 0)
-    monkeypatch.setattr(patience, "STORAGE", patience.Patience(2, 60, first_s=0.01))
+    monkeypatch.setattr(atomic_write, "LARGE", 0)
+    monkeypatch.setattr(retry, "STORAGE", retry.RetryPolicy(2, 60, first_s=0.01))
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
 
     def features_only(request: Request) -> Fate:
@@ -220,7 +220,7 @@ def test_credentials_that_are_too_old_from_the_beginning_are_one_sentence(
 def test_a_file_that_may_not_be_read_is_that_videos_failure_alone(
     proxy: FlakyProxy, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import flaky as ways
+    import fault_proxy as ways
 
     monkeypatch.setitem(ways.ANSWERS, "expired", (403, "AccessDenied"))
     videos = uploaded(proxy, clips[:4])
@@ -298,9 +298,9 @@ def test_shards_are_put_on_a_storage_that_fails_and_joined_there(
 def test_a_shard_that_cannot_be_put_is_a_failure_of_each_of_its_videos(
     proxy: FlakyProxy, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rayclip.io import patience
+    from rayclip.io import retry
 
-    monkeypatch.setattr(patience, "STORAGE", patience.Patience(2, 60, first_s=0.01))
+    monkeypatch.setattr(retry, "STORAGE", retry.RetryPolicy(2, 60, first_s=0.01))
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
 
     def no_shard(request: Request) -> Fate:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import shapes
-from calls import rayclip
+from run_cli import rayclip
 
 pytestmark = pytest.mark.ray
 
@@ -39,7 +41,7 @@ def impatience(watchdog):
 
 
 def hostility(decoder):
-    open_shown = decoder.open_shown
+    open_selected = decoder.open_selected
 
     def after_the_first(frames, path):
         yield next(frames)
@@ -60,10 +62,10 @@ def hostility(decoder):
 
     @contextmanager
     def open_hostile(source, *rest):
-        with open_shown(source, *rest) as wanted:
+        with open_selected(source, *rest) as wanted:
             yield wanted._replace(frames=after_the_first(wanted.frames, Path(source)))
 
-    decoder.open_shown = open_hostile
+    decoder.open_selected = open_hostile
 
 
 PATCHES = {
@@ -94,43 +96,70 @@ sys.meta_path.insert(0, Patching)
 '''
 
 
-def test_videos_that_crash_hang_or_are_killed_harm_no_others(tmp_path: Path) -> None:
-    videos = tmp_path / "videos"
-    videos.mkdir()
-    first = videos / "innocent_00.mp4"
-    shapes.write_video(first, [("red", "circle")], seconds_per_scene=1.0)
-    names = [f"innocent_{i:02}" for i in range(1, INNOCENT)]
-    names[2:2], names[6:6], names[9:9] = ["crash"], ["hang"], ["killed"]
-    paths = [first, *(videos / f"{name}.mp4" for name in names)]
+@dataclass(frozen=True)
+class Run:
+    """What became of some videos: how many are done, and code, message and attempts of the others,
+    by the stems of their names."""
+
+    done: int
+    failures: dict[str, tuple[str, str, int]]
+
+
+def run_in_groups(videos: Sequence[str], folder: Path) -> Run:
+    """Extract features of copies of one video that have these names, :data:`GROUP` in a task."""
+    (folder / "videos").mkdir()
+    paths = [folder / "videos" / f"{name}.mp4" for name in videos]
+    shapes.write_video(paths[0], [("red", "circle")], seconds_per_scene=1.0)
     for path in paths[1:]:
-        shutil.copyfile(first, path)
-    (tmp_path / "sitecustomize.py").write_text(HOSTILITY)
+        shutil.copyfile(paths[0], path)
+    (folder / "sitecustomize.py").write_text(HOSTILITY)
     environment = {
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
         "TEST_GROUP": str(GROUP),
-        "TEST_KILLS": str(tmp_path / "kills"),
+        "TEST_KILLS": str(folder / "kills"),
     }
     words = ["extract", *paths, "--model-name", "demo", "--max-attempts", "2"]
-    words += ["--on-extraction", "save_numpy", "--output-path", tmp_path / "output"]
+    words += ["--on-extraction", "save_numpy", "--output-path", folder / "output"]
     ended = rayclip(*words, env=environment)
     assert ended.status == 1, ended.stderr
     assert "Traceback" not in ended.stderr
     assert "worker died" not in ended.stdout + ended.stderr  # as Ray has it, at length
-    made = {path.stem: path for path in (tmp_path / "output").glob("clip/demo/*_clip.npy")}
-    assert made.keys() == {f"{path.stem}_clip" for path in paths} - {"crash_clip", "hang_clip"}
-    assert len({path.read_bytes() for path in made.values()}) == 1
-    log = tmp_path / "output" / "clip" / "demo" / "failures.jsonl"
-    failures = {Path(f["video"]).stem: f for f in map(json.loads, log.read_text().splitlines())}
-    assert {name: (f["code"], f["message"], f["attempts"]) for name, f in failures.items()} == {
-        "crash": (
-            "worker_crashed",
-            "its worker process crashed 2 times (Segmentation fault)",
-            2,
-        ),
-        "hang": (
-            "worker_hung",
-            "its worker process hung 2 times (libav has not moved for 1 s)",
-            2,
-        ),
-    }
+    output = folder / "output" / "clip" / "demo"
+    assert len({path.read_bytes() for path in output.glob("*_clip.npy")}) == 1
+    lines = (output / "failures.jsonl").read_text().splitlines()
+    return Run(
+        done=len([*output.glob("*_clip.npy")]),
+        failures={
+            Path(failure["video"]).stem: (failure["code"], failure["message"], failure["attempts"])
+            for failure in map(json.loads, lines)
+        },
+    )
+
+
+CRASHED = ("worker_crashed", "its worker process crashed 2 times (Segmentation fault)", 2)
+HUNG = ("worker_hung", "its worker process hung 2 times (libav has not moved for 1 s)", 2)
+
+
+def test_videos_that_crash_hang_or_are_killed_harm_no_others(tmp_path: Path) -> None:
+    names = [f"innocent_{i:02}" for i in range(INNOCENT)]
+    names[3:3], names[7:7], names[10:10] = ["crash"], ["hang"], ["killed"]
+    run = run_in_groups(names, tmp_path)
+    assert run.failures == {"crash": CRASHED, "hang": HUNG}
+    assert run.done == len(names) - 2
     assert (tmp_path / "kills").stat().st_size == 5  # more often than max_attempts
+
+
+NAMES = {
+    "that speaks of another video": 'hang\n+99 "y"\n',
+    "that blames a neighbour": 'hang\n-1\n+3 "y"\n',
+    "that calls a hang a crash": "hang\nFatal Python error: Bus error\n",
+}
+
+
+def test_no_name_of_a_video_that_hangs_hides_what_it_did(tmp_path: Path) -> None:
+    names = []
+    for i, name in enumerate(NAMES.values()):
+        names += [f"innocent_{i}_0", name, f"innocent_{i}_2", f"innocent_{i}_3"]
+    run = run_in_groups(names, tmp_path)
+    assert run.failures == dict.fromkeys(NAMES.values(), HUNG)
+    assert run.done == len(names) - len(NAMES)

@@ -14,7 +14,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import shapes
-from calls import (
+from run_cli import (
     ON_LOOPBACK,
     alive,
     family,

@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from calls import Finished, call, rayclip
-from makers import missing, numbered_frame, write_video
+from run_cli import Finished, call, rayclip
+from video_factories import missing, numbered_frame, write_video
 
 from rayclip.report.breaker import WINDOW
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rayclip.errors import UsageError
 from rayclip.inputs import json_lines, lists
 from rayclip.inputs.selection import Inputs, every
-from rayclip.inputs.videos import absolute, carried_columns, iter_rows, iter_videos
+from rayclip.inputs.videos import absolute, extra_columns, iter_rows, iter_videos
 from rayclip.output.safe_names import stem
 from rayclip.settings import Settings
 
@@ -276,7 +276,7 @@ def test_relative_paths_begin_in_the_folder_of_the_command(video: str, path: str
 
 def rows(listed: Path, *video_paths: str) -> list[pa.Table]:
     settings = Settings(video_paths=video_paths, file_with_video_paths=str(listed))
-    return list(iter_rows(settings, carried=True))
+    return list(iter_rows(settings, extra_columns=True))
 
 
 def table_list(folder: Path, name: str, content: bytes) -> Path:
@@ -382,7 +382,7 @@ def test_json_values_that_make_no_column_are_refused_before_a_run_if_they_are_wa
     lines = [f'{{"path": "{n}.mp4", "label": {value}}}\n' for n, value in enumerate(values)]
     listed = table_list(tmp_path, "videos.jsonl", "".join(lines).encode())
     with pytest.raises(UsageError, match=r"videos\.jsonl cannot be read .* one type") as caught:
-        carried_columns(Settings(file_with_video_paths=str(listed)))
+        extra_columns(Settings(file_with_video_paths=str(listed)))
     assert "\n" not in str(caught.value)
 
 
@@ -429,7 +429,7 @@ def test_the_column_of_paths_can_have_any_name(suffix: str, tmp_path: Path) -> N
         path.write_text(f"path{delimiter}url\nb{delimiter}a.mp4\n")
     settings = Settings(file_with_video_paths=str(path), path_column="url")
     assert list(iter_videos(settings)) == ["a.mp4"]
-    table = pa.concat_tables(iter_rows(settings, carried=True))
+    table = pa.concat_tables(iter_rows(settings, extra_columns=True))
     assert table.to_pydict() == {"video": [b"a.mp4"], "path": ["b"]}
 
 
@@ -447,7 +447,7 @@ def test_columns_that_cannot_be_carried_are_refused(
     listed = table_list(tmp_path, "videos.csv", content)
     assert videos(list_file=listed) == ["a.mp4"]
     with pytest.raises(UsageError, match=sentence):
-        carried_columns(Settings(file_with_video_paths=str(listed)))
+        extra_columns(Settings(file_with_video_paths=str(listed)))
 
 
 @pytest.mark.parametrize(
@@ -462,7 +462,7 @@ def test_the_columns_of_a_list_are_known_before_a_run(
     name: str, content: bytes, columns: list[str], tmp_path: Path
 ) -> None:
     listed = table_list(tmp_path, name, content)
-    assert carried_columns(Settings(file_with_video_paths=str(listed))) == columns
+    assert extra_columns(Settings(file_with_video_paths=str(listed))) == columns
     assert {tuple(table.column_names) for table in rows(listed, "x.mp4")} == {("video", *columns)}
 
 

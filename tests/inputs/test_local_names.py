@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from calls import call
-from makers import numbered_frames, write_video
+from run_cli import call
+from video_factories import numbered_frames, write_video
 
 from rayclip.inputs.expansion import expanded
 from rayclip.inputs.local_names import as_meant

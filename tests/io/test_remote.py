@@ -12,9 +12,9 @@ import fsspec
 import pytest
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
-from rayclip.io import patience
-from rayclip.io.patience import GaveUp, Patience
+from rayclip.io import retry
 from rayclip.io.remote import BLOCK_BYTES, file_system, open_remote
+from rayclip.io.retry import RetriesExhausted, RetryPolicy
 
 CONTENT = bytes(range(256)) * (3 * BLOCK_BYTES // 256) + b"the end"
 
@@ -49,7 +49,7 @@ def whole(start: int, end: int) -> bytes:
 def storage(monkeypatch: pytest.MonkeyPatch) -> type[Storage]:
     fsspec.register_implementation(Storage.protocol, Storage, clobber=True)
     monkeypatch.setattr(Storage, "fetch", staticmethod(whole), raising=False)
-    monkeypatch.setattr(patience, "STORAGE", Patience(5, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(5, 60, first_s=0.001))
     return Storage
 
 
@@ -96,7 +96,7 @@ def test_a_part_that_never_comes_is_given_up(
     storage: type[Storage], monkeypatch: pytest.MonkeyPatch, how: Fetch
 ) -> None:
     monkeypatch.setattr(storage, "fetch", staticmethod(how))
-    with pytest.raises(GaveUp, match="tried 5 times"):
+    with pytest.raises(RetriesExhausted, match="tried 5 times"):
         content()
 
 
@@ -127,7 +127,7 @@ def test_closing_does_not_wait_for_the_patience_of_reading_ahead(
         return whole(start, end)
 
     monkeypatch.setattr(storage, "fetch", staticmethod(ahead))
-    monkeypatch.setattr(patience, "STORAGE", Patience(2, 1000, first_s=60, longest_s=60))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(2, 1000, first_s=60, max_pause_s=60))
     began = time.monotonic()
     with open_remote("test-storage://a", {}) as file:
         file.read(BLOCK_BYTES)

@@ -17,15 +17,15 @@ from av.sidedata.sidedata import Type
 from h264_fields import write_fields
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from makers import SHARED_DATA, numbered_frame, remuxed, textured_frames, write_video
 from mp4_index import Edit, write_aperture, write_edits
 from PIL import Image, ImageOps
 from plain_decoder import md5_of, plainly, segments_of, ticks_of
+from video_factories import SHARED_DATA, numbered_frame, remuxed, textured_frames, write_video
 
 from rayclip.errors import BadVideo
 from rayclip.media.frame_numbers import FrameNumbers
 from rayclip.media.frames import cut, iter_frames
-from rayclip.media.groups import Irregular
+from rayclip.media.gop import Irregular
 from rayclip.media.sampling import evenly_spaced
 from rayclip.media.segments import WHOLE
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import av
 import pytest
-from makers import textured_frames, write_video
+from video_factories import textured_frames, write_video
 
 from rayclip.media.keyframes import h264_length_size, is_entry_point
 

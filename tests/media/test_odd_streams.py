@@ -12,12 +12,12 @@ from typing import Any
 import av
 import pytest
 from h264_fields import write_fields
-from makers import number_of, numbered_frames, remuxed, textured_frames, write_video
 from plain_decoder import md5_of, plainly, ticks_of
+from video_factories import number_of, numbered_frames, remuxed, textured_frames, write_video
 
 from rayclip.errors import BadVideo
-from rayclip.media.frames import cut, iter_frames, open_shown
-from rayclip.media.groups import GroupReader
+from rayclip.media.frames import cut, iter_frames, open_selected
+from rayclip.media.gop import GopReader
 from rayclip.media.sampling import FrameChoice, evenly_spaced
 from rayclip.media.segments import WHOLE
 
@@ -161,7 +161,7 @@ def test_groups_without_b_frames_before_groups_with_them_are_believed(tmp_path: 
         stream = container.streams.video[0]
         assert stream.codec_context.has_b_frames
         packets = (packet for packet in container.demux(stream) if packet.size)
-        groups = list(GroupReader(packets, stream.codec_context))
+        groups = list(GopReader(packets, stream.codec_context))
     assert len(groups[0].packets) == 12
     assert len(groups) == 4
     assert_as_plainly(path)
@@ -258,7 +258,7 @@ def test_containers_whose_times_are_guessed_are_not_divided_or_rightly(
     choice = FrameChoice(None if rate is None else Fraction(rate))
     found: list[tuple[float, str]] = []
     for segment in segments or [WHOLE]:
-        with open_shown(path, choice, segment=segment) as wanted:
+        with open_selected(path, choice, segment=segment) as wanted:
             for shown in wanted.frames:
                 md5 = md5_of(shown.frame.to_ndarray(format="rgb24"))
                 found += [(ms, md5) for ms in shown.timestamps_ms]

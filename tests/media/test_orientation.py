@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from makers import numbered_frames, write_video
+from video_factories import numbered_frames, write_video
 
 from rayclip.errors import BadVideo
 from rayclip.media.frames import iter_frames
@@ -24,7 +24,7 @@ def test_a_frame_is_gone_as_soon_as_nobody_holds_it(rate: Fraction | None, tmp_p
     gc.disable()  # frames that wait for it are a gigabyte where they are of 4K
     try:
         with open_video(path) as video:
-            for shown in video.shown_frames(rate):
+            for shown in video.selected_frames(rate):
                 upright_rgb(shown.frame)
             alive = [one for one in gc.get_objects() if type(one) is av.VideoFrame]
     finally:

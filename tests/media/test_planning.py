@@ -11,12 +11,12 @@ from typing import Any
 
 import av
 import pytest
-from makers import remuxed, textured_frames, without_its_beginning, write_video
 from plain_decoder import Plain, md5_of, plainly, segments_of, ticks_of
+from video_factories import remuxed, textured_frames, without_its_beginning, write_video
 
 from rayclip.media.container import open_stream, read_packets
-from rayclip.media.frames import cut, iter_frames, open_shown
-from rayclip.media.groups import GroupReader, Irregular
+from rayclip.media.frames import cut, iter_frames, open_selected
+from rayclip.media.gop import GopReader, Irregular
 from rayclip.media.planning import PlannedDecoder
 from rayclip.media.sampling import FrameChoice, TickGrid, evenly_spaced, parse_fps
 from rayclip.media.segments import WHOLE
@@ -164,8 +164,8 @@ def planned(path: Path, rate: str) -> Iterator[tuple[PlannedDecoder, Counting]]:
         codec: Any = Counting(stream.codec_context)
         assert stream.time_base is not None
         rule = TickGrid(stream.time_base, container.start_time or 0, parse_fps(rate))
-        groups = GroupReader(read_packets(container, stream), codec)
-        yield PlannedDecoder(codec, groups, rule), codec
+        gops = GopReader(read_packets(container, stream), codec)
+        yield PlannedDecoder(codec, gops, rule), codec
 
 
 @pytest.mark.parametrize(
@@ -176,14 +176,14 @@ def test_at_a_low_rate_most_packets_are_not_decoded(
     video: Callable[[str], Path], name: str, most: int
 ) -> None:
     with planned(video(name), "1") as (decoder, codec):
-        shown = [frame for frame in decoder.shown_frames() if frame.timestamps_ms]
+        shown = [frame for frame in decoder.selected_frames() if frame.timestamps_ms]
     assert sum(len(frame.timestamps_ms) for frame in shown) == 3
     assert codec.packets <= most  # one more than ticks: the first picture comes in any case
 
 
 def test_a_frame_that_is_shown_at_many_ticks_is_decoded_once(video: Callable[[str], Path]) -> None:
     with planned(video("h264"), "100") as (decoder, codec):
-        shown = list(decoder.shown_frames())
+        shown = list(decoder.selected_frames())
     assert len(shown) == codec.packets == 75
     assert sum(len(frame.timestamps_ms) for frame in shown) == 300
 
@@ -192,8 +192,8 @@ def test_a_frame_that_is_shown_at_many_ticks_is_decoded_once(video: Callable[[st
 def test_only_packets_of_few_groups_are_held(video: Callable[[str], Path], name: str) -> None:
     with planned(video(name), "0.3") as (decoder, _):
         most = 0
-        for _frame in decoder.shown_frames():
-            most = max(most, sum(len(group.packets) for group in decoder._held))
+        for _frame in decoder.selected_frames():
+            most = max(most, sum(len(gop.packets) for gop in decoder._held))
     assert 0 < most <= 3 * 12 + 3
 
 
@@ -463,15 +463,15 @@ def test_half_of_a_video_is_half_of_its_bytes(
 ) -> None:
     content = large("a.mp4", flags)
     index = int.from_bytes(content[content.index(b"moov") - 4 :][:4])
-    group = len(content) * GROUP // 250
+    gop = len(content) * GROUP // 250
     choice = FrameChoice(None if rate is None else parse_fps(rate))
     segments = cut(io.BytesIO(content), segment_s=4, most=2)
     assert len(segments) == 2
     for segment in segments:
         file = CountingFile(content)
-        with open_shown(file, choice, segment=segment) as wanted:
+        with open_selected(file, choice, segment=segment) as wanted:
             assert list(wanted.frames)
-        assert file.count <= len(content) / 2 + 2 * group + 2 * BUFFER + index
+        assert file.count <= len(content) / 2 + 2 * gop + 2 * BUFFER + index
 
 
 @pytest.mark.parametrize("rate", ["1", "23.976"])

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 import shapes
-from makers import Rgb, number_of, numbered_frames, write_video
+from video_factories import Rgb, number_of, numbered_frames, write_video
 
 from rayclip.errors import BadVideo, VideoError
 from rayclip.media.frames import iter_frames

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayclip.media.decoding import ShownFrame, TimedFrame, shown_frames
+from rayclip.media.decoding import SelectedFrame, TimedFrame, selected_frames
 from rayclip.media.sampling import EveryFrame, FrameRule, TickGrid, parse_fps, rescale_nearest
 
 MS = Fraction(1, 1000)
@@ -24,7 +24,7 @@ def frame(pts: int, duration: int = 0, name: Any = None) -> TimedFrame:
     return TimedFrame(pts, duration, picture)
 
 
-def ticks_of(shown: Iterator[ShownFrame], fps: Fraction) -> list[tuple[int, Any]]:
+def ticks_of(shown: Iterator[SelectedFrame], fps: Fraction) -> list[tuple[int, Any]]:
     """Every tick with the picture that it shows, in the order in which they come."""
     return [(round(ms * fps / 1000), one.frame) for one in shown for ms in one.timestamps_ms]
 
@@ -35,7 +35,7 @@ def shown(
     """Tick -> pts of the frame that it shows, for pts in ms."""
     fps = Fraction(fps)
     grid = TickGrid(MS, start_us, fps)
-    return dict(ticks_of(shown_frames([frame(one, duration) for one in pts], grid), fps))
+    return dict(ticks_of(selected_frames([frame(one, duration) for one in pts], grid), fps))
 
 
 # ---- frame rates ----
@@ -166,7 +166,7 @@ def test_of_several_frames_at_one_tick_the_last_is_shown() -> None:
 
 def test_two_frames_of_the_same_pts_count_as_the_later_one() -> None:
     frames = [frame(0, 100, "a"), frame(1000, 1000, "b"), frame(1000, 1000, "c")]
-    given = list(shown_frames(frames, TickGrid(MS, 0, Fraction(1))))
+    given = list(selected_frames(frames, TickGrid(MS, 0, Fraction(1))))
     assert [(one.frame, one.timestamps_ms) for one in given] == [
         ("a", (0.0,)),
         ("b", ()),
@@ -208,7 +208,7 @@ def test_frames_are_taken_one_at_a_time() -> None:
             taken.append(number)
             yield frame(100 * number, 100)
 
-    next(shown_frames(frames(), TickGrid(MS, 0, Fraction(10))))
+    next(selected_frames(frames(), TickGrid(MS, 0, Fraction(10))))
     assert len(taken) == 2
 
 
@@ -217,13 +217,13 @@ def test_frames_are_taken_one_at_a_time() -> None:
 
 def test_without_a_rate_every_frame_has_its_own_time() -> None:
     rule = EveryFrame(MS, start_us=2_000)
-    given = list(shown_frames([frame(2), frame(5), frame(5), frame(4)], rule))
+    given = list(selected_frames([frame(2), frame(5), frame(5), frame(4)], rule))
     assert [one.timestamps_ms for one in given] == [(0.0,), (3.0,), (3.0,), (2.0,)]
 
 
 def test_only_frames_of_the_numbers_that_are_asked_for_are_shown() -> None:
     rule = EveryFrame(MS, 0, {0, 2})
-    given = list(shown_frames([frame(10), frame(20), frame(30), frame(40)], rule))
+    given = list(selected_frames([frame(10), frame(20), frame(30), frame(40)], rule))
     assert [one.timestamps_ms for one in given] == [(10.0,), (), (30.0,), ()]
 
 
@@ -243,7 +243,7 @@ class Stream:
 
     def drawn(self, frames: Sequence[TimedFrame] | None = None, **part: Any) -> list[Any]:
         chosen = self.frames if frames is None else frames
-        return ticks_of(shown_frames(chosen, self.grid, **part), self.fps)
+        return ticks_of(selected_frames(chosen, self.grid, **part), self.fps)
 
 
 @st.composite
@@ -307,16 +307,16 @@ def test_cutting_a_stream_changes_nothing(stream: Stream, data: st.DataObject) -
             for since, until in pairwise(borders)
             for shown in _segment(stream, rule, since, until)
         ]
-        whole = [one for one in shown_frames(stream.frames, rule) if one.timestamps_ms]
+        whole = [one for one in selected_frames(stream.frames, rule) if one.timestamps_ms]
         assert joined == whole
 
 
 def _segment(
     stream: Stream, rule: FrameRule, since: int | None, until: int | None
-) -> list[ShownFrame]:
+) -> list[SelectedFrame]:
     """What a segment shows, decoded from its own first frame on."""
     frames = [one for one in stream.frames if since is None or one.pts >= since]
-    return [one for one in shown_frames(frames, rule, until=until) if one.timestamps_ms]
+    return [one for one in selected_frames(frames, rule, until=until) if one.timestamps_ms]
 
 
 @quickly

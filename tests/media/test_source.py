@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 import av
 import fsspec
 import pytest
-from calls import call
-from flaky import Fate, Request, flaky
-from makers import (
+from fault_proxy import Fate, Request, flaky
+from run_cli import call
+from video_factories import (
     a_folder,
     an_empty_file,
     missing,
@@ -32,10 +32,10 @@ from makers import (
 )
 
 from rayclip.errors import BadVideo, VideoError
-from rayclip.io import patience
-from rayclip.io.faults import passes
-from rayclip.io.patience import Patience
+from rayclip.io import retry
 from rayclip.io.remote import BLOCK_BYTES, BLOCKS
+from rayclip.io.retry import RetryPolicy
+from rayclip.io.storage_errors import is_transient
 from rayclip.media.source import NO_OTHER_FILES, VideoSource, readable
 
 COUNT = 12
@@ -45,7 +45,7 @@ NUMBERS = list(range(COUNT))
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not come to an end by itself is tried twice, and at once."""
-    monkeypatch.setattr(patience, "STORAGE", Patience(2, 60, first_s=0.01))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(2, 60, first_s=0.01))
 
 
 def numbers_of(source: VideoSource, **options: Any) -> list[int]:
@@ -414,7 +414,7 @@ def test_a_server_that_is_not_there_could_not_be_read() -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """As much patience as ever, in less time."""
-    monkeypatch.setattr(patience, "STORAGE", Patience(10, 60, first_s=0.01))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(10, 60, first_s=0.01))
 
 
 @pytest.mark.usefixtures("quick")
@@ -453,13 +453,13 @@ def test_a_stream_that_breaks_off_is_a_failure_that_may_pass(
     with serving(large_mov.parent) as server:
         server.ranges = False
         server.breaks_at = large_mov.stat().st_size // 2
-        assert passes(failure_of(server.url(index_first(large_mov))))
+        assert is_transient(failure_of(server.url(index_first(large_mov))))
 
 
 @pytest.mark.usefixtures("impatient")
 def test_what_was_tried_often_enough_is_not_worth_another_try(mp4: Path, server: Server) -> None:
     server.status = 503
-    assert not passes(failure_of(server.url(mp4)))
+    assert not is_transient(failure_of(server.url(mp4)))
 
 
 # ---- file objects ----

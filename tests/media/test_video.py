@@ -15,7 +15,7 @@ import fsspec
 import numpy as np
 import pytest
 from av.stream import Disposition
-from makers import (
+from video_factories import (
     SHARED_DATA,
     a_folder,
     an_empty_file,
@@ -37,7 +37,7 @@ Numbered = list[tuple[float, int]]
 
 
 def numbered(source: VideoSource, extraction_fps: str | int | None = None) -> Numbered:
-    """The timestamps in ms and the numbers of the frames that a video of ``makers`` gives."""
+    """The timestamps in ms and the numbers of the frames that a video of ``video_factories`` gives."""
     return [(round(ms, 3), number_of(rgb)) for ms, rgb in iter_frames(source, extraction_fps)]
 
 

@@ -1,7 +1,8 @@
-"""What counts as a hang, and how a process that hangs ends."""
+"""What counts as a hang or as too much memory, and how a process ends for it."""
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
@@ -12,24 +13,31 @@ from contextlib import contextmanager
 
 import pytest
 
-from rayclip.media.watchdog import HUNG_STATUS, Watchdog
+from rayclip.errors import BadVideo
+from rayclip.io.crash_log import Cause
+from rayclip.media.watchdog import Excess, Watchdog, private_bytes
 
 DEADLINE_S = 60.0
+MB = 2**20
+
+needs_proc = pytest.mark.skipif(not private_bytes(), reason="the system has no /proc")
 
 
 @contextmanager
-def on_watch(limit_s: float) -> Iterator[tuple[Watchdog, list[str], threading.Event]]:
+def on_watch(
+    limit_s: float, max_growth: int = sys.maxsize, max_memory: int = sys.maxsize
+) -> Iterator[tuple[Watchdog, list[Excess], threading.Event]]:
     """A watchdog, what it said, and whether it has said something."""
-    said: list[str] = []
-    hung = threading.Event()
+    said: list[Excess] = []
+    has_spoken = threading.Event()
 
-    def on_hang(message: str) -> None:
-        said.append(message)
-        hung.set()
+    def on_excess(excess: Excess) -> None:
+        said.append(excess)
+        has_spoken.set()
 
-    watchdog = Watchdog(limit_s, on_hang)
+    watchdog = Watchdog(limit_s, max_growth, max_memory, on_excess)
     try:
-        yield watchdog, said, hung
+        yield watchdog, said, has_spoken
     finally:
         watchdog.close()
 
@@ -46,10 +54,7 @@ def test_a_call_that_does_not_end_is_told_once_by_the_name_of_its_video() -> Non
     with on_watch(0.05) as (watchdog, said, hung), watchdog.watching("a.mp4"), watchdog:
         assert hung.wait(DEADLINE_S)
         pass_time(0.2)
-    assert said == [
-        "rayclip: a.mp4: libav has not moved for 0.05 s and cannot be interrupted, "
-        "so this process ends"
-    ]
+    assert said == [Excess(Cause.HANG, "a.mp4", "libav has not moved for 0.05 s")]
 
 
 def test_time_between_calls_does_not_count() -> None:
@@ -99,7 +104,7 @@ def test_a_second_video_is_watched_too() -> None:
                 pass
         with watchdog.watching("c.mp4"), watchdog:
             assert hung.wait(DEADLINE_S)
-    assert "c.mp4" in said[0]
+    assert said[0].video == "c.mp4"
 
 
 def test_its_thread_ends_with_it() -> None:
@@ -130,10 +135,10 @@ def test_a_process_that_hangs_in_c_is_ended() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=DEADLINE_S
     )
-    assert ended.returncode == HUNG_STATUS
+    assert ended.returncode == os.EX_TEMPFAIL
     assert ended.stderr.splitlines() == [
-        r"rayclip: not utf-8 \udcff.mp4: libav has not moved for 0.1 s and cannot be "
-        "interrupted, so this process ends"
+        r"rayclip: not utf-8 \udcff.mp4: the process that decodes it ends: libav has not moved "
+        "for 0.1 s"
     ]
     assert ended.stdout == ""
 
@@ -167,3 +172,93 @@ def test_a_process_that_was_stopped_did_not_hang() -> None:
             assert process.wait(DEADLINE_S) == 0
         finally:
             process.kill()
+
+
+# ---- memory ----
+
+
+def taken(size: int, kind: int = mmap.MAP_PRIVATE) -> mmap.mmap:
+    """Memory of this process that goes back to the system at once when it is closed."""
+    block = mmap.mmap(-1, size, kind | mmap.MAP_ANONYMOUS)
+    for place in range(0, size, mmap.PAGESIZE):
+        block[place] = 1
+    return block
+
+
+def pass_looks() -> None:
+    """Wait until another watchdog has looked at its memory some times."""
+    for _ in range(3):
+        with on_watch(DEADLINE_S, max_memory=-1) as (clock, _, looked), clock.watching("the clock"):
+            assert looked.wait(DEADLINE_S)
+
+
+def keep_calling(watchdog: Watchdog) -> None:
+    """Call one after another, until one is refused."""
+    for _ in range(int(DEADLINE_S / 0.01)):
+        with watchdog:
+            pass
+        threading.Event().wait(0.01)
+
+
+@needs_proc
+def test_memory_of_ones_own_counts_and_what_is_shared_does_not() -> None:
+    before = private_bytes()
+    with taken(64 * MB):
+        assert private_bytes() - before > 48 * MB
+    with taken(64 * MB, mmap.MAP_SHARED):
+        assert private_bytes() - before < 48 * MB
+
+
+@needs_proc
+def test_a_video_that_takes_too_much_is_given_up_at_the_next_call() -> None:
+    with on_watch(DEADLINE_S, 64 * MB) as (watchdog, said, _):
+        with (
+            watchdog.watching("a.mp4"),
+            taken(128 * MB),
+            pytest.raises(BadVideo, match="decoding takes more than 64 MB") as caught,
+        ):
+            keep_calling(watchdog)
+        with watchdog.watching("the next.mp4"):
+            pass_looks()
+            with watchdog:
+                pass
+    assert (caught.value.stage, caught.value.code) == ("decode", "too_much_memory")
+    assert said == []
+
+
+@needs_proc
+def test_what_a_process_had_before_is_not_the_fault_of_a_video() -> None:
+    with (
+        taken(128 * MB),
+        on_watch(DEADLINE_S, 64 * MB) as (watchdog, _, _),
+        watchdog.watching("a.mp4"),
+        taken(8 * MB),
+    ):
+        pass_looks()
+        with watchdog:
+            pass
+
+
+@needs_proc
+def test_a_process_that_grows_too_large_is_told_once_by_the_name_of_the_video() -> None:
+    most = private_bytes() + 64 * MB
+    with (
+        on_watch(DEADLINE_S, max_memory=most) as (watchdog, said, has_spoken),
+        watchdog.watching("a.mp4"),
+        taken(128 * MB),
+    ):
+        assert has_spoken.wait(DEADLINE_S)
+        pass_looks()
+    (excess,) = said
+    assert (excess.cause, excess.video) == (Cause.MEMORY, "a.mp4")
+    assert excess.reason.startswith("it has grown to ")
+
+
+@needs_proc
+def test_memory_is_not_looked_at_between_videos() -> None:
+    with on_watch(DEADLINE_S, max_memory=private_bytes() + 64 * MB) as (watchdog, said, _):
+        with watchdog.watching("a.mp4"):
+            pass
+        with taken(128 * MB):
+            pass_looks()
+    assert said == []

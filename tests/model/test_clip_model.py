@@ -270,7 +270,7 @@ class TestLoading:
         assert load_clip("custom", str(checkpoint), "cpu").n_px == 40
 
 
-LEAST_COSINES = {"fp16": 0.9999, "bf16": 0.998}  # to fp32, the mean over the pictures taken away
+MIN_COSINES = {"fp16": 0.9999, "bf16": 0.998}  # to fp32, the mean over the pictures taken away
 
 
 def centred_cosines(ours: Features, theirs: Features) -> Features:
@@ -280,7 +280,7 @@ def centred_cosines(ours: Features, theirs: Features) -> Features:
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)
-@pytest.mark.parametrize("precision", [*LEAST_COSINES])
+@pytest.mark.parametrize("precision", [*MIN_COSINES])
 class TestHalves:
     def test_features_are_close_to_those_of_fp32(
         self, precision: Any, name: str, small_models: dict[str, Path]
@@ -292,7 +292,7 @@ class TestHalves:
         features, expected = half.encode_image(frames), full.encode_image(frames)
         assert features.dtype == np.float32
         assert (features != expected).any()
-        assert centred_cosines(features, expected).min() >= LEAST_COSINES[precision]
+        assert centred_cosines(features, expected).min() >= MIN_COSINES[precision]
 
     def test_a_frame_has_the_same_bits_alone_and_in_any_order(
         self, precision: Any, name: str, small_models: dict[str, Path]
@@ -360,7 +360,7 @@ class TestCompiled:
         full = load_clip("custom", str(small_models["small ViT"]), "cpu")
         frames = frames_for(full)
         features = compiled_model.encode_image(frames)
-        assert centred_cosines(features, full.encode_image(frames)).min() >= LEAST_COSINES["bf16"]
+        assert centred_cosines(features, full.encode_image(frames)).min() >= MIN_COSINES["bf16"]
 
     def test_a_frame_has_the_same_bits_on_any_thread_alone_and_in_any_order(
         self, compiled_model: ClipModel

@@ -20,12 +20,12 @@ import checkpoints
 import fsspec
 import pytest
 import torch
-from calls import wait_until
+from run_cli import wait_until
 
 from rayclip.errors import UsageError, WeightsUnavailable
-from rayclip.io import patience
-from rayclip.io.patience import Patience
-from rayclip.io.whole_files import temporary_name
+from rayclip.io import retry
+from rayclip.io.atomic_write import temporary_name
+from rayclip.io.retry import RetryPolicy
 from rayclip.model import weights
 from rayclip.model.models import OFFICIAL_MODELS, describe
 from rayclip.model.weights import MIRROR_VARIABLE, official_checkpoint, placed_checkpoint
@@ -99,7 +99,7 @@ class _Answers(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "ANEW", Patience(3, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "RESTART", RetryPolicy(3, 60, first_s=0.001))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 

@@ -8,11 +8,11 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from calls import call
 from hypothesis import given
 from hypothesis import strategies as st
+from run_cli import call
 
-from rayclip.output.safe_names import LONGEST_NAME, LONGEST_PATH, LONGEST_SUFFIX, output_name
+from rayclip.output.safe_names import MAX_NAME, MAX_PATH, MAX_SUFFIX, output_name
 from rayclip.output.storage import FEATURES, PREDICTIONS_FILE, TIMESTAMPS, Extraction, OutputFolder
 from rayclip.settings import Naming
 
@@ -88,9 +88,9 @@ def stays_inside(name: str) -> bool:
         path = os.path.normpath(f"/out/clip/demo/{name}{suffix}")
         if not path.startswith("/out/clip/demo/") or path != f"/out/clip/demo/{name}{suffix}":
             return False
-        if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.split("/")):
+        if any(len(os.fsencode(part)) > MAX_NAME for part in path.split("/")):
             return False
-    return len(os.fsencode(name)) <= LONGEST_PATH and folders[:1] not in RESERVED
+    return len(os.fsencode(name)) <= MAX_PATH and folders[:1] not in RESERVED
 
 
 @pytest.mark.parametrize("naming", NAMINGS)
@@ -134,7 +134,7 @@ def test_names_of_usual_lengths_are_those_of_video_features(name: str) -> None:
 
 
 def test_the_longest_name_that_fits_is_kept() -> None:
-    most = LONGEST_NAME - LONGEST_SUFFIX
+    most = MAX_NAME - MAX_SUFFIX
     assert output_name(f"{'n' * most}.mp4", "stem") == "n" * most
     assert output_name(f"{'n' * (most + 1)}.mp4", "stem") != "n" * (most + 1)
 

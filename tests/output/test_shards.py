@@ -15,8 +15,8 @@ import pytest
 from shard_folders import DIM, a_run, cut, extraction, rows, save, shards, table, videos
 
 from rayclip.errors import RunStopped, UsageError
-from rayclip.io import patience, whole_files
-from rayclip.io.patience import Patience
+from rayclip.io import atomic_write, retry
+from rayclip.io.retry import RetryPolicy
 from rayclip.output import shard_reading, shard_tables, spool
 from rayclip.output.rows import Row
 from rayclip.output.shard_names import refuse_taken_columns, row_name, rows_of, shard_name
@@ -77,8 +77,8 @@ def test_a_name_that_is_not_utf8_is_written_with_escapes(folder: ShardFolder) ->
 
 
 def test_columns_of_the_list_stand_between_the_video_and_its_features(folder: ShardFolder) -> None:
-    carried = pa.table({"label": ["x", "y", "z"], "split": pa.array([1, None, 3], pa.int8())})
-    writer = folder.writer(["a", "b", "c"], carried)
+    extra_columns = pa.table({"label": ["x", "y", "z"], "split": pa.array([1, None, 3], pa.int8())})
+    writer = folder.writer(["a", "b", "c"], extra_columns)
     writer.save([rows("a")[0], rows("c", first=2)[0]])  # b has failed
     made = table(folder)
     assert made.column_names == ["video", "label", "split", "clip", "timestamps_ms", "fps"]
@@ -134,7 +134,7 @@ def test_what_is_in_a_shard_is_done(folder: ShardFolder) -> None:
     save(folder, "a", "bb")
     save(folder, "ccc")
     done = folder.done()
-    assert (len(done), done.frames, done.not_whole) == (3, 6, 0)
+    assert (len(done), done.frames, done.incomplete) == (3, 6, 0)
     assert "a" in done
     assert "d" not in done
 
@@ -157,8 +157,8 @@ def test_a_truncated_shard_is_not_done_and_may_go(folder: ShardFolder, left: int
     content = fs.cat_file(f"{root}/{name}")
     fs.pipe_file(f"{root}/{name}", content[: len(content) - 1 if left == "all but one" else left])
     done = folder.done()
-    assert (len(done), done.not_whole, done.leftovers) == (1, 1, [name])
-    folder.remove(done.leftovers)
+    assert (len(done), done.incomplete, done.stale_tmp) == (1, 1, [name])
+    folder.remove(done.stale_tmp)
     assert videos(folder) == ["a"]
 
 
@@ -166,7 +166,7 @@ def test_other_parquet_files_are_left_alone(folder: ShardFolder) -> None:
     fs, root = folder.where()
     fs.pipe_file(f"{root}/mine.parquet", b"not one of ours")
     done = folder.done()
-    assert (len(done), done.not_whole, done.leftovers) == (0, 0, [])
+    assert (len(done), done.incomplete, done.stale_tmp) == (0, 0, [])
 
 
 def test_a_shard_that_another_process_joins_meanwhile_is_found_where_it_is_now(
@@ -177,7 +177,7 @@ def test_a_shard_that_another_process_joins_meanwhile_is_found_where_it_is_now(
     folder.remove([name])
     save(folder, "a", "b", "c")
     done = folder.done(iter(listed))
-    assert (len(done), done.not_whole) == (3, 0)
+    assert (len(done), done.incomplete) == (3, 0)
 
 
 def test_names_are_read_without_the_features(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_storage_that_fails_for_good_does_not_make_a_shard_damaged(
 ) -> None:
     folder = a_run(tmp_path)
     save(folder, "a")
-    monkeypatch.setattr(patience, "STORAGE", Patience(2, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(2, 60, first_s=0.001))
 
     def lost(*_: object) -> Any:
         raise ConnectionResetError("gone")
@@ -262,9 +262,9 @@ def test_a_full_disk_stops_the_run(
         def __getattr__(self, name: str) -> Any:
             return getattr(self._file, name)
 
-    write = whole_files._replace
+    write = atomic_write._replace
     monkeypatch.setattr(
-        whole_files, "_replace", lambda path, do: write(path, lambda file: do(Full(file)))
+        atomic_write, "_replace", lambda path, do: write(path, lambda file: do(Full(file)))
     )
     with pytest.raises(RunStopped, match="the same command again"):
         save(folder, "a")
@@ -275,7 +275,7 @@ def test_a_write_that_passes_is_tried_again_with_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = a_run(tmp_path)
-    monkeypatch.setattr(patience, "STORAGE", Patience(3, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(3, 60, first_s=0.001))
     replace, tries = os.replace, []
 
     def unsteady(*paths: Any) -> None:
@@ -300,7 +300,7 @@ def test_others_read_the_columns_and_their_types(
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     folder = a_run(tmp_path, dtype)
-    save(folder, "a", "bb", carried=pa.table({"label": ["x", "y"]}))
+    save(folder, "a", "bb", extra_columns=pa.table({"label": ["x", "y"]}))
     files = f"{folder.url}/*.parquet"
     number = dtype.capitalize()
     if reader == "duckdb":
@@ -374,7 +374,7 @@ def test_a_listing_that_fails_is_not_taken_for_an_empty_folder(
             raise ConnectionResetError("gone")
         return listed(self, *path, **how)
 
-    monkeypatch.setattr(patience, "STORAGE", Patience(3, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(3, 60, first_s=0.001))
     monkeypatch.setattr(type(fs), "ls", unsteady)
     assert len(folder.done()) == 1
     assert len(tries) == 3

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from rayclip.errors import RunStopped, UsageError
-from rayclip.io import patience, whole_files
-from rayclip.io.patience import Patience
+from rayclip.io import atomic_write, retry
+from rayclip.io.retry import RetryPolicy
 from rayclip.output import spool
 from rayclip.output.done import name_hash
 from rayclip.output.formats import file_format
@@ -150,7 +150,7 @@ def test_a_long_video_gives_the_same_files_as_one_in_memory(
     folder.commit("memory", extraction(25))
     monkeypatch.setattr(spool, "SMALL", 0)
     monkeypatch.setattr(spool, "SLICE", 10 * DIM * 4)
-    monkeypatch.setattr(whole_files, "LARGE", 0)  # remote: every file is uploaded from a disk
+    monkeypatch.setattr(atomic_write, "LARGE", 0)  # remote: every file is uploaded from a disk
     with FeatureSpool() as spooled:
         spooled.append(extraction(25).clip)
         folder.commit("disk", extraction(25)._replace(clip=spooled.array()))
@@ -414,7 +414,7 @@ CALLS: dict[str, Callable[[OutputFolder], object]] = {
 @pytest.fixture
 def remote(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> OutputFolder:
     """A folder with one video and a record."""
-    monkeypatch.setattr(patience, "STORAGE", Patience(4, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(4, 60, first_s=0.001))
     folder = opened(memory_url)
     folder.write_run({"model_name": "demo"})
     folder.commit("dog", extraction(7))
@@ -545,21 +545,21 @@ def test_temporary_files_of_the_dead_are_found_and_removed_and_no_others(tmp_pat
     dead = [left_by(NOBODY, 0, tmp_path), left_by(NOBODY, 0, tmp_path / "a")]
     dead.append(left_by(1, 7200, tmp_path, host="elsewhere"))
     alive = [left_by(os.getpid(), 60, tmp_path), left_by(2, 60, tmp_path, host="elsewhere")]
-    foreign = tmp_path / ".mine.tmp"
-    foreign.touch()
+    other_format = tmp_path / ".mine.tmp"
+    other_format.touch()
     done = folder.done()
-    assert sorted(done.leftovers) == sorted(str(path.relative_to(tmp_path)) for path in dead)
-    folder.remove(done.leftovers)
-    folder.remove(done.leftovers)  # as another run might have, meanwhile
+    assert sorted(done.stale_tmp) == sorted(str(path.relative_to(tmp_path)) for path in dead)
+    folder.remove(done.stale_tmp)
+    folder.remove(done.stale_tmp)  # as another run might have, meanwhile
     assert not any(path.exists() for path in dead)
-    assert all(path.exists() for path in [*alive, foreign])
+    assert all(path.exists() for path in [*alive, other_format])
     assert "a/cat" in folder.done()
 
 
 def test_a_file_that_was_taken_for_left_over_is_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "STORAGE", Patience(4, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(4, 60, first_s=0.001))
     folder = opened(tmp_path)
     replace = os.replace
     taken: list[object] = []

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from calls import ON_LOOPBACK
-from makers import numbered_frames, write_video
+from run_cli import ON_LOOPBACK
+from video_factories import numbered_frames, write_video
 
 from rayclip.session.ray_session import nth_gpu
 

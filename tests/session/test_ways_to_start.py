@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from calls import ON_LOOPBACK, Finished, finish, rayclip, start_rayclip, wait_until
-from makers import numbered_frames, write_video
+from run_cli import ON_LOOPBACK, Finished, finish, rayclip, start_rayclip, wait_until
+from video_factories import numbered_frames, write_video
 
 from rayclip.errors import UsageError
 from rayclip.session import devices, ray_session

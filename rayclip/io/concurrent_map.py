@@ -14,7 +14,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def concurrent_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """What a function says of each item, in their order; the items are not gone through at once."""
     begun: deque[Future[R]] = deque()
     with ThreadPoolExecutor(THREADS) as threads:

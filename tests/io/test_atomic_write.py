@@ -14,9 +14,9 @@ from typing import IO, Any
 import fsspec
 import pytest
 
-from rayclip.io import whole_files
-from rayclip.io.faults import passes
-from rayclip.io.whole_files import OLD_S, is_left_over, write_whole
+from rayclip.io import atomic_write
+from rayclip.io.atomic_write import OLD_S, is_stale_tmp, write_atomically
+from rayclip.io.storage_errors import is_transient
 
 CONTENT = b"0123456789"
 
@@ -57,7 +57,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     noted("pipe_file")
     noted("put_file")
-    monkeypatch.setattr(whole_files, "LARGE", len(CONTENT))
+    monkeypatch.setattr(atomic_write, "LARGE", len(CONTENT))
     return used
 
 
@@ -69,7 +69,7 @@ def target(
     monkeypatch: pytest.MonkeyPatch,
 ) -> tuple[Any, str]:
     """A file system and a folder on it: what holds must hold on every way there."""
-    monkeypatch.setattr(whole_files, "LARGE", 0 if request.param == "memory-large" else 100)
+    monkeypatch.setattr(atomic_write, "LARGE", 0 if request.param == "memory-large" else 100)
     url = str(tmp_path / "folder") if request.param == "local" else memory_url
     fs, root = fsspec.core.url_to_fs(url)
     fs.makedirs(root)
@@ -78,7 +78,7 @@ def target(
 
 def test_a_file_is_there_and_nothing_else(target: tuple[Any, str], temporary: Path) -> None:
     fs, root = target
-    write_whole(fs, f"{root}/file", len(CONTENT), write)
+    write_atomically(fs, f"{root}/file", len(CONTENT), write)
     assert fs.cat_file(f"{root}/file") == CONTENT
     assert [path.rpartition("/")[2] for path in fs.ls(root, detail=False)] == ["file"]
     assert os.listdir(temporary) == []
@@ -87,7 +87,7 @@ def test_a_file_is_there_and_nothing_else(target: tuple[Any, str], temporary: Pa
 def test_a_file_takes_the_place_of_another(target: tuple[Any, str]) -> None:
     fs, root = target
     fs.pipe_file(f"{root}/file", b"another, which is longer")
-    write_whole(fs, f"{root}/file", len(CONTENT), write)
+    write_atomically(fs, f"{root}/file", len(CONTENT), write)
     assert fs.cat_file(f"{root}/file") == CONTENT
 
 
@@ -99,7 +99,7 @@ def test_a_write_that_fails_changes_nothing(
     if before is not None:
         fs.pipe_file(f"{root}/file", before)
     with pytest.raises(OSError, match="the disk is full"):
-        write_whole(fs, f"{root}/file", len(CONTENT), write_half)
+        write_atomically(fs, f"{root}/file", len(CONTENT), write_half)
     there = {path.rpartition("/")[2]: fs.cat_file(path) for path in fs.ls(root, detail=False)}
     assert there == ({} if before is None else {"file": before})
     assert os.listdir(temporary) == []
@@ -109,7 +109,7 @@ def test_a_small_file_goes_to_a_remote_storage_in_one_piece(
     memory_url: str, ways: list[str]
 ) -> None:
     fs, root = fsspec.core.url_to_fs(memory_url)
-    write_whole(fs, f"{root}/file", len(CONTENT) - 1, write)
+    write_atomically(fs, f"{root}/file", len(CONTENT) - 1, write)
     assert ways == ["pipe_file"]
 
 
@@ -117,14 +117,14 @@ def test_a_large_file_goes_to_a_remote_storage_from_a_disk(
     memory_url: str, ways: list[str]
 ) -> None:
     fs, root = fsspec.core.url_to_fs(memory_url)
-    write_whole(fs, f"{root}/file", len(CONTENT), write)
+    write_atomically(fs, f"{root}/file", len(CONTENT), write)
     assert ways == ["put_file"]
 
 
 def test_an_upload_that_fails_leaves_no_temporary_file(
     memory_url: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whole_files, "LARGE", 0)
+    monkeypatch.setattr(atomic_write, "LARGE", 0)
     fs, root = fsspec.core.url_to_fs(memory_url)
 
     def fail(local: str, remote: str) -> None:
@@ -133,7 +133,7 @@ def test_an_upload_that_fails_leaves_no_temporary_file(
 
     monkeypatch.setattr(type(fs), "put_file", staticmethod(fail))
     with pytest.raises(OSError, match="the network is gone"):
-        write_whole(fs, f"{root}/file", len(CONTENT), write)
+        write_atomically(fs, f"{root}/file", len(CONTENT), write)
     assert not fs.exists(f"{root}/file")
     assert os.listdir(temporary) == []
 
@@ -145,7 +145,7 @@ def test_the_temporary_file_is_in_the_folder_of_the_file(tmp_path: Path) -> None
     def look(file: IO[bytes]) -> None:
         seen.append(os.path.dirname(file.name))
 
-    write_whole(fs, str(tmp_path / "file"), 0, look)
+    write_atomically(fs, str(tmp_path / "file"), 0, look)
     assert seen == [str(tmp_path)]
 
 
@@ -195,23 +195,23 @@ def a_dead_process() -> int:
 )
 def test_a_temporary_file_is_left_over(name: str, left_over: str, age_s: float) -> None:
     expected = left_over == "always" or (left_over == "when old" and age_s > OLD_S)
-    assert is_left_over(name, age_s) == expected
+    assert is_stale_tmp(name, age_s) == expected
 
 
 def test_a_temporary_file_is_known_as_such(tmp_path: Path) -> None:
     fs = fsspec.filesystem("file")
     seen: list[str] = []
-    write_whole(fs, str(tmp_path / "file"), 0, lambda file: seen.append(file.name))
+    write_atomically(fs, str(tmp_path / "file"), 0, lambda file: seen.append(file.name))
     (name,) = (os.path.basename(path) for path in seen)
-    assert not is_left_over(name, 0.0)
-    assert is_left_over(name, OLD_S + 1)
+    assert not is_stale_tmp(name, 0.0)
+    assert is_stale_tmp(name, OLD_S + 1)
 
 
 def test_a_temporary_file_that_somebody_takes_away_may_be_written_again(tmp_path: Path) -> None:
     fs = fsspec.filesystem("file")
     with pytest.raises(OSError, match="taken away") as caught:
-        write_whole(fs, str(tmp_path / "file"), 0, lambda file: os.unlink(file.name))
-    assert passes(caught.value)
+        write_atomically(fs, str(tmp_path / "file"), 0, lambda file: os.unlink(file.name))
+    assert is_transient(caught.value)
 
 
 def test_a_full_disk_under_an_upload_is_told_from_a_full_storage(
@@ -220,7 +220,7 @@ def test_a_full_disk_under_an_upload_is_told_from_a_full_storage(
     def fill(file: IO[bytes]) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(whole_files, "LARGE", 0)
+    monkeypatch.setattr(atomic_write, "LARGE", 0)
     fs, root = fsspec.core.url_to_fs(memory_url)
     with pytest.raises(OSError, match=f"No space left on device: '{temporary}"):
-        write_whole(fs, f"{root}/file", len(CONTENT), fill)
+        write_atomically(fs, f"{root}/file", len(CONTENT), fill)

@@ -12,45 +12,45 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How often and how long something is tried.
 
     Attributes:
         attempts: the first one included.
         seconds: after which nothing is begun any more, the attempts' own time included.
         first_s: the longest pause after the first attempt; each next one is twice as long.
-        longest_s: the longest of all pauses.
+        max_pause_s: the longest of all pauses.
     """
 
     attempts: int
     seconds: float
     first_s: float = 0.5
-    longest_s: float = 10.0
+    max_pause_s: float = 10.0
 
     def pause(self, attempt: int) -> float:
         """Seconds to wait after an attempt, from 1: at random, for many fail at one moment."""
-        most = min(self.longest_s, self.first_s * 2.0 ** min(attempt - 1, 32))
+        most = min(self.max_pause_s, self.first_s * 2.0 ** min(attempt - 1, 32))
         return most * random.uniform(0.5, 1.0)
 
 
-STORAGE = Patience(attempts=10, seconds=60.0)
+STORAGE = RetryPolicy(attempts=10, seconds=60.0)
 """For one request to a storage: an outage of about 45 s is outlasted."""
 
-ANEW = Patience(attempts=4, seconds=1800.0, first_s=2.0)
+RESTART = RetryPolicy(attempts=4, seconds=1800.0, first_s=2.0)
 """For a video that has to be begun anew, since its source cannot go back to where it broke off."""
 
-A_LOOK = Patience(attempts=3, seconds=5.0)
+PROBE = RetryPolicy(attempts=3, seconds=5.0)
 """For finding out, before a run, whether something works at all."""
 
 
-class GaveUp(Exception):
+class RetriesExhausted(Exception):
     """Something was tried long enough; its cause is the last attempt's error."""
 
 
-def persistently(
+def with_retry(
     call: Callable[[], T],
     again: Callable[[Exception], bool],
-    patience: Patience | None = None,
+    patience: RetryPolicy | None = None,
     wait: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
@@ -81,5 +81,5 @@ def persistently(
             if attempt == patience.attempts or spent + pause > patience.seconds or wait(pause):
                 text = " ".join(str(error).split()) or type(error).__name__
                 times = "once" if attempt == 1 else f"{attempt} times"
-                raise GaveUp(f"{text} (tried {times} in {spent:.0f} s)") from error
+                raise RetriesExhausted(f"{text} (tried {times} in {spent:.0f} s)") from error
         attempt += 1

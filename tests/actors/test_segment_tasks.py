@@ -14,13 +14,13 @@ import numpy as np
 import psutil
 import pytest
 import shapes
-from calls import ON_LOOPBACK, call, wait_until
-from makers import numbered_frame, write_video
 from ray.exceptions import NodeDiedError, ObjectLostError, WorkerCrashedError
+from run_cli import ON_LOOPBACK, call, wait_until
+from video_factories import numbered_frame, write_video
 
-from rayclip.actors import segments as module
+from rayclip.actors import segment_tasks as module
 from rayclip.actors.job import ExtractionJob, SegmentFailed
-from rayclip.actors.segments import MOST_LOSSES, RemoteSegments, division_among
+from rayclip.actors.segment_tasks import MAX_LOSSES, RemoteSegments, division_among
 from rayclip.media.frames import FrameChoice, cut
 from rayclip.media.segments import WHOLE, Segment, inner_borders, segments_between
 
@@ -129,14 +129,14 @@ ALL = [(0, 1), (0, 2), (1, 1), (1, 2)]
 def test_a_segment_that_went_with_its_node_is_extracted_again_and_no_other(
     lost: tuple[int, int], error: Exception, tasks: Tasks
 ) -> None:
-    tasks.errors[lost] = [error] * (MOST_LOSSES - 1)
+    tasks.errors[lost] = [error] * (MAX_LOSSES - 1)
     assert tasks.blocks() == ALL
-    assert tasks.started == 2 + MOST_LOSSES - 1
+    assert tasks.started == 2 + MAX_LOSSES - 1
     assert tasks.cancelled == 2
 
 
 def test_a_segment_that_goes_again_and_again_is_given_up(tasks: Tasks) -> None:
-    tasks.errors[1, 1] = [NodeDiedError("gone")] * MOST_LOSSES
+    tasks.errors[1, 1] = [NodeDiedError("gone")] * MAX_LOSSES
     with pytest.raises(SegmentFailed):
         tasks.blocks()
 
@@ -161,9 +161,9 @@ def test_a_divided_video_has_the_bits_of_the_undivided(cluster: str, tmp_path: P
     scenes = [("red", "circle"), ("blue", "star"), ("green", "triangle"), ("yellow", "cross")]
     shapes.write_video(video, scenes * 2, fps=25, seconds_per_scene=2)
     program = f"""
-import rayclip, rayclip.session.resources, rayclip.actors.segments
+import rayclip, rayclip.session.resources, rayclip.actors.segment_tasks
 rayclip.session.resources.ENCODING_SHARE = 0.5  # of 4 CPUs: two are left to decode
-rayclip.actors.segments.SEGMENT_S = 3.0
+rayclip.actors.segment_tasks.SEGMENT_S = 3.0
 for fps in (None, "2.5"):
     summary = rayclip.extract(
         {str(video)!r}, model_name="demo", device="cpu", extraction_fps=fps,

@@ -24,7 +24,7 @@ from rayclip.output.spool import slices
 SEGMENT_S = 300.0  # of a long video that several tasks decode
 DECODING_MEMORY = 512 * 2**20  # bytes that a decoding task asks of its node
 ROOM_S = 60.0  # for a segment to begin: who waits for it has memory, too, and may have the last
-MOST_LOSSES = 3  # of a segment with its node, until the video is decoded undivided
+MAX_LOSSES = 3  # of a segment with its node, until the video is decoded undivided
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ def division_among(tasks: int) -> Division:
 class RemoteSegments:
     """Divides long videos and has a Ray task extract each segment."""
 
-    def __init__(self, job: ExtractionJob, pool: Any, division: Division) -> None:
+    def __init__(self, job: ExtractionJob, control: Any, division: Division) -> None:
         self._job = job
-        self._pool = pool
+        self._control = control
         self._division = division
 
     def is_long(self, duration_s: float) -> bool:
@@ -81,7 +81,7 @@ class RemoteSegments:
         jobs = [
             replace(self._job, segment=segment, folder=None, zero_shot=None) for segment in segments
         ]
-        starts = [partial(task.remote, job, self._pool, video) for job in jobs]
+        starts = [partial(task.remote, job, self._control, video) for job in jobs]
         streams: list[Any] = [start() for start in starts]
         try:
             if not ray.wait(streams, num_returns=1, timeout=self._division.room_s)[0]:
@@ -109,13 +109,13 @@ def _blocks_of(streams: list[Any], place: int, start: Callable[[], Any]) -> Bloc
             return
         except (NodeDiedError, ObjectLostError):
             losses += 1
-            if losses == MOST_LOSSES:
+            if losses == MAX_LOSSES:
                 raise
             streams[place] = start()
 
 
 def extract_segment(
-    job: ExtractionJob, pool: Any, video: str
+    job: ExtractionJob, control: Any, video: str
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float32]] | None]:
     """Extract one segment, in a Ray task: None as a sign that it has begun, then blocks of
     timestamps in ms and features, in order.
@@ -124,7 +124,9 @@ def extract_segment(
         SegmentFailed: there is no such segment, or it cannot be decoded or encoded.
     """
     yield None
-    extractor = VideoExtractor(job, EncoderClient(pool), FirstAttempts(), watching=LIBAV.watching)
+    extractor = VideoExtractor(
+        job, EncoderClient(control), FirstAttempts(), watching=LIBAV.watching
+    )
     (result,) = extractor.run([video])
     if result.failure is not None:
         raise SegmentFailed(result.failure.message)

@@ -7,31 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rayclip.actors.attempts import AttemptLog, Death, News, Process
+from rayclip.actors.attempts import AttemptLog, News, Process
 from rayclip.actors.encoder import EncoderSettings
-from rayclip.actors.fleet import Fleet
-from rayclip.actors.journal import busy_by
+from rayclip.actors.encoder_pool import EncoderPool
 from rayclip.actors.messages import EncoderList
 from rayclip.actors.metrics import PERIOD_S, RunMetrics
-from rayclip.media import last_words
-from rayclip.messages import say_to_user
+from rayclip.console import say_to_user
+from rayclip.io.crash_log import Death, Key, busy_in, killed, take_death
 from rayclip.model.zeroshot import ZeroShot
-from rayclip.report.awaiting import awaited
 from rayclip.report.progress import SILENCE_S
 from rayclip.report.run_stats import RunState
+from rayclip.report.stall_reason import stall_reason
 from rayclip.session.resources import EncoderResources
 
 CONTROL_CALLS_AT_ONCE = 1000
-LAST_WORDS_WITHIN_S = 20.0  # else their node is taken for lost
+CRASH_LOG_WITHIN_S = 20.0  # else its node is taken for lost
 IDLE_S = 10.0  # without a task, after which encoders are released
 QUIET_S = 60.0  # without a word or a frame of a task, which may have been cancelled
+
+T = TypeVar("T")
 
 
 class ControlActor:
@@ -45,7 +47,7 @@ class ControlActor:
         idle_s: float | None,
         speaks: bool,
     ) -> None:
-        self._fleet = Fleet(settings, checkpoint)
+        self._pool = EncoderPool(settings, checkpoint)
         self._resources = resources
         self._idle_s = idle_s
         self._speaks = speaks
@@ -66,10 +68,10 @@ class ControlActor:
         """
         self._waiting += 1
         try:
-            if not self._fleet:
+            if not self._pool:
                 self._fit()
-            addresses = await self._fleet.addresses(without)
-            return EncoderList(addresses, self._resources.gpus > 0 and self._fleet.answers)
+            addresses = await self._pool.addresses(without)
+            return EncoderList(addresses, self._resources.gpus > 0 and self._pool.answers)
         finally:
             self._waiting -= 1
             self._last_heard = time.monotonic()
@@ -80,25 +82,25 @@ class ControlActor:
         answer: ZeroShot = await first.handle.zero_shot.remote(texts)
         return answer
 
-    async def begin_group(self, group: str, process: Process) -> dict[int, list[Death]] | None:
+    async def begin_task(self, task: str, process: Process) -> dict[int, list[Death]] | None:
         """Note that a task begins; what ended the attempts at its videos, if it ran before, so that
         its process must have died or its output was lost."""
         self._last_heard = time.monotonic()
-        before = self._attempts.process_of(group)
+        before = self._attempts.process_of(task)
         if before is None:
-            return self._attempts.begin_group(group, process)
-        words = await _words_of(before)
-        return self._attempts.begin_group(group, process, Death.told_by(words), busy_by(words))
+            return self._attempts.begin_task(task, process)
+        death = await _on_node_of(before, take_death, killed(None))
+        return self._attempts.begin_task(task, process, death)
 
-    async def note(self, group: str, news: News) -> None:
+    async def note(self, task: str, news: News) -> None:
         """Note what happened to the videos of a task."""
         self._last_heard = time.monotonic()
-        self._attempts.note(group, news)
+        self._attempts.note(task, news)
 
-    async def end_group(self, group: str, news: News) -> None:
+    async def end_task(self, task: str, news: News) -> None:
         """Note what happened last in a task, which is finished, and forget its videos."""
         self._last_heard = time.monotonic()
-        self._attempts.end_group(group, news)
+        self._attempts.end_task(task, news)
 
     async def stop(self, reason: str) -> None:
         """Note why a task ends the run."""
@@ -109,33 +111,33 @@ class ControlActor:
 
     async def state(self) -> RunState:
         """How far the run is; encoders that do not answer in time count as last seen."""
-        up = await self._fleet.hear()
+        up = await self._pool.hear()
         return RunState(
             self._attempts.done,
             self._attempts.failed,
             self._attempts.frames,
-            self._fleet.work,
-            self._fleet.waiting,
-            placed=self._fleet.placed,
+            self._pool.work,
+            self._pool.waiting,
+            placed=self._pool.placed,
             up=up,
         )
 
     async def longest(self) -> tuple[str, float] | None:
         """The video that is at work the longest, and for how many seconds.
 
-        News may be older than the video that a task is at now: what it noted is asked for.
+        News may be older than the video that a task is at now: its crash log is asked for.
         """
         found = self._attempts.longest()
         if found is None:
             return None
         process, busy = found
-        noted = busy_by(await _words_of(process, keep=True)) or {}
-        return next(iter(noted.values()), busy.video), busy.since_s
+        names: dict[Key, str] = await _on_node_of(process, busy_in, {})
+        return next(iter(names.values()), busy.video), busy.since_s
 
     async def _tend(self, metrics: RunMetrics) -> None:
         while True:
             with suppress(RayError):  # the cluster does not answer; it is asked again
-                if self._fleet:
+                if self._pool:
                     self._fit()
             await asyncio.sleep(PERIOD_S)
             state = await self.state()
@@ -156,23 +158,23 @@ class ControlActor:
         elif now - self._last_placed >= SILENCE_S:
             self._last_placed = now
             free, cluster = ray.available_resources(), ray.cluster_resources()
-            say_to_user(f"rayclip: {awaited(state, None, self._resources, free, cluster)}")
+            say_to_user(f"rayclip: {stall_reason(state, None, self._resources, free, cluster)}")
 
     def _fit(self) -> None:
         """Have the encoders that the nodes of this moment are to have."""
         nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-        self._fleet.fit(self._resources.fitted_to([*nodes.values()]), nodes)
+        self._pool.fit(self._resources.fitted_to([*nodes.values()]), nodes)
 
     def release_if_idle(self) -> None:
         """Release the encoders if no task was at work, or wanted one, for a while."""
-        if self._idle_s is None or not self._fleet or self._waiting:
+        if self._idle_s is None or not self._pool or self._waiting:
             return
         quiet_s = time.monotonic() - self._last_heard
-        if quiet_s > (QUIET_S if self._attempts.groups else self._idle_s):
-            self._fleet.release()
+        if quiet_s > (QUIET_S if self._attempts.tasks else self._idle_s):
+            self._pool.release()
 
 
-def start_pool(
+def start_control_actor(
     settings: EncoderSettings,
     resources: EncoderResources,
     checkpoint: bytes | None = None,
@@ -196,13 +198,12 @@ def start_pool(
     return actor.remote(settings, resources, checkpoint, idle_s, speaks)
 
 
-async def _words_of(process: Process, keep: bool = False) -> str | None:
-    """Ask the node of a process what it noted, and why it died if it is dead."""
+async def _on_node_of(process: Process, read: Callable[[str], T], default: T) -> T:
+    """Read the crash log of a process where that is; the default if its node is gone."""
     there = NodeAffinitySchedulingStrategy(process.node_id, soft=False)
-    reader: Any = ray.remote(last_words.read).options(num_cpus=0, scheduling_strategy=there)
-    reply = reader.remote(process.last_words, keep)
+    reader: Any = ray.remote(read).options(num_cpus=0, scheduling_strategy=there)
     try:
-        words: str | None = await asyncio.wait_for(reply, LAST_WORDS_WITHIN_S)
-    except (RayError, TimeoutError):  # the node is gone
-        words = None
-    return words
+        answer: T = await asyncio.wait_for(reader.remote(process.crash_log), CRASH_LOG_WITHIN_S)
+    except (RayError, TimeoutError):
+        return default
+    return answer

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from rayclip.io.patience import ANEW, STORAGE, GaveUp, Patience, persistently
+from rayclip.io.retry import RESTART, STORAGE, RetriesExhausted, RetryPolicy, with_retry
 
 
 @dataclass
@@ -44,62 +44,64 @@ def always(error: Exception) -> bool:
     return True
 
 
-def attempt(call: Callable[[], str], patience: Patience, clock: Clock) -> str:
-    return persistently(call, always, patience, clock.wait, clock)
+def attempt(call: Callable[[], str], patience: RetryPolicy, clock: Clock) -> str:
+    return with_retry(call, always, patience, clock.wait, clock)
 
 
 @pytest.mark.parametrize("times", [0, 1, 4])
 def test_what_goes_well_in_the_end_went_well(times: int) -> None:
     clock = Clock()
-    assert attempt(failing(times), Patience(5, 1000), clock) == "well"
+    assert attempt(failing(times), RetryPolicy(5, 1000), clock) == "well"
     assert len(clock.pauses) == times
 
 
 def test_attempts_are_bounded_and_the_last_error_is_told() -> None:
     clock = Clock()
-    with pytest.raises(GaveUp, match=r"^5 more \(tried 5 times in \d+ s\)$") as caught:
-        attempt(failing(10), Patience(5, 1000), clock)
+    with pytest.raises(RetriesExhausted, match=r"^5 more \(tried 5 times in \d+ s\)$") as caught:
+        attempt(failing(10), RetryPolicy(5, 1000), clock)
     assert isinstance(caught.value.__cause__, ConnectionResetError)
     assert len(clock.pauses) == 4
 
 
 def test_time_is_bounded_with_that_of_the_attempts() -> None:
     clock = Clock()
-    with pytest.raises(GaveUp, match="tried 3 times in 90 s"):
-        attempt(failing(10, clock, takes_s=30), Patience(99, 80, first_s=0), clock)
+    with pytest.raises(RetriesExhausted, match="tried 3 times in 90 s"):
+        attempt(failing(10, clock, takes_s=30), RetryPolicy(99, 80, first_s=0), clock)
 
 
 def test_no_pause_is_begun_that_would_end_too_late() -> None:
     clock = Clock()
-    with pytest.raises(GaveUp, match="tried once"):
-        attempt(failing(10), Patience(99, 1.0, first_s=10.0), clock)
+    with pytest.raises(RetriesExhausted, match="tried once"):
+        attempt(failing(10), RetryPolicy(99, 1.0, first_s=10.0), clock)
     assert clock.pauses == []
 
 
 def test_what_will_not_pass_is_raised_at_once_as_it_is() -> None:
     clock = Clock()
     with pytest.raises(ConnectionResetError):
-        persistently(failing(1), lambda error: False, Patience(5, 99), clock.wait, clock)
+        with_retry(failing(1), lambda error: False, RetryPolicy(5, 99), clock.wait, clock)
     assert clock.pauses == []
 
 
 def test_whoever_waits_can_end_the_patience() -> None:
-    with pytest.raises(GaveUp, match="tried once"):
-        persistently(failing(9), always, Patience(5, 99), wait=lambda seconds: True)
+    with pytest.raises(RetriesExhausted, match="tried once"):
+        with_retry(failing(9), always, RetryPolicy(5, 99), wait=lambda seconds: True)
 
 
 def test_pauses_grow_up_to_a_limit_and_are_spread_at_random() -> None:
-    patience = Patience(9, 999, first_s=1.0, longest_s=8.0)
+    patience = RetryPolicy(9, 999, first_s=1.0, max_pause_s=8.0)
     for number, most in enumerate([1, 2, 4, 8, 8, 8], start=1):
         pauses = [patience.pause(number) for _ in range(50)]
         assert most / 2 <= min(pauses) < max(pauses) <= most
     assert patience.pause(10_000) <= 8.0
 
 
-@pytest.mark.parametrize("patience", [STORAGE, ANEW])
-def test_our_patience_is_that_of_a_person_and_less_than_the_watchdogs(patience: Patience) -> None:
+@pytest.mark.parametrize("patience", [STORAGE, RESTART])
+def test_our_patience_is_that_of_a_person_and_less_than_the_watchdogs(
+    patience: RetryPolicy,
+) -> None:
     clock = Clock()
-    with pytest.raises(GaveUp):
+    with pytest.raises(RetriesExhausted):
         attempt(failing(10**6), patience, clock)
     assert 3 < clock.now < 61
 

@@ -8,7 +8,7 @@ from rayclip.report.run_stats import RunState
 from rayclip.session.resources import EncoderResources
 
 
-def awaited(
+def stall_reason(
     state: RunState,
     longest: tuple[str, float] | None,
     resources: EncoderResources,

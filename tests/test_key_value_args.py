@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rayclip.errors import UsageError
-from rayclip.words import items_of, options_of
+from rayclip.key_value_args import items_of, options_of
 
 VALUES = [
     "model_name",

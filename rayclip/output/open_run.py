@@ -31,7 +31,7 @@ class Form(NamedTuple):
     naming: str
 
 
-class Recorded(NamedTuple):
+class RecordedRun(NamedTuple):
     """The features of one model, and how they were made.
 
     Attributes:
@@ -76,7 +76,7 @@ def model_folders(output_path: str, storage_options: Mapping[str, Any]) -> list[
     return [f"{base}clip/{name}" for name in found]
 
 
-def open_recorded(url: str, storage_options: Mapping[str, Any]) -> Recorded:
+def open_run(url: str, storage_options: Mapping[str, Any]) -> RecordedRun:
     """Open the features of one model.
 
     Raises:
@@ -90,7 +90,7 @@ def open_recorded(url: str, storage_options: Mapping[str, Any]) -> Recorded:
             run["feature_dtype"],
             run.get("naming", "stem"),
         )
-        return Recorded(open_folder(url, form, storage_options), run)
+        return RecordedRun(open_folder(url, form, storage_options), run)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{url}/{RUN_FILE} is damaged ({error!r}): remove it.") from error
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-LEFT_OVER = ".tmp"  # how the names of temporary files end
+TMP_SUFFIX = ".tmp"  # how the names of temporary files end
 TEMPORARY = re.compile(r"\.(?P<host>.+)\.(?P<process>\d+)\.[0-9a-f]{32}\.tmp")
 OLD_S = 3600.0  # no file takes that long to write
 
@@ -23,7 +23,7 @@ LARGE = 32 * 2**20  # bytes from which a file goes to a remote storage by way of
 Write = Callable[[IO[bytes]], object]
 
 
-def write_whole(fs: Any, path: str, size: int, write: Write) -> None:
+def write_atomically(fs: Any, path: str, size: int, write: Write) -> None:
     """Make a file, or take the place of one, so that nobody sees a part of it.
 
     Args:
@@ -49,10 +49,10 @@ def write_whole(fs: Any, path: str, size: int, write: Write) -> None:
 
 def temporary_name() -> str:
     """A name for a file of this process that nobody else has."""
-    return f".{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}{LEFT_OVER}"
+    return f".{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}{TMP_SUFFIX}"
 
 
-def is_left_over(name: str, age_s: float) -> bool:
+def is_stale_tmp(name: str, age_s: float) -> bool:
     """Whether a file is a temporary one of ours that nobody will ever finish.
 
     It is, where its process was on this machine and is no more, or where it is old: of other
@@ -97,7 +97,7 @@ def _replace(path: str, write: Write) -> None:
 def _rename(temporary: str, path: str) -> None:
     try:
         os.replace(temporary, path)
-    except FileNotFoundError:  # see is_left_over
+    except FileNotFoundError:  # see is_stale_tmp
         raise OSError(errno.ESTALE, "it was taken away while it was written", path) from None
 
 

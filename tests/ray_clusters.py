@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pretended_nodes
 import psutil
-from calls import ON_LOOPBACK, alive, title, wait_until
+from run_cli import ON_LOOPBACK, alive, title, wait_until
 
 # `ray start` lets nodes join only where it is not held to loopback.
 NODES = """

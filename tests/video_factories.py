@@ -24,12 +24,12 @@ SHARED_DATA = Path(
 
 GREY_STEP = 8
 """Levels between two numbers: more than a codec changes a flat grey."""
-MOST_NUMBERS = 31
+MAX_NUMBERS = 31
 
 
 def numbered_frame(number: int, width: int = 64, height: int = 48) -> Rgb:
-    """A flat picture whose grey level is its number, modulo :data:`MOST_NUMBERS`."""
-    level = GREY_STEP * (1 + number % MOST_NUMBERS)
+    """A flat picture whose grey level is its number, modulo :data:`MAX_NUMBERS`."""
+    level = GREY_STEP * (1 + number % MAX_NUMBERS)
     return np.full((height, width, 3), level, np.uint8)
 
 

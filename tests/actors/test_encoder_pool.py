@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, RayActorError
 
-from rayclip.actors import fleet, pool
+from rayclip.actors import control_actor, encoder_pool
+from rayclip.actors.control_actor import IDLE_S, QUIET_S, ControlActor
 from rayclip.actors.encoder import EncoderReport, EncoderSettings
-from rayclip.actors.fleet import Fleet
-from rayclip.actors.pool import IDLE_S, QUIET_S, ControlActor
+from rayclip.actors.encoder_pool import EncoderPool
 from rayclip.model.models import describe
 from rayclip.report.run_stats import BatchStats
 from rayclip.session.resources import EncoderResources
@@ -113,25 +113,25 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     async def nothing(*_: Any) -> None:
         pass
 
-    for module in (fleet, pool):
+    for module in (encoder_pool, control_actor):
         monkeypatch.setattr(module, "ray", cluster)
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: cluster.now_s))
-    monkeypatch.setattr(fleet, "REPORT_TIMEOUT_S", 0.01)
-    monkeypatch.setattr(pool, "RunMetrics", lambda _: None)
+    monkeypatch.setattr(encoder_pool, "REPORT_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(control_actor, "RunMetrics", lambda _: None)
     monkeypatch.setattr(ControlActor, "_tend", nothing)
     return cluster
 
 
-async def started(resources: EncoderResources) -> Fleet:
+async def started(resources: EncoderResources) -> EncoderPool:
     """A fleet whose encoders are all up."""
-    encoders = Fleet(SETTINGS, None)
+    encoders = EncoderPool(SETTINGS, None)
     encoders.fit(resources, NODES)
     while len(await encoders.addresses(ALL)) < resources.encoders:
         await asyncio.sleep(0)
     return encoders
 
 
-async def usable(encoders: Fleet) -> list[int]:
+async def usable(encoders: EncoderPool) -> list[int]:
     return [address.number for address in await encoders.addresses(ALL)]
 
 
@@ -165,7 +165,7 @@ def test_an_encoder_that_does_not_answer_is_asked_once_and_left_out(cluster: Clu
         encoders = await started(TWO)
         cluster.actors[0].may_answer.clear()
         for _ in range(5):
-            cluster.now_s += fleet.SILENT_S / 4
+            cluster.now_s += encoder_pool.SILENT_S / 4
             assert await encoders.hear() == 1
         assert [actor.asked for actor in cluster.actors] == [1, 5]
         assert await usable(encoders) == [1]
@@ -212,7 +212,7 @@ def test_another_takes_the_place_of_an_encoder_that_ray_cannot_start_again(
 def test_devices_that_were_given_up_are_tried_again_after_a_release(cluster: Cluster) -> None:
     async def run() -> None:
         encoders = await started(ONE)
-        cluster.actors[0].error = RayActorError(error_msg="it called exit_actor()")
+        cluster.actors[0].error = RayActorError(actor_init_failed=True)
         await encoders.hear()
         encoders.fit(ONE, NODES)
         assert await encoders.addresses(ALL) == []
@@ -227,7 +227,7 @@ def test_devices_that_were_given_up_are_tried_again_after_a_release(cluster: Clu
 def test_a_device_that_was_given_up_counts_as_long_as_its_node_is_there(cluster: Cluster) -> None:
     async def run() -> None:
         encoders = await started(ONE)
-        cluster.actors[0].error = RayActorError(error_msg="it called exit_actor()")
+        cluster.actors[0].error = RayActorError(actor_init_failed=True)
         await encoders.hear()
         encoders.fit(ONE, NODES)
         assert len(cluster.actors) == 1
@@ -264,7 +264,9 @@ def test_a_task_keeps_its_cpus_only_while_an_encoder_answers(cluster: Cluster) -
     async def run() -> None:
         control = ControlActor(SETTINGS, ONE, None, idle_s=None, speaks=False)
         assert (await control.encoders()).hold_cpus
-        cluster.now_s += 2 * fleet.SILENT_S  # its GPU may be another run's that waits for CPUs
+        cluster.now_s += (
+            2 * encoder_pool.SILENT_S
+        )  # its GPU may be another run's that waits for CPUs
         assert not (await control.encoders()).hold_cpus
 
     asyncio.run(run())

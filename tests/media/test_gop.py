@@ -10,10 +10,10 @@ from typing import Any
 
 import av
 import pytest
-from makers import textured_frames, without_its_beginning, write_video
+from video_factories import textured_frames, without_its_beginning, write_video
 
-from rayclip.media import groups as groups_module
-from rayclip.media.groups import Group, GroupReader, Irregular
+from rayclip.media import gop as gop_module
+from rayclip.media.gop import Gop, GopReader, Irregular
 
 COUNT, GROUP = 36, 12
 X264 = {"g": str(GROUP), "bf": "2", "sc_threshold": "0", "threads": "1"}
@@ -35,14 +35,14 @@ def demuxed(path: Path) -> Iterator[tuple[Packets, Any]]:
         yield packets, stream.codec_context
 
 
-def grouped(path: Path) -> list[Group]:
+def grouped(path: Path) -> list[Gop]:
     with demuxed(path) as (packets, codec):
-        return list(GroupReader(iter(packets), codec))
+        return list(GopReader(iter(packets), codec))
 
 
-def times_of(groups: list[Group]) -> list[int]:
+def times_of(gops: list[Gop]) -> list[int]:
     """pts in the order of presentation: leading pictures come before their entry point."""
-    return [picture.pts for group in groups for picture in [*group.leading, *group.trailing]]
+    return [picture.pts for gop in gops for picture in [*gop.leading, *gop.trailing]]
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +60,21 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_closed_groups_have_no_leading_pictures(closed: Path) -> None:
-    groups = grouped(closed)
-    assert [len(group.packets) for group in groups] == [GROUP] * 3
-    assert not any(group.leading for group in groups)
-    assert [len(group.trailing) for group in groups] == [GROUP] * 3
+    gops = grouped(closed)
+    assert [len(gop.packets) for gop in gops] == [GROUP] * 3
+    assert not any(gop.leading for gop in gops)
+    assert [len(gop.trailing) for gop in gops] == [GROUP] * 3
 
 
 def test_pictures_of_open_groups_that_are_shown_before_their_start_are_leading(
     opened: Path,
 ) -> None:
-    groups = grouped(opened)
-    assert not groups[0].leading
-    assert all(group.leading for group in groups[1:])
-    for group in groups:
-        assert all(picture.pts < group.start for picture in group.leading)
-        assert all(picture.pts >= group.start for picture in group.trailing)
+    gops = grouped(opened)
+    assert not gops[0].leading
+    assert all(gop.leading for gop in gops[1:])
+    for gop in gops:
+        assert all(picture.pts < gop.start for picture in gop.leading)
+        assert all(picture.pts >= gop.start for picture in gop.trailing)
 
 
 @pytest.mark.parametrize(
@@ -98,25 +98,25 @@ def test_groups_tell_every_picture_in_the_order_of_presentation(
 
 
 def test_a_picture_names_the_place_of_its_packet(opened: Path) -> None:
-    for group in grouped(opened):
-        for picture in [*group.leading, *group.trailing]:
-            assert group.packets[picture.place].pts == picture.pts
+    for gop in grouped(opened):
+        for picture in [*gop.leading, *gop.trailing]:
+            assert gop.packets[picture.place].pts == picture.pts
 
 
 def test_an_intra_refresh_video_is_one_group(tmp_path: Path) -> None:
     options = {**X264, "bf": "0", "x264-params": "intra-refresh=1"}
-    (group,) = grouped(write(tmp_path, "a.mp4", "libx264", options))
-    assert len(group.packets) == len(group.trailing) == COUNT
+    (gop,) = grouped(write(tmp_path, "a.mp4", "libx264", options))
+    assert len(gop.packets) == len(gop.trailing) == COUNT
 
 
 def test_every_picture_of_mjpeg_is_a_group(tmp_path: Path) -> None:
-    groups = grouped(write(tmp_path, "a.mov", "mjpeg", {}, pix_fmt="yuvj420p"))
-    assert [len(group.packets) for group in groups] == [1] * COUNT
+    gops = grouped(write(tmp_path, "a.mov", "mjpeg", {}, pix_fmt="yuvj420p"))
+    assert [len(gop.packets) for gop in gops] == [1] * COUNT
 
 
 def test_no_packets_are_no_groups(closed: Path) -> None:
     with demuxed(closed) as (_, codec):
-        reader = GroupReader(iter([]), codec)
+        reader = GopReader(iter([]), codec)
         assert list(reader) == []
         assert list(reader.rest()) == []
 
@@ -124,7 +124,7 @@ def test_no_packets_are_no_groups(closed: Path) -> None:
 def test_no_more_is_read_than_the_next_entry_point(closed: Path) -> None:
     with demuxed(closed) as (packets, codec):
         source = iter(packets)
-        next(iter(GroupReader(source, codec)))
+        next(iter(GopReader(source, codec)))
         assert len(list(source)) == COUNT - GROUP - 1
 
 
@@ -151,11 +151,11 @@ def test_after_a_bad_packet_every_packet_is_still_there_once(
     for number in range(COUNT):
         with demuxed(opened if open_gop else closed) as (packets, codec):
             harm(packets[number])
-            reader = GroupReader(iter(packets), codec)
-            given: list[Group] = []
+            reader = GopReader(iter(packets), codec)
+            given: list[Gop] = []
             with pytest.raises(Irregular):
                 given.extend(reader)
-            got = chain.from_iterable(group.packets for group in given)
+            got = chain.from_iterable(gop.packets for gop in given)
             assert ids([*got, *reader.rest()]) == ids(packets), number
 
 
@@ -164,10 +164,10 @@ def test_whenever_groups_are_left_the_rest_has_every_other_packet_once(
     opened: Path, taken: int
 ) -> None:
     with demuxed(opened) as (packets, codec):
-        reader = GroupReader(iter(packets), codec)
-        groups = iter(reader)
-        given = [group for group in (next(groups, None) for _ in range(taken)) if group]
-        got = chain.from_iterable(group.packets for group in given)
+        reader = GopReader(iter(packets), codec)
+        gops = iter(reader)
+        given = [gop for gop in (next(gops, None) for _ in range(taken)) if gop]
+        got = chain.from_iterable(gop.packets for gop in given)
         assert ids([*got, *reader.rest()]) == ids(packets)
 
 
@@ -176,9 +176,9 @@ def test_a_group_too_large_to_be_held_is_irregular_and_nothing_of_it_is_lost(
 ) -> None:
     with demuxed(closed) as (packets, codec):
         first = packets[:GROUP]
-        size = sum(packet.size for packet in first) + GROUP * groups_module.PACKET_OVERHEAD
-        monkeypatch.setattr(groups_module, "LARGEST_GROUP", size - 1)
-        reader = GroupReader(iter(packets), codec)
+        size = sum(packet.size for packet in first) + GROUP * gop_module.PACKET_OVERHEAD
+        monkeypatch.setattr(gop_module, "MAX_GOP_BYTES", size - 1)
+        reader = GopReader(iter(packets), codec)
         with pytest.raises(Irregular, match="too large"):
             list(reader)
         assert ids(reader.rest()) == ids(packets)
@@ -187,7 +187,7 @@ def test_a_group_too_large_to_be_held_is_irregular_and_nothing_of_it_is_lost(
 def test_times_that_are_decoding_times_are_irregular(tmp_path: Path) -> None:
     path = write(tmp_path, "a.avi", "libx264", X264)  # AVI has no other times
     with demuxed(path) as (packets, codec):
-        reader = GroupReader(iter(packets), codec)
+        reader = GopReader(iter(packets), codec)
         with pytest.raises(Irregular):
             list(reader)
         assert ids(reader.rest()) == ids(packets)
@@ -196,6 +196,6 @@ def test_times_that_are_decoding_times_are_irregular(tmp_path: Path) -> None:
 def test_pictures_that_an_edit_list_leaves_out_are_fed_and_never_picked(
     closed: Path, tmp_path: Path
 ) -> None:
-    groups = grouped(without_its_beginning(closed, tmp_path / "a.mp4", 5))
-    assert sum(len(group.packets) for group in groups) == COUNT
-    assert len(times_of(groups)) == COUNT - 5
+    gops = grouped(without_its_beginning(closed, tmp_path / "a.mp4", 5))
+    assert sum(len(gop.packets) for gop in gops) == COUNT
+    assert len(times_of(gops)) == COUNT - 5

@@ -11,8 +11,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from rayclip.io.faults import Fault, fault_of, gives_no_reason, passes, reason, why_to_stop
-from rayclip.io.patience import GaveUp
+from rayclip.errors import CredentialsRefused
+from rayclip.io.retry import RetriesExhausted
+from rayclip.io.storage_errors import (
+    ErrorKind,
+    gives_no_reason,
+    is_transient,
+    kind_of,
+    reason,
+    why_to_stop,
+)
 
 
 def chained(*errors: BaseException) -> BaseException:
@@ -58,8 +66,8 @@ def os_error(name: str) -> OSError:
     return OSError(getattr(errno, name), name)
 
 
-MEANINGS: dict[Fault, list[BaseException]] = {
-    Fault.PASSING: [
+MEANINGS: dict[ErrorKind, list[BaseException]] = {
+    ErrorKind.TRANSIENT: [
         ConnectionResetError("gone"),
         ConnectionRefusedError(errno.ECONNREFUSED, "refused"),
         BrokenPipeError("gone"),
@@ -86,7 +94,7 @@ MEANINGS: dict[Fault, list[BaseException]] = {
         named("RefreshError", type("GoogleAuthError", (Exception,), {}), retryable=True),
         chained(FileNotFoundError("http://x"), of_http(503)),
     ],
-    Fault.DENIED: [
+    ErrorKind.DENIED: [
         PermissionError(errno.EACCES, "Permission denied"),
         os_error("EROFS"),
         of_http(401),
@@ -98,7 +106,8 @@ MEANINGS: dict[Fault, list[BaseException]] = {
         of_azure(403, "AuthorizationPermissionMismatch"),
         of_requests(403),
     ],
-    Fault.CREDENTIALS: [
+    ErrorKind.CREDENTIALS: [
+        CredentialsRefused("read", "access_denied", "reading failed: no such key"),
         *(
             of_s3(code, status)
             for code, status in (
@@ -119,13 +128,13 @@ MEANINGS: dict[Fault, list[BaseException]] = {
         named("ClientAuthenticationError"),
         of_requests(401),
     ],
-    Fault.FULL: [
+    ErrorKind.FULL: [
         OSError(errno.ENOSPC, "No space left on device"),
         os_error("EDQUOT"),
         of_s3("XMinioStorageFull", 507, os_error("EIO")),
         of_http(507),
     ],
-    Fault.LASTING: [
+    ErrorKind.PERMANENT: [
         FileNotFoundError("a.mp4"),
         IsADirectoryError(errno.EISDIR, "Is a directory"),
         os_error("EIO"),
@@ -138,8 +147,8 @@ MEANINGS: dict[Fault, list[BaseException]] = {
         of_s3("InvalidBucketName", 400, os_error("EINVAL")),
         of_s3("405", 405, os_error("EPERM")),
         ValueError("what?"),
-        chained(GaveUp("tried 9 times"), ConnectionResetError("gone")),
-        chained(RuntimeError("reading failed"), GaveUp("tried 9 times"), TimeoutError()),
+        chained(RetriesExhausted("tried 9 times"), ConnectionResetError("gone")),
+        chained(RuntimeError("reading failed"), RetriesExhausted("tried 9 times"), TimeoutError()),
     ],
 }
 
@@ -147,17 +156,17 @@ MEANINGS: dict[Fault, list[BaseException]] = {
 @pytest.mark.parametrize(
     ("error", "meaning"),
     [(error, meaning) for meaning, errors in MEANINGS.items() for error in errors],
-    ids=lambda value: value.name if isinstance(value, Fault) else repr(value),
+    ids=lambda value: value.name if isinstance(value, ErrorKind) else repr(value),
 )
-def test_an_error_means(error: BaseException, meaning: Fault) -> None:
-    assert fault_of(error) is meaning
-    assert passes(error) == (meaning is Fault.PASSING)
+def test_an_error_means(error: BaseException, meaning: ErrorKind) -> None:
+    assert kind_of(error) is meaning
+    assert is_transient(error) == (meaning is ErrorKind.TRANSIENT)
 
 
 def test_errors_that_cause_one_another_in_a_circle_come_to_an_end() -> None:
     first, second = RuntimeError("a"), RuntimeError("b")
     first.__cause__, second.__cause__ = second, first
-    assert fault_of(first) is Fault.LASTING
+    assert kind_of(first) is ErrorKind.PERMANENT
 
 
 @pytest.mark.parametrize(

@@ -162,20 +162,18 @@ DECODE = """
 import json, os, sys
 from rayclip.media import watchdog
 from rayclip.errors import VideoError
-from rayclip.media.frames import open_shown
-from rayclip.media.memory import MemoryLimit
+from rayclip.media.frames import open_selected
 from rayclip.media.orientation import upright_rgb
 from rayclip.model.preprocess import resize_crop
 from rayclip.media.sampling import FrameChoice
 
 most_growth, most, *paths = sys.argv[1:]
 if int(most):
-    limit = MemoryLimit(int(most_growth), int(most), watchdog.end_process)
-    watchdog.LIBAV._memory = limit
+    watchdog.LIBAV._max_growth, watchdog.LIBAV._max_memory = int(most_growth), int(most)
 for path in paths:
     frames, code = 0, None
     try:
-        with watchdog.LIBAV.watching(path), open_shown(path, FrameChoice()) as wanted:
+        with watchdog.LIBAV.watching(path), open_selected(path, FrameChoice()) as wanted:
             for one in wanted.frames:
                 resize_crop(upright_rgb(one.frame), 64)
                 frames += 1

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from rayclip.report.awaiting import awaited
 from rayclip.report.run_stats import BatchStats, RunState
+from rayclip.report.stall_reason import stall_reason
 from rayclip.session.resources import EncoderResources
 
 ON_GPUS = EncoderResources(encoders=2, gpus=1, cpus=0, threads=None)
@@ -63,9 +63,9 @@ CAT = ("cat.mp4", 71.6)
 def test_it_names_what_holds_the_run(
     state: RunState, longest: tuple[str, float] | None, resources: EncoderResources, sentence: str
 ) -> None:
-    assert awaited(state, longest, resources, FREE, {"GPU": 2.0}) == sentence
+    assert stall_reason(state, longest, resources, FREE, {"GPU": 2.0}) == sentence
 
 
 def test_a_cluster_that_has_no_gpu_yet_is_told_from_one_whose_gpus_are_taken() -> None:
-    said = awaited(replace(BUSY, placed=0, up=0), None, ON_GPUS, FREE, FREE)
+    said = stall_reason(replace(BUSY, placed=0, up=0), None, ON_GPUS, FREE, FREE)
     assert said == "the encoders wait for a node with a GPU to join the cluster, which has none yet"

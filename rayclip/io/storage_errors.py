@@ -12,63 +12,64 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import NamedTuple
 
-from rayclip.io.patience import GaveUp
+from rayclip.errors import CredentialsRefused
+from rayclip.io.retry import RetriesExhausted
 
 
-class Fault(Enum):
+class ErrorKind(Enum):
     """What to do about an error.
 
     Attributes:
-        PASSING: the network, or a server that is busy or down: try again.
+        TRANSIENT: the network, or a server that is busy or down: try again.
         DENIED: this may not be read or written.
         CREDENTIALS: they are missing, wrong or expired: nothing of this storage can be had.
         FULL: there is no space left.
-        LASTING: anything else; trying again would change nothing.
+        PERMANENT: anything else; trying again would change nothing.
     """
 
-    PASSING = auto()
+    TRANSIENT = auto()
     DENIED = auto()
     CREDENTIALS = auto()
     FULL = auto()
-    LASTING = auto()
+    PERMANENT = auto()
 
 
-def _each(words: dict[Fault, str]) -> dict[str, Fault]:
+def _each(words: dict[ErrorKind, str]) -> dict[str, ErrorKind]:
     return {word: fault for fault, text in words.items() for word in text.split()}
 
 
 # What servers answer, besides a status: S3, its look-alikes, and Azure.
 CODES = _each(
     {
-        Fault.CREDENTIALS: """
+        ErrorKind.CREDENTIALS: """
             ExpiredToken ExpiredTokenException RequestExpired TokenRefreshRequired InvalidToken
             InvalidAccessKeyId InvalidClientTokenId InvalidSecurity SignatureDoesNotMatch
             RequestTimeTooSkewed AuthFailure AccountProblem NotSignedUp UnrecognizedClientException
             AuthenticationFailed InvalidAuthenticationInfo NoAuthenticationInformation
             ExpiredAuthenticationToken
             """,
-        Fault.PASSING: """
+        ErrorKind.TRANSIENT: """
             BadDigest IncompleteBody InternalError OperationAborted RequestLimitExceeded
             RequestTimeout ServiceUnavailable SlowDown Throttling ThrottlingException
             TooManyRequestsException XAmzContentSHA256Mismatch
             """,
-        Fault.FULL: "QuotaExceeded XMinioStorageFull",
+        ErrorKind.FULL: "QuotaExceeded XMinioStorageFull",
     }
 )
 STATUSES = {
-    **dict.fromkeys((408, 425, 429), Fault.PASSING),
-    401: Fault.CREDENTIALS,
-    **dict.fromkeys((403, 407), Fault.DENIED),
-    **dict.fromkeys((501, 505), Fault.LASTING),
-    507: Fault.FULL,
+    **dict.fromkeys((408, 425, 429), ErrorKind.TRANSIENT),
+    401: ErrorKind.CREDENTIALS,
+    **dict.fromkeys((403, 407), ErrorKind.DENIED),
+    **dict.fromkeys((501, 505), ErrorKind.PERMANENT),
+    507: ErrorKind.FULL,
 }
 ERRNOS = {
     getattr(errno, name): fault
     for name, fault in _each(
         {
-            Fault.FULL: "ENOSPC EDQUOT",
-            Fault.DENIED: "EACCES EPERM EROFS",
-            Fault.PASSING: """
+            ErrorKind.FULL: "ENOSPC EDQUOT",
+            ErrorKind.DENIED: "EACCES EPERM EROFS",
+            ErrorKind.TRANSIENT: """
                 EAGAIN EBUSY ECONNABORTED ECONNREFUSED ECONNRESET EHOSTDOWN EHOSTUNREACH ENETDOWN
                 ENETRESET ENETUNREACH ENOTCONN EPIPE ESTALE ETIMEDOUT
                 """,
@@ -79,20 +80,21 @@ ERRNOS = {
 # botocore, requests, urllib3, google.auth, azure and paramiko.
 NAMES = _each(
     {
-        Fault.LASTING: "ClientConnectorCertificateError SSLCertVerificationError FileNotFoundError",
-        Fault.CREDENTIALS: """
+        ErrorKind.PERMANENT: """
+            ClientConnectorCertificateError SSLCertVerificationError FileNotFoundError""",
+        ErrorKind.CREDENTIALS: """
             NoCredentialsError PartialCredentialsError CredentialRetrievalError TokenRetrievalError
             SSOTokenLoadError UnauthorizedSSOTokenError ProfileNotFound RefreshError
             DefaultCredentialsError ClientAuthenticationError CredentialUnavailableError
             AuthenticationException
             """,
-        Fault.PASSING: """
+        ErrorKind.TRANSIENT: """
             ConnectionError TimeoutError Timeout EOFError IncompleteRead IncompleteReadError
             ClientConnectionError ClientPayloadError HTTPClientError ResponseParserError
             ProtocolError ChunkedEncodingError ContentDecodingError ChecksumError TransportError
             ServiceRequestError ServiceResponseError SSHException
             """,
-        Fault.DENIED: "PermissionError",
+        ErrorKind.DENIED: "PermissionError",
     }
 )
 UNKNOWN_HOST = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
@@ -110,21 +112,21 @@ class Answer(NamedTuple):
     status: int | None = None
 
 
-def fault_of(error: BaseException) -> Fault:
+def kind_of(error: BaseException) -> ErrorKind:
     """What an error means, by what caused it first."""
     chain = list(_causes(error))
-    if any(isinstance(link, GaveUp) for link in chain):
-        return Fault.LASTING
+    if any(isinstance(link, RetriesExhausted) for link in chain):
+        return ErrorKind.PERMANENT
     for link in reversed(chain):
         fault = _fault(link)
         if fault is not None:
             return fault
-    return Fault.LASTING
+    return ErrorKind.PERMANENT
 
 
-def passes(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether it may go well in a moment."""
-    return fault_of(error) is Fault.PASSING
+    return kind_of(error) is ErrorKind.TRANSIENT
 
 
 def gives_no_reason(error: BaseException) -> bool:
@@ -147,12 +149,12 @@ def why_to_stop(error: BaseException, place: str) -> str | None:
         error: what writing failed with.
         place: where to.
     """
-    fault = fault_of(error)
-    if fault is Fault.FULL:
+    fault = kind_of(error)
+    if fault is ErrorKind.FULL:
         trouble, remedy = f"There is no space left for {place}", "free some"
-    elif fault is Fault.CREDENTIALS:
+    elif fault is ErrorKind.CREDENTIALS:
         trouble, remedy = f"The credentials for {place} were refused", "renew them"
-    elif fault is Fault.DENIED:
+    elif fault is ErrorKind.DENIED:
         trouble, remedy = f"{place} may not be written", "allow it"
     else:
         return None
@@ -170,26 +172,28 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _fault(error: BaseException) -> Fault | None:
+def _fault(error: BaseException) -> ErrorKind | None:
+    if isinstance(error, CredentialsRefused):
+        return ErrorKind.CREDENTIALS
     names = [kind.__name__ for kind in type(error).__mro__]
     code, status = _answer(error)
     if code in CODES:
         return CODES[code]
     if getattr(error, "retryable", False):  # google.auth's word
-        return Fault.PASSING
+        return ErrorKind.TRANSIENT
     if status == 401 and "ClientResponseError" in names:  # a web server's, of this one file
-        return Fault.DENIED
+        return ErrorKind.DENIED
     if status is not None:
-        return STATUSES.get(status, Fault.PASSING if status >= 500 else Fault.LASTING)
+        return STATUSES.get(status, ErrorKind.TRANSIENT if status >= 500 else ErrorKind.PERMANENT)
     if isinstance(error, socket.gaierror):
-        return Fault.LASTING if error.errno in UNKNOWN_HOST else Fault.PASSING
+        return ErrorKind.PERMANENT if error.errno in UNKNOWN_HOST else ErrorKind.TRANSIENT
     if isinstance(error, OSError) and error.errno in ERRNOS:
         return ERRNOS[error.errno]
     for name, fault in NAMES.items():
         if name in names:
             return fault
     if isinstance(error, OSError) and str(error).startswith("Forbidden: "):  # all that gcsfs says
-        return Fault.DENIED
+        return ErrorKind.DENIED
     return None
 
 

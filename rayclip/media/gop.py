@@ -21,7 +21,7 @@ from rayclip.media.keyframes import (
     tells_entry_points,
 )
 
-LARGEST_GROUP = 64 * 2**20  # bytes held of one group: some minutes of a screen recording
+MAX_GOP_BYTES = 64 * 2**20  # bytes held of one group: some minutes of a screen recording
 PACKET_OVERHEAD = 512  # bytes that a packet takes beside its content
 REORDERED_AFTER = 2  # packets after which a stream that reorders has shown it
 
@@ -49,7 +49,7 @@ class Picture:
 
 
 @dataclass
-class Group:
+class Gop:
     """A group of pictures in decoding order, from one entry point to the next.
 
     Attributes:
@@ -73,7 +73,7 @@ class Group:
         self.packets.append(packet)
         self.size += packet.size + PACKET_OVERHEAD
 
-    def sort(self) -> Group:
+    def sort(self) -> Gop:
         self.leading.sort(key=attrgetter("pts"))
         self.trailing.sort(key=attrgetter("pts"))
         return self
@@ -124,13 +124,13 @@ def shows_several_parts(index: Iterable[IndexEntry]) -> bool:
     return False
 
 
-class GroupReader:
+class GopReader:
     """Reads a stream forward, one group at a time."""
 
     def __init__(self, packets: Iterator[VideoPacket], codec: VideoCodecContext) -> None:
         self._packets = packets
         self._codec = codec
-        self._group: Group | None = None
+        self._gop: Gop | None = None
         self._apart: list[VideoPacket] = []  # read, and in no group
         self._frame_numbers = FrameNumbers(codec.extradata or b"") if codec.name == "h264" else None
         self._part = ShownPart()
@@ -140,7 +140,7 @@ class GroupReader:
         self._must_reorder = False  # the stream, as far as it was read
         self._has_reordered = False
 
-    def __iter__(self) -> Iterator[Group]:
+    def __iter__(self) -> Iterator[Gop]:
         """The groups of the stream.
 
         Raises:
@@ -164,28 +164,28 @@ class GroupReader:
             if missing is not None:
                 raise Damaged(missing)
             is_entry = is_entry_point(packet, self._codec)
-            if self._group is None and not is_entry:
+            if self._gop is None and not is_entry:
                 raise Irregular("the first packet is no entry point")
             if is_entry and not (packet.is_discard and self._read):
-                finished, self._group = self._group, Group(pts)
+                finished, self._gop = self._gop, Gop(pts)
                 if finished is not None:
                     yield self._checked(finished)
-            assert self._group is not None
-            self._group.add(packet, pts, is_hidden(packet, self._codec))
+            assert self._gop is not None
+            self._gop.add(packet, pts, is_hidden(packet, self._codec))
             self._apart.clear()
             self._read += 1
             if not packet.is_discard:
                 self._note_order(packet, pts)
-            if self._group.size > LARGEST_GROUP:
+            if self._gop.size > MAX_GOP_BYTES:
                 raise Irregular("a group of pictures is too large to be held")
-        finished, self._group = self._group, None
+        finished, self._gop = self._gop, None
         if finished is not None:
             yield self._checked(finished)
 
     def rest(self) -> Iterator[VideoPacket]:
         """All packets that were not given out in groups."""
-        if self._group is not None:
-            yield from self._group.packets
+        if self._gop is not None:
+            yield from self._gop.packets
         yield from self._apart
         yield from self._packets
 
@@ -203,13 +203,13 @@ class GroupReader:
             self._must_reorder = may_be_shown_before_others(packet, self._codec)
         self._latest = pts if self._latest is None else max(pts, self._latest)
 
-    def _checked(self, group: Group) -> Group:
+    def _checked(self, gop: Gop) -> Gop:
         if self._must_reorder and not self._has_reordered and self._read > REORDERED_AFTER:
             # the decoder reorders but packets' times do not: AVI and the like, where the demuxer
             # makes them up
-            self._apart[:0] = group.packets
+            self._apart[:0] = gop.packets
             raise Irregular("the packets' times are decoding times")
-        return group.sort()
+        return gop.sort()
 
 
 def _changes_the_decoder(packet: VideoPacket) -> bool:

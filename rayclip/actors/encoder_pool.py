@@ -25,7 +25,7 @@ REPORT_TIMEOUT_S = 1.0
 SILENT_S = 15.0  # without an answer, after which an encoder gets no more frames
 
 
-class Fleet:
+class EncoderPool:
     """Encoders, numbered in the order in which they were started; no number is used twice."""
 
     def __init__(self, settings: EncoderSettings, checkpoint: bytes | None) -> None:
