@@ -16,7 +16,6 @@ from bench_measure import number, table
 
 from rayclip.errors import UsageError
 from rayclip.media.frames import cut, open_selected
-from rayclip.media.orientation import upright_rgb
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.segments import Segment
 from rayclip.model.preprocess import resize_crop
@@ -108,7 +107,7 @@ def _decode_segment(video: Path, fps: Fraction | None, segment: Segment) -> list
     digests = []
     with open_selected(str(video), FrameChoice(fps), segment=segment) as wanted:
         for shown in wanted.frames:
-            square = resize_crop(upright_rgb(shown.frame), N_PX)
+            square = resize_crop(shown.rgb(), N_PX)
             digest = hashlib.blake2b(square.tobytes(), digest_size=16)
             digest.update(repr(shown.timestamps_ms).encode())
             digests.append(digest.digest())

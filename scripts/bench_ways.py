@@ -83,7 +83,7 @@ def _rayclip(path: Path, rate: Rate, resize: Resize) -> Squares:
     """What rayclip's decoding step does with a video before it sends the squares to an encoder."""
     with open_selected(path, FrameChoice(rate)) as wanted:
         for shown in wanted.frames:
-            square = resize(upright_rgb(shown.frame), N_PX)
+            square = resize(shown.rgb(), N_PX)
             yield from repeat(square, len(shown.timestamps_ms))
 
 

@@ -163,7 +163,6 @@ import json, os, sys
 from rayclip.media import watchdog
 from rayclip.errors import VideoError
 from rayclip.media.frames import open_selected
-from rayclip.media.orientation import upright_rgb
 from rayclip.model.preprocess import resize_crop
 from rayclip.media.sampling import FrameChoice
 
@@ -175,7 +174,7 @@ for path in paths:
     try:
         with watchdog.LIBAV.watching(path), open_selected(path, FrameChoice()) as wanted:
             for one in wanted.frames:
-                resize_crop(upright_rgb(one.frame), 64)
+                resize_crop(one.rgb(), 64)
                 frames += 1
     except VideoError as error:
         code = error.code

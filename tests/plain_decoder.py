@@ -12,7 +12,6 @@ from typing import Any
 import av
 
 from rayclip.media.frames import iter_frames, open_selected
-from rayclip.media.orientation import upright_rgb
 from rayclip.media.sampling import FrameChoice, parse_fps
 from rayclip.media.segments import Segment
 from rayclip.media.timestamps import BestEffortTimestamp
@@ -106,6 +105,6 @@ def segments_of(path: Path, segments: list[Segment], rate: str | None) -> list[t
     for segment in segments:
         with open_selected(path, choice, segment=segment) as wanted:
             for shown in wanted.frames:
-                md5 = md5_of(upright_rgb(shown.frame))
+                md5 = md5_of(shown.rgb())
                 found += [(ms, md5) for ms in shown.timestamps_ms]
     return found

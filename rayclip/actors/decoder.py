@@ -27,7 +27,6 @@ from rayclip.io.storage_errors import is_transient, why_to_stop
 from rayclip.media.decoding import SelectedFrame
 from rayclip.media.frames import WantedFrames, open_selected
 from rayclip.media.gop import Irregular
-from rayclip.media.orientation import upright_rgb
 from rayclip.media.reencode import reencode
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.source import VideoSource
@@ -199,7 +198,7 @@ class VideoExtractor:
         frames: list[Frame] = []
         timestamps_ms: list[tuple[float, ...]] = []
         for shown in selected_frames:
-            frames.append(self._resize_crop(upright_rgb(shown.frame), self._job.n_px))
+            frames.append(self._resize_crop(shown.rgb(), self._job.n_px))
             timestamps_ms.append(shown.timestamps_ms)
             if len(frames) == CHUNK_FRAMES:
                 self._send(video, frames, timestamps_ms)

@@ -12,10 +12,13 @@ from fractions import Fraction
 from itertools import chain
 
 import av
+import numpy as np
 from av.video.codeccontext import VideoCodecContext
+from numpy.typing import NDArray
 
 from rayclip.media.gop import Irregular
 from rayclip.media.keyframes import VideoPacket
+from rayclip.media.orientation import upright_rgb
 from rayclip.media.sampling import FrameRule
 from rayclip.media.segments import WHOLE, Segment
 from rayclip.media.timestamps import BestEffortTimestamp, shown_for
@@ -30,13 +33,21 @@ class SelectedFrame:
     """A source frame and every time at which the output shows it.
 
     Attributes:
-        frame: the decoded frame; ``upright_rgb`` gives its pixels.
+        frame: the decoded frame.
         timestamps_ms: one entry per output frame: two or more where the frame is repeated, none
             where the output does not show it.
     """
 
     frame: av.VideoFrame
     timestamps_ms: tuple[float, ...]
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """Convert to upright pixels: uint8 ``[height, width, 3]``.
+
+        Raises:
+            BadVideo: the pixel format cannot be converted (stage ``decode``).
+        """
+        return upright_rgb(self.frame)
 
 
 @dataclass(frozen=True)

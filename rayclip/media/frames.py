@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from rayclip.errors import Code, VideoError
 from rayclip.media.decoding import SelectedFrame
 from rayclip.media.gop import Irregular
-from rayclip.media.orientation import upright_rgb
 from rayclip.media.sampling import FrameChoice, evenly_spaced, parse_fps
 from rayclip.media.segments import WHOLE, Segment
 from rayclip.media.source import VideoSource
@@ -67,7 +66,7 @@ def iter_frames(
     by_packets = extraction_total is None or _can_be_counted_by_packets(source, choice)
     with open_selected(source, choice, by_packets=by_packets) as video:
         for shown in video.frames:
-            rgb = upright_rgb(shown.frame)
+            rgb = shown.rgb()
             for timestamp_ms in shown.timestamps_ms:
                 yield timestamp_ms, rgb
 

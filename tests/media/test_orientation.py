@@ -25,7 +25,7 @@ def test_a_frame_is_gone_as_soon_as_nobody_holds_it(rate: Fraction | None, tmp_p
     try:
         with open_video(path) as video:
             for shown in video.selected_frames(rate):
-                upright_rgb(shown.frame)
+                shown.rgb()
             alive = [one for one in gc.get_objects() if type(one) is av.VideoFrame]
     finally:
         gc.enable()
