@@ -84,7 +84,7 @@ def plainly(path: Path) -> Plain:
             except av.FFmpegError:
                 continue
             for frame in decoded:
-                pts = guess.of(frame.pts, frame.dts) if has_times else None
+                pts = guess.update(frame.pts, frame.dts) if has_times else None
                 if pts is None:
                     pts = frames[-1][0] + round(1 / rate / stream.time_base) if frames else 0
                 md5 = md5_of(frame.to_ndarray(format="rgb24"))

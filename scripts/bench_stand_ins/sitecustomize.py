@@ -52,7 +52,7 @@ def synthetic_decoding(decoder: ModuleType) -> None:
     def open_selected(*_: object) -> Iterator[Any]:
         times = ((number * 1000 / FPS,) for number in range(int(FRAMES or 0)))
         frames = (ReadyFrame(timestamps_ms) for timestamps_ms in times)
-        yield decoder.WantedFrames(FPS, 0.0, frames)
+        yield decoder.FrameSelection(FPS, 0.0, frames)
 
     decoder.open_selected = open_selected
     decoder.resize_crop = lambda rgb, n_px: square(n_px)

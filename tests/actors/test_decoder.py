@@ -29,7 +29,7 @@ from rayclip.io import retry
 from rayclip.io.crash_log import Cause, Death
 from rayclip.io.retry import RetryPolicy
 from rayclip.media import source
-from rayclip.media.frames import WantedFrames, iter_frames, open_selected
+from rayclip.media.frames import FrameSelection, iter_frames, open_selected
 from rayclip.media.sampling import FrameChoice, evenly_spaced
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import Extraction
@@ -501,8 +501,8 @@ class Unreliable(AbstractFileSystem):
 @pytest.fixture
 def unreliable(monkeypatch: pytest.MonkeyPatch) -> type[Unreliable]:
     fsspec.register_implementation("unreliable", Unreliable, clobber=True)
-    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(3, 60, first_s=0.001))
-    monkeypatch.setattr(retry, "RESTART", RetryPolicy(3, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(3, 60, first_pause_s=0.001))
+    monkeypatch.setattr(retry, "RESTART", RetryPolicy(3, 60, first_pause_s=0.001))
     Unreliable.breaks, Unreliable.opened = [], 0
     return Unreliable
 
@@ -844,7 +844,7 @@ def test_a_video_that_is_not_long_is_opened_once(
     opened = []
 
     @contextmanager
-    def counted(source: str, *rest: Any) -> Iterator[WantedFrames]:
+    def counted(source: str, *rest: Any) -> Iterator[FrameSelection]:
         opened.append(source)
         with open_selected(source, *rest) as wanted:
             yield wanted

@@ -124,8 +124,8 @@ def test_a_large_file_that_cannot_be_uploaded_is_not_there_at_all(
 ) -> None:
     from rayclip.io import atomic_write, retry
 
-    monkeypatch.setattr(atomic_write, "LARGE", 0)
-    monkeypatch.setattr(retry, "STORAGE", retry.RetryPolicy(2, 60, first_s=0.01))
+    monkeypatch.setattr(atomic_write, "SPOOL_BYTES", 0)
+    monkeypatch.setattr(retry, "STORAGE", retry.RetryPolicy(2, 60, first_pause_s=0.01))
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
 
     def features_only(request: Request) -> Fate:
@@ -166,7 +166,7 @@ def test_credentials_that_expire_while_features_are_written_stop_the_run_and_it_
     last = ended.stderr.splitlines()[-1]
     assert last.startswith(f"rayclip: The credentials for s3://{BUCKET}/features/clip/demo were")
     assert "the ExpiredToken of a test" in last
-    assert "renew them and give the same command again" in last
+    assert "renew them, then rerun the same command" in last
     assert "Traceback" not in ended.stderr
     left = files(proxy)
     assert left.items() <= undisturbed.items()
@@ -300,7 +300,7 @@ def test_a_shard_that_cannot_be_put_is_a_failure_of_each_of_its_videos(
 ) -> None:
     from rayclip.io import retry
 
-    monkeypatch.setattr(retry, "STORAGE", retry.RetryPolicy(2, 60, first_s=0.01))
+    monkeypatch.setattr(retry, "STORAGE", retry.RetryPolicy(2, 60, first_pause_s=0.01))
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
 
     def no_shard(request: Request) -> Fate:

@@ -15,7 +15,7 @@ import fsspec
 import pytest
 
 from rayclip.io import atomic_write
-from rayclip.io.atomic_write import OLD_S, is_stale_tmp, write_atomically
+from rayclip.io.atomic_write import STALE_AFTER_S, is_stale_tmp, write_atomically
 from rayclip.io.storage_errors import is_transient
 
 CONTENT = b"0123456789"
@@ -57,7 +57,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     noted("pipe_file")
     noted("put_file")
-    monkeypatch.setattr(atomic_write, "LARGE", len(CONTENT))
+    monkeypatch.setattr(atomic_write, "SPOOL_BYTES", len(CONTENT))
     return used
 
 
@@ -69,7 +69,7 @@ def target(
     monkeypatch: pytest.MonkeyPatch,
 ) -> tuple[Any, str]:
     """A file system and a folder on it: what holds must hold on every way there."""
-    monkeypatch.setattr(atomic_write, "LARGE", 0 if request.param == "memory-large" else 100)
+    monkeypatch.setattr(atomic_write, "SPOOL_BYTES", 0 if request.param == "memory-large" else 100)
     url = str(tmp_path / "folder") if request.param == "local" else memory_url
     fs, root = fsspec.core.url_to_fs(url)
     fs.makedirs(root)
@@ -124,7 +124,7 @@ def test_a_large_file_goes_to_a_remote_storage_from_a_disk(
 def test_an_upload_that_fails_leaves_no_temporary_file(
     memory_url: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(atomic_write, "LARGE", 0)
+    monkeypatch.setattr(atomic_write, "SPOOL_BYTES", 0)
     fs, root = fsspec.core.url_to_fs(memory_url)
 
     def fail(local: str, remote: str) -> None:
@@ -163,7 +163,7 @@ def a_dead_process() -> int:
     return process.pid
 
 
-@pytest.mark.parametrize("age_s", [0.0, OLD_S + 1])
+@pytest.mark.parametrize("age_s", [0.0, STALE_AFTER_S + 1])
 @pytest.mark.parametrize(
     ("name", "left_over"),
     [
@@ -194,7 +194,7 @@ def a_dead_process() -> int:
     ],
 )
 def test_a_temporary_file_is_left_over(name: str, left_over: str, age_s: float) -> None:
-    expected = left_over == "always" or (left_over == "when old" and age_s > OLD_S)
+    expected = left_over == "always" or (left_over == "when old" and age_s > STALE_AFTER_S)
     assert is_stale_tmp(name, age_s) == expected
 
 
@@ -204,12 +204,12 @@ def test_a_temporary_file_is_known_as_such(tmp_path: Path) -> None:
     write_atomically(fs, str(tmp_path / "file"), 0, lambda file: seen.append(file.name))
     (name,) = (os.path.basename(path) for path in seen)
     assert not is_stale_tmp(name, 0.0)
-    assert is_stale_tmp(name, OLD_S + 1)
+    assert is_stale_tmp(name, STALE_AFTER_S + 1)
 
 
 def test_a_temporary_file_that_somebody_takes_away_may_be_written_again(tmp_path: Path) -> None:
     fs = fsspec.filesystem("file")
-    with pytest.raises(OSError, match="taken away") as caught:
+    with pytest.raises(OSError, match="removed") as caught:
         write_atomically(fs, str(tmp_path / "file"), 0, lambda file: os.unlink(file.name))
     assert is_transient(caught.value)
 
@@ -220,7 +220,7 @@ def test_a_full_disk_under_an_upload_is_told_from_a_full_storage(
     def fill(file: IO[bytes]) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(atomic_write, "LARGE", 0)
+    monkeypatch.setattr(atomic_write, "SPOOL_BYTES", 0)
     fs, root = fsspec.core.url_to_fs(memory_url)
     with pytest.raises(OSError, match=f"No space left on device: '{temporary}"):
         write_atomically(fs, f"{root}/file", len(CONTENT), fill)

@@ -24,9 +24,9 @@ from rayclip.io.crash_log import (
     Cause,
     CrashLog,
     Death,
-    busy_in,
-    killed,
+    read_busy,
     take_death,
+    unrecorded_death,
 )
 
 PROCESS = """
@@ -68,7 +68,7 @@ def kill(path: str) -> None:
     die(path, "os.kill(os.getpid(), signal.SIGKILL)")
 
 
-KILLED = killed([2]).reason
+KILLED = unrecorded_death([2]).reason
 
 
 @pytest.mark.parametrize(
@@ -113,25 +113,25 @@ def test_what_a_living_process_works_on_can_be_read(path: str) -> None:
     log.begin(3, name="three.mp4")
     log.begin(4, name="four.mp4")
     log.end(3)
-    assert busy_in(path) == {4: "four.mp4"}
+    assert read_busy(path) == {4: "four.mp4"}
     log.end(4)
     log.end(4)
-    assert busy_in(path) == {}
+    assert read_busy(path) == {}
 
 
 def test_work_that_was_begun_twice_goes_on_until_both_are_over(path: str) -> None:
     log = CrashLog(path)
     with log.tracking("a", "b"):
         with log.tracking("a"):
-            assert [*busy_in(path)] == ["a", "b"]
-        assert [*busy_in(path)] == ["a", "b"]
-    assert busy_in(path) == {}
+            assert [*read_busy(path)] == ["a", "b"]
+        assert [*read_busy(path)] == ["a", "b"]
+    assert read_busy(path) == {}
 
 
 def test_work_that_raises_is_over(path: str) -> None:
     with pytest.raises(ValueError, match="bad"), CrashLog(path).tracking("a"):
         raise ValueError("bad")
-    assert busy_in(path) == {}
+    assert read_busy(path) == {}
 
 
 def test_work_of_several_threads_is_tracked_together(path: str) -> None:
@@ -146,11 +146,11 @@ def test_work_of_several_threads_is_tracked_together(path: str) -> None:
     for thread in threads:
         thread.start()
     both.wait()
-    assert sorted(map(str, busy_in(path))) == ["a", "b"]
+    assert sorted(map(str, read_busy(path))) == ["a", "b"]
     both.wait()
     for thread in threads:
         thread.join(10)
-    assert busy_in(path) == {}
+    assert read_busy(path) == {}
 
 
 def test_deaths_are_remembered_over_many_lives(path: str) -> None:
@@ -185,8 +185,8 @@ def test_no_name_says_anything_but_itself(names: list[str], data: st.DataObject)
         log = CrashLog(path)
         for position, name in enumerate(names):
             log.begin(position, name=name)
-        assert busy_in(path) == dict(enumerate(names))
-        log._append(crash_log._died(Death(Cause.HANG, reason, tuple(range(len(names))))))
+        assert read_busy(path) == dict(enumerate(names))
+        log._append(crash_log._death_record(Death(Cause.HANG, reason, tuple(range(len(names))))))
         death = take_death(path)
     assert summary(death) == (Cause.HANG, reason, tuple(range(len(names))))
 
@@ -219,9 +219,9 @@ def test_a_record_that_a_kill_has_torn_is_as_if_it_had_not_been_begun(torn: int)
         log.begin(1, name="b.mp4")
         record = path.stat().st_size - before
         os.truncate(path, path.stat().st_size - min(torn, record))
-        assert busy_in(str(path)) == {0: "a.mp4"}
+        assert read_busy(str(path)) == {0: "a.mp4"}
         log.begin(2, name="c.mp4")
-        assert busy_in(str(path)) == {0: "a.mp4", 2: "c.mp4"}
+        assert read_busy(str(path)) == {0: "a.mp4", 2: "c.mp4"}
 
 
 JSON = st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)
@@ -235,7 +235,7 @@ def test_a_damaged_log_tells_nothing_and_does_not_matter(content: bytes) -> None
         log = CrashLog(str(path))
         assert log.deaths == ()
         log.begin(0, name="a.mp4")
-        assert busy_in(str(path)) == {0: "a.mp4"}
+        assert read_busy(str(path)) == {0: "a.mp4"}
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_a_record_that_means_nothing_is_left_out(record: object, path: str) -> N
     CrashLog(path).begin(0, name="a.mp4")
     with open(path, "a") as file:
         file.write(f"\n{json.dumps(record)}")
-    assert busy_in(path) == {0: "a.mp4"}
+    assert read_busy(path) == {0: "a.mp4"}
 
 
 def test_a_log_does_not_grow_without_end_and_forgets_nothing_that_matters(path: str) -> None:
@@ -268,7 +268,7 @@ def test_a_log_does_not_grow_without_end_and_forgets_nothing_that_matters(path: 
         with log.tracking(f"{number:016x}"):
             pass
         assert os.path.getsize(path) < 2 * MAX_BYTES
-    assert busy_in(path) == {7: "seven.mp4"}
+    assert read_busy(path) == {7: "seven.mp4"}
     assert [death.busy for death in CrashLog(path).deaths] == [(), (), (7,)]
 
 
@@ -311,7 +311,7 @@ def test_if_the_disk_is_full_work_goes_on_and_what_comes_later_is_remembered(
     log.begin(1, name="one.mp4")
     is_full = False
     log.begin(2, name="two.mp4")
-    assert busy_in(path) == {2: "two.mp4"}
+    assert read_busy(path) == {2: "two.mp4"}
 
 
 def test_a_record_takes_less_than_100_microseconds(path: str) -> None:

@@ -49,7 +49,7 @@ def whole(start: int, end: int) -> bytes:
 def storage(monkeypatch: pytest.MonkeyPatch) -> type[Storage]:
     fsspec.register_implementation(Storage.protocol, Storage, clobber=True)
     monkeypatch.setattr(Storage, "fetch", staticmethod(whole), raising=False)
-    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(5, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(5, 60, first_pause_s=0.001))
     return Storage
 
 
@@ -127,7 +127,7 @@ def test_closing_does_not_wait_for_the_patience_of_reading_ahead(
         return whole(start, end)
 
     monkeypatch.setattr(storage, "fetch", staticmethod(ahead))
-    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(2, 1000, first_s=60, max_pause_s=60))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(2, 1000, first_pause_s=60, max_pause_s=60))
     began = time.monotonic()
     with open_remote("test-storage://a", {}) as file:
         file.read(BLOCK_BYTES)

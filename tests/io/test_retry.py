@@ -66,13 +66,13 @@ def test_attempts_are_bounded_and_the_last_error_is_told() -> None:
 def test_time_is_bounded_with_that_of_the_attempts() -> None:
     clock = Clock()
     with pytest.raises(RetriesExhausted, match="tried 3 times in 90 s"):
-        attempt(failing(10, clock, takes_s=30), RetryPolicy(99, 80, first_s=0), clock)
+        attempt(failing(10, clock, takes_s=30), RetryPolicy(99, 80, first_pause_s=0), clock)
 
 
 def test_no_pause_is_begun_that_would_end_too_late() -> None:
     clock = Clock()
     with pytest.raises(RetriesExhausted, match="tried once"):
-        attempt(failing(10), RetryPolicy(99, 1.0, first_s=10.0), clock)
+        attempt(failing(10), RetryPolicy(99, 1.0, first_pause_s=10.0), clock)
     assert clock.pauses == []
 
 
@@ -89,7 +89,7 @@ def test_whoever_waits_can_end_the_patience() -> None:
 
 
 def test_pauses_grow_up_to_a_limit_and_are_spread_at_random() -> None:
-    patience = RetryPolicy(9, 999, first_s=1.0, max_pause_s=8.0)
+    patience = RetryPolicy(9, 999, first_pause_s=1.0, max_pause_s=8.0)
     for number, most in enumerate([1, 2, 4, 8, 8, 8], start=1):
         pauses = [patience.pause(number) for _ in range(50)]
         assert most / 2 <= min(pauses) < max(pauses) <= most

@@ -402,7 +402,7 @@ def test_single_fields_in_packets_are_not_counted_as_frames(tmp_path: Path, suff
 @pytest.mark.parametrize("sets", [b"\0\0\1\0\0", b"\0\4\x67\x64\0\x0a\1\0\0", b"\xff" * 9])
 def test_broken_parameter_sets_are_passed_over(sets: bytes) -> None:
     numbers = FrameNumbers(b"\1\x64\0\x0a\xff\xe1" + sets)
-    assert numbers.what_is_missing(b"\0\0\0\2\x65\x88") is None
+    assert numbers.find_missing(b"\0\0\0\2\x65\x88") is None
 
 
 # ---- what cannot be decoded ----

@@ -118,7 +118,7 @@ def test_no_packets_are_no_groups(closed: Path) -> None:
     with demuxed(closed) as (_, codec):
         reader = GopReader(iter([]), codec)
         assert list(reader) == []
-        assert list(reader.rest()) == []
+        assert list(reader.remaining_packets()) == []
 
 
 def test_no_more_is_read_than_the_next_entry_point(closed: Path) -> None:
@@ -156,7 +156,7 @@ def test_after_a_bad_packet_every_packet_is_still_there_once(
             with pytest.raises(Irregular):
                 given.extend(reader)
             got = chain.from_iterable(gop.packets for gop in given)
-            assert ids([*got, *reader.rest()]) == ids(packets), number
+            assert ids([*got, *reader.remaining_packets()]) == ids(packets), number
 
 
 @pytest.mark.parametrize("taken", range(4))
@@ -168,7 +168,7 @@ def test_whenever_groups_are_left_the_rest_has_every_other_packet_once(
         gops = iter(reader)
         given = [gop for gop in (next(gops, None) for _ in range(taken)) if gop]
         got = chain.from_iterable(gop.packets for gop in given)
-        assert ids([*got, *reader.rest()]) == ids(packets)
+        assert ids([*got, *reader.remaining_packets()]) == ids(packets)
 
 
 def test_a_group_too_large_to_be_held_is_irregular_and_nothing_of_it_is_lost(
@@ -181,7 +181,7 @@ def test_a_group_too_large_to_be_held_is_irregular_and_nothing_of_it_is_lost(
         reader = GopReader(iter(packets), codec)
         with pytest.raises(Irregular, match="too large"):
             list(reader)
-        assert ids(reader.rest()) == ids(packets)
+        assert ids(reader.remaining_packets()) == ids(packets)
 
 
 def test_times_that_are_decoding_times_are_irregular(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_times_that_are_decoding_times_are_irregular(tmp_path: Path) -> None:
         reader = GopReader(iter(packets), codec)
         with pytest.raises(Irregular):
             list(reader)
-        assert ids(reader.rest()) == ids(packets)
+        assert ids(reader.remaining_packets()) == ids(packets)
 
 
 def test_pictures_that_an_edit_list_leaves_out_are_fed_and_never_picked(

@@ -10,7 +10,7 @@ import av
 import pytest
 from video_factories import textured_frames, write_video
 
-from rayclip.media.keyframes import h264_length_size, is_entry_point
+from rayclip.media.keyframes import h264_length_size, is_random_access_point
 
 COUNT, GROUP = 36, 12
 X264 = {"g": str(GROUP), "bf": "2", "sc_threshold": "0", "threads": "1"}
@@ -31,7 +31,7 @@ def entry_points(path: Path) -> tuple[list[int], list[int]]:
         packets = [packet for packet in container.demux(stream) if packet.size]
         flagged = [number for number, packet in enumerate(packets) if packet.is_keyframe]
         codec = stream.codec_context
-        entries = [n for n, packet in enumerate(packets) if is_entry_point(packet, codec)]
+        entries = [n for n, packet in enumerate(packets) if is_random_access_point(packet, codec)]
     return flagged, entries
 
 
@@ -180,5 +180,5 @@ def test_a_broken_packet_is_no_entry_point(
         good = next(container.demux(stream))
         broken = av.Packet(content(bytes(good)))
         broken.is_keyframe = True
-        assert is_entry_point(good, stream.codec_context)
-        assert not is_entry_point(broken, stream.codec_context)
+        assert is_random_access_point(good, stream.codec_context)
+        assert not is_random_access_point(broken, stream.codec_context)

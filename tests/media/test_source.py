@@ -33,10 +33,10 @@ from video_factories import (
 
 from rayclip.errors import BadVideo, VideoError
 from rayclip.io import retry
-from rayclip.io.remote import BLOCK_BYTES, BLOCKS
+from rayclip.io.remote import BLOCK_BYTES, MAX_CACHED_BLOCKS
 from rayclip.io.retry import RetryPolicy
 from rayclip.io.storage_errors import is_transient
-from rayclip.media.source import NO_OTHER_FILES, VideoSource, readable
+from rayclip.media.source import NO_OTHER_FILES, VideoSource, open_reader
 
 COUNT = 12
 NUMBERS = list(range(COUNT))
@@ -45,13 +45,13 @@ NUMBERS = list(range(COUNT))
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not come to an end by itself is tried twice, and at once."""
-    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(2, 60, first_s=0.01))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(2, 60, first_pause_s=0.01))
 
 
 def numbers_of(source: VideoSource, **options: Any) -> list[int]:
     """The frames of a source, each as the number that is drawn on it."""
     with (
-        readable(source, options) as file,
+        open_reader(source, options) as file,
         av.open(file, "r", container_options=NO_OTHER_FILES) as container,
     ):
         return [number_of(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
@@ -65,17 +65,17 @@ def failure_of(source: VideoSource) -> VideoError:
 
 def index_first(path: Path) -> Path:
     """The same mp4 video with its index before its pictures."""
-    moved = path.with_name(f"index_first_{path.name}")
+    index_first = path.with_name(f"index_first_{path.name}")
     with (
         av.open(str(path)) as old,
-        av.open(str(moved), "w", container_options={"movflags": "faststart"}) as new,
+        av.open(str(index_first), "w", container_options={"movflags": "faststart"}) as new,
     ):
         stream = new.add_stream_from_template(old.streams.video[0])
         for packet in old.demux(video=0):
             if packet.size:
                 packet.stream = stream
                 new.mux(packet)
-    return moved
+    return index_first
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def ts(tmp_path: Path) -> Path:
 def large_mov(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """More bytes than are kept in memory of a remote file, and the index at their end."""
     frame_bytes = 640 * 360 * 3
-    count = BLOCK_BYTES * (BLOCKS + 1) // frame_bytes + 1
+    count = BLOCK_BYTES * (MAX_CACHED_BLOCKS + 1) // frame_bytes + 1
     frames = [numbered_frame(number, 640, 360) for number in range(count)]
     path = tmp_path_factory.mktemp("large") / "a.mov"
     return write_video(path, frames, codec="rawvideo", pix_fmt="rgb24")
@@ -158,7 +158,7 @@ def test_what_is_no_video_is_told_by_a_code(
 
 def test_of_a_folder_is_said_what_to_do(tmp_path: Path) -> None:
     assert str(failure_of(tmp_path)) == (
-        "this is a folder, not a video: name the videos in it, or make a video of its pictures"
+        "this is a folder, not a video: name the videos in it, or make a video of its images"
     )
 
 
@@ -414,7 +414,7 @@ def test_a_server_that_is_not_there_could_not_be_read() -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """As much patience as ever, in less time."""
-    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(10, 60, first_s=0.01))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(10, 60, first_pause_s=0.01))
 
 
 @pytest.mark.usefixtures("quick")
@@ -503,7 +503,7 @@ def test_a_pipe_is_only_spooled_when_the_index_comes_last(
     mp4: Path, padding: int, first: bool, spooled: bool
 ) -> None:
     content = padded((index_first(mp4) if first else mp4).read_bytes(), padding)
-    with piped(content) as pipe, readable(pipe, {}) as file:
+    with piped(content) as pipe, open_reader(pipe, {}) as file:
         assert file.seekable() == spooled
         assert b"".join(iter(lambda: file.read(1000), b"")) == content
 
@@ -584,14 +584,14 @@ def test_a_file_that_gives_more_than_was_asked_for_could_not_be_read(ts: Path) -
 
 
 def test_a_place_that_does_not_exist_is_not_the_storages_fault(mp4: Path) -> None:
-    with readable(mp4, {}) as file:
+    with open_reader(mp4, {}) as file:
         assert file.seek(-1) == -1
         assert file.read(8) == mp4.read_bytes()[:8]
 
 
 def test_bytes_that_arrive_are_told(mp4: Path) -> None:
     arrivals: list[None] = []
-    with readable(mp4, {}, lambda: arrivals.append(None)) as file:
+    with open_reader(mp4, {}, lambda: arrivals.append(None)) as file:
         before = len(arrivals)
         while file.read(1000):
             pass

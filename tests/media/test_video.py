@@ -460,7 +460,7 @@ def test_pts_are_trusted_unless_they_go_back_more_often_than_dts(
     pts_and_dts: list[tuple[int | None, int | None]], best: list[int | None]
 ) -> None:
     guess = BestEffortTimestamp()
-    assert [guess.of(pts, dts) for pts, dts in pts_and_dts] == best
+    assert [guess.update(pts, dts) for pts, dts in pts_and_dts] == best
 
 
 # ---- real and difficult videos, against what ffmpeg shows ----

@@ -15,7 +15,7 @@ import pytest
 
 from rayclip.errors import BadVideo
 from rayclip.io.crash_log import Cause
-from rayclip.media.watchdog import Excess, Watchdog, private_bytes
+from rayclip.media.watchdog import Violation, Watchdog, private_bytes
 
 DEADLINE_S = 60.0
 MB = 2**20
@@ -26,16 +26,16 @@ needs_proc = pytest.mark.skipif(not private_bytes(), reason="the system has no /
 @contextmanager
 def on_watch(
     limit_s: float, max_growth: int = sys.maxsize, max_memory: int = sys.maxsize
-) -> Iterator[tuple[Watchdog, list[Excess], threading.Event]]:
+) -> Iterator[tuple[Watchdog, list[Violation], threading.Event]]:
     """A watchdog, what it said, and whether it has said something."""
-    said: list[Excess] = []
+    said: list[Violation] = []
     has_spoken = threading.Event()
 
-    def on_excess(excess: Excess) -> None:
-        said.append(excess)
+    def on_violation(violation: Violation) -> None:
+        said.append(violation)
         has_spoken.set()
 
-    watchdog = Watchdog(limit_s, max_growth, max_memory, on_excess)
+    watchdog = Watchdog(limit_s, max_growth, max_memory, on_violation)
     try:
         yield watchdog, said, has_spoken
     finally:
@@ -54,7 +54,7 @@ def test_a_call_that_does_not_end_is_told_once_by_the_name_of_its_video() -> Non
     with on_watch(0.05) as (watchdog, said, hung), watchdog.watching("a.mp4"), watchdog:
         assert hung.wait(DEADLINE_S)
         pass_time(0.2)
-    assert said == [Excess(Cause.HANG, "a.mp4", "libav has not moved for 0.05 s")]
+    assert said == [Violation(Cause.HANG, "a.mp4", "libav has made no progress for 0.05 s")]
 
 
 def test_time_between_calls_does_not_count() -> None:
@@ -83,7 +83,7 @@ def test_time_between_videos_does_not_count_whatever_ended_the_last() -> None:
 
 def test_bytes_that_arrive_are_progress() -> None:
     with on_watch(0.5) as (watchdog, said, _), watchdog.watching("a.mp4"), watchdog:
-        pass_time(1.0, meanwhile=watchdog.moved)
+        pass_time(1.0, meanwhile=watchdog.report_progress)
     assert said == []
 
 
@@ -137,7 +137,7 @@ def test_a_process_that_hangs_in_c_is_ended() -> None:
     )
     assert ended.returncode == os.EX_TEMPFAIL
     assert ended.stderr.splitlines() == [
-        r"rayclip: not utf-8 \udcff.mp4: the process that decodes it ends: libav has not moved "
+        r"rayclip: not utf-8 \udcff.mp4: its decoding process exits: libav has made no progress "
         "for 0.1 s"
     ]
     assert ended.stdout == ""
@@ -249,9 +249,9 @@ def test_a_process_that_grows_too_large_is_told_once_by_the_name_of_the_video() 
     ):
         assert has_spoken.wait(DEADLINE_S)
         pass_looks()
-    (excess,) = said
-    assert (excess.cause, excess.video) == (Cause.MEMORY, "a.mp4")
-    assert excess.reason.startswith("it has grown to ")
+    (violation,) = said
+    assert (violation.cause, violation.video) == (Cause.MEMORY, "a.mp4")
+    assert violation.reason.startswith("it has grown to ")
 
 
 @needs_proc
