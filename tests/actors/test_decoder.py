@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.spec import AbstractFileSystem
 from numpy.typing import NDArray
-from video_factories import MAX_NUMBERS, numbered_frame, numbered_frames, remuxed, write_video
+from video_factories import MAX_NUMBERS, numbered_frame, numbered_frames, remux, write_video
 
 import rayclip.actors.decoder
 from rayclip.actors import pending_video
@@ -254,7 +254,7 @@ def test_only_the_frames_that_are_shown_are_encoded(video: Make) -> None:
 def test_a_total_of_frames_is_given_where_a_packet_turns_out_to_be_no_frame(
     video: Make, tmp_path: Path
 ) -> None:
-    cut_short = remuxed(
+    cut_short = remux(
         Path(video("whole.mp4", count=12)),
         tmp_path / "damaged.mp4",
         lambda number, data: data[:12] if number == 7 else data,
@@ -601,7 +601,7 @@ def test_a_folder_that_takes_nothing_more_stops_the_run(
     results = VideoExtractor(job(folder), Encoders(), FirstAttempts()).run(paths)
     assert next(results).frames == 3
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunStopped, match="the same command again"):
+    with pytest.raises(RunStopped, match="rerun the same command"):
         next(results)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "a_clip.npy",

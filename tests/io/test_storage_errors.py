@@ -1,4 +1,4 @@
-"""What the errors of storages mean: each as its client library raises it."""
+"""How storage errors are classified: each as its client library raises it."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from rayclip.io.storage_errors import (
 
 
 def chained(*errors: BaseException) -> BaseException:
-    """The first error, which the second caused, and so on."""
+    """The first error, caused by the second, and so on."""
     for error, cause in pairwise(errors):
         error.__cause__ = cause
     return errors[0]
 
 
 def named(name: str, *bases: type[BaseException], **attributes: object) -> BaseException:
-    """An exception as another library has it, by the name of its class."""
+    """An exception with the class name of another library."""
     error = type(name, bases or (Exception,), {})(f"a {name}")
     error.__dict__.update(attributes)
     return error
 
 
 def of_s3(code: str, status: int, outer: BaseException | None = None) -> BaseException:
-    """What s3fs makes of botocore's exception."""
+    """An exception of s3fs, made from botocore's."""
     response = {
         "Error": {"Code": code, "Message": f"the {code}"},
         "ResponseMetadata": {"HTTPStatusCode": status},
@@ -158,12 +158,12 @@ MEANINGS: dict[ErrorKind, list[BaseException]] = {
     [(error, meaning) for meaning, errors in MEANINGS.items() for error in errors],
     ids=lambda value: value.name if isinstance(value, ErrorKind) else repr(value),
 )
-def test_an_error_means(error: BaseException, meaning: ErrorKind) -> None:
+def test_errors_are_classified(error: BaseException, meaning: ErrorKind) -> None:
     assert classify_error(error) is meaning
     assert is_transient(error) == (meaning is ErrorKind.TRANSIENT)
 
 
-def test_errors_that_cause_one_another_in_a_circle_come_to_an_end() -> None:
+def test_a_cycle_of_causes_is_handled() -> None:
     first, second = RuntimeError("a"), RuntimeError("b")
     first.__cause__, second.__cause__ = second, first
     assert classify_error(first) is ErrorKind.PERMANENT
@@ -182,7 +182,7 @@ def test_errors_that_cause_one_another_in_a_circle_come_to_an_end() -> None:
     ],
     ids=repr,
 )
-def test_an_answer_without_a_reason_is_known(error: BaseException, silent: bool) -> None:
+def test_a_refusal_without_a_reason_is_recognised(error: BaseException, silent: bool) -> None:
     assert is_unexplained_refusal(error) == silent
 
 
@@ -195,7 +195,7 @@ def test_an_answer_without_a_reason_is_known(error: BaseException, silent: bool)
     ],
     ids=["full", "expired", "denied"],
 )
-def test_what_concerns_the_whole_output_is_a_sentence_that_says_what_to_do(
+def test_an_error_of_the_whole_output_says_what_to_do(
     error: BaseException, words: list[str]
 ) -> None:
     sentence = stop_reason(error, "s3://b")
@@ -206,7 +206,7 @@ def test_what_concerns_the_whole_output_is_a_sentence_that_says_what_to_do(
 
 
 @pytest.mark.parametrize("make", [ConnectionResetError, FileNotFoundError, ValueError])
-def test_what_concerns_one_file_stops_nothing(make: Callable[[], BaseException]) -> None:
+def test_an_error_of_one_file_does_not_stop_the_run(make: Callable[[], BaseException]) -> None:
     assert stop_reason(make(), "s3://b") is None
 
 

@@ -266,7 +266,7 @@ def test_a_full_disk_stops_the_run(
     monkeypatch.setattr(
         atomic_write, "_replace", lambda path, do: write(path, lambda file: do(Full(file)))
     )
-    with pytest.raises(RunStopped, match="the same command again"):
+    with pytest.raises(RunStopped, match="rerun the same command"):
         save(folder, "a")
     assert sorted(os.listdir(folder.url)) == ["run.json"]
 
