@@ -104,7 +104,7 @@ def segments_of(path: Path, segments: list[Segment], rate: str | None) -> list[t
     found = []
     for segment in segments:
         with open_selected(path, choice, segment=segment) as wanted:
-            for shown in wanted.frames:
-                md5 = md5_of(shown.rgb())
-                found += [(ms, md5) for ms in shown.timestamps_ms]
+            for selected in wanted.frames:
+                md5 = md5_of(selected.rgb())
+                found += [(ms, md5) for ms in selected.timestamps_ms]
     return found

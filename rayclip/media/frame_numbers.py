@@ -46,8 +46,11 @@ class FrameNumbers:
             self._read_parameter_set(unit)
 
     def find_missing(self, packet: bytes) -> str | None:
-        """Take the next packet; explain if its picture is missing or incomplete, or earlier
-        reference pictures are missing."""
+        """Take the next packet, and describe what is missing, if anything.
+
+        Either the packet's own picture is missing or incomplete, or earlier reference pictures are
+        missing.
+        """
         for unit in nal_units(packet, self._length_size, MAX_PARAMETERS):
             kind = unit[0] & 31
             if kind in SLICES:

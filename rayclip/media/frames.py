@@ -65,9 +65,9 @@ def iter_frames(
     choice = FrameChoice(fps, extraction_total)
     by_packets = extraction_total is None or _each_packet_is_a_frame(source, choice)
     with open_selected(source, choice, by_packets=by_packets) as video:
-        for shown in video.frames:
-            rgb = shown.rgb()
-            for timestamp_ms in shown.timestamps_ms:
+        for selected in video.frames:
+            rgb = selected.rgb()
+            for timestamp_ms in selected.timestamps_ms:
                 yield timestamp_ms, rgb
 
 
@@ -97,12 +97,12 @@ def open_selected(
     """
     numbers = None
     if choice.extraction_total is not None:
-        frames, by_packets = _count_frames(source, storage_options, by_packets)
-        numbers = evenly_spaced(frames, choice.extraction_total)
+        count, by_packets = _count_frames(source, storage_options, by_packets)
+        numbers = evenly_spaced(count, choice.extraction_total)
     with open_video(source, storage_options) as video:
         chosen = None if numbers is None else frozenset(numbers)
-        shown = video.selected_frames(choice.extraction_fps, chosen, segment, by_packets)
-        yield FrameSelection(video.fps, video.duration_s, shown)
+        frames = video.selected_frames(choice.extraction_fps, chosen, segment, by_packets)
+        yield FrameSelection(video.fps, video.duration_s, frames)
 
 
 def divide(

@@ -121,7 +121,7 @@ class PlannedDecoder:
             raise Irregular("there is no random access point where the segment should end")
         yield from self._drain()
         if self._wanted:
-            raise Damaged("a wanted picture did not come out of the decoder")
+            raise Damaged("the decoder did not return a wanted picture")
 
     def _decode_scene(self, gop: Gop, following: Gop | None) -> Iterator[SelectedFrame]:
         here, ahead = self._pick_wanted(gop, following)
@@ -129,7 +129,7 @@ class PlannedDecoder:
         if not here and not ahead:
             yield from self._drain()
             if self._wanted:
-                raise Damaged("a wanted picture did not come out of the decoder")
+                raise Damaged("the decoder did not return a wanted picture")
             return
         if self._fed_gop is not gop:
             yield from self._drain()
@@ -218,7 +218,7 @@ class PlannedDecoder:
             if not self._wanted or frame.pts < self._wanted[0].pts:
                 continue
             if frame.pts > self._wanted[0].pts:
-                raise Damaged("a wanted picture did not come out of the decoder")
+                raise Damaged("the decoder did not return a wanted picture")
             if frame.interlaced_frame and self._may_split_pictures:
                 raise Irregular("a picture may lack its second field")
             yield SelectedFrame(frame, self._wanted.popleft().timestamps_ms)

@@ -76,10 +76,10 @@ def _encode(selected_frames: Iterator[SelectedFrame], file: IO[bytes], fps: Frac
     stream: VideoStream | None = None
     tick = 0
     with av.open(file, "w", format="mp4") as output:
-        for shown in selected_frames:
-            picture = _make_encodable(shown.frame)
+        for selected in selected_frames:
+            picture = _make_encodable(selected.frame)
             stream = stream or _add_stream(output, picture, fps)
-            for _ in shown.timestamps_ms:
+            for _ in selected.timestamps_ms:
                 picture.pts, picture.duration, picture.time_base = tick, 1, 1 / fps
                 output.mux(stream.encode(picture))  # scales if the size has changed
                 tick += 1

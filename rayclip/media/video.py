@@ -138,12 +138,12 @@ class Video:
             timed = self._decode_timed(self._segment_packets(segment))
             frames = selected_frames(check_segment(timed, segment), rule, until=segment.until)
         if segment == WHOLE:
-            shown = self._at_least_one(frames)
+            selected = self._at_least_one(frames)
         else:
-            shown = (frame for frame in frames if frame.timestamps_ms)
+            selected = (frame for frame in frames if frame.timestamps_ms)
         if numbers is not None:
-            shown = islice(shown, max(1, len(numbers)))
-        return shown if self._crop is None else map(self._cropped, shown)
+            selected = islice(selected, max(1, len(numbers)))
+        return selected if self._crop is None else map(self._cropped, selected)
 
     def segments(self, segment_s: float, max_segments: int) -> list[Segment]:
         """Divide the video at random access points into segments of about equal duration.
@@ -207,12 +207,12 @@ class Video:
         """Yield the frames that are shown; the first frame at 0 ms if the output shows none."""
         first = None
         is_shown = False
-        for shown in frames:
-            if shown.timestamps_ms:
+        for selected in frames:
+            if selected.timestamps_ms:
                 is_shown, first = True, None
-                yield shown
+                yield selected
             elif first is None and not is_shown:
-                first = shown.frame
+                first = selected.frame
         if first is not None:
             yield SelectedFrame(first, (0.0,))
         elif not is_shown:
@@ -234,9 +234,9 @@ class Video:
             )
         return BadVideo("decode", Code.NO_FRAMES, "no frame could be decoded")
 
-    def _cropped(self, shown: SelectedFrame) -> SelectedFrame:
+    def _cropped(self, selected: SelectedFrame) -> SelectedFrame:
         assert self._crop is not None
-        return replace(shown, frame=self._crop(shown.frame))
+        return replace(selected, frame=self._crop(selected.frame))
 
     def _segment_packets(self, segment: Segment) -> Iterator[VideoPacket]:
         if segment.since is None:
