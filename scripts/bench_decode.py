@@ -19,7 +19,7 @@ from bench_measure import Cost, Failed, Job, measure, number, table
 from bench_ways import EVERYTHING, FAST, PIL, REFERENCE, WAYS, Rate, Way
 
 from rayclip.errors import BadVideo, UsageError
-from rayclip.media.container import video_stream
+from rayclip.media.container import select_video_stream
 from rayclip.media.sampling import parse_fps
 
 NATIVE = "native"
@@ -98,7 +98,7 @@ def describe(path: Path) -> Video:
     """
     try:
         with av.open(str(path)) as container:
-            codec = video_stream(container).codec_context
+            codec = select_video_stream(container).codec_context
             return Video(path, codec.codec.canonical_name, f"{codec.width}x{codec.height}")
     except (OSError, av.FFmpegError) as error:
         raise UsageError(f"{path} cannot be opened: {error.strerror}.") from None

@@ -29,7 +29,6 @@ from bench_processes import CommandFailed, Ended, Work, run_command, with_stand_
 from bench_ways import N_PX, Rate, reference
 
 from rayclip.media.frames import open_selected
-from rayclip.media.orientation import upright_rgb
 from rayclip.media.sampling import FrameChoice
 from rayclip.model.checkpoint import openai_clip, without_warnings
 from rayclip.model.clip_model import MEAN, STD
@@ -149,7 +148,7 @@ def _decode(job: PipelineJob) -> Work:
     for clip in job.clips[job.few :]:
         with open_selected(clip, FrameChoice(job.rate)) as wanted:
             for shown in wanted.frames:
-                resize_crop(upright_rgb(shown.frame), n_px)
+                resize_crop(shown.rgb(), n_px)
                 frames += len(shown.timestamps_ms)
     return Work(frames, time.perf_counter() - started, time.process_time() - cpu_s)
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from bench_measure import number, table
 
 from rayclip.errors import UsageError
-from rayclip.media.frames import cut, open_selected
-from rayclip.media.orientation import upright_rgb
+from rayclip.media.frames import divide, open_selected
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.segments import Segment
 from rayclip.model.preprocess import resize_crop
@@ -80,7 +79,7 @@ def report(video: Path, fps: Fraction | None, results: Sequence[Divided]) -> str
 
 def _segments(video: Path, count: int) -> list[Segment]:
     # a segment of no length asks for as many as are allowed
-    segments = cut(str(video), 1e-6, count)
+    segments = divide(str(video), 1e-6, count)
     if len(segments) != count:
         raise UsageError(f"{video} has too few keyframes for {count} segments.")
     return segments
@@ -108,7 +107,7 @@ def _decode_segment(video: Path, fps: Fraction | None, segment: Segment) -> list
     digests = []
     with open_selected(str(video), FrameChoice(fps), segment=segment) as wanted:
         for shown in wanted.frames:
-            square = resize_crop(upright_rgb(shown.frame), N_PX)
+            square = resize_crop(shown.rgb(), N_PX)
             digest = hashlib.blake2b(square.tobytes(), digest_size=16)
             digest.update(repr(shown.timestamps_ms).encode())
             digests.append(digest.digest())

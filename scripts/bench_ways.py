@@ -27,7 +27,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
 
-from rayclip.media.container import video_stream
+from rayclip.media.container import select_video_stream
 from rayclip.media.frames import open_selected
 from rayclip.media.orientation import upright_rgb
 from rayclip.media.sampling import FrameChoice
@@ -83,7 +83,7 @@ def _rayclip(path: Path, rate: Rate, resize: Resize) -> Squares:
     """What rayclip's decoding step does with a video before it sends the squares to an encoder."""
     with open_selected(path, FrameChoice(rate)) as wanted:
         for shown in wanted.frames:
-            square = resize(upright_rgb(shown.frame), N_PX)
+            square = resize(shown.rgb(), N_PX)
             yield from repeat(square, len(shown.timestamps_ms))
 
 
@@ -97,7 +97,7 @@ def plain_square(rgb: NDArray[np.uint8]) -> Square:
 def everything(path: Path, rate: Rate) -> Squares:
     """Decode every frame; make RGB and squares of those that rayclip's rule shows."""
     with av.open(str(path)) as container:
-        stream = video_stream(container)
+        stream = select_video_stream(container)
         frames = container.decode(stream)
         if rate is None:
             shown: Iterator[tuple[Any, int]] = ((frame, 1) for frame in frames)
@@ -136,7 +136,7 @@ def reference(path: Path, rate: Rate) -> Squares:
 def _reencode(path: Path, rate: Fraction, output: OutputContainer) -> None:
     """``ffmpeg -i path -filter:v fps=fps=rate output``."""
     with av.open(str(path)) as container:
-        stream = video_stream(container)
+        stream = select_video_stream(container)
         encoder = av.Codec("libx264", "w")
         known_formats = "|".join(known.name for known in encoder.video_formats or ())
         graph = av.filter.Graph()

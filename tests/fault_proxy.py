@@ -1,4 +1,4 @@
-"""A storage that fails: an HTTP proxy on loopback that lets some requests come to grief."""
+"""An HTTP proxy on loopback that makes some requests fail."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-Fate = Literal["fine", "busy", "reset", "cut", "unanswered", "expired"]
-"""What becomes of a request: ``busy``: a 503; ``reset``: the connection goes before it arrives;
-``cut``: it goes in the middle, of the body that is sent up or else of the one that comes down;
-``unanswered``: all arrives, and the connection goes before the answer; ``expired``: what S3 says
-to credentials that are too old."""
+Outcome = Literal["fine", "busy", "reset", "cut", "unanswered", "expired"]
+"""What happens to a request.
 
-ANSWERS: dict[Fate, tuple[int, str]] = {
-    "busy": (503, "ServiceUnavailable"),  # which s3fs does not try again by itself
+``busy``: a 503. ``reset``: the connection is reset before the request arrives. ``cut``: it is reset
+in the middle of the request's body, or of the response's if the request has none. ``unanswered``:
+it is reset after the request, before the response. ``expired``: S3's response to expired
+credentials.
+"""
+
+ANSWERS: dict[Outcome, tuple[int, str]] = {
+    "busy": (503, "ServiceUnavailable"),  # s3fs does not retry this by itself
     "expired": (403, "ExpiredToken"),
 }
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request that has come.
+    """A request to the proxy.
 
     Attributes:
-        number: it is the how many-th, from 1.
+        number: counted from 1.
         method: GET, PUT, ….
-        path: with the query.
+        path: including the query.
     """
 
     number: int
@@ -39,71 +42,71 @@ class Request:
     path: str
 
 
-def always_fine(request: Request) -> Fate:
+def always_fine(request: Request) -> Outcome:
     return "fine"
 
 
-def every_tenth(request: Request) -> Fate:
-    """One request in ten fails, in one way after another."""
-    ways: list[Fate] = ["busy", "reset", "cut", "unanswered"]
-    turn, place = divmod(request.number, 10)
-    return ways[turn % len(ways)] if place == 5 else "fine"
+def every_tenth(request: Request) -> Outcome:
+    """Make one request in ten fail, with a different failure each time."""
+    failures: list[Outcome] = ["busy", "reset", "cut", "unanswered"]
+    turn, digit = divmod(request.number, 10)
+    return failures[turn % len(failures)] if digit == 5 else "fine"
 
 
-class FlakyProxy(ThreadingHTTPServer):
-    """Hands requests on to a server, or not.
+class FaultProxy(ThreadingHTTPServer):
+    """Forwards requests to a server, or makes them fail.
 
     Attributes:
-        fate_of: decides what becomes of each request.
-        fates: the requests so far and what became of them.
-        url: to be asked instead of the server.
+        choose_outcome: decides the outcome of each request.
+        outcomes: the requests so far with their outcomes.
+        url: of the proxy.
     """
 
     daemon_threads = True
 
-    def __init__(self, port: int, fate_of: Callable[[Request], Fate]) -> None:
+    def __init__(self, port: int, choose_outcome: Callable[[Request], Outcome]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.backend = port
-        self.fate_of = fate_of
-        self.fates: list[tuple[Request, Fate]] = []
+        self.choose_outcome = choose_outcome
+        self.outcomes: list[tuple[Request, Outcome]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
         self._lock = threading.Lock()
 
-    def decide(self, method: str, path: str) -> Fate:
+    def decide(self, method: str, path: str) -> Outcome:
         with self._lock:
-            request = Request(len(self.fates) + 1, method, path)
-            fate = self.fate_of(request)
-            self.fates.append((request, fate))
-            return fate
+            request = Request(len(self.outcomes) + 1, method, path)
+            outcome = self.choose_outcome(request)
+            self.outcomes.append((request, outcome))
+            return outcome
 
-    def count(self, *fates: Fate) -> int:
-        return sum(fate in fates for _, fate in self.fates)
+    def count(self, *outcomes: Outcome) -> int:
+        return sum(outcome in outcomes for _, outcome in self.outcomes)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients may leave."""
+        """Ignore clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: FlakyProxy
+    server: FaultProxy
 
     def _take(self) -> None:
-        fate = self.server.decide(self.command, self.path)
-        if fate == "reset":
-            self._break_off()
+        outcome = self.server.decide(self.command, self.path)
+        if outcome == "reset":
+            self._reset_connection()
             return
         size = int(self.headers.get("Content-Length", 0))
-        if fate == "cut" and size:
+        if outcome == "cut" and size:
             self.rfile.read(size // 2)
-            self._break_off()
+            self._reset_connection()
             return
         body = self.rfile.read(size)
-        if fate in ANSWERS:
-            self._refuse(*ANSWERS[fate])
+        if outcome in ANSWERS:
+            self._refuse(*ANSWERS[outcome])
             return
         status, headers, answer = self._forward(body)
-        if fate == "unanswered":
-            self._break_off()
+        if outcome == "unanswered":
+            self._reset_connection()
             return
         self.send_response_only(status)
         for name, value in headers:
@@ -112,9 +115,9 @@ class _Handler(BaseHTTPRequestHandler):
         length = dict(headers).get("Content-Length", "0")
         self.send_header("Content-Length", length if self.command == "HEAD" else str(len(answer)))
         self.end_headers()
-        self.wfile.write(answer[: len(answer) // 2] if fate == "cut" else answer)
-        if fate == "cut":
-            self._break_off()
+        self.wfile.write(answer[: len(answer) // 2] if outcome == "cut" else answer)
+        if outcome == "cut":
+            self._reset_connection()
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _take  # noqa: N815
 
@@ -129,23 +132,23 @@ class _Handler(BaseHTTPRequestHandler):
             connection.close()
 
     def _refuse(self, status: int, code: str) -> None:
-        said = f"<Error><Code>{code}</Code><Message>the {code} of a test</Message></Error>"
-        body = b"" if self.command == "HEAD" else said.encode()
+        xml = f"<Error><Code>{code}</Code><Message>the {code} of a test</Message></Error>"
+        body = b"" if self.command == "HEAD" else xml.encode()
         self.send_response_only(status)
         self.send_header("Content-Type", "application/xml")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    def _break_off(self) -> None:
-        """Not an orderly end of the connection, but a reset."""
+    def _reset_connection(self) -> None:
+        """Close the connection with a TCP reset."""
         self.wfile.flush()
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
         self.close_connection = True
 
     def log_message(self, *words: Any) -> None:
-        """Not on the screen of the tests."""
+        """Print nothing during tests."""
 
     def finish(self) -> None:
         if self.connection.fileno() >= 0:
@@ -153,9 +156,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def flaky(port: int, fate_of: Callable[[Request], Fate] = always_fine) -> Iterator[FlakyProxy]:
-    """A proxy before a server on loopback, for the ``with`` block."""
-    with FlakyProxy(port, fate_of) as proxy:
+def run_proxy(
+    port: int, choose_outcome: Callable[[Request], Outcome] = always_fine
+) -> Iterator[FaultProxy]:
+    """Run a proxy in front of a server on loopback, for the ``with`` block."""
+    with FaultProxy(port, choose_outcome) as proxy:
         thread = threading.Thread(target=proxy.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -1,7 +1,7 @@
-"""H.264 whose pictures are pairs of fields, each in a packet of its own, as broadcasts have it.
+"""Write H.264 whose pictures are pairs of fields, one packet each, as in broadcasts.
 
-No encoder at hand makes such streams, so these are written bit by bit: pictures of flat macroblocks
-without any compression, and such as are copied from the picture before.
+No available encoder writes such streams, so these are written bit by bit: uncompressed flat
+macroblocks, and macroblocks copied from the previous picture.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ I_PCM, I_PCM_AMONG_P = 25, 30  # mb_type
 
 
 class Unit:
-    """A NAL unit in the making."""
+    """Builds a NAL unit."""
 
     def __init__(self, header: int) -> None:
         self._header = header
         self._bits: list[int] = []
 
     def u(self, *values: int, bits: int = 1) -> Unit:
-        """Append numbers of so many bits each."""
+        """Append numbers of this many bits each."""
         for value in values:
-            self._bits += [value >> place & 1 for place in reversed(range(bits))]
+            self._bits += [value >> bit & 1 for bit in reversed(range(bits))]
         return self
 
     def ue(self, *values: int) -> Unit:
@@ -41,12 +41,12 @@ class Unit:
         return self
 
     def grey(self, level: int) -> Unit:
-        """Append the samples of a macroblock, none of which may be mistaken for a start code."""
+        """Append the samples of a macroblock; ``level`` must not imitate a start code."""
         self._bits += [0] * (-len(self._bits) % 8)
         return self.u(*[level] * 384, bits=8)
 
     def finished(self) -> bytes:
-        """With its start code; zeros are few, and protected."""
+        """The unit with its start code and emulation prevention."""
         self.u(1)
         content = np.packbits(self._bits).tobytes()
         for last in range(4):
@@ -55,7 +55,7 @@ class Unit:
 
 
 def parameters() -> bytes:
-    """What decoders must know: main profile, frames may be pairs of fields, no B pictures."""
+    """Parameter sets: main profile, frames may be pairs of fields, no B pictures."""
     sequence = Unit(0x67).u(77, 0, 30, bits=8).ue(0, 0, 2, 1).u(0).ue(WIDTH - 1, HEIGHT - 1)
     sequence.u(0, 0, 1, 0, 0)
     picture = Unit(0x68).ue(0, 0).u(0, 0).ue(0, 0, 0).u(0).u(0, bits=2).ue(0, 0, 0).u(1, 0, 0)
@@ -63,11 +63,11 @@ def parameters() -> bytes:
 
 
 def field(number: int, bottom: bool) -> bytes:
-    """One field of a picture: a new one in the first of a group, else a copy with a new block."""
-    place = number % GROUP
+    """One field of a picture: intra-coded at the start of a GOP, otherwise a modified copy."""
+    position = number % GROUP
     level = 30 + 13 * number % 190
-    is_start, is_intra = place == 0 and not bottom, place == 0
-    unit = Unit(0x65 if is_start else 0x61).ue(0, 7 if is_intra else 5, 0).u(place, bits=4)
+    is_start, is_intra = position == 0 and not bottom, position == 0
+    unit = Unit(0x65 if is_start else 0x61).ue(0, 7 if is_intra else 5, 0).u(position, bits=4)
     unit.u(1, bottom)
     if is_start:
         unit.ue(number // GROUP % 2).u(0, 0)
@@ -83,7 +83,7 @@ def field(number: int, bottom: bool) -> bytes:
 
 
 def write_fields(path: Path, pictures: int) -> Path:
-    """Write an MPEG-TS of 25 pictures a second, 64 x 64 pixels."""
+    """Write an MPEG-TS file at 25 pictures per second, 64 x 64 pixels."""
     raw = path.with_suffix(".h264")
     head = [parameters(), *(field(n, bottom) for n in range(8) for bottom in (False, True))]
     raw.write_bytes(b"".join(head))

@@ -1,4 +1,4 @@
-"""What apps and cameras write into the index of mp4 and mov files: edit lists and apertures."""
+"""Write edit lists and apertures into the index of mp4 files, as apps and cameras do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Edit(NamedTuple):
 
     Attributes:
         length_ms: how long it is shown.
-        begin: where it begins in the track, in the track's own units; -1 shows nothing meanwhile.
+        begin: its start in the track, in the track's own units; -1 shows nothing.
     """
 
     length_ms: int
@@ -22,7 +22,7 @@ class Edit(NamedTuple):
 
 
 def write_edits(path: Path, to: Path, edits: Sequence[Edit]) -> Path:
-    """A copy of an mp4 file that has one track and its index at the end, with these edits."""
+    """Copy an mp4 file with one track and the index at its end, and add these edits."""
     rows = b"".join(struct.pack(">Iii", length, begin, 1 << 16) for length, begin in edits)
     edit_list = _box(b"edts", _box(b"elst", struct.pack(">II", 0, len(edits)) + rows))
 
@@ -31,13 +31,13 @@ def write_edits(path: Path, to: Path, edits: Sequence[Edit]) -> Path:
         return b"".join([kept[0], edit_list, *kept[1:]])
 
     content = path.read_bytes()
-    assert content.index(b"mdat") < content.index(b"moov")  # what follows the index may move
+    assert content.index(b"mdat") < content.index(b"moov")  # otherwise the media data would move
     to.write_bytes(_changed(content, b"moov", lambda moov: _changed(moov, b"trak", in_track)))
     return to
 
 
 def write_aperture(path: Path, to: Path, left: int, top: int, right: int, bottom: int) -> Path:
-    """A copy of such a file whose pictures are to be cropped by so many pixels (``clap``)."""
+    """Copy such a file, and have its pictures cropped by this many pixels (``clap``)."""
     content = path.read_bytes()
 
     def in_entries(entries: bytes) -> bytes:
@@ -45,7 +45,7 @@ def write_aperture(path: Path, to: Path, left: int, top: int, right: int, bottom
         width, height = struct.unpack(">HH", entry[32:36])
         numbers = (
             *(width - left - right, 1, height - top - bottom, 1),
-            *(left - right, 2, top - bottom, 2),  # how far its centre is from that of the picture
+            *(left - right, 2, top - bottom, 2),  # offset of its centre from the picture's
         )
         inside = entry[8:] + _box(b"clap", struct.pack(">8i", *numbers))
         return entries[:8] + _box(entry[4:8], inside)
@@ -58,18 +58,18 @@ def write_aperture(path: Path, to: Path, left: int, top: int, right: int, bottom
 
 
 def _changed(content: bytes, kind: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """The boxes of a file or of a box, with another content of those of one kind."""
+    """Change the content of the boxes of one kind in a file or a box."""
     return b"".join(
         _box(kind, change(box[8:])) if found == kind else box for found, box in _boxes(content)
     )
 
 
 def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    place = 0
-    while place < len(content):
-        size = int.from_bytes(content[place : place + 4])
-        yield content[place + 4 : place + 8], content[place : place + size]
-        place += size
+    offset = 0
+    while offset < len(content):
+        size = int.from_bytes(content[offset : offset + 4])
+        yield content[offset + 4 : offset + 8], content[offset : offset + size]
+        offset += size
 
 
 def _box(kind: bytes, content: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Small files that claim, or unfold to, gigabytes; and what decoding one takes."""
+"""Small files that claim or expand to gigabytes, and a process that measures decoding them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _full_box(kind: bytes, *numbers: int, tail: bytes = b"", flags: int = 0) -> 
 
 
 def _mp4(table: list[bytes], *more: bytes, codec: bytes = b"jpeg") -> bytes:
-    """An mp4 file of one track, whose sample tables are these."""
+    """An mp4 file of one track with these sample tables."""
     matrix = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
     sizes = struct.pack(">HHII", 64, 48, 0x480000, 0x480000)
     entry = _box(codec, bytes(7) + b"\1" + bytes(16) + sizes + bytes(4) + b"\0\1" + bytes(36))
@@ -47,8 +47,8 @@ def _mp4(table: list[bytes], *more: bytes, codec: bytes = b"jpeg") -> bytes:
     return ftyp + _box(b"mdat", bytes(1000)) + _box(b"moov", mvhd, trak, *more)
 
 
-def an_index_of(samples: int, size: int = 1) -> bytes:
-    """An mp4 file that claims so many pictures, of one size: no table is needed for that."""
+def index_with_samples(samples: int, size: int = 1) -> bytes:
+    """An mp4 file that claims this many pictures of one size, which needs no table."""
     return _mp4(
         [
             _full_box(b"stts", 1, samples, 1),
@@ -59,8 +59,8 @@ def an_index_of(samples: int, size: int = 1) -> bytes:
     )
 
 
-def fragments_of(samples: int, runs: int) -> bytes:
-    """An mp4 file of runs of pictures that take no byte each."""
+def fragments_with_samples(samples: int, runs: int) -> bytes:
+    """An mp4 file with runs of pictures of zero bytes each."""
     empty = [_full_box(kind, 0) for kind in (b"stts", b"stsc", b"stco")]
     empty.append(_full_box(b"stsz", 0, 0))
     extends = _box(b"mvex", _full_box(b"trex", 1, 1, 1, 1, 0))
@@ -106,7 +106,7 @@ def pictures_of_sixteen_billion_pixels() -> bytes:
 
 
 def many_pictures_in_a_packet(count: int, side: int) -> bytes:
-    """AV1, where nothing keeps a packet from holding any number of pictures."""
+    """AV1: a packet may contain any number of pictures."""
     encoder = av.CodecContext.create("libsvtav1", "w")
     encoder.width = encoder.height = side
     encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, 25)
@@ -139,12 +139,12 @@ def _png(side: int, depth: int, colours: int, *chunks: tuple[bytes, bytes]) -> b
 
 
 def _many_zeros(size: int) -> bytes:
-    """A zlib stream of zeros, a thousandth of them in size; only its checksum is wrong."""
+    """A zlib stream of zeros, compressed a thousandfold; only its checksum is wrong."""
     block = 2**24
     packer = zlib.compressobj()
     first = packer.compress(bytes(block)) + packer.flush(zlib.Z_FULL_FLUSH)
-    again = packer.compress(bytes(block)) + packer.flush(zlib.Z_FULL_FLUSH)
-    return first + again * (size // block) + packer.flush()
+    repeated = packer.compress(bytes(block)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return first + repeated * (size // block) + packer.flush()
 
 
 def a_png_of_sixteen_bits(side: int) -> bytes:
@@ -163,19 +163,18 @@ import json, os, sys
 from rayclip.media import watchdog
 from rayclip.errors import VideoError
 from rayclip.media.frames import open_selected
-from rayclip.media.orientation import upright_rgb
 from rayclip.model.preprocess import resize_crop
 from rayclip.media.sampling import FrameChoice
 
-most_growth, most, *paths = sys.argv[1:]
-if int(most):
-    watchdog.LIBAV._max_growth, watchdog.LIBAV._max_memory = int(most_growth), int(most)
+max_growth, max_memory, *paths = sys.argv[1:]
+if int(max_memory):
+    watchdog.LIBAV._max_growth, watchdog.LIBAV._max_memory = int(max_growth), int(max_memory)
 for path in paths:
     frames, code = 0, None
     try:
         with watchdog.LIBAV.watching(path), open_selected(path, FrameChoice()) as wanted:
-            for one in wanted.frames:
-                resize_crop(upright_rgb(one.frame), 64)
+            for selected in wanted.frames:
+                resize_crop(selected.rgb(), 64)
                 frames += 1
     except VideoError as error:
         code = error.code
@@ -186,13 +185,13 @@ for path in paths:
 
 
 class Decoded(NamedTuple):
-    """What came of decoding every frame of a video, as a worker of Ray does.
+    """The result of decoding every frame of a video as a Ray worker does.
 
     Attributes:
-        status: the exit status of the process.
-        frames: how many it got.
+        status: exit status of the process.
+        frames: number of decoded frames.
         code: of the error that ended the video.
-        peak: the most memory that the process has had, in bytes.
+        peak: peak memory of the process in bytes.
     """
 
     status: int
@@ -201,23 +200,24 @@ class Decoded(NamedTuple):
     peak: int
 
 
-def decoded(*paths: Path, most_growth: int = 0, most: int = 0) -> list[Decoded]:
-    """Decode videos one after another in a process of their own.
+def decode_in_process(*paths: Path, max_growth: int = 0, max_memory: int = 0) -> list[Decoded]:
+    """Decode videos one after another in a separate process.
 
     Args:
         paths: of the videos; those after one that ends the process are not decoded.
-        most_growth: bytes that a video may take, where ``most`` is given.
-        most: bytes that the process may take; 0 means the usual limits.
+        max_growth: bytes that a video may take; only used with ``max_memory``.
+        max_memory: bytes that the process may take; 0 for the usual limits.
     """
-    words = [sys.executable, "-c", DECODE, str(most_growth), str(most), *map(str, paths)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    command = [sys.executable, "-c", DECODE, str(max_growth), str(max_memory), *map(str, paths)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
-        said = [json.loads(line) for line in process.stdout]
+        lines = [json.loads(line) for line in process.stdout]
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    # The system's figure is the only one of a process that was ended, but it begins with ours.
-    said = said or [[0, None, usage.ru_maxrss]]
-    return [Decoded(process.returncode, one[0], one[1], 1024 * one[2]) for one in said]
+    # For a process that was ended, only ru_maxrss is known; it includes the memory of our process
+    # at the fork.
+    lines = lines or [[0, None, usage.ru_maxrss]]
+    return [Decoded(process.returncode, frames, code, 1024 * peak) for frames, code, peak in lines]
 
 
 Make = Callable[[], bytes]

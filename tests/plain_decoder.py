@@ -1,4 +1,4 @@
-"""What a plain decoder gives of a video, told without the decoder of rayclip."""
+"""A plain decoder as the reference, independent of rayclip's decoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 import av
 
 from rayclip.media.frames import iter_frames, open_selected
-from rayclip.media.orientation import upright_rgb
 from rayclip.media.sampling import FrameChoice, parse_fps
 from rayclip.media.segments import Segment
 from rayclip.media.timestamps import BestEffortTimestamp
@@ -23,7 +22,7 @@ NO_TIMES = 0x80  # libavformat's AVFMT_NOTIMESTAMPS
 
 @dataclass(frozen=True)
 class Plain:
-    """All frames of a video as a plain decoder gives them: ``(pts, duration, md5)``."""
+    """All frames of a video from a plain decoder: ``(pts, duration, md5)``."""
 
     frames: list[tuple[int, int, str]]
     time_base: Fraction
@@ -33,11 +32,11 @@ class Plain:
         """The ticks of a rate, each with the last frame whose nearest tick is not after it."""
         fps = parse_fps(rate)
         offset = nearest(-Fraction(self.start_us, 1_000_000) / self.time_base)
-        times = accumulate((pts for pts, _, _ in self.frames), max)  # where they go back, they wait
+        times = accumulate((pts for pts, _, _ in self.frames), max)  # times never go back
         firsts = [nearest((pts + offset) * self.time_base * fps) for pts in times]
         last, duration, _ = self.frames[-1]
         gap = last - self.frames[-2][0] if len(self.frames) > 1 else 0
-        if duration == 1 and gap > 2:  # libavformat's guess, to ffmpeg
+        if duration == 1 and gap > 2:  # ffmpeg takes it for libavformat's guess
             duration = gap
         end = nearest((last + offset + (duration or gap or 1)) * self.time_base * fps)
         ticks = [
@@ -68,8 +67,8 @@ def md5_of(rgb: Any) -> str:
     return hashlib.md5(rgb.tobytes()).hexdigest()
 
 
-def plainly(path: Path) -> Plain:
-    """Decode everything; packets that do not decode are passed over."""
+def decode_plainly(path: Path) -> Plain:
+    """Decode everything; packets that do not decode are skipped."""
     with av.open(str(path), container_options={"fflags": "-genpts"}) as container:
         stream = container.streams.video[0]
         has_times = not container.format.flags & NO_TIMES
@@ -85,7 +84,7 @@ def plainly(path: Path) -> Plain:
             except av.FFmpegError:
                 continue
             for frame in decoded:
-                pts = guess.of(frame.pts, frame.dts) if has_times else None
+                pts = guess.update(frame.pts, frame.dts) if has_times else None
                 if pts is None:
                     pts = frames[-1][0] + round(1 / rate / stream.time_base) if frames else 0
                 md5 = md5_of(frame.to_ndarray(format="rgb24"))
@@ -94,18 +93,18 @@ def plainly(path: Path) -> Plain:
 
 
 def ticks_of(source: VideoSource, rate: str) -> list[tuple[int, str]]:
-    """The ticks and pictures that rayclip gives."""
+    """The ticks and pictures that rayclip yields."""
     fps = parse_fps(rate)
     return [(round(ms * fps / 1000), md5_of(rgb)) for ms, rgb in iter_frames(source, rate)]
 
 
 def segments_of(path: Path, segments: list[Segment], rate: str | None) -> list[tuple[float, str]]:
-    """The times in ms and pictures of segments that are decoded one by one."""
+    """The times in ms and pictures of segments that are decoded separately."""
     choice = FrameChoice(None if rate is None else parse_fps(rate))
     found = []
     for segment in segments:
         with open_selected(path, choice, segment=segment) as wanted:
-            for shown in wanted.frames:
-                md5 = md5_of(upright_rgb(shown.frame))
-                found += [(ms, md5) for ms in shown.timestamps_ms]
+            for selected in wanted.frames:
+                md5 = md5_of(selected.rgb())
+                found += [(ms, md5) for ms in selected.timestamps_ms]
     return found

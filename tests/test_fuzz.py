@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fuzz_mutations import MUTATIONS, boxes_of, splice
 from fuzz_videos import FRAMES, UNTOUCHED, draw_sources, make_mutants
-from oversized_videos import decoded
+from oversized_videos import decode_in_process
 
 from rayclip.media.watchdog import PROCESS_MEMORY
 
@@ -25,7 +25,7 @@ def test_damaged_videos_of_many_formats_end_in_frames_or_in_a_code(
 ) -> None:
     """`scripts/fuzz.py` does the same with thousands, on Ray."""
     mutants = list(make_mutants(sources, VIDEOS, 0, tmp_path / "videos"))
-    ends = decoded(*(mutant.path for mutant in mutants))
+    ends = decode_in_process(*(mutant.path for mutant in mutants))
     assert len(ends) == len(mutants)
     for mutant, end in zip(mutants, ends, strict=True):
         assert end.status == 0

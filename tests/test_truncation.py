@@ -18,7 +18,7 @@ from video_factories import textured_frames, write_video
 
 from rayclip.errors import BadVideo
 from rayclip.media.container import open_stream, read_packets
-from rayclip.media.decoding import decode_everything, selected_frames, timed_frames
+from rayclip.media.decoding import decode_all, selected_frames, timed_frames
 from rayclip.media.frames import iter_frames
 from rayclip.media.sampling import EveryFrame, FrameRule, TickGrid
 
@@ -65,7 +65,7 @@ def plainly(content: bytes, fps: Fraction | None) -> Given | None:
             if fps is not None:
                 rule = TickGrid(stream.time_base, start_us, fps)
             rate = stream.guessed_rate or stream.average_rate or Fraction(25)
-            decoded = decode_everything(stream.codec_context, read_packets(container, stream))
+            decoded = decode_all(stream.codec_context, read_packets(container, stream))
             shown = list(selected_frames(timed_frames(decoded, stream.time_base, rate), rule))
             if not shown:
                 return None

@@ -1,6 +1,6 @@
-"""Small videos, made on the spot, and the folder of the real ones.
+"""Write small test videos, and find the folder of the real ones.
 
-The frames of the small ones are flat greys that tell their own numbers.
+Most frames of the small ones are a flat grey that encodes their number.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ SHARED_DATA = Path(
 )
 
 GREY_STEP = 8
-"""Levels between two numbers: more than a codec changes a flat grey."""
+"""Grey levels per number: more than a codec's error on a flat grey."""
 MAX_NUMBERS = 31
 
 
 def numbered_frame(number: int, width: int = 64, height: int = 48) -> Rgb:
-    """A flat picture whose grey level is its number, modulo :data:`MAX_NUMBERS`."""
+    """A flat picture whose grey level encodes its number modulo :data:`MAX_NUMBERS`."""
     level = GREY_STEP * (1 + number % MAX_NUMBERS)
     return np.full((height, width, 3), level, np.uint8)
 
@@ -38,7 +38,7 @@ def numbered_frames(count: int, width: int = 64, height: int = 48) -> list[Rgb]:
 
 
 def textured_frames(count: int, width: int = 96, height: int = 64) -> list[Rgb]:
-    """Pictures no two of which are alike: coarse noise that moves, under a patch of fine noise."""
+    """Pictures that all differ: moving coarse noise under a patch of fine noise."""
     rng = np.random.default_rng(count)
     coarse = rng.integers(0, 200, (height // 4, width // 4, 3), dtype=np.uint8)
     ground = coarse.repeat(4, axis=0).repeat(4, axis=1)
@@ -51,7 +51,7 @@ def textured_frames(count: int, width: int = 96, height: int = 64) -> list[Rgb]:
 
 
 def number_of(rgb: Rgb) -> int:
-    """Which :func:`numbered_frame` this was before it was encoded."""
+    """The number of a decoded :func:`numbered_frame`."""
     return round(float(rgb.mean()) / GREY_STEP) - 1
 
 
@@ -69,19 +69,19 @@ def write_video(
     silence_ms: int = 0,
     orientation: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a video and give its path back.
+    """Write a video and return its path.
 
     Args:
-        path: its suffix decides the container, unless ``container`` does.
+        path: its suffix determines the container unless ``container`` is given.
         frames: uint8 ``[height, width, 3]``, all of one size.
-        fps: the rate, and with it the time of each frame.
+        fps: the frame rate.
         codec: an encoder of libav.
-        pix_fmt: what that encoder takes.
+        pix_fmt: a pixel format of that encoder.
         container: a muxer of libav.
         options: for the encoder.
         muxing: options for the muxer.
-        times_ms: when each frame is shown, where that is not at a constant rate from zero.
-        silence_ms: the length of a silent sound track that begins at zero; 0 for none.
+        times_ms: when each frame is shown, if not at a constant rate from zero.
+        silence_ms: length of a silent audio track that starts at zero; 0 for none.
         orientation: keywords of PyAV's ``set_display_rotation``.
     """
     height, width = frames[0].shape[:2]
@@ -104,7 +104,7 @@ def write_video(
 
 
 def write_sound(path: Path, codec: str, *, cover: bool = False) -> Path:
-    """Write a tenth of a second of silence, with or without a picture of its cover."""
+    """Write a tenth of a second of silence, with or without a cover picture."""
     with av.open(str(path), "w") as output:
         sound: Any = output.add_stream(codec, 44_100, layout="stereo")
         if cover:
@@ -138,8 +138,8 @@ def _silent_frames(
         yield frame
 
 
-def without_its_beginning(path: Path, to: Path, pictures: int) -> Path:
-    """A copy whose edit list leaves out the first pictures, as editors cut without encoding."""
+def hide_beginning(path: Path, to: Path, pictures: int) -> Path:
+    """Copy a video with an edit list that hides the first pictures, as editors trim losslessly."""
     options = {"avoid_negative_ts": "disabled"}
     with av.open(str(path)) as whole, av.open(str(to), "w", options=options) as output:
         source = whole.streams.video[0]
@@ -156,8 +156,8 @@ def without_its_beginning(path: Path, to: Path, pictures: int) -> Path:
     return to
 
 
-def remuxed(path: Path, to: Path, change: Callable[[int, bytes], bytes | None]) -> Path:
-    """A copy with other contents of some packets; None leaves a packet out."""
+def remux(path: Path, to: Path, change: Callable[[int, bytes], bytes | None]) -> Path:
+    """Copy a video with changed packets; None drops a packet."""
     with av.open(str(path)) as whole, av.open(str(to), "w") as output:
         source = whole.streams.video[0]
         stream = output.add_stream_from_template(source)

@@ -21,7 +21,7 @@ from rayclip.actors.encoder_pool import EncoderPool
 from rayclip.actors.messages import EncoderList
 from rayclip.actors.metrics import PERIOD_S, RunMetrics
 from rayclip.console import say_to_user
-from rayclip.io.crash_log import Death, Key, busy_in, killed, take_death
+from rayclip.io.crash_log import Death, Key, read_busy, take_death, unrecorded_death
 from rayclip.model.zeroshot import ZeroShot
 from rayclip.report.progress import SILENCE_S
 from rayclip.report.run_stats import RunState
@@ -89,7 +89,7 @@ class ControlActor:
         before = self._attempts.process_of(task)
         if before is None:
             return self._attempts.begin_task(task, process)
-        death = await _on_node_of(before, take_death, killed(None))
+        death = await _on_node_of(before, take_death, unrecorded_death(None))
         return self._attempts.begin_task(task, process, death)
 
     async def note(self, task: str, news: News) -> None:
@@ -131,7 +131,7 @@ class ControlActor:
         if found is None:
             return None
         process, busy = found
-        names: dict[Key, str] = await _on_node_of(process, busy_in, {})
+        names: dict[Key, str] = await _on_node_of(process, read_busy, {})
         return next(iter(names.values()), busy.video), busy.since_s
 
     async def _tend(self, metrics: RunMetrics) -> None:

@@ -23,11 +23,10 @@ from rayclip.inputs.videos import absolute
 from rayclip.io import retry
 from rayclip.io.crash_log import Death
 from rayclip.io.retry import RetriesExhausted, with_retry
-from rayclip.io.storage_errors import is_transient, why_to_stop
+from rayclip.io.storage_errors import is_transient, stop_reason
 from rayclip.media.decoding import SelectedFrame
-from rayclip.media.frames import WantedFrames, open_selected
+from rayclip.media.frames import FrameSelection, open_selected
 from rayclip.media.gop import Irregular
-from rayclip.media.orientation import upright_rgb
 from rayclip.media.reencode import reencode
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.source import VideoSource
@@ -199,7 +198,7 @@ class VideoExtractor:
         frames: list[Frame] = []
         timestamps_ms: list[tuple[float, ...]] = []
         for shown in selected_frames:
-            frames.append(self._resize_crop(upright_rgb(shown.frame), self._job.n_px))
+            frames.append(self._resize_crop(shown.rgb(), self._job.n_px))
             timestamps_ms.append(shown.timestamps_ms)
             if len(frames) == CHUNK_FRAMES:
                 self._send(video, frames, timestamps_ms)
@@ -210,7 +209,7 @@ class VideoExtractor:
             self._send(video, frames, timestamps_ms)
 
     @contextmanager
-    def _wanted_frames(self, video: str, by_packets: bool) -> Iterator[WantedFrames]:
+    def _wanted_frames(self, video: str, by_packets: bool) -> Iterator[FrameSelection]:
         """The frames to encode, from the video itself or from a re-encoded copy."""
         job = self._job
         place = self._source_of(video)
@@ -224,7 +223,7 @@ class VideoExtractor:
         try:
             reencode(place, copy, job.choice.extraction_fps, job.storage_options)
         except OSError as error:
-            sentence = why_to_stop(error, job.reencoded)
+            sentence = stop_reason(error, job.reencoded)
             if sentence is not None:
                 raise RunStopped(sentence) from error
             raise VideoError(
@@ -271,7 +270,7 @@ class VideoExtractor:
             return Extracted(pending.position, result, pending.attempt, predictions)
         except VideoError as error:
             if _is_refused(error):
-                sentence = why_to_stop(error, pending.video)
+                sentence = stop_reason(error, pending.video)
                 raise RunStopped(str(sentence)) from error
             failure = Failure.of(pending.video, error, pending.attempt)
         except RunStopped:

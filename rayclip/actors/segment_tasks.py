@@ -16,8 +16,8 @@ from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.encoder_client import EncoderClient
 from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
 from rayclip.inputs.videos import absolute
-from rayclip.media.frames import cut
-from rayclip.media.segments import Segment, inner_borders
+from rayclip.media.frames import divide
+from rayclip.media.segments import Segment, inner_boundaries
 from rayclip.media.watchdog import LIBAV
 from rayclip.output.spool import slices
 
@@ -62,13 +62,13 @@ class RemoteSegments:
         job, division = self._job, self._division
         if job.choice.extraction_total is not None or job.reencoded is not None:
             return False
-        return bool(inner_borders(duration_s, division.segment_s, division.most))
+        return bool(inner_boundaries(duration_s, division.segment_s, division.most))
 
     def extract(self, video: str) -> Blocks | None:
         """The features of a long video; None where it cannot be divided."""
         job, division = self._job, self._division
         place = absolute(video, job.folder_of_inputs)
-        segments = cut(place, division.segment_s, division.most, job.storage_options)
+        segments = divide(place, division.segment_s, division.most, job.storage_options)
         return self._blocks(video, segments) if len(segments) > 1 else None
 
     def _blocks(self, video: str, segments: list[Segment]) -> Blocks:

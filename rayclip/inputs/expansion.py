@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from rayclip.errors import UsageError
 from rayclip.inputs.local_names import as_meant
-from rayclip.io.remote import INDIRECT, file_system, refuse_unknown
+from rayclip.io.remote import INDIRECT_PROTOCOLS, check_protocol, file_system
 from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient, reason
 
@@ -129,10 +129,10 @@ def _sorted(names: Iterator[bytes]) -> Iterator[bytes]:
 
 def _of_url(url: str, storage_options: Mapping[str, Any]) -> Iterator[str]:
     protocol = url.partition("://")[0].lower()
-    if "::" in url or protocol in INDIRECT:
+    if "::" in url or protocol in INDIRECT_PROTOCOLS:
         yield url
         return
-    refuse_unknown(protocol)
+    check_protocol(protocol)
     if protocol in WITHOUT_LISTING or (is_video_name(url) and not has_magic(url)):
         yield url
         return

@@ -1,1 +1,1 @@
-"""Reading and writing that may fail: what an error means, and what is tried again."""
+"""Reading and writing that can fail: what an error means, and when to retry."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, on this machine's disks and on remote storages."""
+"""Atomic writes: files appear complete or not at all, on local disks and remote storage."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from typing import IO, Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-TMP_SUFFIX = ".tmp"  # how the names of temporary files end
+TMP_SUFFIX = ".tmp"
 TEMPORARY = re.compile(r"\.(?P<host>.+)\.(?P<process>\d+)\.[0-9a-f]{32}\.tmp")
-OLD_S = 3600.0  # no file takes that long to write
+STALE_AFTER_S = 3600.0  # no write takes this long
 
-LARGE = 32 * 2**20  # bytes from which a file goes to a remote storage by way of a local disk
+SPOOL_BYTES = 32 * 2**20  # remote files of this size or more are spooled to a local disk first
 
 Write = Callable[[IO[bytes]], object]
 
 
 def write_atomically(fs: Any, path: str, size: int, write: Write) -> None:
-    """Make a file, or take the place of one, so that nobody sees a part of it.
+    """Create or replace a file so that no reader sees a part of it.
 
     Args:
         fs: the fsspec file system.
-        path: on it, in a folder that exists.
-        size: about how many bytes will be written.
+        path: on ``fs``, in an existing folder.
+        size: approximate bytes to be written.
         write: writes the content.
 
     Raises:
-        Exception: what ``write`` or the storage raises. There is no new file then, except after an
-            upload that broke off on a storage that shows files while they grow: SFTP or HDFS, but
-            no object store.
+        Exception: whatever ``write`` or the storage raises. No new file exists then, unless an
+            upload was interrupted on a storage that shows incomplete files: SFTP and HDFS, but no
+            object store.
     """
     if isinstance(fs, LocalFileSystem):
         _replace(path, write)
-    elif size < LARGE:
+    elif size < SPOOL_BYTES:
         content = io.BytesIO()
         write(content)
         fs.pipe_file(path, content.getvalue())
@@ -48,26 +48,26 @@ def write_atomically(fs: Any, path: str, size: int, write: Write) -> None:
 
 
 def temporary_name() -> str:
-    """A name for a file of this process that nobody else has."""
+    """A unique file name that identifies this process."""
     return f".{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}{TMP_SUFFIX}"
 
 
 def is_stale_tmp(name: str, age_s: float) -> bool:
-    """Whether a file is a temporary one of ours that nobody will ever finish.
+    """Whether a file is one of our temporary files and its writer is gone.
 
-    It is, where its process was on this machine and is no more, or where it is old: of other
-    machines nothing else is known. Should that err, the writer finds its file gone, and writes it
-    again.
+    A writer on this machine is checked by its process ID. A writer on another machine can only be
+    judged by the age of its file. If that judgement is wrong, the writer finds its file missing
+    and writes it again.
 
     Args:
         name: of the file, without folders.
-        age_s: seconds since it was last written to.
+        age_s: seconds since the last write to it.
     """
-    found = TEMPORARY.fullmatch(name)
-    if found is None:
+    match = TEMPORARY.fullmatch(name)
+    if match is None:
         return False
-    here = found["host"] == socket.gethostname()
-    return age_s > OLD_S or (here and not _is_alive(int(found["process"])))
+    is_local = match["host"] == socket.gethostname()
+    return age_s > STALE_AFTER_S or (is_local and not _is_alive(int(match["process"])))
 
 
 def _is_alive(process: int) -> bool:
@@ -75,7 +75,7 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # somebody else's
+    except OSError:  # another user's process
         return True
     return True
 
@@ -98,17 +98,17 @@ def _rename(temporary: str, path: str) -> None:
     try:
         os.replace(temporary, path)
     except FileNotFoundError:  # see is_stale_tmp
-        raise OSError(errno.ESTALE, "it was taken away while it was written", path) from None
+        raise OSError(errno.ESTALE, "it was removed while it was being written", path) from None
 
 
 def _upload(fs: Any, path: str, write: Write) -> None:
-    # Not fs.open(path, "wb"): leaving its with-block by an exception publishes what was written.
+    # Not fs.open(path, "wb"): an exception inside its with-block publishes the incomplete file.
     with tempfile.NamedTemporaryFile(prefix="rayclip-") as file:
         try:
             write(file)
             file.flush()
         except OSError as error:
-            if error.errno:  # it is this disk that is full, and not the storage
+            if error.errno:  # the local disk failed (it may be full), not the storage
                 error.filename = file.name
             raise
         fs.put_file(file.name, path)

@@ -1,4 +1,4 @@
-"""Many requests at once: most of the time of each is waiting."""
+"""Run many requests concurrently: each spends most of its time waiting."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 THREADS = 16
-AHEAD = 4 * THREADS  # calls that are begun before the first of them is answered
+MAX_IN_FLIGHT = 4 * THREADS
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def concurrent_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """What a function says of each item, in their order; the items are not gone through at once."""
-    begun: deque[Future[R]] = deque()
+    """Yield the results in the order of the items, which are consumed lazily.
+
+    At most :data:`MAX_IN_FLIGHT` items are consumed ahead of the results.
+    """
+    in_flight: deque[Future[R]] = deque()
     with ThreadPoolExecutor(THREADS) as threads:
         for item in items:
-            begun.append(threads.submit(function, item))
-            if len(begun) == AHEAD:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+            in_flight.append(threads.submit(function, item))
+            if len(in_flight) == MAX_IN_FLIGHT:
+                yield in_flight.popleft().result()
+        while in_flight:
+            yield in_flight.popleft().result()

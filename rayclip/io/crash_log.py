@@ -1,7 +1,7 @@
-"""How a process died and what it was working on then: a log on local disk that outlives it.
+"""A log on local disk that records how a process died and what it was working on.
 
-The log is JSON, one record a line. What Python's fault handler writes at a crash goes to a file
-beside it, so that nothing that a user can name, such as a video, shares a file with it.
+The log is JSON lines. Python's fault handler writes to a separate file, so that text chosen by
+users, such as a video's name, never shares a file with it.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import IO, Any, NoReturn
 
-MAX_BYTES = 2**16  # of records, after which those that no longer matter are dropped
-MAX_DEATHS = 100  # that are remembered
-LOADING = "loading"  # what a process works on while it loads its model
+MAX_BYTES = 2**16  # of new records before the log is compacted
+MAX_DEATHS = 100  # kept by compaction
+LOADING = "loading"  # the key of a process that is loading its model
 FAULT_SUFFIX = ".fault"
 FAULT_HEADING = "Fatal Python error: "
 
 Key = int | str
-"""What a process works on: the position of a video in its group, or the name of a chunk."""
+"""A piece of work: the position of a video in its task, or the name of a chunk."""
 
 
 class Cause(StrEnum):
     """How a process died."""
 
-    CRASH = "crash"  # a signal of its own, such as a segmentation fault
+    CRASH = "crash"  # a fault such as SIGSEGV
     HANG = "hang"
     MEMORY = "memory"
-    DEVICE = "device"  # it cannot be used any more, or not even for loading the model
-    KILL = "kill"  # from outside, or with its node
+    DEVICE = "device"  # the device became unusable, or the model could not be loaded on it
+    KILL = "kill"  # from outside, or the node was lost
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Death:
 
     Attributes:
         cause: how it died.
-        reason: a few words, for people.
-        busy: what it was working on; None if that is not known.
-        at_s: when that was noticed, as ``time.time`` counts.
+        reason: a few words for the user.
+        busy: what it was working on; None if unknown.
+        at_s: when the death was recorded or noticed, in seconds since 1970.
     """
 
     cause: Cause
@@ -56,28 +56,28 @@ class Death:
 
 
 class CrashLog:
-    """The log of this process. It costs microseconds a record: one write, never synced.
+    """The log of this process. A record costs microseconds: one write, never synced.
 
-    If a file cannot be opened or written, nothing is remembered, and the work goes on.
+    If a file cannot be opened or written, nothing is recorded and the work continues.
 
     Attributes:
-        deaths: of earlier processes with the same log, without what was cleared since.
+        deaths: of earlier processes with the same log, without keys that were cleared since.
     """
 
     def __init__(self, path: str) -> None:
-        """Read what an earlier process left, and start to log.
+        """Read the log of earlier processes and start logging.
 
         Args:
-            path: of the log, in a folder that exists.
+            path: of the log, in an existing folder.
         """
         global _current
-        self.deaths = tuple(_deaths(path))
+        self.deaths = tuple(_read_deaths(path))
         self._path = path
         self._lock = threading.Lock()
         self._busy: dict[Key, str] = {}
-        self._begun: collections.Counter[Key] = collections.Counter()
-        self._faults = _opened(path + FAULT_SUFFIX)
-        self._file = _opened(path)
+        self._open_begins: collections.Counter[Key] = collections.Counter()
+        self._faults = _open_log(path + FAULT_SUFFIX)
+        self._file = _open_log(path)
         self._rewrite()
         self._had_fault_handler = faulthandler.is_enabled()
         if self._faults is not None:
@@ -85,7 +85,7 @@ class CrashLog:
         _current = self
 
     def close(self) -> None:
-        """Stop logging and remove the files: this process did not die of what it worked on."""
+        """Stop logging and remove the files: this process ends normally."""
         global _current
         _current = None
         if self._had_fault_handler:
@@ -96,34 +96,34 @@ class CrashLog:
             if file is not None:
                 file.close()
         self._file = self._faults = None
-        _remove(self._path)
+        _remove_log(self._path)
 
     def begin(self, *keys: Key, name: str = "") -> None:
-        """Record that work on these begins; whatever has begun twice must end twice.
+        """Record the beginning of work; each call needs its own ``end``.
 
         Args:
             keys: what is worked on.
-            name: what people call it.
+            name: for the user.
         """
         with self._lock:
-            self._begun.update(keys)
+            self._open_begins.update(keys)
             self._busy |= dict.fromkeys(keys, name)
-            self._append(_begun(keys, name))
+            self._append(_begin_record(keys, name))
 
     def end(self, *keys: Key) -> None:
-        """Record that work on these has ended, however it did."""
+        """Record the end of work, whether it succeeded or failed."""
         with self._lock:
-            self._begun.subtract(keys)
-            ended = [key for key in keys if self._begun[key] <= 0]
+            self._open_begins.subtract(keys)
+            ended = [key for key in keys if self._open_begins[key] <= 0]
             for key in ended:
-                del self._begun[key]
+                del self._open_begins[key]
                 self._busy.pop(key, None)
             if ended:
                 self._append({"event": "end", "keys": ended})
 
     @contextmanager
     def tracking(self, *keys: Key) -> Iterator[None]:
-        """Around work on these."""
+        """Record the beginning and the end of work in a ``with`` block."""
         self.begin(*keys)
         try:
             yield
@@ -131,28 +131,28 @@ class CrashLog:
             self.end(*keys)
 
     def clear(self, key: Key) -> None:
-        """Record that this was not the reason for the deaths that it was there for."""
+        """Record that this key did not cause any of the recorded deaths."""
         with self._lock:
             self.deaths = tuple(_without(key, self.deaths))
             self._append({"event": "clear", "key": key})
 
     def end_process(self, cause: Cause, reason: str, status: int = 1) -> NoReturn:
-        """Record a death and die at once, without waiting for anything."""
-        with self._lock:  # nobody writes after this
-            self._append(_died(Death(cause, reason, tuple(self._busy), time.time())))
+        """Record a death and exit immediately, without any cleanup."""
+        with self._lock:  # no other thread writes after this
+            self._append(_death_record(Death(cause, reason, tuple(self._busy), time.time())))
             os._exit(status)
 
     def _rewrite(self) -> None:
-        """Write only what still matters: else the log of an encoder would grow without end."""
+        """Compact the log: an encoder's would otherwise grow without limit."""
         self._size = 0
         if self._file is not None:
             with suppress(OSError):
                 self._file.truncate(0)
         for death in self.deaths[-MAX_DEATHS:]:
-            self._write(_died(death))
+            self._write(_death_record(death))
         self._write({"event": "start", "process": os.getpid()})
         for key, name in self._busy.items():
-            self._write(_begun([key], name))
+            self._write(_begin_record([key], name))
         self._limit = self._size + MAX_BYTES
 
     def _append(self, record: Mapping[str, Any]) -> None:
@@ -163,54 +163,55 @@ class CrashLog:
     def _write(self, record: Mapping[str, Any]) -> None:
         if self._file is None:
             return
-        # The newline comes first: what follows a record that a full disk has torn stays whole.
+        # The newline comes first, so that a torn record (disk full) does not damage the next one.
         content = b"\n" + json.dumps({"at_s": time.time(), **record}).encode()
         self._size += len(content)
         with suppress(OSError):
             self._file.write(content)
 
 
-_current: CrashLog | None = None  # Python's fault handler, too, knows one file
+_current: CrashLog | None = None  # one per process, like the file of Python's fault handler
 
 
 def end_process(cause: Cause, reason: str, status: int) -> NoReturn:
-    """End this process at once, and record why if it has a log."""
+    """Exit immediately, and record why if this process has a log."""
     if _current is not None:
         _current.end_process(cause, reason, status)
     os._exit(status)
 
 
 def take_death(path: str) -> Death:
-    """How a process died that has left its log here, which is removed."""
-    deaths = _deaths(path)
-    _remove(path)
-    return deaths[-1] if deaths else killed(None)
+    """Read how the last process with this log died, and remove the log."""
+    deaths = _read_deaths(path)
+    _remove_log(path)
+    return deaths[-1] if deaths else unrecorded_death(None)
 
 
-def killed(busy: tuple[Key, ...] | None) -> Death:
-    """A death that was not recorded."""
-    return Death(Cause.KILL, "it may need more memory than there is", busy, time.time())
+def unrecorded_death(busy: Iterable[Key] | None) -> Death:
+    """A death that left no record: the process was killed."""
+    keys = None if busy is None else tuple(busy)
+    return Death(Cause.KILL, "it may need more memory than there is", keys, time.time())
 
 
-def busy_in(path: str) -> dict[Key, str]:
-    """What a living process works on, and what people call it, the oldest first."""
-    return _replayed(path)[1] or {}
+def read_busy(path: str) -> dict[Key, str]:
+    """What a running process is working on, with names for the user, oldest first."""
+    return _replay(path)[1] or {}
 
 
-def _deaths(path: str) -> list[Death]:
-    """All deaths that a log tells of, now that its process is dead."""
-    deaths, working = _replayed(path)
-    busy = None if working is None else tuple(working)
+def _read_deaths(path: str) -> list[Death]:
+    """All deaths in a log whose process is dead."""
+    deaths, busy = _replay(path)
     fault = _read(path + FAULT_SUFFIX).partition("\n")[0]
     if fault.startswith(FAULT_HEADING):
-        deaths.append(Death(Cause.CRASH, fault.removeprefix(FAULT_HEADING), busy, time.time()))
+        keys = None if busy is None else tuple(busy)
+        deaths.append(Death(Cause.CRASH, fault.removeprefix(FAULT_HEADING), keys, time.time()))
     elif busy is not None:
-        deaths.append(killed(busy))
+        deaths.append(unrecorded_death(busy))
     return deaths
 
 
-def _replayed(path: str) -> tuple[list[Death], dict[Key, str] | None]:
-    """Recorded deaths, and what the last process worked on; None if it has recorded its death."""
+def _replay(path: str) -> tuple[list[Death], dict[Key, str] | None]:
+    """Recorded deaths, and what the last process was working on (None if it recorded its death)."""
     deaths: list[Death] = []
     busy: dict[Key, str] | None = None
     for line in _read(path).split("\n"):
@@ -231,16 +232,16 @@ def _replayed(path: str) -> tuple[list[Death], dict[Key, str] | None]:
                     cause = Cause(record["cause"])
                     deaths.append(Death(cause, record["reason"], keys, record["at_s"]))
                     busy = None
-        except (ValueError, TypeError, KeyError):  # torn, or damaged
+        except (ValueError, TypeError, KeyError):  # torn or damaged
             continue
     return deaths, busy
 
 
-def _begun(keys: Iterable[Key], name: str) -> dict[str, Any]:
+def _begin_record(keys: Iterable[Key], name: str) -> dict[str, Any]:
     return {"event": "begin", "keys": [*keys], "name": name}
 
 
-def _died(death: Death) -> dict[str, Any]:
+def _death_record(death: Death) -> dict[str, Any]:
     return {
         "event": "death",
         "cause": death.cause,
@@ -252,13 +253,13 @@ def _died(death: Death) -> dict[str, Any]:
 
 def _without(key: Key, deaths: Iterable[Death]) -> list[Death]:
     return [
-        replace(death, busy=tuple(one for one in death.busy or () if one != key))
+        replace(death, busy=tuple(other for other in death.busy or () if other != key))
         for death in deaths
     ]
 
 
-def _opened(path: str) -> IO[bytes] | None:
-    """An empty file for appending, never through a link: others may write in this folder, too."""
+def _open_log(path: str) -> IO[bytes] | None:
+    """An empty file for appending; never follows a link, since others can write to this folder."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return open(os.open(path, flags, 0o600), "wb", buffering=0)
@@ -274,7 +275,7 @@ def _read(path: str) -> str:
         return ""
 
 
-def _remove(path: str) -> None:
-    for one in (path, path + FAULT_SUFFIX):
+def _remove_log(path: str) -> None:
+    for file in (path, path + FAULT_SUFFIX):
         with suppress(OSError):
-            os.unlink(one)
+            os.unlink(file)

@@ -1,4 +1,4 @@
-"""What a storage tells of a file without opening it."""
+"""Metadata that a storage reports without opening a file."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")
-"""What storages of fsspec call the time of the last change."""
+MODIFIED_KEYS = ("mtime", "LastModified", "last_modified", "updated", "created")
+"""The names that fsspec's storages use for the time of the last change."""
 
 
 class StoredFile(NamedTuple):
-    """A file of a folder.
+    """A file in a folder.
 
     Attributes:
-        path: in the folder.
-        size: in bytes.
-        modified: seconds since 1970; None where the storage does not tell.
+        path: relative to the folder.
+        size: bytes.
+        modified: seconds since 1970; None if the storage does not report it.
     """
 
     path: str
@@ -25,9 +25,9 @@ class StoredFile(NamedTuple):
     modified: float | None
 
 
-def modified_of(entry: Mapping[str, Any]) -> float | None:
-    """When a file was written, from what fsspec's ``info`` or ``ls`` says of it."""
-    for name in MODIFIED:
+def modified_time(entry: Mapping[str, Any]) -> float | None:
+    """The time of the last change in seconds since 1970, from fsspec's ``info`` or ``ls``."""
+    for name in MODIFIED_KEYS:
         value = entry.get(name)
         if isinstance(value, str):
             try:
@@ -42,7 +42,7 @@ def modified_of(entry: Mapping[str, Any]) -> float | None:
 
 
 def local_files(root: str, suffixes: tuple[str, ...], folder: str = "") -> Iterator[StoredFile]:
-    """The files below a local folder whose names end so, streamed.
+    """Yield the files below a local folder whose names end in one of these suffixes.
 
     Raises:
         OSError: a folder cannot be listed.
@@ -56,5 +56,5 @@ def local_files(root: str, suffixes: tuple[str, ...], folder: str = "") -> Itera
                 elif entry.name.endswith(suffixes):
                     status = entry.stat()
                     yield StoredFile(path, status.st_size, status.st_mtime)
-            except FileNotFoundError:  # another run took it away meanwhile
+            except FileNotFoundError:  # removed by another run in the meantime
                 continue

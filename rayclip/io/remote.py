@@ -1,4 +1,4 @@
-"""Files on remote storages, read through fsspec with patience."""
+"""Files on remote storage, read through fsspec with retries."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from fsspec.spec import AbstractBufferedFile
 
 from rayclip.errors import BadVideo, Code
 from rayclip.io.retry import with_retry
-from rayclip.io.storage_errors import gives_no_reason, is_transient
+from rayclip.io.storage_errors import is_transient, is_unexplained_refusal
 
 T = TypeVar("T")
 
-# Memory per open remote file: 40 MiB. libav reads forward, but first jumps to an index at the end:
-# the block of the index is read again after so many others, at most a tenth of the file.
+# 40 MiB of memory per open remote file. libav reads forward, but first jumps to an index at the
+# end. That block may be evicted and read again: at most a tenth more of the file is transferred.
 BLOCK_BYTES = 4 * 2**20
-BLOCKS = 10
-COMMON_CACHES = ("readahead", "bytes")  # fsspec's own choices, which lose the beginning to a jump
+MAX_CACHED_BLOCKS = 10
+COMMON_CACHES = ("readahead", "bytes")  # fsspec's defaults, which drop the beginning after a jump
 
-# Their files say what else is opened, and until fsspec 2026.3 at least, what code is run.
-INDIRECT = ("reference",)
+# Files of these protocols choose what else is opened and, at least until fsspec 2026.3, what code
+# is run.
+INDIRECT_PROTOCOLS = ("reference",)
 
 PACKAGES = {
     "http": "'rayclip[http]'",
@@ -38,7 +39,7 @@ PACKAGES = {
     "abfss": "adlfs",
     "adl": "adlfs",
 }
-"""What pip has to install for URLs that fsspec cannot serve by itself."""
+"""The packages to install for URLs that fsspec cannot open by itself."""
 
 CONNECT_TIMEOUT_S = 30.0
 SILENCE_TIMEOUT_S = 60.0
@@ -47,61 +48,61 @@ SILENCE_TIMEOUT_S = 60.0
 def file_system(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path on it.
 
-    Storages try again by themselves, some in loops within loops. What we can tell not to, we do:
-    else our patience and theirs would multiply.
+    Many clients retry by themselves, some in nested loops. We turn that off if they let us, so
+    that their retries do not multiply with ours.
 
     Raises:
-        ValueError, ImportError: there is no storage for such URLs.
+        ValueError, ImportError: no storage is available for such URLs.
     """
     options = dict(storage_options)
     for part in url.split("::"):
         if "://" in part:
-            refuse_unknown(part.partition("://")[0])
+            check_protocol(part.partition("://")[0])
     if _is_http(url):
         import aiohttp
 
-        # aiohttp's own is five minutes for a whole answer, however much of it has come
+        # aiohttp's default limits a whole response to five minutes, even while data arrive
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S
         )
         options["client_kwargs"] = {"timeout": timeout, **options.get("client_kwargs", {})}
     elif url.startswith(("s3://", "s3a://")):
-        # s3fs tries five times, and with each botocore five: 45 s where all answers are "slow down"
+        # s3fs tries five times, and botocore five times in each: 45 s if the answer is "slow down"
         once = {"retries": {"total_max_attempts": 1}}
         options["config_kwargs"] = {**once, **options.get("config_kwargs", {})}
     found: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
     return found
 
 
-def refuse_unknown(protocol: str) -> None:
-    """Make sure that there is a storage for URLs of a protocol, without asking it anything.
+def check_protocol(protocol: str) -> None:
+    """Check that a protocol is supported, without contacting any storage.
 
     Raises:
-        ValueError: there is none.
-        ImportError: its package is missing; the sentence says which.
+        ValueError: no storage has this protocol.
+        ImportError: its package is missing; the message names it.
     """
     try:
         fsspec.get_filesystem_class(protocol)
     except ImportError as error:
         if (package := PACKAGES.get(protocol)) is None:
-            raise  # fsspec's own sentence names what it knows
+            raise  # fsspec's own message lists the protocols that it supports
         sentence = f"{protocol}:// needs a package that is missing: pip install {package}"
         raise ImportError(sentence) from error
 
 
 @contextmanager
 def open_remote(
-    url: str, storage_options: Mapping[str, Any], moved: Callable[[], object] | None = None
+    url: str, storage_options: Mapping[str, Any], on_progress: Callable[[], object] | None = None
 ) -> Iterator[BinaryIO]:
-    """Open a file for reading. Where it can seek, a part that cannot be had is asked for again.
+    """Open a file for reading. If it can seek, failed requests are retried.
 
     Args:
-        url: of a storage that fsspec knows.
-        storage_options: given to fsspec.
-        moved: called while a storage is awaited.
+        url: of any storage that fsspec supports.
+        storage_options: passed to fsspec.
+        on_progress: called before each retry.
 
     Raises:
-        BadVideo: its protocol is refused.
+        BadVideo: the protocol is refused.
     """
     _refuse_indirection(url)
     fs, path = file_system(url, storage_options)
@@ -112,60 +113,61 @@ def open_remote(
     closed = threading.Event()
 
     def wait(seconds: float) -> bool:
-        if moved is not None:
-            moved()
+        if on_progress is not None:
+            on_progress()
         return closed.wait(seconds)
 
     def fetch(start: int, end: int) -> bytes:
-        return with_retry(lambda: _part(file, start, end), is_transient, wait=wait)
+        return with_retry(lambda: _read_range(file, start, end), is_transient, wait=wait)
 
     try:
         if (
             isinstance(file, AbstractBufferedFile)
             and file.size
-            and file.cache.name in COMMON_CACHES  # not every storage's open() takes a choice
+            and file.cache.name in COMMON_CACHES  # not every storage's open() accepts a cache
         ):
-            file.cache = BackgroundBlockCache(BLOCK_BYTES, fetch, file.size, BLOCKS)
+            file.cache = BackgroundBlockCache(BLOCK_BYTES, fetch, file.size, MAX_CACHED_BLOCKS)
         yield file
     finally:
-        closed.set()  # closing waits for the part that is read ahead
+        closed.set()  # closing waits for the block that is prefetched
         file.close()
 
 
 def _refuse_indirection(url: str) -> None:
     for part in url.split("::"):
         protocol = part.partition("://")[0]
-        if protocol in INDIRECT:
+        if protocol in INDIRECT_PROTOCOLS:
             raise BadVideo("open", Code.REFUSED_PROTOCOL, f"{protocol}:// is not for videos")
 
 
-def _part(file: Any, start: int, end: int) -> bytes:
+def _read_range(file: Any, start: int, end: int) -> bytes:
     data: bytes = file._fetch_range(start, end)
-    wanted = min(end, file.size) - start
-    if len(data) < wanted:  # to libav it would be the end of the file
-        raise ConnectionError(f"only {len(data)} of {wanted} bytes came")
+    expected = min(end, file.size) - start
+    if len(data) < expected:  # libav would take this for the end of the file
+        raise ConnectionError(f"received only {len(data)} of {expected} bytes")
     return data
 
 
 def with_reason(fs: Any, path: str, call: Callable[[], T]) -> T:
-    """Do something with a file that may begin with asking for its size.
+    """Return ``call()``; if a storage refuses it without a reason, raise the reason.
 
     Raises:
-        Exception: why not, even where a storage does not say so at first.
+        Exception: from ``call``, or with the reason from reading one byte. S3 explains a refused
+            read, but not a refused request for a file's size.
     """
     try:
         return call()
     except Exception as error:
-        if gives_no_reason(error):
-            fs.cat_file(path, start=0, end=1)  # which fails with the reason
+        if is_unexplained_refusal(error):
+            fs.cat_file(path, start=0, end=1)  # fails with the reason
         raise
 
 
 def _open_http(fs: Any, path: str) -> Any:
-    """A file that can seek if the server gives ranges, else the stream of its one answer."""
+    """A seekable file if the server supports ranges; otherwise the stream of one response."""
     try:
         file = fs.open(path, "rb")
-    except FileNotFoundError as error:  # fsspec says so of whatever goes wrong
+    except FileNotFoundError as error:  # fsspec raises this for any failure
         cause = error.__cause__
         if cause is None or getattr(cause, "status", None) in (404, 410):
             raise
@@ -176,7 +178,7 @@ def _open_http(fs: Any, path: str) -> Any:
         file.seek(file.size - 1)
         file.read(1)
         file.seek(0)
-    except ValueError:  # the server answers with the whole file
+    except ValueError:  # the server sent the whole file
         file.close()
         return fs.open(path, "rb", block_size=0)
     return file

@@ -1,7 +1,7 @@
-"""What an error of a storage means for a run.
+"""Classify storage errors: transient, permanent, denied, wrong credentials, or out of space.
 
-Every storage has exceptions of its own. They are recognised without importing any storage: by what
-its server answered, by errno, and by the names of their classes.
+Every storage client has its own exceptions. They are recognised without importing any client: by
+the server's answer, by errno, and by the names of their classes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class ErrorKind(Enum):
     """What to do about an error.
 
     Attributes:
-        TRANSIENT: the network, or a server that is busy or down: try again.
-        DENIED: this may not be read or written.
-        CREDENTIALS: they are missing, wrong or expired: nothing of this storage can be had.
-        FULL: there is no space left.
-        PERMANENT: anything else; trying again would change nothing.
+        TRANSIENT: the network, or a server that is busy or down: retry.
+        DENIED: no permission to read or write this file.
+        CREDENTIALS: missing, wrong or expired: nothing on this storage is accessible.
+        FULL: no space left.
+        PERMANENT: anything else; a retry would not help.
     """
 
     TRANSIENT = auto()
@@ -34,12 +34,12 @@ class ErrorKind(Enum):
     PERMANENT = auto()
 
 
-def _each(words: dict[ErrorKind, str]) -> dict[str, ErrorKind]:
-    return {word: fault for fault, text in words.items() for word in text.split()}
+def _by_word(words: dict[ErrorKind, str]) -> dict[str, ErrorKind]:
+    return {word: kind for kind, text in words.items() for word in text.split()}
 
 
-# What servers answer, besides a status: S3, its look-alikes, and Azure.
-CODES = _each(
+# Error codes of S3, S3-compatible servers and Azure.
+KIND_BY_CODE = _by_word(
     {
         ErrorKind.CREDENTIALS: """
             ExpiredToken ExpiredTokenException RequestExpired TokenRefreshRequired InvalidToken
@@ -56,16 +56,16 @@ CODES = _each(
         ErrorKind.FULL: "QuotaExceeded XMinioStorageFull",
     }
 )
-STATUSES = {
+KIND_BY_STATUS = {
     **dict.fromkeys((408, 425, 429), ErrorKind.TRANSIENT),
     401: ErrorKind.CREDENTIALS,
     **dict.fromkeys((403, 407), ErrorKind.DENIED),
     **dict.fromkeys((501, 505), ErrorKind.PERMANENT),
     507: ErrorKind.FULL,
 }
-ERRNOS = {
-    getattr(errno, name): fault
-    for name, fault in _each(
+KIND_BY_ERRNO = {
+    getattr(errno, name): kind
+    for name, kind in _by_word(
         {
             ErrorKind.FULL: "ENOSPC EDQUOT",
             ErrorKind.DENIED: "EACCES EPERM EROFS",
@@ -76,9 +76,9 @@ ERRNOS = {
         }
     ).items()
 }
-# What a class or one of its bases is called, the most telling first: classes of Python, aiohttp,
-# botocore, requests, urllib3, google.auth, azure and paramiko.
-NAMES = _each(
+# Names of exception classes or of their bases, in order of precedence: Python, aiohttp, botocore,
+# requests, urllib3, google.auth, azure and paramiko.
+KIND_BY_CLASS_NAME = _by_word(
     {
         ErrorKind.PERMANENT: """
             ClientConnectorCertificateError SSLCertVerificationError FileNotFoundError""",
@@ -100,37 +100,37 @@ NAMES = _each(
 UNKNOWN_HOST = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
 
-class Answer(NamedTuple):
-    """What a server said.
+class ServerAnswer(NamedTuple):
+    """A server's error response.
 
     Attributes:
-        code: its own word for what is wrong.
-        status: the number of HTTP.
+        code: the storage's own error code, such as ``SlowDown``.
+        status: the HTTP status.
     """
 
     code: str | None = None
     status: int | None = None
 
 
-def kind_of(error: BaseException) -> ErrorKind:
-    """What an error means, by what caused it first."""
+def classify_error(error: BaseException) -> ErrorKind:
+    """Classify an error by its root cause, or by the deepest cause that is recognised."""
     chain = list(_causes(error))
     if any(isinstance(link, RetriesExhausted) for link in chain):
         return ErrorKind.PERMANENT
     for link in reversed(chain):
-        fault = _fault(link)
-        if fault is not None:
-            return fault
+        kind = _classify_one(link)
+        if kind is not None:
+            return kind
     return ErrorKind.PERMANENT
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether it may go well in a moment."""
-    return kind_of(error) is ErrorKind.TRANSIENT
+    """Whether a retry may succeed."""
+    return classify_error(error) is ErrorKind.TRANSIENT
 
 
-def gives_no_reason(error: BaseException) -> bool:
-    """Whether a server refused without a word, as S3 does when it is asked for a file's size."""
+def is_unexplained_refusal(error: BaseException) -> bool:
+    """Whether a server refused without a reason, as S3 does if asked for a file's size."""
     answers = [_answer(link) for link in _causes(error)]
     return any(
         code is not None and code.isdigit() and status in (400, 403) for code, status in answers
@@ -138,28 +138,28 @@ def gives_no_reason(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """An error in one line."""
+    """The message of an error in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def why_to_stop(error: BaseException, place: str) -> str | None:
-    """The sentence that ends a run whose output cannot go on; None where only one file is lost.
+def stop_reason(error: BaseException, place: str) -> str | None:
+    """The message that ends a run if no output can be written; None if only one file is affected.
 
     Args:
-        error: what writing failed with.
-        place: where to.
+        error: raised by the write.
+        place: the destination.
     """
-    fault = kind_of(error)
-    if fault is ErrorKind.FULL:
-        trouble, remedy = f"There is no space left for {place}", "free some"
-    elif fault is ErrorKind.CREDENTIALS:
-        trouble, remedy = f"The credentials for {place} were refused", "renew them"
-    elif fault is ErrorKind.DENIED:
-        trouble, remedy = f"{place} may not be written", "allow it"
+    kind = classify_error(error)
+    if kind is ErrorKind.FULL:
+        problem, remedy = f"There is no space left for {place}", "free some space"
+    elif kind is ErrorKind.CREDENTIALS:
+        problem, remedy = f"The credentials for {place} were refused", "renew them"
+    elif kind is ErrorKind.DENIED:
+        problem, remedy = f"There is no permission to write {place}", "grant it"
     else:
         return None
     return (
-        f"{trouble} ({reason(error)}): {remedy} and give the same command again; what is done is "
+        f"{problem} ({reason(error)}): {remedy}, then rerun the same command; finished videos are "
         "kept."
     )
 
@@ -172,47 +172,48 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _fault(error: BaseException) -> ErrorKind | None:
+def _classify_one(error: BaseException) -> ErrorKind | None:
     if isinstance(error, CredentialsRefused):
         return ErrorKind.CREDENTIALS
     names = [kind.__name__ for kind in type(error).__mro__]
     code, status = _answer(error)
-    if code in CODES:
-        return CODES[code]
-    if getattr(error, "retryable", False):  # google.auth's word
+    if code in KIND_BY_CODE:
+        return KIND_BY_CODE[code]
+    if getattr(error, "retryable", False):  # set by google.auth
         return ErrorKind.TRANSIENT
-    if status == 401 and "ClientResponseError" in names:  # a web server's, of this one file
+    if status == 401 and "ClientResponseError" in names:  # a web server refuses this one file
         return ErrorKind.DENIED
     if status is not None:
-        return STATUSES.get(status, ErrorKind.TRANSIENT if status >= 500 else ErrorKind.PERMANENT)
+        default = ErrorKind.TRANSIENT if status >= 500 else ErrorKind.PERMANENT
+        return KIND_BY_STATUS.get(status, default)
     if isinstance(error, socket.gaierror):
         return ErrorKind.PERMANENT if error.errno in UNKNOWN_HOST else ErrorKind.TRANSIENT
-    if isinstance(error, OSError) and error.errno in ERRNOS:
-        return ERRNOS[error.errno]
-    for name, fault in NAMES.items():
+    if isinstance(error, OSError) and error.errno in KIND_BY_ERRNO:
+        return KIND_BY_ERRNO[error.errno]
+    for name, kind in KIND_BY_CLASS_NAME.items():
         if name in names:
-            return fault
-    if isinstance(error, OSError) and str(error).startswith("Forbidden: "):  # all that gcsfs says
+            return kind
+    if isinstance(error, OSError) and str(error).startswith("Forbidden: "):  # gcsfs has no code
         return ErrorKind.DENIED
     return None
 
 
-def _answer(error: BaseException) -> Answer:
-    """What a server said, wherever its client's exceptions keep that."""
+def _answer(error: BaseException) -> ServerAnswer:
+    """The server's answer, from wherever the client's exceptions keep it."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore
         metadata = response.get("ResponseMetadata", {})
-        return Answer(
+        return ServerAnswer(
             response.get("Error", {}).get("Code"), _number(metadata.get("HTTPStatusCode"))
         )
     status = None
     for holder in (error, response):
         status = status or _number(getattr(holder, "status", None))  # aiohttp
         status = status or _number(getattr(holder, "status_code", None))  # azure, requests
-    if type(error).__name__ == "HttpError":  # gcsfs; others call something else their code
+    if type(error).__name__ == "HttpError":  # gcsfs; elsewhere ``code`` means something else
         status = status or _number(getattr(error, "code", None))
     code = getattr(error, "error_code", None)  # azure
-    return Answer(None if code is None else str(getattr(code, "value", code)), status)
+    return ServerAnswer(None if code is None else str(getattr(code, "value", code)), status)
 
 
 def _number(value: object) -> int | None:

@@ -1,1 +1,1 @@
-"""Videos: from the bytes of a file to the frames that are wanted."""
+"""Videos: from the bytes of a file to the selected frames."""

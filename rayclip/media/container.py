@@ -1,4 +1,4 @@
-"""Open a container, choose its video stream as ffmpeg does, and read its packets."""
+"""Open a container, select its video stream as ffmpeg does, and read its packets."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from av.video.stream import VideoStream
 
 from rayclip.errors import BadVideo, Code
 from rayclip.media.keyframes import VideoPacket
-from rayclip.media.source import NO_OTHER_FILES, VideoSource, readable
+from rayclip.media.source import NO_OTHER_FILES, VideoSource, open_reader
 from rayclip.media.watchdog import LIBAV
 
 MAX_PIXELS = 8192 * 8192
-MAX_PIXELS_TO_LOOK_AT = 2 * MAX_PIXELS  # libav may decode one picture to learn its size
+MAX_PROBE_PIXELS = 2 * MAX_PIXELS  # while opening, libav may decode a picture to learn its size
 ATTACHED_PICTURE = 0x400  # libavformat's AV_DISPOSITION_ATTACHED_PIC
-FARTHEST_S = 30 * 3600  # a packet's times that are farther from the last are damage, as in ffmpeg
-NO_TIMES = 0x80  # libavformat's AVFMT_NOTIMESTAMPS: raw streams, for which it makes times up
-TIMES_MAY_JUMP = 0x200  # libavformat's AVFMT_TS_DISCONT: recordings whose clock may start again
+MAX_TIME_JUMP_S = 30 * 3600  # a longer jump of a packet's times is damage, as in ffmpeg
+NO_TIMESTAMPS = 0x80  # libavformat's AVFMT_NOTIMESTAMPS: raw streams, whose times it makes up
+MAY_BE_DISCONTINUOUS = 0x200  # libavformat's AVFMT_TS_DISCONT: recordings whose clock may restart
 MAX_GAP_US, MAX_STEP_BACK_US = 10_000_000, 100_000  # of such a clock; more is a jump
-DEFAULT_BONUS = 5_000_000  # what ffmpeg's choice of stream adds for AV_DISPOSITION_DEFAULT
-PACKETS_BONUS = 100_000_000  # and for a stream that gave packets while libav looked at the file
-DEMUXING = {
+DEFAULT_BONUS = 5_000_000  # added by ffmpeg's stream selection for AV_DISPOSITION_DEFAULT
+PACKETS_BONUS = 100_000_000  # and for a stream of which libav read packets while probing
+DEMUXER_OPTIONS = {
     **NO_OTHER_FILES,
-    "fflags": "-genpts",  # PyAV asks for invented timestamps; ffmpeg does not believe such
+    "fflags": "-genpts",  # PyAV asks for generated timestamps; ffmpeg does not use those
 }
 
 
@@ -39,41 +39,41 @@ def open_stream(
     """Open a video for one read; its stream is ready for decoding on this thread.
 
     Raises:
-        BadVideo: it is no video that can be decoded (stage ``open``).
-        VideoError: it could not be read (stage ``read``): not the video's fault.
+        BadVideo: not a decodable video (stage ``open``).
+        VideoError: the source could not be read (stage ``read``).
     """
-    with readable(source, storage_options, LIBAV.moved) as file:
-        begins_as_mp4 = file.peek(8)[4:] == b"ftyp"
+    with open_reader(source, storage_options, LIBAV.report_progress) as file:
+        starts_like_mp4 = file.peek(8)[4:] == b"ftyp"
         try:
             with LIBAV:
                 container = av.open(
                     file,
                     "r",
                     metadata_errors="ignore",
-                    options={"max_pixels": str(MAX_PIXELS_TO_LOOK_AT)},
-                    container_options=DEMUXING,
+                    options={"max_pixels": str(MAX_PROBE_PIXELS)},
+                    container_options=DEMUXER_OPTIONS,
                 )
         except av.FFmpegError as error:
-            if begins_as_mp4:
+            if starts_like_mp4:
                 raise BadVideo(
                     "open",
                     Code.TRUNCATED,
-                    "it begins as an mp4, but its index is missing or damaged",
+                    "it starts like an mp4, but its index is missing or damaged",
                 ) from None
             raise BadVideo(
-                "open", Code.NOT_A_VIDEO, f"no container that libav knows ({error.strerror})"
+                "open", Code.NOT_A_VIDEO, f"not a container that libav knows ({error.strerror})"
             ) from None
         with container:
-            yield container, video_stream(container)
+            yield container, select_video_stream(container)
 
 
 def start_us(container: InputContainer, stream: VideoStream) -> int:
-    """When a container starts, in microseconds: its times are counted from there.
+    """A container's start time in microseconds; output times count from it.
 
-    That is where its first stream starts; of recordings, the first that is used, as with ffmpeg:
-    the video and all sound.
+    This is the start of its first stream. In recordings only the selected video and all audio
+    streams count, as in ffmpeg.
     """
-    if not container.format.flags & TIMES_MAY_JUMP:
+    if not container.format.flags & MAY_BE_DISCONTINUOUS:
         return container.start_time or 0
     starts = [
         round(used.start_time * used.time_base * 1_000_000)
@@ -84,20 +84,20 @@ def start_us(container: InputContainer, stream: VideoStream) -> int:
 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
-    """The packets of a stream from where the container is, to where it cannot be read further.
+    """Yield the packets of a stream from the current position, until no more can be read.
 
-    Where the clock of a recording starts again, as where MPEG-TS files were joined, times go on
-    without the jump. In other containers times that jump farther than :data:`FARTHEST_S` are taken
-    away, so that one wrong bit does not have a frame repeated for years.
+    If the clock of a recording restarts, as in joined MPEG-TS files, times continue without the
+    jump. In other containers, times that jump by more than :data:`MAX_TIME_JUMP_S` are dropped.
+    Otherwise one flipped bit could repeat a frame for years of output.
 
     Raises:
-        BadVideo: they are encrypted (stage ``decode``).
+        BadVideo: the packets are encrypted (stage ``decode``).
         VideoError: the source could not be read (stage ``read``).
     """
     packets = container.demux(stream)
-    has_times = not container.format.flags & NO_TIMES
-    farthest = int(FARTHEST_S / stream.time_base) if stream.time_base else sys.maxsize
-    clock = Clock(stream) if container.format.flags & TIMES_MAY_JUMP else None
+    has_times = not container.format.flags & NO_TIMESTAMPS
+    max_jump = int(MAX_TIME_JUMP_S / stream.time_base) if stream.time_base else sys.maxsize
+    clock = JumpRemover(stream) if container.format.flags & MAY_BE_DISCONTINUOUS else None
     last = None
     while True:
         try:
@@ -107,25 +107,27 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Vid
             return
         if packet is None or (packet.dts is None and not packet.size):
             return
-        if packet.size:  # given to the decoder, an empty packet would mean the end
+        if packet.size:  # a decoder takes an empty packet for the end of the stream
             if packet.has_sidedata("encryption_info"):
                 raise BadVideo("decode", Code.ENCRYPTED, "the video is encrypted")
             if not has_times:
                 packet.pts = packet.dts = None
             if clock is not None:
-                clock.mend(packet)
-            _drop_absurd_times(packet, last, farthest)
+                clock.correct(packet)
+            _drop_implausible_times(packet, last, max_jump)
             if packet.dts is not None or packet.pts is not None:
                 last = packet.pts if packet.dts is None else packet.dts
             yield packet
 
 
-class Clock:
-    """Takes the jumps out of a stream's times, as ffmpeg's ``ts_discontinuity_detect`` does; that
-    looks at the audio, too, so that it may find a jump some milliseconds shorter or longer."""
+class JumpRemover:
+    """Removes jumps from a stream's times, as ffmpeg's ``ts_discontinuity_detect`` does.
+
+    ffmpeg considers the audio, too, so a jump may differ from ffmpeg's by some milliseconds.
+    """
 
     def __init__(self, stream: VideoStream) -> None:
-        """Begin with a stream's first packet."""
+        """Prepare for a stream's first packet."""
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self._time_base = stream.time_base or Fraction(1, 1)
         self._frame_us = round(1_000_000 / rate)
@@ -133,8 +135,8 @@ class Clock:
         self._last_us: int | None = None
         self._next_us = 0
 
-    def mend(self, packet: VideoPacket) -> None:
-        """Shift a packet's times to where those before it lead."""
+    def correct(self, packet: VideoPacket) -> None:
+        """Shift a packet's times so that they continue those of earlier packets."""
         _shift(packet, self._offset)
         if packet.dts is not None:
             dts_us = self._in_us(packet.dts)
@@ -161,23 +163,23 @@ def _shift(packet: VideoPacket, by: int) -> None:
         packet.pts += by
 
 
-def _drop_absurd_times(packet: VideoPacket, last: int | None, farthest: int) -> None:
-    """Take from a packet the times that are too far from the last, and too long a duration."""
-    if packet.duration is not None and packet.duration > farthest:
+def _drop_implausible_times(packet: VideoPacket, last: int | None, max_jump: int) -> None:
+    """Remove times that are too far from the last packet's, and a duration that is too long."""
+    if packet.duration is not None and packet.duration > max_jump:
         packet.duration = 0
     if last is None:
         return
-    if packet.dts is not None and abs(packet.dts - last) > farthest:
+    if packet.dts is not None and abs(packet.dts - last) > max_jump:
         packet.dts = None
-    if packet.pts is not None and abs(packet.pts - last) > farthest:
+    if packet.pts is not None and abs(packet.pts - last) > max_jump:
         packet.pts = None
 
 
-def video_stream(container: InputContainer) -> VideoStream:
-    """The stream that ffmpeg would choose, ready for decoding on this thread.
+def select_video_stream(container: InputContainer) -> VideoStream:
+    """The stream that ffmpeg would select, ready for decoding on this thread.
 
     Raises:
-        BadVideo: there is none that can be decoded (stage ``open``).
+        BadVideo: no video stream can be decoded (stage ``open``).
     """
     streams = [s for s in container.streams.video if not int(s.disposition) & ATTACHED_PICTURE]
     if not streams:
@@ -189,14 +191,14 @@ def video_stream(container: InputContainer) -> VideoStream:
     if codec.width * codec.height > MAX_PIXELS:
         size = f"{codec.width}x{codec.height}"
         raise BadVideo("open", Code.TOO_LARGE, f"{size} is more than {MAX_PIXELS} pixels a frame")
-    codec.options = {"max_pixels": str(MAX_PIXELS)}  # also where the size changes in mid-stream
-    codec.thread_count = 1  # threads cost CPU and save none: videos are decoded side by side
+    codec.options = {"max_pixels": str(MAX_PIXELS)}  # the size may also change in mid-stream
+    codec.thread_count = 1  # threads only add CPU time: videos are decoded in parallel anyway
     codec.thread_type = "NONE"
     return stream
 
 
 def _score(stream: VideoStream) -> int:
-    """How much ffmpeg prefers a stream. That libav knows the pixel format stands for packets."""
+    """ffmpeg's preference for a stream. A known pixel format means that packets were read."""
     codec = stream.codec_context
     if codec is None:
         return 0

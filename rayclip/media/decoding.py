@@ -1,7 +1,7 @@
-"""From packets to the pictures that the output shows: all of them, or only what these need.
+"""Decode every frame and select those that the output shows.
 
-The cheap way looks at packets alone to tell which pictures are wanted, and feeds the decoder only
-those that wanted pictures need. Where packets cannot be trusted, everything is decoded.
+This is the slow path. :mod:`rayclip.media.planning` decodes only what is needed, but must be able
+to trust the packets' times.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ from fractions import Fraction
 from itertools import chain
 
 import av
+import numpy as np
 from av.video.codeccontext import VideoCodecContext
+from numpy.typing import NDArray
 
 from rayclip.media.gop import Irregular
 from rayclip.media.keyframes import VideoPacket
+from rayclip.media.orientation import upright_rgb
 from rayclip.media.sampling import FrameRule
 from rayclip.media.segments import WHOLE, Segment
-from rayclip.media.timestamps import BestEffortTimestamp, shown_for
+from rayclip.media.timestamps import BestEffortTimestamp, display_duration
 from rayclip.media.watchdog import LIBAV
 
-MAX_FRUITLESS_ERRORS = 1000  # decode errors before the first frame: then it is no video
-BEFORE = -1  # the number of a picture before those that are asked for
+MAX_FRUITLESS_ERRORS = 1000  # before the first frame; with more, the video is not decodable
+BEFORE_START = -1  # the number of a picture before the requested ones
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,21 @@ class SelectedFrame:
     """A source frame and every time at which the output shows it.
 
     Attributes:
-        frame: the decoded frame; ``upright_rgb`` gives its pixels.
-        timestamps_ms: one entry per output frame: two or more where the frame is repeated, none
-            where the output does not show it.
+        frame: the decoded frame.
+        timestamps_ms: one entry per output frame: several if the frame is repeated, none if the
+            output does not show it.
     """
 
     frame: av.VideoFrame
     timestamps_ms: tuple[float, ...]
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """Convert to upright pixels: uint8 ``[height, width, 3]``.
+
+        Raises:
+            BadVideo: the pixel format cannot be converted (stage ``decode``).
+        """
+        return upright_rgb(self.frame)
 
 
 @dataclass(frozen=True)
@@ -48,10 +59,8 @@ class TimedFrame:
     frame: av.VideoFrame
 
 
-def decode_everything(
-    codec: VideoCodecContext, packets: Iterable[VideoPacket]
-) -> Iterator[av.VideoFrame]:
-    """Every frame that decodes; damaged packets are passed over, as ffmpeg does."""
+def decode_all(codec: VideoCodecContext, packets: Iterable[VideoPacket]) -> Iterator[av.VideoFrame]:
+    """Yield every frame that decodes; damaged packets are skipped, as in ffmpeg."""
     decoded = errors = 0
     for packet in chain(packets, [None]):
         try:
@@ -69,18 +78,18 @@ def decode_everything(
 def timed_frames(
     frames: Iterable[av.VideoFrame], time_base: Fraction, rate: Fraction
 ) -> Iterator[TimedFrame]:
-    """Pair frames with their times; those that have none are counted on at the rate."""
+    """Pair frames with their times; missing times are extrapolated from the frame rate."""
     guess = BestEffortTimestamp()
     frame_duration = max(1, round(1 / rate / time_base))
     last: int | None = None
     following = 0
     for frame in frames:
-        pts = guess.of(frame.pts, frame.dts)
-        if pts is None:  # raw streams carry no times
+        pts = guess.update(frame.pts, frame.dts)
+        if pts is None:  # raw streams have no times
             pts = following
         duration = frame.duration or 0
         step = 0 if last is None else max(pts - last, 0)
-        following = pts + (shown_for(duration, step) if duration else frame_duration)
+        following = pts + (display_duration(duration, step) if duration else frame_duration)
         last = pts
         yield TimedFrame(pts, duration, frame)
 
@@ -93,21 +102,21 @@ def selected_frames(
     since: int | None = None,
     until: int | None = None,
 ) -> Iterator[SelectedFrame]:
-    """Pair decoded frames with the times at which they are shown.
+    """Pair decoded frames with the times at which the output shows them.
 
     Args:
-        frames: in presentation order. One is held at a time, so any length goes.
+        frames: in presentation order. Only one is held at a time.
         rule: which frames are shown, and when.
-        number: of the first frame that is not before ``since``.
-        since: pts from which on times are given; the frame before it may still be on the screen.
-            Where that is lost, and it is not the first, the next one stands in for it.
-        until: pts from which on nothing is shown.
+        number: of the first frame at or after ``since``.
+        since: pts from which times are produced. The frame before it may still be on the screen
+            then. If that frame is missing in the middle of a video, the next one replaces it.
+        until: pts from which nothing is shown.
 
     Yields:
-        Every frame up to ``until``.
+        Every frame before ``until``.
     """
     previous: TimedFrame | None = None
-    numbered = BEFORE
+    numbered = BEFORE_START
     begin = gap = 0
     horizon = since
     end = None
@@ -127,16 +136,16 @@ def selected_frames(
         previous = frame
     if previous is not None:
         if end is None:
-            end = previous.pts + shown_for(previous.duration, gap)
+            end = previous.pts + display_duration(previous.duration, gap)
         times = rule.timestamps_ms(numbered, previous.pts, begin, max(begin, end))
         yield SelectedFrame(previous.frame, times)
 
 
-def regular(frames: Iterator[TimedFrame], segment: Segment) -> Iterator[TimedFrame]:
-    """The frames of a segment, and the one after it; those of the whole video as they are.
+def check_segment(frames: Iterator[TimedFrame], segment: Segment) -> Iterator[TimedFrame]:
+    """Yield the frames of a segment and the one after it; frames of a whole video are unchecked.
 
     Raises:
-        Irregular: they go back in time, or the segment's borders are not where frames begin.
+        Irregular: timestamps go back, or no frame starts at a boundary of the segment.
     """
     if segment == WHOLE:
         yield from frames
@@ -145,7 +154,7 @@ def regular(frames: Iterator[TimedFrame], segment: Segment) -> Iterator[TimedFra
     last = None
     for timed in frames:
         if since is not None and timed.pts < since:
-            continue  # pictures that belong to the group before
+            continue  # pictures of the previous GOP
         if last is None and since is not None and timed.pts != since:
             raise Irregular("there is no frame where the segment should begin")
         if last is not None and timed.pts <= last:

@@ -13,12 +13,12 @@ Filter = tuple[str, str]
 
 
 def filtered(frame: av.VideoFrame, filters: Iterable[Filter]) -> av.VideoFrame:
-    """What a frame becomes that goes through these filters, one after the other."""
+    """Apply filters to a frame, one after the other."""
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
     )
-    between = [graph.add(name, arguments) for name, arguments in filters]
-    graph.link_nodes(source, *between, graph.add("buffersink")).configure()
+    nodes = [graph.add(name, arguments) for name, arguments in filters]
+    graph.link_nodes(source, *nodes, graph.add("buffersink")).configure()
     graph.vpush(frame)
     return graph.vpull()

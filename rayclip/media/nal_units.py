@@ -1,4 +1,4 @@
-"""The NAL units of H.264 and HEVC packets, and the bits in them."""
+"""Parse NAL units of H.264 and HEVC packets, and the bits in them."""
 
 from __future__ import annotations
 
@@ -6,45 +6,47 @@ from collections.abc import Iterator
 
 START_CODE = b"\0\0\1"
 EMULATION_PREVENTION = b"\0\0\3"
-HEAD_BYTES = 16  # of a unit: enough for the numbers that are read of a slice
+SLICE_HEADER_BYTES = 16  # enough for the fields that are read from a slice
 
 
 def h264_length_size(extradata: bytes) -> int:
-    """Bytes of the lengths before NAL units, as mp4 and Matroska have them; 0 for start codes."""
+    """Bytes of the length prefix of NAL units (mp4, Matroska); 0 if they have start codes."""
     return (extradata[4] & 3) + 1 if len(extradata) > 6 and extradata[0] == 1 else 0
 
 
 def hevc_length_size(extradata: bytes) -> int:
-    """As :func:`h264_length_size`."""
+    """Like :func:`h264_length_size`, for HEVC."""
     in_hvcc = len(extradata) > 22 and extradata[:3] not in (START_CODE, b"\0\0\0")
     return (extradata[21] & 3) + 1 if in_hvcc else 0
 
 
-def nal_units(data: bytes, length_size: int, most: int = HEAD_BYTES) -> Iterator[bytes]:
-    """The NAL units of a packet, up to ``most`` bytes of each and what may follow a short one.
+def nal_units(
+    data: bytes, length_size: int, max_bytes: int = SLICE_HEADER_BYTES
+) -> Iterator[bytes]:
+    """Yield the first ``max_bytes`` bytes of each NAL unit; after a short unit, more data follows.
 
     Args:
-        data: of the packet.
-        length_size: bytes of the lengths before units; 0 where start codes are.
-        most: bytes of a unit.
+        data: the packet.
+        length_size: bytes of the length prefix; 0 for start codes.
+        max_bytes: bytes per unit.
     """
     if length_size:
-        place = 0
-        while place + length_size < len(data):
-            length = int.from_bytes(data[place : place + length_size], "big")
-            place += length_size
+        offset = 0
+        while offset + length_size < len(data):
+            length = int.from_bytes(data[offset : offset + length_size], "big")
+            offset += length_size
             if length:
-                yield data[place : place + most]
-            place += length
+                yield data[offset : offset + max_bytes]
+            offset += length
         return
-    place = data.find(START_CODE)
-    while 0 <= place < len(data) - len(START_CODE):
-        yield data[place + 3 : place + 3 + most]
-        place = data.find(START_CODE, place + 3)
+    offset = data.find(START_CODE)
+    while 0 <= offset < len(data) - len(START_CODE):
+        yield data[offset + 3 : offset + 3 + max_bytes]
+        offset = data.find(START_CODE, offset + 3)
 
 
-class Bits:
-    """Reads the payload of a NAL unit bit by bit; EOFError where it ends."""
+class BitReader:
+    """Reads the payload of a NAL unit bit by bit; raises EOFError at its end."""
 
     def __init__(self, payload: bytes) -> None:
         payload = payload.replace(EMULATION_PREVENTION, b"\0\0")

@@ -1,4 +1,4 @@
-"""Which way up a frame is, as its display matrix says."""
+"""Turn frames upright according to their display matrix."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from rayclip.errors import BadVideo, Code
 
-CONVERTED = (0, 1, 2, 4, 5, 6, 7, 9)  # matrices of libavutil's AVColorSpace that swscale knows
+SUPPORTED_MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)  # values of AVColorSpace that swscale supports
 BT601 = 5
 
-_of_this_thread = threading.local()
+_thread_local = threading.local()
 
 
 def _unknown_type(kind: type[Type], value: object) -> Type:
-    """A member for a type of side data that PyAV has no name for, such as EXIF.
+    """Create an enum member for side data that PyAV does not know, such as EXIF.
 
-    Up to version 18, PyAV raises ValueError for such a frame; from 19 on it does the same as this.
+    PyAV raises ValueError for such a frame up to version 18. Version 19 adds the same member.
     """
     member: Any = object.__new__(kind)
     member._name_, member._value_ = f"UNKNOWN_{value}", value
@@ -34,12 +34,12 @@ if "_missing_" not in vars(Type):
 
 
 class Orientation(NamedTuple):
-    """What makes a decoded frame upright, in this order.
+    """The operations that make a decoded frame upright, in this order.
 
     Attributes:
-        transpose: rows become columns.
-        mirror_x: left and right change places.
-        mirror_y: top and bottom change places.
+        transpose: swap rows and columns.
+        mirror_x: swap left and right.
+        mirror_y: swap top and bottom.
     """
 
     transpose: bool
@@ -48,10 +48,12 @@ class Orientation(NamedTuple):
 
 
 def orientation(frame: av.VideoFrame) -> Orientation:
-    """Multiples of 90 degrees and mirrors, as ffmpeg's autorotate follows them; other angles are
-    left as they are."""
-    # Not frame.side_data: the frame would keep that, and that the frame, until some later day on
-    # which Python looks for such circles. Hundreds of frames are a gigabyte or more.
+    """Read rotations by multiples of 90 degrees and mirrors, as in ffmpeg's autorotate.
+
+    Other angles are ignored.
+    """
+    # Not frame.side_data: it creates a reference cycle with the frame, which then lives until the
+    # next garbage collection. Hundreds of frames take a gigabyte or more.
     side_data: Any = SideDataContainer
     matrix: Any = side_data(frame).get("DISPLAYMATRIX")
     if matrix is None:
@@ -66,27 +68,30 @@ def orientation(frame: av.VideoFrame) -> Orientation:
 
 
 def upright_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Pixels as uint8 ``[height, width, 3]``, upright.
+    """Convert a frame to upright pixels: uint8 ``[height, width, 3]``.
 
     Raises:
-        BadVideo: they are of a format that cannot be converted (stage ``decode``).
+        BadVideo: the pixel format cannot be converted (stage ``decode``).
     """
-    rgb = np.asarray(_converted(frame).to_ndarray(), np.uint8)
+    rgb = np.asarray(_to_rgb24(frame).to_ndarray(), np.uint8)
     transpose, mirror_x, mirror_y = orientation(frame)
     if transpose:
         rgb = rgb.swapaxes(0, 1)
     return np.ascontiguousarray(rgb[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1])
 
 
-def _converted(frame: av.VideoFrame) -> av.VideoFrame:
-    """The frame in rgb24. ``frame.to_ndarray`` would set up a converter of many threads for each:
-    that takes 0.35 ms, several times as long as to convert a small picture."""
+def _to_rgb24(frame: av.VideoFrame) -> av.VideoFrame:
+    """Convert a frame to rgb24.
+
+    ``frame.to_ndarray`` would start a multi-threaded converter for each frame. That takes 0.35 ms,
+    several times as long as the conversion of a small picture.
+    """
     try:
-        converter: VideoReformatter = _of_this_thread.converter
+        converter: VideoReformatter = _thread_local.converter
     except AttributeError:
-        converter = _of_this_thread.converter = VideoReformatter()
-    # As if it said nothing, where it says what is not known: swscale would refuse it.
-    matrix = None if int(frame.colorspace) in CONVERTED else BT601
+        converter = _thread_local.converter = VideoReformatter()
+    # swscale refuses unsupported matrices, so those are treated like an unspecified one.
+    matrix = None if int(frame.colorspace) in SUPPORTED_MATRICES else BT601
     try:
         return converter.reformat(frame, format="rgb24", src_colorspace=matrix, threads=1)
     except av.FFmpegError as error:

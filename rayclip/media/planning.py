@@ -1,8 +1,8 @@
 """Decode only what wanted pictures need.
 
-Which pictures are wanted is told from packets alone, group by group; then the decoder gets those
-packets that the wanted ones need. Whatever does not go by the plan raises ``Irregular``, and
-everything from there on is for :mod:`rayclip.media.decoding`.
+Packets alone determine which pictures are wanted, one GOP at a time. The decoder is then fed only
+the packets that these need. Anything unexpected raises ``Irregular``; the caller then continues
+with :mod:`rayclip.media.decoding`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from rayclip.media.decoding import SelectedFrame
 from rayclip.media.gop import MAX_GOP_BYTES, Damaged, Gop, GopReader, Irregular, Picture
 from rayclip.media.keyframes import VideoPacket, may_split_pictures
 from rayclip.media.sampling import FrameRule
-from rayclip.media.timestamps import shown_for
+from rayclip.media.timestamps import display_duration
 from rayclip.media.watchdog import LIBAV
 
 Skip = Literal["DEFAULT", "NONREF"]
 
-MAX_GOPS = 4  # that are held while the decoder works as it should
-SKIP_PICTURE_BY_PICTURE = ("h264", "hevc")  # libdav1d and others lose wanted pictures
+MAX_GOPS = 4  # held at once by a decoder that works properly
+CAN_SKIP_PICTURES = ("h264", "hevc")  # libdav1d and others lose wanted pictures
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class _Wanted:
 
 
 class PlannedDecoder:
-    """Reads a stream once and forward, and decodes what wanted pictures need.
+    """Reads a stream once, forward, and decodes what wanted pictures need.
 
-    A *scene* is what is shown from one entry point to the next: the trailing pictures of a group
-    and the leading ones of the following. Each is picked as a whole before any of it is decoded.
+    A *scene* is what is shown from one random access point to the next: the trailing pictures of a
+    GOP and the leading ones of the next. A scene is planned as a whole before it is decoded.
     """
 
     def __init__(
@@ -55,51 +55,51 @@ class PlannedDecoder:
         """Prepare to decode.
 
         Args:
-            codec: opened for the stream, and never fed before.
-            groups: the stream.
+            codec: opened for the stream, and not fed yet.
+            gops: the stream.
             rule: which pictures are shown, and when.
-            since: pts of the first group, where the stream is read from its middle on.
-            until: pts of the entry point at which to end.
+            since: pts of the first GOP if the stream is read from its middle.
+            until: pts of the random access point at which to end.
         """
         self._codec = codec
         self._gops = gops
         self._rule = rule
         self._since = since
         self._until = until
-        self._number = 0  # of the next picture to be picked
-        self._last_pts: int | None = None  # of the last that was
-        self._picked_until = since  # scenes before this pts are picked
-        self._wanted: deque[_Wanted] = deque()  # picked, and not yet given out
-        self._decoded: deque[av.VideoFrame] = deque()  # and not yet looked at
-        self._held: deque[Gop] = deque()  # what decoding everything would have to begin with
-        self._is_running = False  # whether the decoder has got packets,
-        self._fed_gop: Gop | None = None  # in which group it is,
-        self._fed = 0  # how many of its packets it has got,
-        self._exact_from = 0  # and pts of the entry point where it began
-        self._skips = codec.name in SKIP_PICTURE_BY_PICTURE
-        self._fields_apart = may_split_pictures(codec)
+        self._number = 0  # of the next picture to plan
+        self._last_pts: int | None = None  # of the last planned picture
+        self._planned_until = since  # scenes before this pts are planned
+        self._wanted: deque[_Wanted] = deque()  # planned, not yielded yet
+        self._decoded: deque[av.VideoFrame] = deque()  # not matched yet
+        self._held: deque[Gop] = deque()  # needed if everything has to be decoded after all
+        self._is_running = False  # whether the decoder was fed since its last flush
+        self._fed_gop: Gop | None = None  # the GOP that it is being fed
+        self._fed = 0  # how many packets of that GOP it was fed
+        self._exact_from = 0  # pts of the random access point where it started
+        self._can_skip = codec.name in CAN_SKIP_PICTURES
+        self._may_split_pictures = may_split_pictures(codec)
 
     @property
     def number(self) -> int:
-        """The number of the first picture that was not given out."""
+        """The number of the first picture that is still pending."""
         return self._wanted[0].number if self._wanted else self._number
 
     @property
-    def resume(self) -> int | None:
-        """From which pts on nothing was given out; None before the first scene."""
-        return self._wanted[0].pts if self._wanted else self._picked_until
+    def resume_pts(self) -> int | None:
+        """The pts from which everything is still pending; None before the first scene."""
+        return self._wanted[0].pts if self._wanted else self._planned_until
 
-    def rest(self) -> Iterator[VideoPacket]:
-        """All packets that are needed to decode from ``resume`` on; makes the decoder ready."""
+    def remaining_packets(self) -> Iterator[VideoPacket]:
+        """Flush the decoder and yield all packets needed to decode from ``resume_pts`` on."""
         if self._is_running:
             self._codec.flush_buffers()
         self._codec.skip_frame = "DEFAULT"
         for gop in self._held:
             yield from gop.packets
-        yield from self._gops.rest()
+        yield from self._gops.remaining_packets()
 
     def selected_frames(self) -> Iterator[SelectedFrame]:
-        """The frames that are shown, and in any case the first one.
+        """Yield the frames that are shown, and always the first frame.
 
         Raises:
             Irregular: the packets cannot be trusted.
@@ -109,30 +109,30 @@ class PlannedDecoder:
         if gop is not None:
             self._held.append(gop)
             if gop.leading and self._since is None:
-                raise Irregular("the first pictures need others that are not there")
+                raise Irregular("the first pictures need missing pictures before them")
         while gop is not None and (self._until is None or gop.start < self._until):
             following = next(gops, None)
             if following is not None:
                 self._held.append(following)
-            yield from self._scene(gop, following)
-            self._let_go()
+            yield from self._decode_scene(gop, following)
+            self._release_gops()
             gop = following
         if self._until is not None and (gop is None or gop.start != self._until):
-            raise Irregular("there is no entry point where the segment should end")
-        yield from self._finish()
+            raise Irregular("there is no random access point where the segment should end")
+        yield from self._drain()
         if self._wanted:
-            raise Damaged("a wanted picture did not come out of the decoder")
+            raise Damaged("the decoder did not return a wanted picture")
 
-    def _scene(self, gop: Gop, following: Gop | None) -> Iterator[SelectedFrame]:
-        here, ahead = self._pick(gop, following)
-        yield from self._matching()
+    def _decode_scene(self, gop: Gop, following: Gop | None) -> Iterator[SelectedFrame]:
+        here, ahead = self._pick_wanted(gop, following)
+        yield from self._take_wanted()
         if not here and not ahead:
-            yield from self._finish()
+            yield from self._drain()
             if self._wanted:
-                raise Damaged("a wanted picture did not come out of the decoder")
+                raise Damaged("the decoder did not return a wanted picture")
             return
         if self._fed_gop is not gop:
-            yield from self._finish()
+            yield from self._drain()
             self._is_running = True
             self._fed_gop, self._fed, self._exact_from = gop, 0, gop.start
         yield from self._feed(len(gop.packets) if ahead else max(here) + 1, here)
@@ -140,59 +140,59 @@ class PlannedDecoder:
             self._fed_gop, self._fed = following, 0
             yield from self._feed(max(ahead) + 1 if ahead else 0, {0, *ahead})
 
-    def _pick(self, gop: Gop, following: Gop | None) -> tuple[set[int], set[int]]:
-        """Note which pictures of a scene are wanted, and when; tell their places in both groups."""
+    def _pick_wanted(self, gop: Gop, following: Gop | None) -> tuple[set[int], set[int]]:
+        """Plan which pictures of a scene are wanted; return their positions in both GOPs."""
         scene = [(picture, False) for picture in gop.trailing]
         if following is not None:
             scene += [(picture, True) for picture in following.leading]
             scene.sort(key=lambda entry: entry[0].pts)
-        ends = self._ends([picture for picture, _ in scene], gop, following)
-        places: tuple[set[int], set[int]] = (set(), set())
+        ends = self._end_times([picture for picture, _ in scene], gop, following)
+        positions: tuple[set[int], set[int]] = (set(), set())
         for (picture, is_ahead), end in zip(scene, ends, strict=True):
             times = self._rule.timestamps_ms(self._number, picture.pts, picture.pts, end)
             if times or self._number == 0:
                 self._wanted.append(_Wanted(picture.pts, self._number, times))
-                places[is_ahead].add(picture.place)
+                positions[is_ahead].add(picture.position)
             self._number += 1
         if ends:
             self._last_pts = scene[-1][0].pts
-            self._picked_until = self._last_pts + 1
+            self._planned_until = self._last_pts + 1
         if following is not None:
-            self._picked_until = following.start
-        return places
+            self._planned_until = following.start
+        return positions
 
-    def _ends(self, scene: list[Picture], gop: Gop, following: Gop | None) -> list[int]:
-        """When each picture of a scene gives way to the next."""
+    def _end_times(self, scene: list[Picture], gop: Gop, following: Gop | None) -> list[int]:
+        """The pts at which each picture of a scene is replaced by the next."""
         times = [picture.pts for picture in scene]
         if following is not None:
             end = following.start
         elif scene:
             before = times[-2] if len(times) > 1 else self._last_pts
             gap = times[-1] - before if before is not None else 0
-            end = times[-1] + shown_for(scene[-1].duration, gap)
+            end = times[-1] + display_duration(scene[-1].duration, gap)
         else:
             return []
         times = [gop.start - 1, *times, end]
         if any(second <= first for first, second in pairwise(times)):
-            raise Irregular("the pictures of a group are not shown together")
+            raise Irregular("the pictures of a GOP are not shown together")
         return times[2:]
 
     def _feed(self, end: int, wanted: set[int]) -> Iterator[SelectedFrame]:
-        """Give the decoder the packets of its group up to this place, and match what it gives."""
-        for place in range(self._fed, end):
+        """Feed the decoder its GOP's packets before ``end``, and yield the wanted frames."""
+        for position in range(self._fed, end):
             assert self._fed_gop is not None
-            discard: Skip = "NONREF" if self._skips and place not in wanted else "DEFAULT"
+            discard: Skip = "NONREF" if self._can_skip and position not in wanted else "DEFAULT"
             if self._codec.skip_frame != discard:
                 self._codec.skip_frame = discard
-            self._decode(self._fed_gop.packets[place])
-            yield from self._matching()
+            self._decode(self._fed_gop.packets[position])
+            yield from self._take_wanted()
         self._fed = max(end, self._fed)
 
-    def _finish(self) -> Iterator[SelectedFrame]:
-        """Get out of the decoder what is in it, and have it begin anew."""
+    def _drain(self) -> Iterator[SelectedFrame]:
+        """Yield the wanted frames that remain in the decoder, then reset it."""
         if self._is_running:
             self._decode(None)
-            yield from self._matching()
+            yield from self._take_wanted()
             self._codec.flush_buffers()
             self._decoded.clear()
             self._is_running, self._fed_gop, self._fed = False, None, 0
@@ -204,13 +204,13 @@ class PlannedDecoder:
         except av.FFmpegError as error:
             raise Damaged("a packet does not decode") from error
 
-    def _matching(self) -> Iterator[SelectedFrame]:
-        """Give out the wanted ones of the decoded frames, as far as scenes are picked."""
+    def _take_wanted(self) -> Iterator[SelectedFrame]:
+        """Yield the wanted frames among those decoded, as far as scenes are planned."""
         while self._decoded:
             frame = self._decoded[0]
             if frame.pts is None:
                 raise Irregular("a decoded frame has no time")
-            if self._picked_until is None or frame.pts >= self._picked_until:
+            if self._planned_until is None or frame.pts >= self._planned_until:
                 return
             self._decoded.popleft()
             if frame.is_corrupt and frame.pts >= self._exact_from:
@@ -218,14 +218,15 @@ class PlannedDecoder:
             if not self._wanted or frame.pts < self._wanted[0].pts:
                 continue
             if frame.pts > self._wanted[0].pts:
-                raise Damaged("a wanted picture did not come out of the decoder")
-            if frame.interlaced_frame and self._fields_apart:
+                raise Damaged("the decoder did not return a wanted picture")
+            if frame.interlaced_frame and self._may_split_pictures:
                 raise Irregular("a picture may lack its second field")
             yield SelectedFrame(frame, self._wanted.popleft().timestamps_ms)
 
-    def _let_go(self) -> None:
-        """Drop what is not needed again: what comes after ``resume`` is, and the frame before."""
-        while len(self._held) > 1 and self.resume is not None and self._held[1].start < self.resume:
+    def _release_gops(self) -> None:
+        """Drop the GOPs that are not needed to decode from the frame before ``resume_pts``."""
+        resume_pts = self.resume_pts
+        while len(self._held) > 1 and resume_pts is not None and self._held[1].start < resume_pts:
             self._held.popleft()
-        if len(self._held) > MAX_GOPS and sum(g.size for g in self._held) > MAX_GOP_BYTES:
-            raise Irregular("the decoder takes packets and gives no pictures")
+        if len(self._held) > MAX_GOPS and sum(gop.size for gop in self._held) > MAX_GOP_BYTES:
+            raise Irregular("the decoder accepts packets but returns no pictures")

@@ -1,6 +1,6 @@
-"""Write a video again with only the frames that a rate shows, as the reference keeps it.
+"""Re-encode a video with only the frames that a rate shows, as video_features keeps it.
 
-What ``ffmpeg -i source -filter:v fps=fps=N destination.mp4`` does, without the sound.
+Equivalent to ``ffmpeg -i source -filter:v fps=fps=N destination.mp4``, without audio.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from rayclip.media.orientation import orientation
 from rayclip.media.source import VideoSource
 from rayclip.media.video import open_video
 
-ENCODER: Final = "libx264"  # ffmpeg's choice for mp4; its defaults there are crf 23, preset medium
-ALL_COLOURS = "yuv444p"  # for pixel formats that libx264 does not take, RGB among them
+ENCODER: Final = "libx264"  # ffmpeg's default for mp4, with crf 23 and preset medium
+FULL_CHROMA = "yuv444p"  # for pixel formats that libx264 does not support, such as RGB
 
 
 def reencode(
@@ -36,27 +36,26 @@ def reencode(
     extraction_fps: Fraction,
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write what ``extraction_fps`` shows of a video to an H.264 mp4 file of exactly that rate.
+    """Write the frames that ``extraction_fps`` shows to an H.264 mp4 file of exactly that rate.
 
-    Frame n of the file is shown at n / ``extraction_fps``. The pictures are upright, and of the
-    first one's size. A delay before the source's first frame is left out.
+    Frame n of the file is shown at n / ``extraction_fps``. All pictures are upright and have the
+    size of the first. A delay before the source's first frame is dropped.
 
     Args:
-        source: a local path, an fsspec URL or a binary file object; it is read once, forward.
-        destination: a local path. The file appears whole or not at all, in place of any that was
-            there; its folder is made if missing.
+        source: a local path, an fsspec URL or a binary file object; read once, forward.
+        destination: a local path, written atomically; a missing folder is created.
         extraction_fps: frames per second.
-        storage_options: given to fsspec for URLs.
+        storage_options: passed to fsspec for URLs.
 
     Raises:
         BadVideo: the source cannot be opened or decoded.
-        VideoError: it could not be read (stage ``read``), or libx264 refuses its pictures (stage
-            ``encode``), for example those of more than 16384 pixels a side.
+        VideoError: the source could not be read (stage ``read``), or libx264 refuses its pictures
+            (stage ``encode``), for example if a side has more than 16384 pixels.
         OSError: the file could not be written.
     """
     with open_video(source, storage_options) as video:
         selected_frames = video.selected_frames(extraction_fps)
-        first = next(selected_frames)  # a bad video ends here, before anything is written
+        first = next(selected_frames)  # a bad video raises here, before anything is written
         os.makedirs(os.path.dirname(destination) or ".", exist_ok=True)
 
         def write(file: IO[bytes]) -> None:
@@ -77,12 +76,12 @@ def _encode(selected_frames: Iterator[SelectedFrame], file: IO[bytes], fps: Frac
     stream: VideoStream | None = None
     tick = 0
     with av.open(file, "w", format="mp4") as output:
-        for shown in selected_frames:
-            picture = _encodable(shown.frame)
+        for selected in selected_frames:
+            picture = _make_encodable(selected.frame)
             stream = stream or _add_stream(output, picture, fps)
-            for _ in shown.timestamps_ms:
+            for _ in selected.timestamps_ms:
                 picture.pts, picture.duration, picture.time_base = tick, 1, 1 / fps
-                output.mux(stream.encode(picture))  # which scales where the size has changed
+                output.mux(stream.encode(picture))  # scales if the size has changed
                 tick += 1
         if stream is not None:
             output.mux(stream.encode())
@@ -94,37 +93,37 @@ def _add_stream(output: OutputContainer, picture: av.VideoFrame, fps: Fraction) 
     stream.pix_fmt = picture.format.name
     codec = stream.codec_context
     codec.colorspace, codec.color_range = picture.colorspace, picture.color_range
-    codec.thread_count = 1  # what x264 writes depends on it, and must not on the machine
+    codec.thread_count = 1  # x264's output depends on it, and must not depend on the machine
     return stream
 
 
-def _encodable(frame: av.VideoFrame) -> av.VideoFrame:
-    """The frame, upright, with a pixel format and a size that libx264 takes.
+def _make_encodable(frame: av.VideoFrame) -> av.VideoFrame:
+    """Turn a frame upright and give it a pixel format and a size that libx264 supports.
 
-    Most frames go as they are. None goes through RGB: to halve their colours' size once more
-    would cost more than x264 does.
+    Most frames are unchanged. None is converted through RGB: subsampling the chroma again would
+    cost more than x264 itself.
     """
-    filters = _to_turn(frame)
+    filters = _upright_filters(frame)
     turned = any(name == "transpose" for name, _ in filters)
     width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
     pixel_format = frame.format
-    known = {known.name for known in av.Codec(ENCODER, "w").video_formats or ()}
-    if pixel_format.name not in known:
-        pixel_format = VideoFormat(ALL_COLOURS)
-        filters.append(("format", ALL_COLOURS))
-    # Pixels that share a colour cannot be parted. ffmpeg fails on such sizes; we leave out the last
-    # row or column, for scaling would blur all the others to keep it.
+    supported = {known.name for known in av.Codec(ENCODER, "w").video_formats or ()}
+    if pixel_format.name not in supported:
+        pixel_format = VideoFormat(FULL_CHROMA)
+        filters.append(("format", FULL_CHROMA))
+    # Pixels that share a chroma sample cannot be separated. ffmpeg fails on such sizes; we drop the
+    # last row or column, since scaling would blur all the others.
     odd_columns = width % (2 // pixel_format.chroma_width(2))
     odd_rows = height % (2 // pixel_format.chroma_height(2))
     if odd_columns or odd_rows:
         filters.append(("crop", f"{width - odd_columns}:{height - odd_rows}:0:0"))
     picture = filtered(frame, filters) if filters else frame
-    picture.pict_type = PictureType.NONE  # else x264 repeats the source's choice of keyframes
+    picture.pict_type = PictureType.NONE  # otherwise x264 repeats the source's keyframes
     return picture
 
 
-def _to_turn(frame: av.VideoFrame) -> list[Filter]:
-    """What does to a frame what ``upright_rgb`` does to its pixels."""
+def _upright_filters(frame: av.VideoFrame) -> list[Filter]:
+    """The filters that turn a frame as ``upright_rgb`` turns its pixels."""
     transpose, mirror_x, mirror_y = orientation(frame)
     filters: list[Filter] = []
     if transpose:

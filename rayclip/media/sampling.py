@@ -1,4 +1,4 @@
-"""Which source frame every output tick shows, in integers.
+"""Select the source frame for every output tick, in integer arithmetic.
 
 The rule is that of ``ffmpeg -filter:v fps=N`` with its default rounding (nearest): every frame's
 timestamp is rounded to a tick of the output rate, and a tick shows the last frame at or before it.
@@ -13,21 +13,21 @@ from fractions import Fraction
 from typing import Protocol
 
 RULE_VERSION = 4
-"""Recorded with every run; raised whenever the same video would give other frames."""
+"""Recorded with every run; increased whenever the same video would yield different frames."""
 
 MICROSECONDS = 1_000_000
-MAX_FPS = 1000  # more is a mistake, and would repeat each frame without end
+MAX_FPS = 1000  # more is a mistake, and would repeat each frame countless times
 MAX_DENOMINATOR = 1_001_000  # libavutil's av_parse_video_rate
 
 
 def parse_fps(value: str | int | float | Fraction) -> Fraction:
-    """Frames per second as an exact fraction, as ffmpeg reads it.
+    """Parse frames per second into an exact fraction, as ffmpeg does.
 
     Args:
         value: an integer, a decimal or a ratio such as ``"30000/1001"``.
 
     Raises:
-        ValueError: it is not a number, not above zero, or above :data:`MAX_FPS`.
+        ValueError: not a number, not above zero, or above :data:`MAX_FPS`.
     """
     try:
         fps = Fraction(str(value)).limit_denominator(MAX_DENOMINATOR)
@@ -49,11 +49,13 @@ def rescale_nearest(value: int, numerator: int, denominator: int) -> int:
 
 @dataclass(frozen=True)
 class FrameChoice:
-    """Which frames of a video are wanted: all, some each second, or some in all.
+    """Which frames of a video to select: all, this many per second, or this many in total.
+
+    At most one of the attributes is set.
 
     Attributes:
         extraction_fps: frames per second of the output.
-        extraction_total: so many frames, evenly spaced; at most one of the two is given.
+        extraction_total: total number of frames, evenly spaced.
     """
 
     extraction_fps: Fraction | None = None
@@ -63,7 +65,8 @@ class FrameChoice:
 def evenly_spaced(frames: int, total: int) -> list[int]:
     """The numbers of ``total`` frames in the middles of equal parts of a video.
 
-    Frame k is number ``floor((2k + 1) frames / (2 total))``; all of them where there are no more.
+    Frame k is number ``floor((2k + 1) frames / (2 total))``; all frames if there are at most
+    ``total``.
     """
     if frames <= total:
         return list(range(frames))
@@ -71,25 +74,25 @@ def evenly_spaced(frames: int, total: int) -> list[int]:
 
 
 class FrameRule(Protocol):
-    """Says at which times of the output a picture is shown.
+    """Determines at which output times a picture is shown.
 
-    A rule keeps no state, so a video may be cut anywhere and picked part by part.
+    A rule is stateless, so a video may be split anywhere and processed part by part.
     """
 
     def timestamps_ms(self, number: int, pts: int, begin: int, end: int) -> tuple[float, ...]:
-        """The times of the output that show this picture, in ms; none where it is passed over.
+        """The output times that show this picture, in ms; none if it is skipped.
 
         Args:
             number: of the picture in presentation order, from 0.
-            pts: its own time.
-            begin: from when on it is on the screen. After ``pts`` where timestamps went back.
-            end: from when on the next one is. All three in units of the stream's time base.
+            pts: its own time. This and the following are in units of the stream's time base.
+            begin: when it appears on the screen; later than ``pts`` if timestamps went back.
+            end: when the next picture replaces it.
         """
         ...
 
 
 class EveryFrame:
-    """Shows every picture, or those of some numbers, each once and at its own time."""
+    """Shows every picture, or those with given numbers, once and at its own time."""
 
     def __init__(
         self, time_base: Fraction, start_us: int, numbers: Container[int] | None = None
@@ -105,10 +108,10 @@ class EveryFrame:
 
 
 class TickGrid:
-    """Shows at every tick of a rate the last picture whose rounded time is not after it."""
+    """Shows at every tick of a rate the last picture whose rounded time is not later."""
 
     def __init__(self, time_base: Fraction, start_us: int, fps: Fraction) -> None:
-        """Lay ticks over a stream.
+        """Prepare the ticks for a stream.
 
         Args:
             time_base: seconds per unit of the stream's pts.

@@ -1,4 +1,4 @@
-"""Where a long video is cut, so that several tasks decode it side by side."""
+"""Divide a long video into segments that several tasks decode in parallel."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 
 class Segment(NamedTuple):
-    """A part of a video, from one of its entry points to another.
+    """A part of a video between two random access points.
 
     Attributes:
-        since: pts of the first picture, in the stream's time base; None from the beginning on.
-        until: pts of the first picture that is not in it; None to the end.
+        since: pts of the first picture, in the stream's time base; None for the beginning.
+        until: pts of the first picture after the segment; None for the end.
     """
 
     since: int | None = None
@@ -22,19 +22,19 @@ class Segment(NamedTuple):
 WHOLE = Segment()
 
 
-def inner_borders(duration_s: float, segment_s: float, most: int) -> list[float]:
-    """The times between equal segments of about a length, in seconds; none where one is enough.
+def inner_boundaries(duration_s: float, segment_s: float, max_segments: int) -> list[float]:
+    """Boundaries between equal segments, in seconds from the start; none if one segment is enough.
 
     Args:
-        duration_s: of the video.
-        segment_s: of a segment, at the least.
-        most: segments.
+        duration_s: duration of the video.
+        segment_s: minimum duration of a segment.
+        max_segments: maximum number of segments.
     """
-    segments = min(most, int(duration_s / segment_s))
+    segments = min(max_segments, int(duration_s / segment_s))
     return [duration_s * number / segments for number in range(1, segments)]
 
 
-def segments_between(entry_points: Iterable[int]) -> list[Segment]:
-    """The segments that begin and end at these pts, from the beginning to the end of a video."""
-    borders = [None, *sorted(set(entry_points)), None]
+def split_at(boundaries: Iterable[int]) -> list[Segment]:
+    """Split a whole video into segments at these pts."""
+    borders = [None, *sorted(set(boundaries)), None]
     return [Segment(*pair) for pair in pairwise(borders)]

@@ -1,19 +1,20 @@
-"""Which of a frame's two timestamps to believe, and how long it is shown."""
+"""Which of a frame's two timestamps to use, and how long the last frame is shown."""
 
 from __future__ import annotations
 
 
 class BestEffortTimestamp:
-    """libavcodec's ``guess_correct_pts``: trust pts unless they have gone back more often than dts.
+    """libavcodec's ``guess_correct_pts``: use pts unless they went back more often than dts.
 
-    PyAV does not expose ``AVFrame.best_effort_timestamp``, which is what ffmpeg works with.
+    ffmpeg uses ``AVFrame.best_effort_timestamp``, which PyAV does not expose.
     """
 
     def __init__(self) -> None:
         self._last_pts = self._last_dts = -(1 << 63)
         self._faulty_pts = self._faulty_dts = 0
 
-    def of(self, pts: int | None, dts: int | None) -> int | None:
+    def update(self, pts: int | None, dts: int | None) -> int | None:
+        """The best timestamp of the next frame; None if it has neither."""
         if dts is not None:
             self._faulty_dts += dts <= self._last_dts
             self._last_dts = dts
@@ -28,14 +29,15 @@ class BestEffortTimestamp:
         return pts if pts is not None and pts_is_better else dts
 
 
-def shown_for(duration: int, step: int) -> int:
-    """How long a frame is shown after which no other comes, as ffmpeg estimates it.
+def display_duration(duration: int, step: int) -> int:
+    """How long the last frame is shown, as ffmpeg estimates it.
+
+    Arguments and result are in units of the stream's time base.
 
     Args:
-        duration: what the packet says; 0 where it says nothing. Of 1, which libavformat also makes
-            up, a far larger step since the frame before is believed more.
-        step: from the frame before to this one; 0 where it is the first. Both, and the result, in
-            units of the stream's time base.
+        duration: from the packet; 0 if unknown. libavformat also makes up 1, so a much larger
+            ``step`` takes precedence over that.
+        step: from the previous frame to this one; 0 if this is the first.
     """
     if duration == 1 and step > 2:
         return step

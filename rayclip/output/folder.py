@@ -14,10 +14,10 @@ from fsspec.implementations.local import LocalFileSystem
 from rayclip.errors import RayclipError, RunStopped, UsageError
 from rayclip.io.atomic_write import TMP_SUFFIX, Write, write_atomically
 from rayclip.io.concurrent_map import concurrent_map
-from rayclip.io.listing import StoredFile, local_files, modified_of
+from rayclip.io.listing import StoredFile, local_files, modified_time
 from rayclip.io.remote import file_system, with_reason
 from rayclip.io.retry import RetriesExhausted, with_retry
-from rayclip.io.storage_errors import ErrorKind, is_transient, kind_of, reason, why_to_stop
+from rayclip.io.storage_errors import ErrorKind, classify_error, is_transient, reason, stop_reason
 from rayclip.output.done import DoneVideos
 from rayclip.output.formats import SUFFIXES
 from rayclip.output.rows import Work, Writer
@@ -120,7 +120,7 @@ class FeatureFolder(ABC):
 
     def modified(self, file: str) -> float | None:
         """When one of its files was written, in seconds since 1970, where the storage tells."""
-        return modified_of(self._fs.info(self._path(file)))
+        return modified_time(self._fs.info(self._path(file)))
 
     def read_run(self) -> dict[str, Any] | None:
         """What ``run.json`` says; None where there is none.
@@ -215,15 +215,15 @@ class FeatureFolder(ABC):
         try:
             with_retry(change, is_transient)
         except Exception as error:
-            sentence = why_to_stop(error, self.url)
+            sentence = stop_reason(error, self.url)
             if sentence is None:
                 raise
             raise RunStopped(sentence) from error
 
     def _unusable(self, what: str, error: Exception) -> RayclipError:
         """The command is wrong where its folder can never be used, and else may be repeated."""
-        if kind_of(error) in (ErrorKind.CREDENTIALS, ErrorKind.FULL):
-            return RunStopped(str(why_to_stop(error, self.url)))
+        if classify_error(error) in (ErrorKind.CREDENTIALS, ErrorKind.FULL):
+            return RunStopped(str(stop_reason(error, self.url)))
         kind = RunStopped if isinstance(error, RetriesExhausted) else UsageError
         return kind(f"{what}: {reason(error)}.")
 
@@ -240,7 +240,7 @@ class FeatureFolder(ABC):
             self._fs.invalidate_cache(self._root)
             for entry in with_retry(self._entries, is_transient):
                 file = entry["name"].removeprefix(self._root).lstrip("/")
-                yield StoredFile(file, int(entry["size"] or 0), modified_of(entry))
+                yield StoredFile(file, int(entry["size"] or 0), modified_time(entry))
         except FileNotFoundError:
             return
         except Exception as error:

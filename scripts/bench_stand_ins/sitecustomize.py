@@ -17,7 +17,7 @@ from functools import cache
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 FRAMES = os.environ.get("RAYCLIP_BENCH_SYNTHETIC_FRAMES")
 """Frames of every video, which then are never read: their squares are ready."""
@@ -28,6 +28,15 @@ PRETENDED_GPUS = os.environ.get("RAYCLIP_BENCH_PRETENDED_GPUS")
 PASSES_AT_ONCE = 2  # as on a GPU: one is prepared while the other computes
 DEVICE = threading.Lock()
 FPS = 30.0
+
+
+class ReadyFrame(NamedTuple):
+    """A selected frame without pixels."""
+
+    timestamps_ms: tuple[float, ...]
+
+    def rgb(self) -> None:
+        pass
 
 
 def synthetic_decoding(decoder: ModuleType) -> None:
@@ -42,11 +51,10 @@ def synthetic_decoding(decoder: ModuleType) -> None:
     @contextmanager
     def open_selected(*_: object) -> Iterator[Any]:
         times = ((number * 1000 / FPS,) for number in range(int(FRAMES or 0)))
-        frames = (decoder.SelectedFrame(None, timestamps_ms) for timestamps_ms in times)
-        yield decoder.WantedFrames(FPS, 0.0, frames)
+        frames = (ReadyFrame(timestamps_ms) for timestamps_ms in times)
+        yield decoder.FrameSelection(FPS, 0.0, frames)
 
     decoder.open_selected = open_selected
-    decoder.upright_rgb = lambda frame: frame
     decoder.resize_crop = lambda rgb, n_px: square(n_px)
 
 

@@ -15,13 +15,13 @@ from rayclip.actors.attempts import (
     Process,
     why_to_give_up,
 )
-from rayclip.io.crash_log import Cause, Death, killed
+from rayclip.io.crash_log import Cause, Death, unrecorded_death
 
 CRASH = Death(Cause.CRASH, "Segmentation fault", (1,))
 SHARED_CRASH = replace(CRASH, busy=(1, 2))
-HANG = Death(Cause.HANG, "libav has not moved for 300 s", (1,))
+HANG = Death(Cause.HANG, "libav has made no progress for 300 s", (1,))
 LARGE = Death(Cause.MEMORY, "it has grown to 1953 MB of memory", (1,))
-KILL = killed((1,))
+KILL = unrecorded_death((1,))
 SHARED_KILL = replace(KILL, busy=(1, 2))
 UNKNOWN_CRASH = replace(CRASH, busy=None)
 
@@ -57,7 +57,7 @@ def test_a_video_that_may_yet_succeed_is_tried_again(deaths: list[Death]) -> Non
         (
             [HANG, KILL, HANG, KILL, HANG],
             "worker_hung",
-            "its worker process hung 3 times (libav has not moved for 300 s)",
+            "its worker process hung 3 times (libav has made no progress for 300 s)",
         ),
         (
             [LARGE, LARGE, LARGE],

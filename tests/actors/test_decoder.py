@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.spec import AbstractFileSystem
 from numpy.typing import NDArray
-from video_factories import MAX_NUMBERS, numbered_frame, numbered_frames, remuxed, write_video
+from video_factories import MAX_NUMBERS, numbered_frame, numbered_frames, remux, write_video
 
 import rayclip.actors.decoder
 from rayclip.actors import pending_video
@@ -29,7 +29,7 @@ from rayclip.io import retry
 from rayclip.io.crash_log import Cause, Death
 from rayclip.io.retry import RetryPolicy
 from rayclip.media import source
-from rayclip.media.frames import WantedFrames, iter_frames, open_selected
+from rayclip.media.frames import FrameSelection, iter_frames, open_selected
 from rayclip.media.sampling import FrameChoice, evenly_spaced
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import Extraction
@@ -254,7 +254,7 @@ def test_only_the_frames_that_are_shown_are_encoded(video: Make) -> None:
 def test_a_total_of_frames_is_given_where_a_packet_turns_out_to_be_no_frame(
     video: Make, tmp_path: Path
 ) -> None:
-    cut_short = remuxed(
+    cut_short = remux(
         Path(video("whole.mp4", count=12)),
         tmp_path / "damaged.mp4",
         lambda number, data: data[:12] if number == 7 else data,
@@ -501,8 +501,8 @@ class Unreliable(AbstractFileSystem):
 @pytest.fixture
 def unreliable(monkeypatch: pytest.MonkeyPatch) -> type[Unreliable]:
     fsspec.register_implementation("unreliable", Unreliable, clobber=True)
-    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(3, 60, first_s=0.001))
-    monkeypatch.setattr(retry, "RESTART", RetryPolicy(3, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(3, 60, first_pause_s=0.001))
+    monkeypatch.setattr(retry, "RESTART", RetryPolicy(3, 60, first_pause_s=0.001))
     Unreliable.breaks, Unreliable.opened = [], 0
     return Unreliable
 
@@ -601,7 +601,7 @@ def test_a_folder_that_takes_nothing_more_stops_the_run(
     results = VideoExtractor(job(folder), Encoders(), FirstAttempts()).run(paths)
     assert next(results).frames == 3
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunStopped, match="the same command again"):
+    with pytest.raises(RunStopped, match="rerun the same command"):
         next(results)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "a_clip.npy",
@@ -844,7 +844,7 @@ def test_a_video_that_is_not_long_is_opened_once(
     opened = []
 
     @contextmanager
-    def counted(source: str, *rest: Any) -> Iterator[WantedFrames]:
+    def counted(source: str, *rest: Any) -> Iterator[FrameSelection]:
         opened.append(source)
         with open_selected(source, *rest) as wanted:
             yield wanted

@@ -21,38 +21,38 @@ from video_factories import numbered_frame, write_video
 from rayclip.actors import segment_tasks as module
 from rayclip.actors.job import ExtractionJob, SegmentFailed
 from rayclip.actors.segment_tasks import MAX_LOSSES, RemoteSegments, division_among
-from rayclip.media.frames import FrameChoice, cut
-from rayclip.media.segments import WHOLE, Segment, inner_borders, segments_between
+from rayclip.media.frames import FrameChoice, divide
+from rayclip.media.segments import WHOLE, Segment, inner_boundaries, split_at
 
 FINE = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
 
 
 def test_borders_are_evenly_spaced() -> None:
-    assert inner_borders(100.0, 20.0, most=10) == [20.0, 40.0, 60.0, 80.0]
+    assert inner_boundaries(100.0, 20.0, max_segments=10) == [20.0, 40.0, 60.0, 80.0]
 
 
 def test_there_are_no_more_segments_than_are_allowed() -> None:
-    assert inner_borders(100.0, 1.0, most=2) == [50.0]
+    assert inner_boundaries(100.0, 1.0, max_segments=2) == [50.0]
 
 
 @pytest.mark.parametrize("duration_s", [0.0, 19.0, 39.9])
 def test_a_short_video_has_no_borders(duration_s: float) -> None:
-    assert inner_borders(duration_s, 20.0, most=8) == []
+    assert inner_boundaries(duration_s, 20.0, max_segments=8) == []
 
 
 def test_segments_go_from_the_beginning_to_the_end() -> None:
-    assert segments_between([300, 100]) == [
+    assert split_at([300, 100]) == [
         Segment(None, 100),
         Segment(100, 300),
         Segment(300, None),
     ]
-    assert segments_between([]) == [WHOLE]
+    assert split_at([]) == [WHOLE]
 
 
 def test_a_video_is_cut_where_decoding_can_begin(tmp_path: Path) -> None:
     frames = [numbered_frame(number) for number in range(60)]
     video = write_video(tmp_path / "a.mp4", frames, fps=10, codec="libx264", options=FINE)
-    segments = cut(str(video), segment_s=2.0, most=3)
+    segments = divide(str(video), segment_s=2.0, max_segments=3)
     assert len(segments) == 3
     borders = [segment.since for segment in segments[1:]]
     assert [border and border % 1024 for border in borders] == [0, 0]  # 10 frames of 1/10240 s
@@ -62,7 +62,7 @@ def test_a_video_with_one_entry_point_is_not_cut(tmp_path: Path) -> None:
     frames = [numbered_frame(number) for number in range(60)]
     options = {"g": "1000", "sc_threshold": "0"}
     video = write_video(tmp_path / "a.mp4", frames, fps=10, codec="libx264", options=options)
-    segments = cut(str(video), segment_s=2.0, most=3)
+    segments = divide(str(video), segment_s=2.0, max_segments=3)
     assert len([segment for segment in segments if segment.since]) == 0
 
 
@@ -111,7 +111,7 @@ class Tasks:
             storage_options={},
         )
         segments = RemoteSegments(job, None, division_among(2))
-        return list(segments._blocks("long.mp4", segments_between([100])))
+        return list(segments._blocks("long.mp4", split_at([100])))
 
 
 @pytest.fixture

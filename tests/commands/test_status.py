@@ -19,7 +19,7 @@ from run_cli import Finished, call
 
 from rayclip.commands.recent import ENOUGH, WINDOWS_S, Recent
 from rayclip.commands.status import show_status
-from rayclip.io.listing import StoredFile, modified_of
+from rayclip.io.listing import StoredFile, modified_time
 from rayclip.output.open_run import open_run
 from rayclip.output.storage import NUMPY, OutputFolder
 from rayclip.settings import Settings
@@ -250,11 +250,11 @@ def test_files_without_times_give_no_rate() -> None:
     ],
 )
 def test_every_storage_is_asked_in_its_own_words(entry: dict[str, Any]) -> None:
-    assert modified_of(entry) == 5.0
+    assert modified_time(entry) == 5.0
 
 
 def test_a_storage_that_does_not_tell_times_gives_none() -> None:
-    assert modified_of({"name": "a", "size": 1}) is None
+    assert modified_time({"name": "a", "size": 1}) is None
 
 
 def test_an_empty_folder_says_that_the_rate_is_unknown(output: str) -> None:

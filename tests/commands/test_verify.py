@@ -15,7 +15,7 @@ from output_folders import DIM, Harm, a_run, commit
 from run_cli import call
 
 from rayclip.commands.verify import Damage, verify
-from rayclip.io.concurrent_map import AHEAD
+from rayclip.io.concurrent_map import MAX_IN_FLIGHT
 from rayclip.output.open_run import open_run
 from rayclip.output.storage import OutputFolder
 
@@ -192,9 +192,12 @@ def test_whole_folders_end_with_0(tmp_path: Path) -> None:
 
 def test_many_videos_are_gone_through_in_their_order(tmp_path: Path) -> None:
     folder = a_run(tmp_path)
-    for number in range(AHEAD + 10):
+    for number in range(MAX_IN_FLIGHT + 10):
         commit(folder, f"v{number}")
     model = tmp_path / "clip/demo"
-    for number in (3, AHEAD + 5):
+    for number in (3, MAX_IN_FLIGHT + 5):
         (model / f"v{number}_fps.npy").unlink()
-    assert {damage.file for damage in damages(model)} == {"v3_fps.npy", f"v{AHEAD + 5}_fps.npy"}
+    assert {damage.file for damage in damages(model)} == {
+        "v3_fps.npy",
+        f"v{MAX_IN_FLIGHT + 5}_fps.npy",
+    }

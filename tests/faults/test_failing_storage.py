@@ -12,7 +12,7 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from fault_proxy import Fate, FlakyProxy, Request, always_fine, every_tenth, flaky
+from fault_proxy import FaultProxy, Outcome, Request, always_fine, every_tenth, run_proxy
 from run_cli import Finished, call
 from video_factories import numbered_frame, write_video
 
@@ -36,14 +36,14 @@ def s3() -> Iterator[int]:
 
 
 @pytest.fixture
-def proxy(s3: int) -> Iterator[FlakyProxy]:
+def proxy(s3: int) -> Iterator[FaultProxy]:
     """The way to that server, with an empty bucket behind it; it is well until a test says else."""
-    with flaky(s3) as proxy:
+    with run_proxy(s3) as proxy:
         fs = storage(proxy)
         if fs.exists(BUCKET):
             fs.rm(BUCKET, recursive=True)
         fs.mkdir(BUCKET)
-        proxy.fates.clear()
+        proxy.outcomes.clear()
         yield proxy
 
 
@@ -68,11 +68,11 @@ def undisturbed(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> 
     return {path.name: path.read_bytes() for path in output.glob("clip/demo/*.npy")}
 
 
-def options(proxy: FlakyProxy) -> dict[str, Any]:
+def options(proxy: FaultProxy) -> dict[str, Any]:
     return {"key": "a key", "secret": "a secret", "endpoint_url": proxy.url}
 
 
-def storage(proxy: FlakyProxy) -> Any:
+def storage(proxy: FaultProxy) -> Any:
     return fsspec.filesystem("s3", **options(proxy), **NOT_CACHED)
 
 
@@ -81,82 +81,82 @@ def extract(videos: Sequence[Path | str], output: Path | str) -> list[Path | str
     return [*words, "--on-extraction", "save_numpy", "--output-path", output]
 
 
-def run(proxy: FlakyProxy, videos: Sequence[Path | str], output: Path | str) -> Finished:
+def run(proxy: FaultProxy, videos: Sequence[Path | str], output: Path | str) -> Finished:
     return call(*extract(videos, output), "--storage-options", json.dumps(options(proxy)))
 
 
-def uploaded(proxy: FlakyProxy, clips: Sequence[Path]) -> list[str]:
+def uploaded(proxy: FaultProxy, clips: Sequence[Path]) -> list[str]:
     """The videos, on the storage."""
     fs = storage(proxy)
     for clip in clips:
         fs.put_file(str(clip), f"{BUCKET}/videos/{clip.name}")
-    proxy.fates.clear()
+    proxy.outcomes.clear()
     return [f"s3://{BUCKET}/videos/{clip.name}" for clip in clips]
 
 
-def files(proxy: FlakyProxy) -> dict[str, bytes]:
+def files(proxy: FaultProxy) -> dict[str, bytes]:
     """Names and contents of all that a run left, without its record."""
-    proxy.fate_of = always_fine
+    proxy.choose_outcome = always_fine
     fs = storage(proxy)
     paths = fs.find(f"{BUCKET}/features")
     return {p.rpartition("/")[2]: fs.cat_file(p) for p in paths if not p.endswith("run.json")}
 
 
 def test_one_request_in_ten_fails_and_every_video_has_the_features_of_a_local_run(
-    proxy: FlakyProxy, clips: list[Path], undisturbed: dict[str, bytes]
+    proxy: FaultProxy, clips: list[Path], undisturbed: dict[str, bytes]
 ) -> None:
     videos = uploaded(proxy, clips)
-    proxy.fate_of = every_tenth
+    proxy.choose_outcome = every_tenth
     ended = run(proxy, videos, f"s3://{BUCKET}/features")
     assert ended.status == 0, ended.stderr
     assert "Traceback" not in ended.stderr
     lost = proxy.count("busy", "reset", "cut", "unanswered")
     assert lost > 5
-    assert abs(lost - len(proxy.fates) / 10) < 1
-    assert len({fate for _, fate in proxy.fates}) == 5, "not every way to fail was tried"
+    assert abs(lost - len(proxy.outcomes) / 10) < 1
+    assert len({outcome for _, outcome in proxy.outcomes}) == 5, "not every way to fail was tried"
     assert files(proxy) == undisturbed
     assert not storage(proxy).list_multipart_uploads(BUCKET)
 
 
-@pytest.mark.parametrize("fate", ["cut", "unanswered"])
+@pytest.mark.parametrize("outcome", ["cut", "unanswered"])
 def test_a_large_file_that_cannot_be_uploaded_is_not_there_at_all(
-    proxy: FlakyProxy, fate: Fate, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+    proxy: FaultProxy, outcome: Outcome, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rayclip.io import atomic_write, retry
 
-    monkeypatch.setattr(atomic_write, "LARGE", 0)
-    monkeypatch.setattr(retry, "STORAGE", retry.RetryPolicy(2, 60, first_s=0.01))
+    monkeypatch.setattr(atomic_write, "SPOOL_BYTES", 0)
+    monkeypatch.setattr(retry, "STORAGE", retry.RetryPolicy(2, 60, first_pause_s=0.01))
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
 
-    def features_only(request: Request) -> Fate:
-        return fate if request.method == "PUT" and "_clip.npy" in request.path else "fine"
+    def features_only(request: Request) -> Outcome:
+        return outcome if request.method == "PUT" and "_clip.npy" in request.path else "fine"
 
-    proxy.fate_of = features_only
+    proxy.choose_outcome = features_only
     ended = run(proxy, clips[:2], f"s3://{BUCKET}/features")
     assert ended.status == 1, ended.stderr
     left = files(proxy)
     failed = [json.loads(line) for line in left.pop("failures.jsonl").splitlines()]
     assert [(f["stage"], f["code"]) for f in failed] == [("write", "write_failed")] * 2
-    if fate != "unanswered":  # for then the file has come, and whole
+    if outcome != "unanswered":  # for then the file has come, and whole
         assert not [name for name in left if "_clip" in name]
 
 
-def expiring(when: Callable[[Request], bool]) -> Callable[[Request], Fate]:
+def expiring(when: Callable[[Request], bool]) -> Callable[[Request], Outcome]:
     """Credentials that are too old from the first request on that is so."""
     expired: list[Request] = []
 
-    def fate_of(request: Request) -> Fate:
+    def choose_outcome(request: Request) -> Outcome:
         if when(request):
             expired.append(request)
         return "expired" if expired else "fine"
 
-    return fate_of
+    return choose_outcome
 
 
 def test_credentials_that_expire_while_features_are_written_stop_the_run_and_it_goes_on_later(
-    proxy: FlakyProxy, clips: list[Path], undisturbed: dict[str, bytes]
+    proxy: FaultProxy, clips: list[Path], undisturbed: dict[str, bytes]
 ) -> None:
-    proxy.fate_of = expiring(
+    proxy.choose_outcome = expiring(
         lambda request: request.method == "PUT" and "clip_05_timestamps" in request.path
     )
     began = time.monotonic()
@@ -166,7 +166,7 @@ def test_credentials_that_expire_while_features_are_written_stop_the_run_and_it_
     last = ended.stderr.splitlines()[-1]
     assert last.startswith(f"rayclip: The credentials for s3://{BUCKET}/features/clip/demo were")
     assert "the ExpiredToken of a test" in last
-    assert "renew them and give the same command again" in last
+    assert "renew them, then rerun the same command" in last
     assert "Traceback" not in ended.stderr
     left = files(proxy)
     assert left.items() <= undisturbed.items()
@@ -180,7 +180,7 @@ def test_credentials_that_expire_while_features_are_written_stop_the_run_and_it_
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 def test_credentials_that_expire_while_videos_are_read_stop_the_run(
-    proxy: FlakyProxy,
+    proxy: FaultProxy,
     clips: list[Path],
     undisturbed: dict[str, bytes],
     tmp_path: Path,
@@ -188,7 +188,7 @@ def test_credentials_that_expire_while_videos_are_read_stop_the_run(
 ) -> None:
     """S3 gives no reason when it is asked for a file's size, and one when it is asked for bytes."""
     videos = uploaded(proxy, clips[:8])
-    proxy.fate_of = expiring(
+    proxy.choose_outcome = expiring(
         lambda request: request.method == method and request.path.endswith("clip_03.mp4")
     )
     began = time.monotonic()
@@ -200,7 +200,7 @@ def test_credentials_that_expire_while_videos_are_read_stop_the_run(
     assert "the ExpiredToken of a test" in last
     assert len(list(tmp_path.glob("clip/demo/*_clip.npy"))) == 3
 
-    proxy.fate_of = always_fine
+    proxy.choose_outcome = always_fine
     ended = run(proxy, videos, tmp_path)
     assert ended.status == 0, ended.stderr
     assert "3 done before" in ended.stderr
@@ -209,22 +209,22 @@ def test_credentials_that_expire_while_videos_are_read_stop_the_run(
 
 
 def test_credentials_that_are_too_old_from_the_beginning_are_one_sentence(
-    proxy: FlakyProxy, clips: list[Path]
+    proxy: FaultProxy, clips: list[Path]
 ) -> None:
-    proxy.fate_of = lambda request: "expired"
+    proxy.choose_outcome = lambda request: "expired"
     ended = run(proxy, clips, f"s3://{BUCKET}/features")
     assert (ended.status, len(ended.stderr.splitlines())) == (3, 1), ended.stderr
     assert "the ExpiredToken of a test" in ended.stderr
 
 
 def test_a_file_that_may_not_be_read_is_that_videos_failure_alone(
-    proxy: FlakyProxy, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    proxy: FaultProxy, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import fault_proxy as ways
+    import fault_proxy
 
-    monkeypatch.setitem(ways.ANSWERS, "expired", (403, "AccessDenied"))
+    monkeypatch.setitem(fault_proxy.ANSWERS, "expired", (403, "AccessDenied"))
     videos = uploaded(proxy, clips[:4])
-    proxy.fate_of = lambda request: "expired" if "clip_01" in request.path else "fine"
+    proxy.choose_outcome = lambda request: "expired" if "clip_01" in request.path else "fine"
     ended = run(proxy, [*videos, f"s3://{BUCKET}/videos/nowhere.mp4"], tmp_path)
     assert ended.status == 1, ended.stderr
     lines = (tmp_path / "clip" / "demo" / "failures.jsonl").read_text().splitlines()
@@ -238,7 +238,7 @@ def test_a_file_that_may_not_be_read_is_that_videos_failure_alone(
 
 
 def test_features_on_a_storage_that_were_cut_short_are_made_again(
-    proxy: FlakyProxy, clips: list[Path], undisturbed: dict[str, bytes]
+    proxy: FaultProxy, clips: list[Path], undisturbed: dict[str, bytes]
 ) -> None:
     output = f"s3://{BUCKET}/features"
     assert run(proxy, clips[:3], output).status == 0
@@ -250,9 +250,9 @@ def test_features_on_a_storage_that_were_cut_short_are_made_again(
     assert fs.cat_file(name) == undisturbed["clip_01_clip.npy"]
 
 
-def rows(proxy: FlakyProxy) -> dict[str, bytes]:
+def rows(proxy: FaultProxy) -> dict[str, bytes]:
     """The features in the shards of a run, each video once."""
-    proxy.fate_of = always_fine
+    proxy.choose_outcome = always_fine
     fs = storage(proxy)
     found = [
         row
@@ -264,21 +264,21 @@ def rows(proxy: FlakyProxy) -> dict[str, bytes]:
     return {Path(row["video"]).stem: np.array(row["clip"], np.float32).tobytes() for row in found}
 
 
-def to_shards(proxy: FlakyProxy, videos: Sequence[Path | str]) -> Finished:
+def to_shards(proxy: FaultProxy, videos: Sequence[Path | str]) -> Finished:
     words = extract(videos, f"s3://{BUCKET}/features")
     words[words.index("save_numpy")] = "save_parquet"
     return call(*words, "--storage-options", json.dumps(options(proxy)))
 
 
 def test_shards_are_put_on_a_storage_that_fails_and_joined_there(
-    proxy: FlakyProxy, clips: list[Path], undisturbed: dict[str, bytes]
+    proxy: FaultProxy, clips: list[Path], undisturbed: dict[str, bytes]
 ) -> None:
-    def often_busy(request: Request) -> Fate:
+    def often_busy(request: Request) -> Outcome:
         return "busy" if request.number % 6 == 4 else "fine"
 
     videos = uploaded(proxy, clips)
     for count in (4, 9, COPIES):  # each run puts a shard
-        proxy.fate_of = often_busy
+        proxy.choose_outcome = often_busy
         ended = to_shards(proxy, videos[:count])
         assert ended.status == 0, ended.stderr
     assert "3 done, 9 done before" in ended.stderr
@@ -287,7 +287,7 @@ def test_shards_are_put_on_a_storage_that_fails_and_joined_there(
     assert len(made) == COPIES
     assert all(undisturbed[f"{name}_clip.npy"].endswith(clip) for name, clip in made.items())
 
-    proxy.fate_of = often_busy
+    proxy.choose_outcome = often_busy
     where = f"s3://{BUCKET}/features"
     ended = call("compact", where, "--storage-options", json.dumps(options(proxy)))
     assert ended.status == 0, ended.stderr
@@ -296,17 +296,17 @@ def test_shards_are_put_on_a_storage_that_fails_and_joined_there(
 
 
 def test_a_shard_that_cannot_be_put_is_a_failure_of_each_of_its_videos(
-    proxy: FlakyProxy, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+    proxy: FaultProxy, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rayclip.io import retry
 
-    monkeypatch.setattr(retry, "STORAGE", retry.RetryPolicy(2, 60, first_s=0.01))
+    monkeypatch.setattr(retry, "STORAGE", retry.RetryPolicy(2, 60, first_pause_s=0.01))
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
 
-    def no_shard(request: Request) -> Fate:
+    def no_shard(request: Request) -> Outcome:
         return "cut" if request.method == "PUT" and ".parquet" in request.path else "fine"
 
-    proxy.fate_of = no_shard
+    proxy.choose_outcome = no_shard
     ended = to_shards(proxy, clips[:2])
     assert ended.status == 1, ended.stderr
     left = files(proxy)
@@ -317,7 +317,7 @@ def test_a_shard_that_cannot_be_put_is_a_failure_of_each_of_its_videos(
 
 @pytest.mark.parametrize("way", ["prefix", "pattern", "list"])
 def test_a_prefix_a_pattern_and_a_list_on_a_storage_give_the_features_of_a_local_run(
-    proxy: FlakyProxy, clips: list[Path], undisturbed: dict[str, bytes], way: str
+    proxy: FaultProxy, clips: list[Path], undisturbed: dict[str, bytes], way: str
 ) -> None:
     videos = uploaded(proxy, clips[:3])
     storage(proxy).pipe_file(f"{BUCKET}/videos/notes.txt", b"no video")
@@ -337,7 +337,7 @@ def test_a_prefix_a_pattern_and_a_list_on_a_storage_give_the_features_of_a_local
     assert made.items() <= undisturbed.items()
 
 
-def test_a_prefix_without_videos_is_one_sentence(proxy: FlakyProxy) -> None:
+def test_a_prefix_without_videos_is_one_sentence(proxy: FaultProxy) -> None:
     ended = run(proxy, [f"s3://{BUCKET}/nothing/"], f"s3://{BUCKET}/features")
     assert ended.status == 2, ended.stderr
     assert ended.stderr.startswith(f"rayclip: There are no videos in the folder s3://{BUCKET}/")

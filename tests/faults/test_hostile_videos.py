@@ -137,7 +137,7 @@ def run_in_groups(videos: Sequence[str], folder: Path) -> Run:
 
 
 CRASHED = ("worker_crashed", "its worker process crashed 2 times (Segmentation fault)", 2)
-HUNG = ("worker_hung", "its worker process hung 2 times (libav has not moved for 1 s)", 2)
+HUNG = ("worker_hung", "its worker process hung 2 times (libav has made no progress for 1 s)", 2)
 
 
 def test_videos_that_crash_hang_or_are_killed_harm_no_others(tmp_path: Path) -> None:

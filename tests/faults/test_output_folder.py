@@ -87,7 +87,7 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on_when_there_is_ro
     assert "Traceback" not in ended.stderr
     last = ended.stderr.splitlines()[-1]
     assert last.startswith(f"rayclip: There is no space left for {small_disk}/clip/demo")
-    assert "free some and give the same command again" in last
+    assert "free some space, then rerun the same command" in last
     assert temporary_files(small_disk) == []
     left = arrays(small_disk)
     assert left.items() <= undisturbed.items()

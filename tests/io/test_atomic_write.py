@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, here and on remote storages."""
+"""Atomic writes on local disks and on remote storage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import fsspec
 import pytest
 
 from rayclip.io import atomic_write
-from rayclip.io.atomic_write import OLD_S, is_stale_tmp, write_atomically
+from rayclip.io.atomic_write import STALE_AFTER_S, is_stale_tmp, write_atomically
 from rayclip.io.storage_errors import is_transient
 
 CONTENT = b"0123456789"
@@ -33,7 +33,7 @@ def write_half(file: IO[bytes]) -> None:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of its own for temporary files."""
+    """A separate folder for temporary files."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -41,23 +41,23 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """How files went to the in-memory storage; large ones have 10 bytes."""
+def upload_methods(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The methods that uploaded files to the in-memory storage; 10 bytes count as large."""
     used: list[str] = []
     storage = type(fsspec.filesystem("memory"))
 
-    def noted(way: str) -> None:
-        original = getattr(storage, way)
+    def record(method: str) -> None:
+        original = getattr(storage, method)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            used.append(way)
+            used.append(method)
             return original(*arguments, **options)
 
-        monkeypatch.setattr(storage, way, call)
+        monkeypatch.setattr(storage, method, call)
 
-    noted("pipe_file")
-    noted("put_file")
-    monkeypatch.setattr(atomic_write, "LARGE", len(CONTENT))
+    record("pipe_file")
+    record("put_file")
+    monkeypatch.setattr(atomic_write, "SPOOL_BYTES", len(CONTENT))
     return used
 
 
@@ -68,15 +68,17 @@ def target(
     memory_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> tuple[Any, str]:
-    """A file system and a folder on it: what holds must hold on every way there."""
-    monkeypatch.setattr(atomic_write, "LARGE", 0 if request.param == "memory-large" else 100)
+    """A file system and a folder on it, for each method of writing."""
+    monkeypatch.setattr(atomic_write, "SPOOL_BYTES", 0 if request.param == "memory-large" else 100)
     url = str(tmp_path / "folder") if request.param == "local" else memory_url
     fs, root = fsspec.core.url_to_fs(url)
     fs.makedirs(root)
     return fs, root
 
 
-def test_a_file_is_there_and_nothing_else(target: tuple[Any, str], temporary: Path) -> None:
+def test_a_write_creates_the_file_and_nothing_else(
+    target: tuple[Any, str], temporary: Path
+) -> None:
     fs, root = target
     write_atomically(fs, f"{root}/file", len(CONTENT), write)
     assert fs.cat_file(f"{root}/file") == CONTENT
@@ -84,7 +86,7 @@ def test_a_file_is_there_and_nothing_else(target: tuple[Any, str], temporary: Pa
     assert os.listdir(temporary) == []
 
 
-def test_a_file_takes_the_place_of_another(target: tuple[Any, str]) -> None:
+def test_a_write_replaces_an_existing_file(target: tuple[Any, str]) -> None:
     fs, root = target
     fs.pipe_file(f"{root}/file", b"another, which is longer")
     write_atomically(fs, f"{root}/file", len(CONTENT), write)
@@ -92,7 +94,7 @@ def test_a_file_takes_the_place_of_another(target: tuple[Any, str]) -> None:
 
 
 @pytest.mark.parametrize("before", [None, b"another"])
-def test_a_write_that_fails_changes_nothing(
+def test_a_failed_write_changes_nothing(
     target: tuple[Any, str], temporary: Path, before: bytes | None
 ) -> None:
     fs, root = target
@@ -100,31 +102,29 @@ def test_a_write_that_fails_changes_nothing(
         fs.pipe_file(f"{root}/file", before)
     with pytest.raises(OSError, match="the disk is full"):
         write_atomically(fs, f"{root}/file", len(CONTENT), write_half)
-    there = {path.rpartition("/")[2]: fs.cat_file(path) for path in fs.ls(root, detail=False)}
-    assert there == ({} if before is None else {"file": before})
+    files = {path.rpartition("/")[2]: fs.cat_file(path) for path in fs.ls(root, detail=False)}
+    assert files == ({} if before is None else {"file": before})
     assert os.listdir(temporary) == []
 
 
-def test_a_small_file_goes_to_a_remote_storage_in_one_piece(
-    memory_url: str, ways: list[str]
-) -> None:
+def test_a_small_file_is_uploaded_from_memory(memory_url: str, upload_methods: list[str]) -> None:
     fs, root = fsspec.core.url_to_fs(memory_url)
     write_atomically(fs, f"{root}/file", len(CONTENT) - 1, write)
-    assert ways == ["pipe_file"]
+    assert upload_methods == ["pipe_file"]
 
 
-def test_a_large_file_goes_to_a_remote_storage_from_a_disk(
-    memory_url: str, ways: list[str]
+def test_a_large_file_is_uploaded_from_a_local_disk(
+    memory_url: str, upload_methods: list[str]
 ) -> None:
     fs, root = fsspec.core.url_to_fs(memory_url)
     write_atomically(fs, f"{root}/file", len(CONTENT), write)
-    assert ways == ["put_file"]
+    assert upload_methods == ["put_file"]
 
 
-def test_an_upload_that_fails_leaves_no_temporary_file(
+def test_a_failed_upload_leaves_no_temporary_file(
     memory_url: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(atomic_write, "LARGE", 0)
+    monkeypatch.setattr(atomic_write, "SPOOL_BYTES", 0)
     fs, root = fsspec.core.url_to_fs(memory_url)
 
     def fail(local: str, remote: str) -> None:
@@ -138,18 +138,18 @@ def test_an_upload_that_fails_leaves_no_temporary_file(
     assert os.listdir(temporary) == []
 
 
-def test_the_temporary_file_is_in_the_folder_of_the_file(tmp_path: Path) -> None:
+def test_the_temporary_file_is_in_the_same_folder(tmp_path: Path) -> None:
     fs = fsspec.filesystem("file")
-    seen: list[str] = []
+    paths: list[str] = []
 
     def look(file: IO[bytes]) -> None:
-        seen.append(os.path.dirname(file.name))
+        paths.append(os.path.dirname(file.name))
 
     write_atomically(fs, str(tmp_path / "file"), 0, look)
-    assert seen == [str(tmp_path)]
+    assert paths == [str(tmp_path)]
 
 
-# ---- what dead processes leave ----
+# ---- stale temporary files ----
 
 
 def temporary_name(host: str | None = None, process: int | str | None = None) -> str:
@@ -157,19 +157,19 @@ def temporary_name(host: str | None = None, process: int | str | None = None) ->
     return f".{host}.{os.getpid() if process is None else process}.{'0f' * 16}.tmp"
 
 
-def a_dead_process() -> int:
+def dead_process() -> int:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
     return process.pid
 
 
-@pytest.mark.parametrize("age_s", [0.0, OLD_S + 1])
+@pytest.mark.parametrize("age_s", [0.0, STALE_AFTER_S + 1])
 @pytest.mark.parametrize(
-    ("name", "left_over"),
+    ("name", "stale"),
     [
         (temporary_name(), "when old"),
         (temporary_name(process=1), "when old"),
-        (temporary_name(process=a_dead_process()), "always"),
+        (temporary_name(process=dead_process()), "always"),
         (temporary_name(process="9" * 30), "always"),
         (temporary_name(host="another.machine"), "when old"),
         (temporary_name(host=""), "never"),
@@ -180,8 +180,8 @@ def a_dead_process() -> int:
         (".mine.1.tmp", "never"),
     ],
     ids=[
-        "mine",
-        "another user's",
+        "ours",
+        "of another user",
         "a dead process's",
         "no process's",
         "another machine's",
@@ -193,34 +193,34 @@ def a_dead_process() -> int:
         "of somebody else",
     ],
 )
-def test_a_temporary_file_is_left_over(name: str, left_over: str, age_s: float) -> None:
-    expected = left_over == "always" or (left_over == "when old" and age_s > OLD_S)
+def test_stale_temporary_files_are_recognised(name: str, stale: str, age_s: float) -> None:
+    expected = stale == "always" or (stale == "when old" and age_s > STALE_AFTER_S)
     assert is_stale_tmp(name, age_s) == expected
 
 
-def test_a_temporary_file_is_known_as_such(tmp_path: Path) -> None:
+def test_our_own_temporary_names_are_recognised(tmp_path: Path) -> None:
     fs = fsspec.filesystem("file")
-    seen: list[str] = []
-    write_atomically(fs, str(tmp_path / "file"), 0, lambda file: seen.append(file.name))
-    (name,) = (os.path.basename(path) for path in seen)
+    paths: list[str] = []
+    write_atomically(fs, str(tmp_path / "file"), 0, lambda file: paths.append(file.name))
+    (name,) = (os.path.basename(path) for path in paths)
     assert not is_stale_tmp(name, 0.0)
-    assert is_stale_tmp(name, OLD_S + 1)
+    assert is_stale_tmp(name, STALE_AFTER_S + 1)
 
 
-def test_a_temporary_file_that_somebody_takes_away_may_be_written_again(tmp_path: Path) -> None:
+def test_a_removed_temporary_file_is_a_transient_error(tmp_path: Path) -> None:
     fs = fsspec.filesystem("file")
-    with pytest.raises(OSError, match="taken away") as caught:
+    with pytest.raises(OSError, match="removed") as caught:
         write_atomically(fs, str(tmp_path / "file"), 0, lambda file: os.unlink(file.name))
     assert is_transient(caught.value)
 
 
-def test_a_full_disk_under_an_upload_is_told_from_a_full_storage(
+def test_a_full_local_disk_is_distinguished_from_full_storage(
     memory_url: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fill(file: IO[bytes]) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(atomic_write, "LARGE", 0)
+    monkeypatch.setattr(atomic_write, "SPOOL_BYTES", 0)
     fs, root = fsspec.core.url_to_fs(memory_url)
     with pytest.raises(OSError, match=f"No space left on device: '{temporary}"):
         write_atomically(fs, f"{root}/file", len(CONTENT), fill)

@@ -1,4 +1,4 @@
-"""What a process leaves when it dies, and nothing of one that does not."""
+"""The crash log: what it records of a death, and that it leaves nothing otherwise."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from rayclip.io.crash_log import (
     Cause,
     CrashLog,
     Death,
-    busy_in,
-    killed,
+    read_busy,
     take_death,
+    unrecorded_death,
 )
 
 PROCESS = """
@@ -49,14 +49,14 @@ def path(tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def fault_handler_as_before() -> Iterator[None]:
-    """Of pytest, whose own file is another one."""
+    """Restore pytest's fault handler, which writes to another file."""
     yield
     faulthandler.enable(sys.__stderr__)
     crash_log._current = None
 
 
 def die(path: str, how: str) -> subprocess.CompletedProcess[bytes]:
-    """Let a process log that it works on 2, and then do something that ends it."""
+    """Run a process that logs work on 2 and then executes ``how``."""
     return subprocess.run([sys.executable, "-c", PROCESS, path, how], capture_output=True)
 
 
@@ -68,7 +68,7 @@ def kill(path: str) -> None:
     die(path, "os.kill(os.getpid(), signal.SIGKILL)")
 
 
-KILLED = killed(None).reason
+KILLED = unrecorded_death([2]).reason
 
 
 @pytest.mark.parametrize(
@@ -94,44 +94,44 @@ def test_how_a_process_died_can_be_read_once(
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_process_that_ends_itself_has_the_status_that_it_wants(path: str) -> None:
+def test_a_process_ends_with_the_given_status(path: str) -> None:
     assert die(path, "log.end_process(Cause.HANG, 'x', 75)").returncode == 75
 
 
-def test_without_a_log_a_process_ends_all_the_same() -> None:
+def test_end_process_works_without_a_log() -> None:
     code = "from rayclip.io.crash_log import *; end_process(Cause.HANG, 'x', 75)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 75
 
 
-def test_a_process_that_lives_on_leaves_no_file(path: str, tmp_path: Path) -> None:
+def test_closing_the_log_removes_its_files(path: str, tmp_path: Path) -> None:
     die(path, "log.close()")
     assert not [*tmp_path.iterdir()]
 
 
-def test_what_a_living_process_works_on_can_be_read(path: str) -> None:
+def test_the_work_of_a_running_process_can_be_read(path: str) -> None:
     log = CrashLog(path)
     log.begin(3, name="three.mp4")
     log.begin(4, name="four.mp4")
     log.end(3)
-    assert busy_in(path) == {4: "four.mp4"}
+    assert read_busy(path) == {4: "four.mp4"}
     log.end(4)
     log.end(4)
-    assert busy_in(path) == {}
+    assert read_busy(path) == {}
 
 
-def test_work_that_was_begun_twice_goes_on_until_both_are_over(path: str) -> None:
+def test_work_that_began_twice_must_end_twice(path: str) -> None:
     log = CrashLog(path)
     with log.tracking("a", "b"):
         with log.tracking("a"):
-            assert [*busy_in(path)] == ["a", "b"]
-        assert [*busy_in(path)] == ["a", "b"]
-    assert busy_in(path) == {}
+            assert [*read_busy(path)] == ["a", "b"]
+        assert [*read_busy(path)] == ["a", "b"]
+    assert read_busy(path) == {}
 
 
-def test_work_that_raises_is_over(path: str) -> None:
+def test_work_that_raises_has_ended(path: str) -> None:
     with pytest.raises(ValueError, match="bad"), CrashLog(path).tracking("a"):
         raise ValueError("bad")
-    assert busy_in(path) == {}
+    assert read_busy(path) == {}
 
 
 def test_work_of_several_threads_is_tracked_together(path: str) -> None:
@@ -146,14 +146,14 @@ def test_work_of_several_threads_is_tracked_together(path: str) -> None:
     for thread in threads:
         thread.start()
     both.wait()
-    assert sorted(map(str, busy_in(path))) == ["a", "b"]
+    assert sorted(map(str, read_busy(path))) == ["a", "b"]
     both.wait()
     for thread in threads:
         thread.join(10)
-    assert busy_in(path) == {}
+    assert read_busy(path) == {}
 
 
-def test_deaths_are_remembered_over_many_lives(path: str) -> None:
+def test_deaths_of_several_processes_accumulate(path: str) -> None:
     die(path, "log.end_process(Cause.DEVICE, 'first')")
     kill(path)
     die(path, "os.abort()")
@@ -166,7 +166,7 @@ def test_deaths_are_remembered_over_many_lives(path: str) -> None:
     assert CrashLog(path).deaths[:3] == deaths
 
 
-def test_who_is_cleared_has_no_part_in_earlier_deaths_for_good(path: str) -> None:
+def test_a_cleared_key_is_removed_from_all_deaths(path: str) -> None:
     kill(path)
     log = CrashLog(path)
     log.clear(2)
@@ -174,19 +174,19 @@ def test_who_is_cleared_has_no_part_in_earlier_deaths_for_good(path: str) -> Non
     assert CrashLog(path).deaths[0].busy == ()
 
 
-# ---- what is in the files ----
+# ---- content of the files ----
 
 
 @given(names=st.lists(st.text(st.characters(exclude_categories=())), max_size=5), data=st.data())
-def test_no_name_says_anything_but_itself(names: list[str], data: st.DataObject) -> None:
+def test_names_and_reasons_are_read_back_unchanged(names: list[str], data: st.DataObject) -> None:
     reason = data.draw(st.text(st.characters(exclude_categories=())))
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/log"
         log = CrashLog(path)
         for position, name in enumerate(names):
             log.begin(position, name=name)
-        assert busy_in(path) == dict(enumerate(names))
-        log._append(crash_log._died(Death(Cause.HANG, reason, tuple(range(len(names))))))
+        assert read_busy(path) == dict(enumerate(names))
+        log._append(crash_log._death_record(Death(Cause.HANG, reason, tuple(range(len(names))))))
         death = take_death(path)
     assert summary(death) == (Cause.HANG, reason, tuple(range(len(names))))
 
@@ -203,14 +203,14 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("line", HOSTILE)
-def test_a_name_that_looks_like_a_record_is_none(line: str, path: str) -> None:
+def test_a_name_that_looks_like_a_record_is_not_one(line: str, path: str) -> None:
     log = CrashLog(path)
     log.begin(0, name=f"x\n{line}\n.mp4")
     assert summary(take_death(path)) == (Cause.KILL, KILLED, (0,))
 
 
 @given(torn=st.integers(1, 200))
-def test_a_record_that_a_kill_has_torn_is_as_if_it_had_not_been_begun(torn: int) -> None:
+def test_a_torn_record_is_ignored(torn: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "log")
         log = CrashLog(str(path))
@@ -219,23 +219,23 @@ def test_a_record_that_a_kill_has_torn_is_as_if_it_had_not_been_begun(torn: int)
         log.begin(1, name="b.mp4")
         record = path.stat().st_size - before
         os.truncate(path, path.stat().st_size - min(torn, record))
-        assert busy_in(str(path)) == {0: "a.mp4"}
+        assert read_busy(str(path)) == {0: "a.mp4"}
         log.begin(2, name="c.mp4")
-        assert busy_in(str(path)) == {0: "a.mp4", 2: "c.mp4"}
+        assert read_busy(str(path)) == {0: "a.mp4", 2: "c.mp4"}
 
 
 JSON = st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)
 
 
 @given(content=st.binary() | JSON.map(str.encode))
-def test_a_damaged_log_tells_nothing_and_does_not_matter(content: bytes) -> None:
+def test_a_damaged_log_is_ignored(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "log")
         path.write_bytes(content)
         log = CrashLog(str(path))
         assert log.deaths == ()
         log.begin(0, name="a.mp4")
-        assert busy_in(str(path)) == {0: "a.mp4"}
+        assert read_busy(str(path)) == {0: "a.mp4"}
 
 
 @pytest.mark.parametrize(
@@ -251,14 +251,14 @@ def test_a_damaged_log_tells_nothing_and_does_not_matter(content: bytes) -> None
         None,
     ],
 )
-def test_a_record_that_means_nothing_is_left_out(record: object, path: str) -> None:
+def test_an_invalid_record_is_ignored(record: object, path: str) -> None:
     CrashLog(path).begin(0, name="a.mp4")
     with open(path, "a") as file:
         file.write(f"\n{json.dumps(record)}")
-    assert busy_in(path) == {0: "a.mp4"}
+    assert read_busy(path) == {0: "a.mp4"}
 
 
-def test_a_log_does_not_grow_without_end_and_forgets_nothing_that_matters(path: str) -> None:
+def test_compaction_bounds_the_log_and_keeps_deaths_and_current_work(path: str) -> None:
     kill(path)
     die(path, "log.end_process(Cause.DEVICE, 'x')")
     log = CrashLog(path)
@@ -268,14 +268,14 @@ def test_a_log_does_not_grow_without_end_and_forgets_nothing_that_matters(path: 
         with log.tracking(f"{number:016x}"):
             pass
         assert os.path.getsize(path) < 2 * MAX_BYTES
-    assert busy_in(path) == {7: "seven.mp4"}
+    assert read_busy(path) == {7: "seven.mp4"}
     assert [death.busy for death in CrashLog(path).deaths] == [(), (), (7,)]
 
 
-# ---- what cannot be written ----
+# ---- failing writes ----
 
 
-def test_if_no_file_can_be_made_work_goes_on(tmp_path: Path) -> None:
+def test_work_continues_if_no_log_can_be_created(tmp_path: Path) -> None:
     log = CrashLog(str(tmp_path / "nowhere" / "log"))
     with log.tracking("a"):
         log.clear("b")
@@ -283,7 +283,7 @@ def test_if_no_file_can_be_made_work_goes_on(tmp_path: Path) -> None:
     assert log.deaths == ()
 
 
-def test_no_log_is_written_through_a_link(path: str, tmp_path: Path) -> None:
+def test_a_log_never_follows_a_link(path: str, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_text("mine")
     os.symlink(target, path)
@@ -291,7 +291,7 @@ def test_no_log_is_written_through_a_link(path: str, tmp_path: Path) -> None:
     assert target.read_text() == "mine"
 
 
-def test_if_the_disk_is_full_work_goes_on_and_what_comes_later_is_remembered(
+def test_after_a_full_disk_later_records_are_readable(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = CrashLog(path)
@@ -299,7 +299,7 @@ def test_if_the_disk_is_full_work_goes_on_and_what_comes_later_is_remembered(
     file, is_full = log._file, True
 
     class Disk:
-        """One that takes half of what is written while it is full."""
+        """A disk that writes half of the content while it is full."""
 
         def write(self, content: bytes) -> int:
             if is_full:
@@ -311,7 +311,7 @@ def test_if_the_disk_is_full_work_goes_on_and_what_comes_later_is_remembered(
     log.begin(1, name="one.mp4")
     is_full = False
     log.begin(2, name="two.mp4")
-    assert busy_in(path) == {2: "two.mp4"}
+    assert read_busy(path) == {2: "two.mp4"}
 
 
 def test_a_record_takes_less_than_100_microseconds(path: str) -> None:
@@ -328,7 +328,7 @@ def test_a_record_takes_less_than_100_microseconds(path: str) -> None:
 # ---- Python's fault handler ----
 
 
-def test_the_fault_handler_is_left_as_it_was(path: str) -> None:
+def test_closing_restores_the_fault_handler(path: str) -> None:
     for was_enabled in (True, False):
         if not was_enabled:
             faulthandler.disable()
@@ -338,7 +338,7 @@ def test_the_fault_handler_is_left_as_it_was(path: str) -> None:
         assert faulthandler.is_enabled() == was_enabled
 
 
-def test_what_the_fault_handler_writes_is_in_no_file_with_names(path: str) -> None:
+def test_the_fault_handler_writes_to_its_own_file(path: str) -> None:
     die(path, "ctypes.string_at(0)")
     assert "Segmentation fault" not in Path(path).read_text()
     assert Path(path + ".fault").read_text().startswith("Fatal Python error: Segmentation fault\n")

@@ -1,4 +1,4 @@
-"""Files of remote storages: which parts are asked for, how often, and when that ends."""
+"""Files on remote storage: which ranges are requested, how often, and when that ends."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Fetch = Callable[[int, int], bytes]
 
 
 class Storage(AbstractFileSystem):
-    """One file, given by whatever function a test puts in.
+    """A storage with one file, whose content comes from a function of the test.
 
     Attributes:
-        fetch: gives a part of the file.
+        fetch: returns a range of the file.
     """
 
     protocol = "test-storage"
@@ -49,7 +49,7 @@ def whole(start: int, end: int) -> bytes:
 def storage(monkeypatch: pytest.MonkeyPatch) -> type[Storage]:
     fsspec.register_implementation(Storage.protocol, Storage, clobber=True)
     monkeypatch.setattr(Storage, "fetch", staticmethod(whole), raising=False)
-    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(5, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(5, 60, first_pause_s=0.001))
     return Storage
 
 
@@ -59,14 +59,14 @@ def content() -> bytes:
 
 
 def failing(times: int, how: Callable[[int, int], bytes]) -> tuple[Fetch, list[int]]:
-    """Parts that fail so many times each; and where the parts began that were asked for."""
-    asked: list[int] = []
+    """A fetch that fails this many times for each range, and the starts of the requested ranges."""
+    requested: list[int] = []
 
     def fetch(start: int, end: int) -> bytes:
-        asked.append(start)
-        return how(start, end) if asked.count(start) <= times else whole(start, end)
+        requested.append(start)
+        return how(start, end) if requested.count(start) <= times else whole(start, end)
 
-    return fetch, asked
+    return fetch, requested
 
 
 def broken(start: int, end: int) -> bytes:
@@ -77,22 +77,22 @@ def short(start: int, end: int) -> bytes:
     return whole(start, end)[:-1]
 
 
-def nothing(start: int, end: int) -> bytes:
+def empty(start: int, end: int) -> bytes:
     return b""
 
 
-@pytest.mark.parametrize("how", [broken, short, nothing])
-def test_each_part_is_asked_for_until_it_is_there_and_then_no_more(
+@pytest.mark.parametrize("how", [broken, short, empty])
+def test_each_range_is_requested_until_it_succeeds_and_not_again(
     storage: type[Storage], monkeypatch: pytest.MonkeyPatch, how: Fetch
 ) -> None:
-    fetch, asked = failing(3, how)
+    fetch, requested = failing(3, how)
     monkeypatch.setattr(storage, "fetch", staticmethod(fetch))
     assert content() == CONTENT
-    assert [asked.count(block * BLOCK_BYTES) for block in range(4)] == [4, 4, 4, 4]
+    assert [requested.count(block * BLOCK_BYTES) for block in range(4)] == [4, 4, 4, 4]
 
 
 @pytest.mark.parametrize("how", [broken, short])
-def test_a_part_that_never_comes_is_given_up(
+def test_a_range_that_keeps_failing_is_given_up(
     storage: type[Storage], monkeypatch: pytest.MonkeyPatch, how: Fetch
 ) -> None:
     monkeypatch.setattr(storage, "fetch", staticmethod(how))
@@ -100,68 +100,68 @@ def test_a_part_that_never_comes_is_given_up(
         content()
 
 
-def test_what_will_not_pass_is_not_asked_for_again(
+def test_permanent_errors_are_not_retried(
     storage: type[Storage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    requested: list[int] = []
 
     def denied(start: int, end: int) -> bytes:
-        asked.append(start)
+        requested.append(start)
         raise PermissionError(errno.EACCES, "not yours")
 
     monkeypatch.setattr(storage, "fetch", staticmethod(denied))
     with pytest.raises(PermissionError):
         content()
-    assert len(asked) == 1
+    assert len(requested) == 1
 
 
-def test_closing_does_not_wait_for_the_patience_of_reading_ahead(
+def test_closing_stops_the_retries_of_a_prefetch(
     storage: type[Storage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = threading.Event()
 
     def ahead(start: int, end: int) -> bytes:
-        if start > BLOCK_BYTES:  # the blocks of the first read, and not the one after them
+        if start > BLOCK_BYTES:  # the first read needs two blocks; the third is prefetched
             failed.set()
             raise ConnectionResetError("gone")
         return whole(start, end)
 
     monkeypatch.setattr(storage, "fetch", staticmethod(ahead))
-    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(2, 1000, first_s=60, max_pause_s=60))
-    began = time.monotonic()
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(2, 1000, first_pause_s=60, max_pause_s=60))
+    started = time.monotonic()
     with open_remote("test-storage://a", {}) as file:
         file.read(BLOCK_BYTES)
         assert failed.wait(20)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - started < 20
 
 
-def test_whoever_watches_is_told_while_a_storage_is_awaited(
+def test_progress_is_reported_before_each_retry(
     storage: type[Storage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetch, _ = failing(2, broken)
     monkeypatch.setattr(storage, "fetch", staticmethod(fetch))
-    told: list[None] = []
-    with open_remote("test-storage://a", {}, lambda: told.append(None)) as file:
+    calls: list[None] = []
+    with open_remote("test-storage://a", {}, lambda: calls.append(None)) as file:
         file.read(10)
-    assert len(told) >= 2
+    assert len(calls) >= 2
 
 
 @pytest.mark.parametrize("given", [{}, {"connect_timeout": 1}])
-def test_botocores_own_patience_does_not_multiply_ours(given: dict[str, int]) -> None:
+def test_retries_of_botocore_are_turned_off(given: dict[str, int]) -> None:
     pytest.importorskip("s3fs")
     fs, path = file_system("s3://bucket/a.mp4", {"config_kwargs": given, "anon": True})
     assert path == "bucket/a.mp4"
     assert fs.config_kwargs == {"retries": {"total_max_attempts": 1}, **given}
 
 
-def test_whoever_wants_botocores_patience_has_it() -> None:
+def test_retries_of_botocore_can_be_configured() -> None:
     pytest.importorskip("s3fs")
-    wanted = {"retries": {"mode": "adaptive", "max_attempts": 9}}
-    fs, _ = file_system("s3://bucket/a.mp4", {"config_kwargs": wanted, "anon": True})
-    assert fs.config_kwargs == wanted
+    configured = {"retries": {"mode": "adaptive", "max_attempts": 9}}
+    fs, _ = file_system("s3://bucket/a.mp4", {"config_kwargs": configured, "anon": True})
+    assert fs.config_kwargs == configured
 
 
-def test_options_that_were_given_stay_as_they_are() -> None:
+def test_the_callers_options_are_not_modified() -> None:
     options: dict[str, Any] = {"client_kwargs": {"trust_env": True}}
     pytest.importorskip("aiohttp")
     fs, _ = file_system("http://127.0.0.1/a.mp4", options)

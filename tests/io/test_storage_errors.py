@@ -1,4 +1,4 @@
-"""What the errors of storages mean: each as its client library raises it."""
+"""How storage errors are classified: each as its client library raises it."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from rayclip.errors import CredentialsRefused
 from rayclip.io.retry import RetriesExhausted
 from rayclip.io.storage_errors import (
     ErrorKind,
-    gives_no_reason,
+    classify_error,
     is_transient,
-    kind_of,
+    is_unexplained_refusal,
     reason,
-    why_to_stop,
+    stop_reason,
 )
 
 
 def chained(*errors: BaseException) -> BaseException:
-    """The first error, which the second caused, and so on."""
+    """The first error, caused by the second, and so on."""
     for error, cause in pairwise(errors):
         error.__cause__ = cause
     return errors[0]
 
 
 def named(name: str, *bases: type[BaseException], **attributes: object) -> BaseException:
-    """An exception as another library has it, by the name of its class."""
+    """An exception with the class name of another library."""
     error = type(name, bases or (Exception,), {})(f"a {name}")
     error.__dict__.update(attributes)
     return error
 
 
 def of_s3(code: str, status: int, outer: BaseException | None = None) -> BaseException:
-    """What s3fs makes of botocore's exception."""
+    """An exception of s3fs, made from botocore's."""
     response = {
         "Error": {"Code": code, "Message": f"the {code}"},
         "ResponseMetadata": {"HTTPStatusCode": status},
@@ -158,15 +158,15 @@ MEANINGS: dict[ErrorKind, list[BaseException]] = {
     [(error, meaning) for meaning, errors in MEANINGS.items() for error in errors],
     ids=lambda value: value.name if isinstance(value, ErrorKind) else repr(value),
 )
-def test_an_error_means(error: BaseException, meaning: ErrorKind) -> None:
-    assert kind_of(error) is meaning
+def test_errors_are_classified(error: BaseException, meaning: ErrorKind) -> None:
+    assert classify_error(error) is meaning
     assert is_transient(error) == (meaning is ErrorKind.TRANSIENT)
 
 
-def test_errors_that_cause_one_another_in_a_circle_come_to_an_end() -> None:
+def test_a_cycle_of_causes_is_handled() -> None:
     first, second = RuntimeError("a"), RuntimeError("b")
     first.__cause__, second.__cause__ = second, first
-    assert kind_of(first) is ErrorKind.PERMANENT
+    assert classify_error(first) is ErrorKind.PERMANENT
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_errors_that_cause_one_another_in_a_circle_come_to_an_end() -> None:
     ],
     ids=repr,
 )
-def test_an_answer_without_a_reason_is_known(error: BaseException, silent: bool) -> None:
-    assert gives_no_reason(error) == silent
+def test_a_refusal_without_a_reason_is_recognised(error: BaseException, silent: bool) -> None:
+    assert is_unexplained_refusal(error) == silent
 
 
 @pytest.mark.parametrize(
@@ -191,23 +191,23 @@ def test_an_answer_without_a_reason_is_known(error: BaseException, silent: bool)
     [
         (OSError(errno.ENOSPC, "No space left on device"), ["no space left for s3://b", "free"]),
         (of_s3("ExpiredToken", 403), ["credentials for s3://b were refused", "renew"]),
-        (PermissionError(errno.EACCES, "denied", "x"), ["s3://b may not be written", "allow"]),
+        (PermissionError(errno.EACCES, "denied", "x"), ["no permission to write s3://b", "grant"]),
     ],
     ids=["full", "expired", "denied"],
 )
-def test_what_concerns_the_whole_output_is_a_sentence_that_says_what_to_do(
+def test_an_error_of_the_whole_output_says_what_to_do(
     error: BaseException, words: list[str]
 ) -> None:
-    sentence = why_to_stop(error, "s3://b")
+    sentence = stop_reason(error, "s3://b")
     assert sentence is not None
-    for word in [*words, reason(error), "the same command again", "what is done is kept"]:
+    for word in [*words, reason(error), "rerun the same command", "finished videos are kept"]:
         assert word in sentence
     assert "\n" not in sentence
 
 
 @pytest.mark.parametrize("make", [ConnectionResetError, FileNotFoundError, ValueError])
-def test_what_concerns_one_file_stops_nothing(make: Callable[[], BaseException]) -> None:
-    assert why_to_stop(make(), "s3://b") is None
+def test_an_error_of_one_file_does_not_stop_the_run(make: Callable[[], BaseException]) -> None:
+    assert stop_reason(make(), "s3://b") is None
 
 
 def test_a_reason_is_one_line() -> None:

@@ -1,4 +1,4 @@
-"""Files as phones, trimming apps and recorders write them show what a plain decoder shows."""
+"""Files of phones, trimming apps and recorders show what a plain decoder shows."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from mp4_index import Edit, write_aperture, write_edits
 from PIL import Image, ImageOps
-from plain_decoder import md5_of, plainly, segments_of, ticks_of
-from video_factories import SHARED_DATA, numbered_frame, remuxed, textured_frames, write_video
+from plain_decoder import decode_plainly, md5_of, segments_of, ticks_of
+from video_factories import SHARED_DATA, numbered_frame, remux, textured_frames, write_video
 
 from rayclip.errors import BadVideo
 from rayclip.media.frame_numbers import FrameNumbers
-from rayclip.media.frames import cut, iter_frames
+from rayclip.media.frames import divide, iter_frames
 from rayclip.media.gop import Irregular
 from rayclip.media.sampling import evenly_spaced
 from rayclip.media.segments import WHOLE
@@ -32,7 +32,7 @@ from rayclip.media.segments import WHOLE
 COUNT, FPS = 75, 25
 RATES = ("1", "5", "23.976", "100")
 CLOSED = {"bf": "3", "g": "12", "sc_threshold": "0", "threads": "1"}
-UNITS = 512  # of an mp4 track's clock, to a frame
+UNITS = 512  # of an mp4 track's clock per frame
 
 SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
     "h264": ("mp4", {"codec": "libx264", "options": CLOSED}),
@@ -73,7 +73,7 @@ MANY = settings(
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Makes each source once: three seconds at 25 fps."""
+    """Write each source once: three seconds at 25 fps."""
     made: dict[str, Path] = {}
 
     def make(name: str) -> Path:
@@ -88,8 +88,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return make
 
 
-def assert_shows_what_a_plain_decoder_does(path: Path) -> None:
-    plain = plainly(path)
+def assert_equals_plain_decoder(path: Path) -> None:
+    plain = decode_plainly(path)
     if not plain.frames:
         with pytest.raises(BadVideo):
             list(iter_frames(path))
@@ -118,56 +118,54 @@ in_mp4 = st.sampled_from(
 
 @MANY
 @given(name=in_mp4, edits=edit_lists)
-def test_edits_are_shown_as_a_plain_decoder_shows_them(
+def test_edit_lists_show_what_a_plain_decoder_shows(
     source: Callable[[str], Path], tmp_path: Path, name: str, edits: list[Edit]
 ) -> None:
     path = write_edits(source(name), tmp_path / "edited.mp4", edits)
-    assert_shows_what_a_plain_decoder_does(path)
+    assert_equals_plain_decoder(path)
 
 
 @MANY
 @given(name=in_mp4, edits=edit_lists)
-def test_an_edited_video_in_segments_is_the_undivided_one_or_is_not_divided(
+def test_segments_of_an_edited_video_equal_the_undivided_video(
     source: Callable[[str], Path], tmp_path: Path, name: str, edits: list[Edit]
 ) -> None:
     path = write_edits(source(name), tmp_path / "edited.mp4", edits)
-    assume(plainly(path).frames)
-    segments = cut(path, segment_s=0.3, most=5)
+    assume(decode_plainly(path).frames)
+    segments = divide(path, segment_s=0.3, max_segments=5)
     for rate in (None, "5"):
         undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
         try:
             found = segments_of(path, segments, rate)
         except Irregular:
             continue
-        if found:  # none of a rate's ticks: then the video is decoded undivided
+        if found:  # without any tick, the video is decoded undivided
             assert found == undivided
 
 
-def test_a_video_that_was_trimmed_at_both_ends_is_divided(
+def test_a_video_trimmed_at_both_ends_can_be_divided(
     source: Callable[[str], Path], tmp_path: Path
 ) -> None:
     edits = [Edit(2000, 15 * UNITS)]
     path = write_edits(source("h264"), tmp_path / "trimmed.mp4", edits)
-    segments = cut(path, segment_s=0.4, most=5)
+    segments = divide(path, segment_s=0.4, max_segments=5)
     assert len(segments) > 2
     for rate in (None, "5"):
         undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
         assert segments_of(path, segments, rate) == undivided
 
 
-def test_a_video_of_which_several_parts_are_shown_is_not_divided(
+def test_a_video_with_several_shown_parts_is_not_divided(
     source: Callable[[str], Path], tmp_path: Path
 ) -> None:
     edits = [Edit(1000, 15 * UNITS), Edit(1000, 0)]
     path = write_edits(source("h264"), tmp_path / "edited.mp4", edits)
-    assert cut(path, segment_s=0.3, most=5) == [WHOLE]
+    assert divide(path, segment_s=0.3, max_segments=5) == [WHOLE]
 
 
-# ---- packets that are lost, or empty ----
+# ---- lost and empty packets ----
 
-COUNTED = [
-    name for name in SOURCES if name.startswith("h264")
-]  # their frame_num tells what is lost
+COUNTED = [name for name in SOURCES if name.startswith("h264")]  # frame_num shows what is lost
 lost_packets = st.one_of(
     st.sets(st.integers(0, COUNT - 1), min_size=1, max_size=5),
     st.builds(
@@ -180,12 +178,12 @@ lost_packets = st.one_of(
 
 @MANY
 @given(name=st.sampled_from([*COUNTED, "mjpeg", "vp9"]), lost=lost_packets)
-def test_what_lost_packets_leave_is_what_a_plain_decoder_shows(
+def test_lost_packets_show_what_a_plain_decoder_shows(
     source: Callable[[str], Path], tmp_path: Path, name: str, lost: set[int]
 ) -> None:
     path = tmp_path / f"lossy.{SOURCES[name][0]}"
-    remuxed(source(name), path, lambda number, data: None if number in lost else data)
-    assert_shows_what_a_plain_decoder_does(path)
+    remux(source(name), path, lambda number, data: None if number in lost else data)
+    assert_equals_plain_decoder(path)
 
 
 @MANY
@@ -193,15 +191,15 @@ def test_what_lost_packets_leave_is_what_a_plain_decoder_shows(
     name=st.sampled_from([*COUNTED, "hevc", "mpeg4", "mjpeg"]),
     lost=lost_packets.map(lambda lost: lost - {0}),
 )
-def test_packets_without_a_picture_are_no_frames(
+def test_packets_without_a_picture_are_not_frames(
     source: Callable[[str], Path], tmp_path: Path, name: str, lost: set[int]
 ) -> None:
     path = tmp_path / f"zeroed.{SOURCES[name][0]}"
-    remuxed(source(name), path, lambda number, data: bytes(len(data)) if number in lost else data)
-    assert_shows_what_a_plain_decoder_does(path)
+    remux(source(name), path, lambda number, data: bytes(len(data)) if number in lost else data)
+    assert_equals_plain_decoder(path)
 
 
-# ---- containers that do not tell when a picture is shown ----
+# ---- containers without presentation times ----
 
 
 @pytest.mark.parametrize("b_frames", [0, 2])
@@ -224,7 +222,7 @@ def test_packets_without_a_picture_are_no_frames(
         ("a.nut", "mpeg4"),
     ],
 )
-def test_no_time_is_believed_that_only_libav_invented(
+def test_times_made_up_by_libav_are_not_trusted(
     tmp_path: Path, name: str, codec: str, b_frames: int
 ) -> None:
     options = {"bf": str(b_frames)} if codec not in ("msmpeg4", "mjpeg") else {}
@@ -235,14 +233,14 @@ def test_no_time_is_believed_that_only_libav_invented(
     times = [ms for ms, _ in iter_frames(path)]
     steps = [after - before for before, after in pairwise(times)]
     assert steps == pytest.approx([1000 / FPS] * (COUNT - 1), abs=1)
-    assert_shows_what_a_plain_decoder_does(path)
+    assert_equals_plain_decoder(path)
 
 
 # ---- side data ----
 
 
 def jpeg(orientation: int) -> bytes:
-    """A picture that is red at its top and green at its left, to be turned."""
+    """A picture that is red at the top and green at the left, with an EXIF orientation."""
     picture = np.full((48, 64, 3), 128, np.uint8)
     picture[:12], picture[12:, :16] = (255, 0, 0), (0, 255, 0)
     exif = Image.Exif()
@@ -253,7 +251,7 @@ def jpeg(orientation: int) -> bytes:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_as_their_exif_says(tmp_path: Path, orientation: int) -> None:
+def test_pictures_are_turned_according_to_exif(tmp_path: Path, orientation: int) -> None:
     path = tmp_path / "a.avi"
     data = jpeg(orientation)
     with av.open(str(path), "w") as output:
@@ -272,7 +270,7 @@ def test_pictures_are_turned_as_their_exif_says(tmp_path: Path, orientation: int
 
 
 @pytest.mark.parametrize("number", [29, 31, 1234])
-def test_side_data_that_nobody_knows_have_a_name(number: int) -> None:
+def test_unknown_side_data_have_a_name(number: int) -> None:
     assert Type(number) is Type(number)
     assert Type(number).value == number
 
@@ -281,7 +279,7 @@ def test_side_data_that_nobody_knows_have_a_name(number: int) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "nut"])
-def test_a_track_without_packets_is_passed_over(
+def test_a_track_without_packets_is_skipped(
     source: Callable[[str], Path], tmp_path: Path, suffix: str
 ) -> None:
     path = tmp_path / f"a.{suffix}"
@@ -302,7 +300,7 @@ def test_a_track_without_packets_is_passed_over(
     assert len(list(iter_frames(path))) == COUNT
 
 
-def test_a_recording_whose_size_is_told_late_is_decoded(tmp_path: Path) -> None:
+def test_a_recording_that_declares_its_size_late_is_decoded(tmp_path: Path) -> None:
     options = {**CLOSED, "g": "250"}
     frames = textured_frames(300)
     whole = write_video(tmp_path / "a.ts", frames, fps=FPS, codec="libx264", options=options)
@@ -320,11 +318,14 @@ def test_a_recording_whose_size_is_told_late_is_decoded(tmp_path: Path) -> None:
     ("crop", "shown"),
     [
         ((16, 8, 16, 8), (16, 8, 64, 48)),
-        ((3, 5, 2, 1), (2, 4, 90, 58)),  # four pixels have one colour, and ffmpeg parts them not
+        (
+            (3, 5, 2, 1),
+            (2, 4, 90, 58),
+        ),  # four pixels share a chroma sample, which ffmpeg does not split
         ((0, 0, 0, 7), (0, 0, 96, 56)),
     ],
 )
-def test_what_the_container_crops_is_not_shown(
+def test_cropping_by_the_container_is_applied(
     source: Callable[[str], Path],
     tmp_path: Path,
     suffix: str,
@@ -333,7 +334,7 @@ def test_what_the_container_crops_is_not_shown(
 ) -> None:
     path = write_aperture(source("h264"), tmp_path / "cropped.mp4", *crop)
     if suffix == "mkv":
-        path = remuxed(path, tmp_path / "cropped.mkv", lambda _, data: data)
+        path = remux(path, tmp_path / "cropped.mkv", lambda _, data: data)
     left, top, width, height = shown
     found = [rgb for _, rgb in iter_frames(path, 5)]
     whole = [rgb for _, rgb in iter_frames(source("h264"), 5)]
@@ -351,7 +352,7 @@ def test_what_the_container_crops_is_not_shown(
         ("rawvideo", "a.mov", "rgb24"),
     ],
 )
-def test_cropping_by_the_container_is_known_for_every_codec(
+def test_cropping_by_the_container_is_read_for_every_codec(
     tmp_path: Path, codec: str, name: str, pix_fmt: str
 ) -> None:
     if codec not in av.codecs_available:
@@ -364,8 +365,8 @@ def test_cropping_by_the_container_is_known_for_every_codec(
 
 
 @pytest.mark.parametrize("suffix", ["ts", "mpg", "ogv"])
-def test_recordings_start_with_the_first_stream_that_is_used(tmp_path: Path, suffix: str) -> None:
-    """A smaller video that starts earlier is not, as with ffmpeg."""
+def test_recordings_start_with_the_first_used_stream(tmp_path: Path, suffix: str) -> None:
+    """A smaller video that starts earlier is not used, as in ffmpeg."""
     codec, options = ("mpeg2video", {}) if suffix != "ogv" else ("libtheora", {})
     if codec not in av.codecs_available:
         pytest.skip(f"this libav cannot encode {codec}")
@@ -391,24 +392,24 @@ def test_recordings_start_with_the_first_stream_that_is_used(tmp_path: Path, suf
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4"])
-def test_single_fields_in_packets_are_not_counted_as_frames(tmp_path: Path, suffix: str) -> None:
+def test_packets_with_single_fields_are_not_counted_as_frames(tmp_path: Path, suffix: str) -> None:
     fields = write_fields(tmp_path / "a.ts", 24)
-    path = remuxed(fields, tmp_path / f"a.{suffix}", lambda _, data: data)
-    native = plainly(path).native()
+    path = remux(fields, tmp_path / f"a.{suffix}", lambda _, data: data)
+    native = decode_plainly(path).native()
     wanted = [native[number] for number in evenly_spaced(len(native), 5)]
     assert [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, extraction_total=5)] == wanted
 
 
 @pytest.mark.parametrize("sets", [b"\0\0\1\0\0", b"\0\4\x67\x64\0\x0a\1\0\0", b"\xff" * 9])
-def test_broken_parameter_sets_are_passed_over(sets: bytes) -> None:
+def test_broken_parameter_sets_are_skipped(sets: bytes) -> None:
     numbers = FrameNumbers(b"\1\x64\0\x0a\xff\xe1" + sets)
-    assert numbers.what_is_missing(b"\0\0\0\2\x65\x88") is None
+    assert numbers.find_missing(b"\0\0\0\2\x65\x88") is None
 
 
-# ---- what cannot be decoded ----
+# ---- undecodable files ----
 
 
-def test_an_encrypted_video_is_called_so(tmp_path: Path) -> None:
+def test_an_encrypted_video_has_its_own_code(tmp_path: Path) -> None:
     key = "0123456789abcdef" * 2
     muxing = {
         "encryption_scheme": "cenc-aes-ctr",
@@ -423,7 +424,7 @@ def test_an_encrypted_video_is_called_so(tmp_path: Path) -> None:
         assert caught.value.code == "encrypted"
 
 
-def test_an_animated_webp_is_called_so(tmp_path: Path) -> None:
+def test_an_animated_webp_has_its_own_code(tmp_path: Path) -> None:
     pictures = [Image.fromarray(frame) for frame in textured_frames(5)]
     path = tmp_path / "a.webp"
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100)
@@ -431,7 +432,7 @@ def test_an_animated_webp_is_called_so(tmp_path: Path) -> None:
         list(iter_frames(path))
 
 
-# ---- files of public reports, and what ffmpeg shows of them ----
+# ---- publicly reported files, against what ffmpeg shows ----
 
 REPORTED = SHARED_DATA / "reference" / "reported.json"
 CHOICES: dict[str, dict[str, int]] = {
@@ -446,10 +447,10 @@ reported = json.loads(REPORTED.read_text()) if REPORTED.exists() else {}
 @pytest.mark.skipif(not reported, reason=f"there is no {REPORTED}")
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("name", sorted(reported))
-def test_reported_files_show_what_ffmpeg_does(name: str, choice: str) -> None:
+def test_publicly_reported_files_show_what_ffmpeg_shows(name: str, choice: str) -> None:
     path = SHARED_DATA / "videos" / "reported" / name
     expected = reported[name][choice]
-    if name == "anim.webp":  # which ffmpeg 9 decodes and PyAV's libav does not
+    if name == "anim.webp":  # ffmpeg 9 decodes it, PyAV's libav does not
         expected = []
     if not expected:
         with pytest.raises(BadVideo, match=r"encrypted|animated WebP"):

@@ -1,4 +1,4 @@
-"""Real packets in groups of pictures, and none lost where they cannot be grouped."""
+"""Real packets in GOPs; none is lost if they cannot be grouped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import av
 import pytest
-from video_factories import textured_frames, without_its_beginning, write_video
+from video_factories import hide_beginning, textured_frames, write_video
 
 from rayclip.media import gop as gop_module
 from rayclip.media.gop import Gop, GopReader, Irregular
@@ -41,7 +41,7 @@ def grouped(path: Path) -> list[Gop]:
 
 
 def times_of(gops: list[Gop]) -> list[int]:
-    """pts in the order of presentation: leading pictures come before their entry point."""
+    """pts in presentation order: leading pictures come before their random access point."""
     return [picture.pts for gop in gops for picture in [*gop.leading, *gop.trailing]]
 
 
@@ -56,17 +56,17 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("opened"), "a.mp4", "libx264", options)
 
 
-# ---- groups ----
+# ---- GOPs ----
 
 
-def test_closed_groups_have_no_leading_pictures(closed: Path) -> None:
+def test_closed_gops_have_no_leading_pictures(closed: Path) -> None:
     gops = grouped(closed)
     assert [len(gop.packets) for gop in gops] == [GROUP] * 3
     assert not any(gop.leading for gop in gops)
     assert [len(gop.trailing) for gop in gops] == [GROUP] * 3
 
 
-def test_pictures_of_open_groups_that_are_shown_before_their_start_are_leading(
+def test_pictures_shown_before_the_start_of_an_open_gop_are_leading(
     opened: Path,
 ) -> None:
     gops = grouped(opened)
@@ -88,7 +88,7 @@ def test_pictures_of_open_groups_that_are_shown_before_their_start_are_leading(
         ("a.mp4", "mpeg4", {"g": "12", "bf": "2"}),
     ],
 )
-def test_groups_tell_every_picture_in_the_order_of_presentation(
+def test_gops_contain_every_picture_in_presentation_order(
     tmp_path: Path, name: str, codec: str, options: dict[str, str]
 ) -> None:
     path = write(tmp_path, name, codec, options)
@@ -97,38 +97,38 @@ def test_groups_tell_every_picture_in_the_order_of_presentation(
     assert times_of(grouped(path)) == shown
 
 
-def test_a_picture_names_the_place_of_its_packet(opened: Path) -> None:
+def test_a_picture_has_the_position_of_its_packet(opened: Path) -> None:
     for gop in grouped(opened):
         for picture in [*gop.leading, *gop.trailing]:
-            assert gop.packets[picture.place].pts == picture.pts
+            assert gop.packets[picture.position].pts == picture.pts
 
 
-def test_an_intra_refresh_video_is_one_group(tmp_path: Path) -> None:
+def test_an_intra_refresh_video_is_one_gop(tmp_path: Path) -> None:
     options = {**X264, "bf": "0", "x264-params": "intra-refresh=1"}
     (gop,) = grouped(write(tmp_path, "a.mp4", "libx264", options))
     assert len(gop.packets) == len(gop.trailing) == COUNT
 
 
-def test_every_picture_of_mjpeg_is_a_group(tmp_path: Path) -> None:
+def test_every_picture_of_mjpeg_is_a_gop(tmp_path: Path) -> None:
     gops = grouped(write(tmp_path, "a.mov", "mjpeg", {}, pix_fmt="yuvj420p"))
     assert [len(gop.packets) for gop in gops] == [1] * COUNT
 
 
-def test_no_packets_are_no_groups(closed: Path) -> None:
+def test_no_packets_yield_no_gops(closed: Path) -> None:
     with demuxed(closed) as (_, codec):
         reader = GopReader(iter([]), codec)
         assert list(reader) == []
-        assert list(reader.rest()) == []
+        assert list(reader.remaining_packets()) == []
 
 
-def test_no_more_is_read_than_the_next_entry_point(closed: Path) -> None:
+def test_reading_stops_at_the_next_random_access_point(closed: Path) -> None:
     with demuxed(closed) as (packets, codec):
         source = iter(packets)
         next(iter(GopReader(source, codec)))
         assert len(list(source)) == COUNT - GROUP - 1
 
 
-# ---- what cannot be grouped, and going on without groups ----
+# ---- streams without usable GOPs ----
 
 
 def without_its_time(packet: Any) -> None:
@@ -145,7 +145,7 @@ def ids(packets: Any) -> list[int]:
 
 @pytest.mark.parametrize("harm", [without_its_time, damaged])
 @pytest.mark.parametrize("open_gop", [False, True])
-def test_after_a_bad_packet_every_packet_is_still_there_once(
+def test_after_a_bad_packet_every_packet_remains_once(
     closed: Path, opened: Path, open_gop: bool, harm: Callable[[Any], None]
 ) -> None:
     for number in range(COUNT):
@@ -156,22 +156,20 @@ def test_after_a_bad_packet_every_packet_is_still_there_once(
             with pytest.raises(Irregular):
                 given.extend(reader)
             got = chain.from_iterable(gop.packets for gop in given)
-            assert ids([*got, *reader.rest()]) == ids(packets), number
+            assert ids([*got, *reader.remaining_packets()]) == ids(packets), number
 
 
 @pytest.mark.parametrize("taken", range(4))
-def test_whenever_groups_are_left_the_rest_has_every_other_packet_once(
-    opened: Path, taken: int
-) -> None:
+def test_the_remaining_packets_are_exactly_those_not_in_gops(opened: Path, taken: int) -> None:
     with demuxed(opened) as (packets, codec):
         reader = GopReader(iter(packets), codec)
         gops = iter(reader)
         given = [gop for gop in (next(gops, None) for _ in range(taken)) if gop]
         got = chain.from_iterable(gop.packets for gop in given)
-        assert ids([*got, *reader.rest()]) == ids(packets)
+        assert ids([*got, *reader.remaining_packets()]) == ids(packets)
 
 
-def test_a_group_too_large_to_be_held_is_irregular_and_nothing_of_it_is_lost(
+def test_a_gop_too_large_for_memory_is_irregular_but_not_lost(
     closed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with demuxed(closed) as (packets, codec):
@@ -181,21 +179,21 @@ def test_a_group_too_large_to_be_held_is_irregular_and_nothing_of_it_is_lost(
         reader = GopReader(iter(packets), codec)
         with pytest.raises(Irregular, match="too large"):
             list(reader)
-        assert ids(reader.rest()) == ids(packets)
+        assert ids(reader.remaining_packets()) == ids(packets)
 
 
-def test_times_that_are_decoding_times_are_irregular(tmp_path: Path) -> None:
+def test_decoding_times_as_presentation_times_are_irregular(tmp_path: Path) -> None:
     path = write(tmp_path, "a.avi", "libx264", X264)  # AVI has no other times
     with demuxed(path) as (packets, codec):
         reader = GopReader(iter(packets), codec)
         with pytest.raises(Irregular):
             list(reader)
-        assert ids(reader.rest()) == ids(packets)
+        assert ids(reader.remaining_packets()) == ids(packets)
 
 
-def test_pictures_that_an_edit_list_leaves_out_are_fed_and_never_picked(
+def test_pictures_hidden_by_an_edit_list_are_fed_but_not_selected(
     closed: Path, tmp_path: Path
 ) -> None:
-    gops = grouped(without_its_beginning(closed, tmp_path / "a.mp4", 5))
+    gops = grouped(hide_beginning(closed, tmp_path / "a.mp4", 5))
     assert sum(len(gop.packets) for gop in gops) == COUNT
     assert len(times_of(gops)) == COUNT - 5

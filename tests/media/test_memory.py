@@ -1,4 +1,4 @@
-"""What crafted files take of memory, in processes of their own."""
+"""Memory taken by crafted files, measured in separate processes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ENDED = os.EX_TEMPFAIL
 needs_proc = pytest.mark.skipif(not private_bytes(), reason="the system has no /proc")
 
 CLAIMS: dict[str, oversized_videos.Make] = {
-    "an-index-of-a-billion-pictures.mp4": lambda: oversized_videos.an_index_of(10**9),
-    "a-table-of-a-billion-sizes.mp4": lambda: oversized_videos.an_index_of(10**9, size=0),
-    "a-run-of-a-billion-pictures.mp4": lambda: oversized_videos.fragments_of(10**9, 1),
+    "an-index-of-a-billion-pictures.mp4": lambda: oversized_videos.index_with_samples(10**9),
+    "a-table-of-a-billion-sizes.mp4": lambda: oversized_videos.index_with_samples(10**9, size=0),
+    "a-run-of-a-billion-pictures.mp4": lambda: oversized_videos.fragments_with_samples(10**9, 1),
     "a-box-of-a-terabyte.mp4": oversized_videos.a_box_of_a_terabyte,
     "a-codec-header-of-a-terabyte.mkv": oversized_videos.a_codec_header_of_a_terabyte,
     "pictures-of-131072x131072.mkv": oversized_videos.pictures_of_sixteen_billion_pixels,
@@ -30,10 +30,10 @@ CLAIMS: dict[str, oversized_videos.Make] = {
 
 
 @needs_proc
-def test_what_is_only_claimed_costs_nothing(tmp_path: Path) -> None:
+def test_claimed_sizes_take_no_memory(tmp_path: Path) -> None:
     for name, make in CLAIMS.items():
         (tmp_path / name).write_bytes(make())
-    ended = oversized_videos.decoded(*(tmp_path / name for name in CLAIMS))
+    ended = oversized_videos.decode_in_process(*(tmp_path / name for name in CLAIMS))
     assert len(ended) == len(CLAIMS)
     for name, one in zip(CLAIMS, ended, strict=True):
         assert (one.status, one.frames) == (0, 0), name
@@ -44,9 +44,12 @@ def test_what_is_only_claimed_costs_nothing(tmp_path: Path) -> None:
 BOMBS: dict[str, tuple[str, oversized_videos.Make]] = {
     "200 million pictures without bytes": (
         "a.mp4",
-        lambda: oversized_videos.fragments_of(10**6, 200),
+        lambda: oversized_videos.fragments_with_samples(10**6, 200),
     ),
-    "an index of 50 million pictures": ("a.mp4", lambda: oversized_videos.an_index_of(50_000_000)),
+    "an index of 50 million pictures": (
+        "a.mp4",
+        lambda: oversized_videos.index_with_samples(50_000_000),
+    ),
     "pictures of 8192 x 8192": ("a.gif", lambda: oversized_videos.a_gif(oversized_videos.SIDE, 1)),
     "400 pictures in a packet": (
         "a.mkv",
@@ -57,22 +60,22 @@ BOMBS: dict[str, tuple[str, oversized_videos.Make]] = {
 
 @needs_proc
 @pytest.mark.parametrize("name", BOMBS)
-def test_no_file_makes_a_process_grow_without_end(name: str, tmp_path: Path) -> None:
+def test_no_file_makes_a_process_grow_without_limit(name: str, tmp_path: Path) -> None:
     file, make = BOMBS[name]
     (tmp_path / file).write_bytes(make())
     assert (tmp_path / file).stat().st_size < 10 * MB
-    (ended,) = oversized_videos.decoded(tmp_path / file)
+    (ended,) = oversized_videos.decode_in_process(tmp_path / file)
     if ended.status == 0:
         assert ended.frames or ended.code == "too_much_memory"
     else:
         assert ended.status == ENDED
-    # It is below 2 GiB where a core is free for the look; else libav may double a table before it.
+    # Below 2 GiB if a core is free for the check; otherwise libav may double a table before it.
     assert 500 * MB < ended.peak < 2 * GB2, "what is no bomb proves nothing"
 
 
 @needs_proc
 @pytest.mark.parametrize(
-    ("name", "make", "most_growth", "most", "status", "code"),
+    ("name", "make", "max_growth", "max_memory", "status", "code"),
     [
         ("a.gif", lambda: oversized_videos.a_gif(2048, 3), GB2, GB2, 0, None),
         ("a.gif", lambda: oversized_videos.a_gif(2048, 99), 8 * MB, GB2, 0, "too_much_memory"),
@@ -88,16 +91,18 @@ def test_no_file_makes_a_process_grow_without_end(name: str, tmp_path: Path) -> 
     ],
     ids=["usual", "one that takes more", "a process that has more", "in one call"],
 )
-def test_what_takes_more_than_it_may_is_given_up_or_ends_its_process(
+def test_exceeding_a_limit_fails_the_video_or_ends_the_process(
     name: str,
     make: oversized_videos.Make,
-    most_growth: int,
-    most: int,
+    max_growth: int,
+    max_memory: int,
     status: int,
     code: str | None,
     tmp_path: Path,
 ) -> None:
-    """With limits that are reached in no time."""
+    """With limits that are reached at once."""
     (tmp_path / name).write_bytes(make())
-    (ended,) = oversized_videos.decoded(tmp_path / name, most_growth=most_growth, most=most)
+    (ended,) = oversized_videos.decode_in_process(
+        tmp_path / name, max_growth=max_growth, max_memory=max_memory
+    )
     assert (ended.status, ended.code) == (status, code)

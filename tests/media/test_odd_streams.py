@@ -1,4 +1,4 @@
-"""Streams that are not what they seem: their frames too are those of a plain decoder."""
+"""Unusual streams: their frames, too, equal those of a plain decoder."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import av
 import pytest
 from h264_fields import write_fields
-from plain_decoder import md5_of, plainly, ticks_of
-from video_factories import number_of, numbered_frames, remuxed, textured_frames, write_video
+from plain_decoder import decode_plainly, md5_of, ticks_of
+from video_factories import number_of, numbered_frames, remux, textured_frames, write_video
 
 from rayclip.errors import BadVideo
-from rayclip.media.frames import cut, iter_frames, open_selected
+from rayclip.media.frames import divide, iter_frames, open_selected
 from rayclip.media.gop import GopReader
 from rayclip.media.sampling import FrameChoice, evenly_spaced
 from rayclip.media.segments import WHOLE
@@ -36,7 +36,7 @@ def written(path: Path, codec: str, options: dict[str, str], **how: Any) -> Path
 
 
 def retimed(path: Path, to: Path, change: Callable[[int, Any], None]) -> Path:
-    """A copy with other things said about its packets."""
+    """Copy a video and change the properties of its packets."""
     with av.open(str(path)) as whole, av.open(str(to), "w") as output:
         source = whole.streams.video[0]
         stream: Any = output.add_stream_from_template(source)
@@ -48,8 +48,8 @@ def retimed(path: Path, to: Path, change: Callable[[int, Any], None]) -> Path:
     return to
 
 
-def assert_as_plainly(path: Path) -> None:
-    plain = plainly(path)
+def assert_equals_plain_decoder(path: Path) -> None:
+    plain = decode_plainly(path)
     for rate in RATES:
         assert ticks_of(path, rate) == plain.at(rate), rate
     native = plain.native()
@@ -75,7 +75,7 @@ def assert_as_plainly(path: Path) -> None:
         ("a.mp4", "libx264", {}),
     ],
 )
-def test_a_muxer_that_flags_all_packets_deceives_nobody(
+def test_a_muxer_that_flags_all_packets_is_not_trusted(
     tmp_path: Path, name: str, codec: str, how: dict[str, Any]
 ) -> None:
     options = ONE_GROUP if codec not in ("libx264", "zmbv") else {}
@@ -84,28 +84,28 @@ def test_a_muxer_that_flags_all_packets_deceives_nobody(
     def flag(number: int, packet: Any) -> None:
         packet.is_keyframe = True
 
-    assert_as_plainly(retimed(path, tmp_path / f"flagged-{name}", flag))
+    assert_equals_plain_decoder(retimed(path, tmp_path / f"flagged-{name}", flag))
 
 
-# ---- packets that are no pictures, or halves of some ----
+# ---- packets without pictures, or with half of one ----
 
 
 def hidden(number: int, content: bytes) -> bytes:
-    """Every twelfth picture of VP8 becomes one that others need and nobody sees."""
+    """Turn every twelfth VP8 picture into a hidden reference."""
     return bytes([content[0] & ~0x10]) + content[1:] if number % 12 == 5 else content
 
 
-def test_hidden_pictures_of_vp8_are_not_counted_and_not_shown(tmp_path: Path) -> None:
+def test_hidden_pictures_of_vp8_are_neither_counted_nor_shown(tmp_path: Path) -> None:
     options = {"g": "200", "cpu-used": "8", "auto-alt-ref": "0"}
-    path = remuxed(written(tmp_path / "a.webm", "libvpx", options), tmp_path / "b.webm", hidden)
-    assert len(plainly(path).frames) == COUNT - 5
-    assert_as_plainly(path)
+    path = remux(written(tmp_path / "a.webm", "libvpx", options), tmp_path / "b.webm", hidden)
+    assert len(decode_plainly(path).frames) == COUNT - 5
+    assert_equals_plain_decoder(path)
 
 
-def test_pictures_whose_fields_are_in_two_packets_are_counted_once(tmp_path: Path) -> None:
+def test_pictures_split_into_two_packets_are_counted_once(tmp_path: Path) -> None:
     path = write_fields(tmp_path / "a.ts", COUNT)
-    assert len(plainly(path).frames) == COUNT
-    assert_as_plainly(path)
+    assert len(decode_plainly(path).frames) == COUNT
+    assert_equals_plain_decoder(path)
 
 
 @pytest.mark.parametrize(
@@ -113,11 +113,11 @@ def test_pictures_whose_fields_are_in_two_packets_are_counted_once(tmp_path: Pat
     [("ts", "libx264", b"\0\0\0\1\x09\xf0" * 20), ("webm", "libvpx", b"\xff" * 100)],
     ids=["ts", "webm"],
 )
-def test_a_video_of_which_nothing_decodes_is_a_bad_video_for_a_total_too(
+def test_an_undecodable_video_is_a_bad_video_with_a_total_too(
     tmp_path: Path, suffix: str, codec: str, content: bytes
 ) -> None:
     path = written(tmp_path / f"a.{suffix}", codec, {})
-    broken = remuxed(path, tmp_path / f"b.{suffix}", lambda number, whole: content)
+    broken = remux(path, tmp_path / f"b.{suffix}", lambda number, whole: content)
     with pytest.raises(BadVideo):
         list(iter_frames(broken, extraction_total=3))
 
@@ -126,7 +126,7 @@ def test_a_video_of_which_nothing_decodes_is_a_bad_video_for_a_total_too(
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
-def test_times_that_go_back_where_nothing_is_reordered_show_what_ffmpeg_shows(
+def test_times_that_go_back_without_reordering_show_what_ffmpeg_shows(
     tmp_path: Path, codec: str
 ) -> None:
     options = X264 if codec == "libx264" else {"g": "20"}
@@ -136,13 +136,13 @@ def test_times_that_go_back_where_nothing_is_reordered_show_what_ffmpeg_shows(
         packet.pts += 60 if number in (7, 13, 25, 40) else 0
 
     path = retimed(path, tmp_path / "b.mkv", jitter)
-    times = [pts for pts, _, _ in plainly(path).frames]
+    times = [pts for pts, _, _ in decode_plainly(path).frames]
     assert any(second < first for first, second in pairwise(times))
-    assert_as_plainly(path)
+    assert_equals_plain_decoder(path)
 
 
 def write_without_b_frames_at_first(path: Path) -> Path:
-    """12 pictures without B-frames, then groups with them."""
+    """Write 12 pictures without B-frames, then GOPs with them."""
     with av.open(str(path), "w") as output:
         stream: Any = output.add_stream("libx264", 25, options=B_FRAMES)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
@@ -155,7 +155,7 @@ def write_without_b_frames_at_first(path: Path) -> Path:
     return path
 
 
-def test_groups_without_b_frames_before_groups_with_them_are_believed(tmp_path: Path) -> None:
+def test_gops_without_b_frames_before_gops_with_them_are_trusted(tmp_path: Path) -> None:
     path = write_without_b_frames_at_first(tmp_path / "a.mp4")
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -164,10 +164,10 @@ def test_groups_without_b_frames_before_groups_with_them_are_believed(tmp_path: 
         groups = list(GopReader(packets, stream.codec_context))
     assert len(groups[0].packets) == 12
     assert len(groups) == 4
-    assert_as_plainly(path)
+    assert_equals_plain_decoder(path)
 
 
-# ---- a decoder that must learn something new in mid-stream ----
+# ---- decoder configuration that changes in mid-stream ----
 
 
 def tags_of(content: bytes) -> list[tuple[int, int, bytes]]:
@@ -188,9 +188,7 @@ def tag(kind: int, time: int, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("size", [(96, 64), (128, 96)])
-def test_a_live_recording_whose_encoder_was_started_anew_is_decoded_with_its_new_header(
-    tmp_path: Path, size: tuple[int, int]
-) -> None:
+def test_a_new_header_in_mid_stream_is_used(tmp_path: Path, size: tuple[int, int]) -> None:
     short = "keyint=10:min-keyint=10:scenecut=0:threads=1:bframes=2:b-adapt=0"
     first = written(tmp_path / "a.flv", "libx264", {"x264-params": short}).read_bytes()
     other = {"x264-params": short + ":cabac=0:ref=1:8x8dct=0"}
@@ -198,19 +196,19 @@ def test_a_live_recording_whose_encoder_was_started_anew_is_decoded_with_its_new
     path = tmp_path / "c.flv"
     later = [tag(kind, time + 2400, data) for kind, time, data in tags_of(second) if kind == 9]
     path.write_bytes(first[:13] + b"".join(tag(*one) for one in tags_of(first)) + b"".join(later))
-    plain = plainly(path)
+    plain = decode_plainly(path)
     assert len(plain.frames) == 2 * COUNT
-    for rate in ("0.4", "1", "5"):  # at the first, the group that brings the header is passed over
+    for rate in ("0.4", "1", "5"):  # at 0.4 the GOP with the new header is skipped
         pipe: Any = Pipe(path.read_bytes())
         assert ticks_of(pipe, rate) == plain.at(rate), rate
-    assert_as_plainly(path)
+    assert_equals_plain_decoder(path)
 
 
-# ---- damage where nothing can be read again ----
+# ---- damage in a source that cannot seek ----
 
 
 class Pipe:
-    """A file object that can only be read."""
+    """A file object without seek."""
 
     def __init__(self, content: bytes) -> None:
         self._file = io.BytesIO(content)
@@ -220,18 +218,18 @@ class Pipe:
 
 
 @pytest.mark.parametrize("group", [3, 12])
-def test_a_damaged_packet_of_a_pipe_costs_no_tick(tmp_path: Path, group: int) -> None:
+def test_a_damaged_packet_in_a_pipe_loses_no_tick(tmp_path: Path, group: int) -> None:
     options = {"g": str(group), "bf": "2", "sc_threshold": "1000000000"}
     path = written(tmp_path / "a.ts", "mpeg2video", options)
     for damaged in range(3, 57, 6):
-        broken = remuxed(
+        broken = remux(
             path,
             tmp_path / f"{damaged}.ts",
             lambda number, content, bad=damaged: (
                 content[:10] + b"\xff" * (len(content) - 10) if number == bad else content
             ),
         )
-        plain = plainly(broken)
+        plain = decode_plainly(broken)
         for rate in ("1", "2", "5"):
             pipe: Any = Pipe(broken.read_bytes())
             ticks = [tick for tick, _ in ticks_of(pipe, rate)]
@@ -250,11 +248,11 @@ def test_a_damaged_packet_of_a_pipe_costs_no_tick(tmp_path: Path, group: int) ->
     ],
 )
 @pytest.mark.parametrize("rate", [None, "5"])
-def test_containers_whose_times_are_guessed_are_not_divided_or_rightly(
+def test_segments_of_other_containers_equal_the_undivided_video(
     tmp_path: Path, name: str, codec: str, options: dict[str, str], rate: str | None
 ) -> None:
     path = written(tmp_path / name, codec, options)
-    segments = cut(path, segment_s=0.3, most=7)
+    segments = divide(path, segment_s=0.3, max_segments=7)
     choice = FrameChoice(None if rate is None else Fraction(rate))
     found: list[tuple[float, str]] = []
     for segment in segments or [WHOLE]:
@@ -272,7 +270,7 @@ def test_containers_whose_times_are_guessed_are_not_divided_or_rightly(
 def test_times_that_jump_by_more_than_30_hours_are_damage(
     name: str, codec: str, hours: int, tmp_path: Path
 ) -> None:
-    """As to ffmpeg. A wrong bit of an flv file was seen to have a frame shown for 45 days."""
+    """As in ffmpeg. In one FLV file a flipped bit made a frame last 45 days."""
     jump_ms = hours * 3_600_000
     times_ms = [0, 100, 200, 300, *(jump_ms + 100 * place for place in range(4))]
     options = {"x264-params": "bframes=0"} if codec == "h264" else {}

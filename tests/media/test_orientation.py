@@ -1,4 +1,4 @@
-"""Pixels as a viewer sees them; that pictures are turned is in ``test_video.py``."""
+"""Conversion to RGB; rotation is tested in ``test_video.py``."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from rayclip.media.video import open_video
 
 
 @pytest.mark.parametrize("rate", [None, Fraction(5)], ids=["every-frame", "at-a-rate"])
-def test_a_frame_is_gone_as_soon_as_nobody_holds_it(rate: Fraction | None, tmp_path: Path) -> None:
+def test_frames_are_freed_without_garbage_collection(rate: Fraction | None, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", numbered_frames(30), codec="libx264")
     gc.collect()
-    gc.disable()  # frames that wait for it are a gigabyte where they are of 4K
+    gc.disable()  # 4K frames that wait for it would take a gigabyte
     try:
         with open_video(path) as video:
             for shown in video.selected_frames(rate):
-                upright_rgb(shown.frame)
-            alive = [one for one in gc.get_objects() if type(one) is av.VideoFrame]
+                shown.rgb()
+            alive = [item for item in gc.get_objects() if type(item) is av.VideoFrame]
     finally:
         gc.enable()
     assert len(alive) <= 2
 
 
 @pytest.mark.parametrize("matrix", ["YCgCo", "bt2020c", "chroma-derived-c", "ICtCp"])
-def test_colours_of_a_kind_that_cannot_be_converted_are_taken_as_if_nothing_were_said(
+def test_unsupported_colour_matrices_are_treated_as_unspecified(
     matrix: str, tmp_path: Path
 ) -> None:
     def converted(name: str, options: dict[str, str]) -> list[np.ndarray]:
@@ -45,7 +45,7 @@ def test_colours_of_a_kind_that_cannot_be_converted_are_taken_as_if_nothing_were
     np.testing.assert_array_equal(odd, converted("plain.mp4", {}))
 
 
-def test_pixels_that_cannot_be_converted_are_an_error_of_their_video() -> None:
+def test_an_unsupported_pixel_format_is_a_bad_video() -> None:
     frame = av.VideoFrame(16, 16, "y210be")
     with pytest.raises(BadVideo, match=r"its pixels \(y210be\) cannot be converted to RGB"):
         upright_rgb(frame)

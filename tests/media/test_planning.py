@@ -1,4 +1,4 @@
-"""Decoding only what is needed gives the frames that decoding everything gives."""
+"""Decoding only what is needed yields the same frames as decoding everything."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 import av
 import pytest
-from plain_decoder import Plain, md5_of, plainly, segments_of, ticks_of
-from video_factories import remuxed, textured_frames, without_its_beginning, write_video
+from plain_decoder import Plain, decode_plainly, md5_of, segments_of, ticks_of
+from video_factories import hide_beginning, remux, textured_frames, write_video
 
 from rayclip.media.container import open_stream, read_packets
-from rayclip.media.frames import cut, iter_frames, open_selected
+from rayclip.media.frames import divide, iter_frames, open_selected
 from rayclip.media.gop import GopReader, Irregular
 from rayclip.media.planning import PlannedDecoder
 from rayclip.media.sampling import FrameChoice, TickGrid, evenly_spaced, parse_fps
@@ -28,7 +28,7 @@ UNEVEN_MS = [40 * n + (17 * n * n) % 31 + (400 if n > 30 else 0) for n in range(
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a video is made: by default three seconds at 25 fps."""
+    """How to write a video; by default three seconds at 25 fps."""
 
     name: str
     codec: str
@@ -103,7 +103,7 @@ RECIPES = {
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Makes each video once."""
+    """Write each video once."""
     made: dict[str, Path] = {}
 
     def make(name: str) -> Path:
@@ -118,10 +118,10 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_tick_shows_what_a_plain_decoder_would(
+def test_every_tick_shows_what_a_plain_decoder_shows(
     video: Callable[[str], Path], name: str
 ) -> None:
-    plain = plainly(video(name))
+    plain = decode_plainly(video(name))
     for rate in RATES:
         assert ticks_of(video(name), rate) == plain.at(rate), rate
     assert [(ms, md5_of(rgb)) for ms, rgb in iter_frames(video(name))] == plain.native()
@@ -129,20 +129,20 @@ def test_every_tick_shows_what_a_plain_decoder_would(
 
 @pytest.mark.parametrize("total", [1, 7, 1000])
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_total_of_frames_is_spread_over_all_that_a_plain_decoder_gives(
+def test_extraction_total_is_spread_over_all_frames_of_a_plain_decoder(
     video: Callable[[str], Path], name: str, total: int
 ) -> None:
-    native = plainly(video(name)).native()
+    native = decode_plainly(video(name)).native()
     wanted = [native[number] for number in evenly_spaced(len(native), total)]
     chosen = iter_frames(video(name), extraction_total=total)
     assert [(ms, md5_of(rgb)) for ms, rgb in chosen] == wanted
 
 
-# ---- no more than is needed ----
+# ---- only what is needed ----
 
 
 class Counting:
-    """A codec context that tells how many packets it was given."""
+    """A codec context that counts the packets it is fed."""
 
     def __init__(self, codec: Any) -> None:
         self.__dict__.update(codec=codec, packets=0)
@@ -178,10 +178,10 @@ def test_at_a_low_rate_most_packets_are_not_decoded(
     with planned(video(name), "1") as (decoder, codec):
         shown = [frame for frame in decoder.selected_frames() if frame.timestamps_ms]
     assert sum(len(frame.timestamps_ms) for frame in shown) == 3
-    assert codec.packets <= most  # one more than ticks: the first picture comes in any case
+    assert codec.packets <= most  # one more than ticks: the first picture is always decoded
 
 
-def test_a_frame_that_is_shown_at_many_ticks_is_decoded_once(video: Callable[[str], Path]) -> None:
+def test_a_frame_shown_at_many_ticks_is_decoded_once(video: Callable[[str], Path]) -> None:
     with planned(video("h264"), "100") as (decoder, codec):
         shown = list(decoder.selected_frames())
     assert len(shown) == codec.packets == 75
@@ -189,7 +189,7 @@ def test_a_frame_that_is_shown_at_many_ticks_is_decoded_once(video: Callable[[st
 
 
 @pytest.mark.parametrize("name", ["h264", "h264-open-gop", "hevc-open-gop", "mpeg4"])
-def test_only_packets_of_few_groups_are_held(video: Callable[[str], Path], name: str) -> None:
+def test_only_packets_of_few_gops_are_held(video: Callable[[str], Path], name: str) -> None:
     with planned(video(name), "0.3") as (decoder, _):
         most = 0
         for _frame in decoder.selected_frames():
@@ -197,11 +197,11 @@ def test_only_packets_of_few_groups_are_held(video: Callable[[str], Path], name:
     assert 0 < most <= 3 * 12 + 3
 
 
-# ---- what packets cannot be trusted with ----
+# ---- packets that cannot be trusted ----
 
 
 def noisy(content: bytes) -> bytes:
-    """With the second half overwritten."""
+    """Overwrite the second half."""
     half = len(content) // 2
     return content[:half] + bytes((17 * n + 5) % 251 for n in range(len(content) - half))
 
@@ -223,7 +223,7 @@ def halved(content: bytes) -> bytes:
         ("vp9", "webm"),
     ],
 )
-def test_a_damaged_packet_changes_no_more_than_it_does_for_a_plain_decoder(
+def test_a_damaged_packet_changes_only_what_it_changes_for_a_plain_decoder(
     video: Callable[[str], Path],
     tmp_path: Path,
     name: str,
@@ -231,27 +231,27 @@ def test_a_damaged_packet_changes_no_more_than_it_does_for_a_plain_decoder(
     harm: Callable[[bytes], bytes],
 ) -> None:
     for damaged in (5, 12, 30, 37, 38):
-        path = remuxed(
+        path = remux(
             video(name),
             tmp_path / f"{damaged}.{suffix}",
             lambda number, content, bad=damaged: harm(content) if number == bad else content,
         )
-        plain = plainly(path)
+        plain = decode_plainly(path)
         for rate in ("1", "5", "100"):
             assert ticks_of(path, rate) == plain.at(rate), (damaged, rate)
 
 
 @pytest.mark.parametrize("harm", [noisy, halved, lambda content: None])
 @pytest.mark.parametrize("name", ["h264", "h264-open-gop", "hevc-open-gop", "mpeg2-in-ts", "mjpeg"])
-def test_what_damage_does_ends_with_its_group_and_loses_no_tick(
+def test_damage_is_confined_to_its_gop_and_loses_no_tick(
     video: Callable[[str], Path],
     tmp_path: Path,
     name: str,
     harm: Callable[[bytes], bytes | None],
 ) -> None:
-    whole = dict(plainly(video(name)).at("25"))
+    whole = dict(decode_plainly(video(name)).at("25"))
     for damaged in (30, 31, 35):
-        path = remuxed(
+        path = remux(
             video(name),
             tmp_path / f"{damaged}.mkv",
             lambda number, content, bad=damaged: harm(content) if number == bad else content,
@@ -259,19 +259,19 @@ def test_what_damage_does_ends_with_its_group_and_loses_no_tick(
         found = ticks_of(path, "25")
         assert [tick for tick, _ in found] == list(whole)
         changed = [tick for tick, md5 in found if md5 != whole[tick]]
-        assert all(23 <= tick <= 37 for tick in changed), changed  # groups have 12 pictures
+        assert all(23 <= tick <= 37 for tick in changed), changed  # GOPs have 12 pictures
 
 
-# ---- what editors and recorders leave behind ----
+# ---- files of editors and recorders ----
 
 
 @pytest.mark.parametrize("left_out", [1, 5, 13, 25])
 @pytest.mark.parametrize("name", ["h264", "h264-open-gop", "h264-one-group", "mpeg4"])
-def test_pictures_that_an_edit_list_leaves_out_are_not_shown(
+def test_pictures_hidden_by_an_edit_list_are_not_shown(
     video: Callable[[str], Path], tmp_path: Path, name: str, left_out: int
 ) -> None:
-    path = without_its_beginning(video(name), tmp_path / "a.mp4", left_out)
-    plain = plainly(path)
+    path = hide_beginning(video(name), tmp_path / "a.mp4", left_out)
+    plain = decode_plainly(path)
     assert len(plain.frames) == 75 - left_out
     for rate in ("1", "5", "100"):
         assert ticks_of(path, rate) == plain.at(rate), rate
@@ -281,13 +281,13 @@ IN_TS = ["h264-open-gop-in-ts", "hevc-open-gop-in-ts", "mpeg2-in-ts"]
 
 
 @pytest.mark.parametrize("name", IN_TS)
-def test_recordings_that_begin_midway_are_decoded_as_plainly(
+def test_recordings_that_start_in_mid_stream_equal_a_plain_decoder(
     video: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / "a.ts"
     content = video(name).read_bytes()
     path.write_bytes(content[len(content) // 3 // 188 * 188 :])
-    plain = plainly(path)
+    plain = decode_plainly(path)
     for rate in RATES:
         assert ticks_of(path, rate) == plain.at(rate), rate
     native = plain.native()
@@ -303,10 +303,10 @@ def test_recordings_that_begin_midway_are_decoded_as_plainly(
     [("libx264", B_FRAMES), ("libx265", {"x265-params": "keyint=12:open-gop=1:log-level=0"})],
     ids=["h264", "hevc"],
 )
-def test_recordings_whose_clock_starts_again_go_on_at_once(
+def test_recordings_continue_without_a_gap_if_the_clock_restarts(
     tmp_path: Path, codec: str, options: dict[str, str], starts_s: tuple[int, int]
 ) -> None:
-    """Their numbers of frames were compared with ffmpeg's own."""
+    """The frame counts were compared with ffmpeg's."""
     how: Any = {"fps": 25, "codec": codec, "options": options}
     frames = textured_frames(50, 96, 64)
     joined, parts = tmp_path / "joined.ts", []
@@ -315,7 +315,7 @@ def test_recordings_whose_clock_starts_again_go_on_at_once(
             times = [1000 * start_s + 40 * frame for frame in range(50)]
             part = write_video(tmp_path / f"{number}.ts", frames, times_ms=times, **how)
             file.write(part.read_bytes())
-            parts.append(plainly(part))
+            parts.append(decode_plainly(part))
     first, second = (part.frames for part in parts)
     length = first[0][0] - second[0][0] + round(2 / parts[0].time_base)
     after = [(pts + length, duration, md5) for pts, duration, md5 in second]
@@ -326,20 +326,20 @@ def test_recordings_whose_clock_starts_again_go_on_at_once(
 
 
 @pytest.mark.parametrize("name", IN_TS)
-def test_recordings_whose_clock_may_start_again_are_not_divided(
+def test_recordings_whose_clock_may_restart_are_not_divided(
     video: Callable[[str], Path], name: str
 ) -> None:
-    assert cut(video(name), segment_s=0.5, most=5) == [WHOLE]
+    assert divide(video(name), segment_s=0.5, max_segments=5) == [WHOLE]
 
 
-def test_a_recording_whose_size_changes_is_decoded_as_plainly(tmp_path: Path) -> None:
+def test_a_recording_whose_size_changes_equals_a_plain_decoder(tmp_path: Path) -> None:
     how: Any = {"fps": 25, "codec": "libx264", "options": B_FRAMES}
     small = write_video(tmp_path / "small.ts", textured_frames(50, 96, 64), **how)
     later = [2000 + 40 * number for number in range(50)]
     large = write_video(tmp_path / "large.ts", textured_frames(50, 128, 96), times_ms=later, **how)
     path = tmp_path / "a.ts"
     path.write_bytes(small.read_bytes() + large.read_bytes())
-    plain = plainly(path)
+    plain = decode_plainly(path)
     for rate in RATES:
         assert ticks_of(path, rate) == plain.at(rate), rate
 
@@ -365,11 +365,11 @@ def test_a_recording_whose_size_changes_is_decoded_as_plainly(tmp_path: Path) ->
         "mjpeg",
     ],
 )
-def test_segments_joined_are_the_undivided_video(
+def test_joined_segments_equal_the_undivided_video(
     video: Callable[[str], Path], name: str, rate: str | None
 ) -> None:
     path = video(name)
-    segments = cut(path, segment_s=0.5, most=5)
+    segments = divide(path, segment_s=0.5, max_segments=5)
     assert len(segments) > 2
     undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
     assert segments_of(path, segments, rate) == undivided
@@ -377,11 +377,11 @@ def test_segments_joined_are_the_undivided_video(
 
 @pytest.mark.parametrize("rate", [None, "2"])
 @pytest.mark.parametrize("name", ["h264-interlaced", "mpeg2-in-mpg", "h264-interlaced-in-ts"])
-def test_segments_are_right_or_one_says_that_it_cannot_be_decoded_by_itself(
+def test_segments_are_correct_or_refused(
     video: Callable[[str], Path], name: str, rate: str | None
 ) -> None:
     path = video(name)
-    segments = cut(path, segment_s=0.5, most=5)
+    segments = divide(path, segment_s=0.5, max_segments=5)
     undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
     try:
         found = segments_of(path, segments, rate)
@@ -394,7 +394,7 @@ def test_segments_are_right_or_one_says_that_it_cannot_be_decoded_by_itself(
 
 
 class CountingFile(io.BytesIO):
-    """A file that tells how many bytes were read from it."""
+    """A file that counts the bytes read from it."""
 
     count = 0
 
@@ -405,7 +405,7 @@ class CountingFile(io.BytesIO):
 
 
 class Pipe:
-    """A file object that can only be read."""
+    """A file object without seek."""
 
     def __init__(self, content: bytes) -> None:
         self._file = io.BytesIO(content)
@@ -420,7 +420,7 @@ BUFFER = 32 * 1024  # PyAV's
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], bytes]:
-    """Megabytes of video: ten seconds at 25 fps, in groups of 12 of about the same size."""
+    """Megabytes of video: ten seconds at 25 fps, in GOPs of 12 pictures of about equal size."""
     made: dict[str, bytes] = {}
 
     def make(name: str, flags: str) -> bytes:
@@ -436,7 +436,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], byte
     return make
 
 
-FILES = [  # and what libav reads of each to know its length, or again at each fragment's end
+FILES = [  # and the bytes that libav reads to learn the duration, or again at each fragment's end
     ("a.mp4", "", 0),
     ("a.mp4", "faststart", 0),
     ("a.mp4", "frag_keyframe+empty_moov", 21 * BUFFER),
@@ -458,14 +458,14 @@ def test_a_file_is_read_about_once(
 
 @pytest.mark.parametrize("rate", ["1", None])
 @pytest.mark.parametrize("flags", ["", "faststart"])
-def test_half_of_a_video_is_half_of_its_bytes(
+def test_half_of_a_video_reads_half_of_its_bytes(
     large: Callable[[str, str], bytes], flags: str, rate: str | None
 ) -> None:
     content = large("a.mp4", flags)
     index = int.from_bytes(content[content.index(b"moov") - 4 :][:4])
     gop = len(content) * GROUP // 250
     choice = FrameChoice(None if rate is None else parse_fps(rate))
-    segments = cut(io.BytesIO(content), segment_s=4, most=2)
+    segments = divide(io.BytesIO(content), segment_s=4, max_segments=2)
     assert len(segments) == 2
     for segment in segments:
         file = CountingFile(content)
@@ -476,7 +476,7 @@ def test_half_of_a_video_is_half_of_its_bytes(
 
 @pytest.mark.parametrize("rate", ["1", "23.976"])
 @pytest.mark.parametrize(("name", "flags", "extra"), FILES)
-def test_a_source_that_cannot_seek_gives_the_same_frames(
+def test_a_source_that_cannot_seek_yields_the_same_frames(
     large: Callable[[str, str], bytes], name: str, flags: str, extra: int, rate: str
 ) -> None:
     content = large(name, flags)

@@ -1,4 +1,4 @@
-"""What a re-encoded video holds: the source's ticks, upright, at exactly the rate asked for."""
+"""Re-encoded videos: the source's ticks, upright, at exactly the requested rate."""
 
 import os
 import resource
@@ -33,7 +33,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stars(count: int, width: int = 160, height: int = 120) -> list[Rgb]:
-    """A star that glides through the upper left: no way to turn it looks like another."""
+    """A star moving through the upper left, so that all orientations differ."""
     return [
         np.asarray(
             shapes.draw(
@@ -54,13 +54,13 @@ def pictures(path: Path, fps: str | None = None) -> list[Rgb]:
 
 
 def psnr(one: Rgb, other: Rgb) -> float:
-    """Likeness in dB, over the part that both have."""
+    """PSNR in dB over the area that both have."""
     height, width = np.minimum(one.shape, other.shape)[:2]
     difference = one[:height, :width].astype(float) - other[:height, :width]
     return float(10 * np.log10(255**2 / max(np.mean(difference**2), 1e-9)))
 
 
-def assert_alike(ours: list[Rgb], theirs: list[Rgb]) -> None:
+def assert_similar(ours: list[Rgb], theirs: list[Rgb]) -> None:
     assert min(psnr(*pair) for pair in zip(ours, theirs, strict=True)) > 30
 
 
@@ -82,27 +82,25 @@ def test_the_file_has_exactly_the_rate_and_a_frame_for_every_tick(
 
 
 @pytest.mark.parametrize("fps", RATES)
-def test_frames_look_like_the_ticks_of_the_source(tmp_path: Path, scenes: Path, fps: str) -> None:
+def test_frames_resemble_the_ticks_of_the_source(tmp_path: Path, scenes: Path, fps: str) -> None:
     reencode(str(scenes), str(tmp_path / "a.mp4"), parse_fps(fps))
-    assert_alike(pictures(tmp_path / "a.mp4"), pictures(scenes, fps))
+    assert_similar(pictures(tmp_path / "a.mp4"), pictures(scenes, fps))
 
 
 @pytest.mark.parametrize("fps", RATES)
-def test_asking_the_file_for_its_own_rate_gives_every_frame_once(
-    tmp_path: Path, scenes: Path, fps: str
-) -> None:
+def test_the_files_own_rate_yields_every_frame_once(tmp_path: Path, scenes: Path, fps: str) -> None:
     reencode(str(scenes), str(tmp_path / "a.mp4"), parse_fps(fps))
     every, ticks = pictures(tmp_path / "a.mp4"), pictures(tmp_path / "a.mp4", fps)
     np.testing.assert_array_equal(every, ticks)
 
 
-def test_a_frame_that_is_shown_at_several_ticks_is_written_at_each(tmp_path: Path) -> None:
+def test_a_frame_shown_at_several_ticks_is_written_for_each(tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mp4", numbered_frames(3), fps=10)
     reencode(str(source), str(tmp_path / "b.mp4"), Fraction(20))
     assert [number_of(rgb) for rgb in pictures(tmp_path / "b.mp4")] == [0, 0, 1, 1, 2, 2]
 
 
-def test_a_delay_before_the_first_frame_is_left_out(tmp_path: Path) -> None:
+def test_a_delay_before_the_first_frame_is_dropped(tmp_path: Path) -> None:
     times = [1000 + 100 * number for number in range(4)]
     source = write_video(tmp_path / "a.mkv", numbered_frames(4), times_ms=times, silence_ms=2000)
     reencode(str(source), str(tmp_path / "b.mp4"), FIVE)
@@ -110,26 +108,26 @@ def test_a_delay_before_the_first_frame_is_left_out(tmp_path: Path) -> None:
     assert times_and_numbers == [(0.0, 0), (200.0, 2)]
 
 
-def test_a_clip_too_short_for_the_rate_gives_one_frame(tmp_path: Path) -> None:
+def test_a_clip_too_short_for_the_rate_yields_one_frame(tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mp4", numbered_frames(4), fps=10)
     reencode(str(source), str(tmp_path / "b.mp4"), Fraction(1))
     assert [number_of(rgb) for rgb in pictures(tmp_path / "b.mp4")] == [0]
 
 
-def test_a_real_video_gives_90_frames_at_5_fps(tmp_path: Path, shared_data: Path) -> None:
+def test_a_real_video_yields_90_frames_at_5_fps(tmp_path: Path, shared_data: Path) -> None:
     source = shared_data / "videos" / "v_GGSY1Qvo990.mp4"
     reencode(str(source), str(tmp_path / "a.mp4"), FIVE)
     with av.open(str(tmp_path / "a.mp4")) as file:
         assert file.streams.video[0].average_rate == 5
     ours = pictures(tmp_path / "a.mp4")
     assert len(ours) == 90
-    assert_alike(ours, pictures(source, "5"))
+    assert_similar(ours, pictures(source, "5"))
 
 
 # ---- pixels ----
 
 
-def test_the_encoder_works_with_the_defaults_of_ffmpeg(tmp_path: Path, scenes: Path) -> None:
+def test_the_encoder_uses_the_defaults_of_ffmpeg(tmp_path: Path, scenes: Path) -> None:
     reencode(str(scenes), str(tmp_path / "a.mp4"), FIVE)
     written = (tmp_path / "a.mp4").read_bytes()  # x264 writes its settings into the stream
     preset_medium = [b"subme=7", b"ref=3", b"bframes=3", b"keyint=250", b"rc_lookahead=40"]
@@ -154,25 +152,25 @@ def test_the_same_source_gives_the_same_file(tmp_path: Path, scenes: Path) -> No
         ("a.mkv", "ffv1", "yuv411p", "yuv444p"),
     ],
 )
-def test_pixels_stay_in_their_format_where_x264_knows_it(
+def test_pixel_formats_that_x264_supports_are_kept(
     tmp_path: Path, name: str, codec: str, pixels: str, written: str
 ) -> None:
     source = write_video(tmp_path / name, stars(4), codec=codec, pix_fmt=pixels)
     reencode(str(source), str(tmp_path / "b.mp4"), FIVE)
     with av.open(str(tmp_path / "b.mp4")) as file:
         assert file.streams.video[0].codec_context.pix_fmt == written
-    assert_alike(pictures(tmp_path / "b.mp4"), pictures(source, "5"))
+    assert_similar(pictures(tmp_path / "b.mp4"), pictures(source, "5"))
 
 
 @pytest.mark.parametrize("matrix", ["bt709", "smpte170m", "bt2020nc"])
-def test_colours_are_read_back_with_the_matrix_of_the_source(tmp_path: Path, matrix: str) -> None:
+def test_the_colour_matrix_of_the_source_is_kept(tmp_path: Path, matrix: str) -> None:
     options = {"colorspace": matrix, "crf": "1"}
     source = write_video(tmp_path / "a.mp4", stars(4), codec="libx264", options=options)
     reencode(str(source), str(tmp_path / "b.mp4"), FIVE)
     with av.open(str(source)) as theirs, av.open(str(tmp_path / "b.mp4")) as ours:
         matrices = {file.streams.video[0].codec_context.colorspace for file in (theirs, ours)}
     assert len(matrices) == 1
-    assert_alike(pictures(tmp_path / "b.mp4"), pictures(source, "5"))
+    assert_similar(pictures(tmp_path / "b.mp4"), pictures(source, "5"))
 
 
 def test_x264_chooses_its_own_keyframes(tmp_path: Path) -> None:
@@ -196,20 +194,20 @@ def test_x264_chooses_its_own_keyframes(tmp_path: Path) -> None:
         ((161, 121), "yuv444p", (161, 121)),
     ],
 )
-def test_of_an_odd_size_only_the_last_row_or_column_is_left_out(
+def test_an_odd_size_loses_only_the_last_row_or_column(
     tmp_path: Path, size: tuple[int, int], pixels: str, written: tuple[int, int]
 ) -> None:
     source = write_video(tmp_path / "a.mkv", stars(4, *size), codec="ffv1", pix_fmt=pixels)
     reencode(str(source), str(tmp_path / "b.mp4"), FIVE)
     ours = pictures(tmp_path / "b.mp4")
     assert ours[0].shape == (written[1], written[0], 3)
-    assert_alike(ours, pictures(source, "5"))
+    assert_similar(ours, pictures(source, "5"))
 
 
 @pytest.mark.parametrize("mirror", [{}, {"hflip": True}, {"vflip": True}], ids=str)
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 @pytest.mark.parametrize("size", [(160, 120), (160, 121)], ids=["even", "odd"])
-def test_a_turned_or_mirrored_video_is_turned_once(
+def test_a_rotated_or_mirrored_video_is_turned_upright_once(
     tmp_path: Path, degrees: int, mirror: dict[str, Any], size: tuple[int, int]
 ) -> None:
     source = write_video(
@@ -222,10 +220,10 @@ def test_a_turned_or_mirrored_video_is_turned_once(
     reencode(str(source), str(tmp_path / "b.mp4"), Fraction(10))
     ours, theirs = pictures(tmp_path / "b.mp4"), pictures(source, "10")
     assert [side // 2 * 2 for side in theirs[0].shape[:2]] == list(ours[0].shape[:2])
-    assert_alike(ours, theirs)
+    assert_similar(ours, theirs)
 
 
-def test_pictures_that_change_their_size_are_scaled_to_the_first(tmp_path: Path) -> None:
+def test_pictures_of_another_size_are_scaled_to_the_first(tmp_path: Path) -> None:
     joined = tmp_path / "joined.h264"
     with joined.open("wb") as file:
         for width, height in [(160, 120), (80, 60)]:
@@ -242,7 +240,7 @@ def test_pictures_that_change_their_size_are_scaled_to_the_first(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["new folder/deep/a b.mp4", "a:b %d 'ü'.mp4", "-.mp4", "bare"])
-def test_any_path_will_do_and_its_folder_is_made(
+def test_any_path_works_and_its_folder_is_created(
     tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -264,21 +262,19 @@ def test_the_file_replaces_its_own_source(tmp_path: Path) -> None:
     assert [number_of(rgb) for rgb in pictures(source)] == [0, 2, 4, 6]
 
 
-def test_writers_of_one_file_at_once_all_succeed_and_it_is_whole(
-    tmp_path: Path, scenes: Path
-) -> None:
+def test_concurrent_writers_of_one_file_leave_a_complete_file(tmp_path: Path, scenes: Path) -> None:
     destination = tmp_path / "new" / "a.mp4"
     with ThreadPoolExecutor(4) as pool:
         writers = [pool.submit(reencode, str(scenes), str(destination), FIVE) for _ in range(4)]
     assert [writer.exception() for writer in writers] == [None] * 4
-    assert_alike(pictures(destination), pictures(scenes, "5"))
+    assert_similar(pictures(destination), pictures(scenes, "5"))
     assert list(destination.parent.iterdir()) == [destination]
 
 
-# ---- what cannot be done ----
+# ---- failures ----
 
 
-def test_a_bad_source_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_bad_source_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(os.urandom(5000))
     with pytest.raises(BadVideo) as caught:
         reencode(str(tmp_path / "bad.mp4"), str(tmp_path / "new" / "a.mp4"), FIVE)
@@ -286,8 +282,8 @@ def test_a_bad_source_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["bad.mp4"]
 
 
-class BreaksOff:
-    """A file that cannot be read to its end."""
+class InterruptedFile:
+    """A file whose reading fails midway."""
 
     def __init__(self, path: Path, size: int) -> None:
         self._file, self._left = path.open("rb"), size
@@ -299,12 +295,12 @@ class BreaksOff:
         return self._file.read(size)
 
 
-def test_a_source_that_breaks_off_leaves_the_old_file(tmp_path: Path) -> None:
+def test_an_interrupted_source_keeps_the_old_file(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (20, 120, 160, 3), np.uint8)
     source = write_video(tmp_path / "a.mkv", list(noise), codec="ffv1")
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "b.mp4").write_text("old")
-    broken: Any = BreaksOff(source, source.stat().st_size // 2)
+    broken: Any = InterruptedFile(source, source.stat().st_size // 2)
     with pytest.raises(VideoError) as caught:
         reencode(broken, str(tmp_path / "new" / "b.mp4"), FIVE)
     assert caught.value.stage == "read"
@@ -312,7 +308,7 @@ def test_a_source_that_breaks_off_leaves_the_old_file(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "b.mp4").read_text() == "old"
 
 
-def test_pictures_that_x264_refuses_are_a_failure_of_that_video(tmp_path: Path) -> None:
+def test_pictures_that_x264_refuses_fail_the_video(tmp_path: Path) -> None:
     wide = [np.zeros((16, 17_000, 3), np.uint8)]
     source = write_video(tmp_path / "a.mkv", wide, codec="ffv1")
     with pytest.raises(VideoError, match="17000x16") as caught:
@@ -323,7 +319,7 @@ def test_pictures_that_x264_refuses_are_a_failure_of_that_video(tmp_path: Path) 
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """What a full disk does to whoever writes."""
+    """Limit the file size, which has the effect of a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -333,7 +329,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("size", [0, 10, 3000])
-def test_a_disk_that_is_full_is_an_os_error_and_leaves_nothing(
+def test_a_full_disk_is_an_os_error_and_leaves_no_file(
     tmp_path: Path, scenes: Path, size: int
 ) -> None:
     with files_of_at_most(size), pytest.raises(OSError, match="File too large"):
@@ -341,7 +337,7 @@ def test_a_disk_that_is_full_is_an_os_error_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path, scenes: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_os_error(tmp_path: Path, scenes: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         reencode(str(scenes), str(tmp_path / "file" / "a.mp4"), FIVE)

@@ -19,13 +19,13 @@ MS = Fraction(1, 1000)
 
 
 def frame(pts: int, duration: int = 0, name: Any = None) -> TimedFrame:
-    """A frame whose picture is its name, or else its pts."""
+    """A frame whose picture is its name, by default its pts."""
     picture: Any = pts if name is None else name
     return TimedFrame(pts, duration, picture)
 
 
 def ticks_of(shown: Iterator[SelectedFrame], fps: Fraction) -> list[tuple[int, Any]]:
-    """Every tick with the picture that it shows, in the order in which they come."""
+    """Every tick with the picture that it shows, in order."""
     return [(round(ms * fps / 1000), one.frame) for one in shown for ms in one.timestamps_ms]
 
 
@@ -66,12 +66,12 @@ def test_a_frame_rate_has_a_denominator_of_at_most_1001000() -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, "0", "-5", "0/7", "", "fast", "nan", "inf", "5 fps"])
-def test_what_is_no_frame_rate_is_a_value_error(value: str | int) -> None:
+def test_an_invalid_frame_rate_is_a_value_error(value: str | int) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_fps(value)
 
 
-def test_a_frame_rate_over_zero_is_a_value_error_too() -> None:
+def test_a_frame_rate_that_divides_by_zero_is_a_value_error() -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_fps("25/0")
 
@@ -120,11 +120,11 @@ def test_ticks_count_from_the_start_of_the_container() -> None:
     assert [grid.tick(pts) for pts in (1400, 1500, 2400)] == [0, 1, 10]
 
 
-def test_a_container_that_starts_before_zero_moves_its_frames_later() -> None:
+def test_a_negative_start_moves_frames_later() -> None:
     assert TickGrid(MS, -200_000, Fraction(10)).tick(0) == 2
 
 
-def test_the_start_is_rounded_to_the_time_base_before_it_is_taken_off() -> None:
+def test_the_start_is_rounded_to_the_time_base_before_it_is_subtracted() -> None:
     coarse = TickGrid(Fraction(1, 10), 149_999, Fraction(1000))
     assert coarse.tick(3) == 200  # 3 - 1 tenths of a second, not 150.001 ms
 
@@ -146,7 +146,7 @@ def test_a_tick_shows_the_last_frame_at_or_before_it() -> None:
     assert shown([0, 100, 200, 300, 400, 500], 5, duration=100) == {0: 0, 1: 200, 2: 400}
 
 
-def test_a_frame_is_repeated_until_the_next_one_where_ticks_are_denser_than_frames() -> None:
+def test_a_frame_is_repeated_until_the_next_if_ticks_are_denser() -> None:
     assert shown([0, 500], 4, duration=500) == {0: 0, 1: 0, 2: 500, 3: 500}
 
 
@@ -155,12 +155,12 @@ def test_at_its_own_rate_every_frame_is_shown_once() -> None:
     assert shown(pts, 25, duration=40) == dict(enumerate(pts))
 
 
-def test_frames_at_uneven_times_are_shown_until_the_next_one() -> None:
+def test_frames_at_uneven_times_are_shown_until_the_next() -> None:
     pts = [0, 100, 150, 900, 1000]
     assert shown(pts, 5, duration=100) == {0: 0, 1: 150, 2: 150, 3: 150, 4: 150, 5: 1000}
 
 
-def test_of_several_frames_at_one_tick_the_last_is_shown() -> None:
+def test_the_last_of_several_frames_at_one_tick_is_shown() -> None:
     assert shown([0, 10, 20, 1000, 1010], 1, duration=500) == {0: 20, 1: 1010}
 
 
@@ -178,7 +178,7 @@ def test_video_that_starts_after_its_sound_has_no_tick_before_its_first_frame() 
     assert list(shown([2000, 2500, 3000], 2, duration=500)) == [4, 5, 6]
 
 
-def test_video_that_starts_late_in_a_container_that_does_too_starts_at_tick_zero() -> None:
+def test_ticks_start_at_zero_if_container_and_video_start_late() -> None:
     pts = [2000, 2500, 3000]
     assert list(shown(pts, 2, duration=500, start_us=2_000_000)) == [0, 1, 2]
 
@@ -187,20 +187,20 @@ def test_the_last_frame_is_shown_for_its_duration() -> None:
     assert list(shown([0, 100], 10, duration=500)) == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_last_duration_of_one_unit_is_believed_less_than_a_larger_gap() -> None:
+def test_a_larger_gap_overrides_a_last_duration_of_one_unit() -> None:
     assert list(shown([0, 100], 10, duration=1)) == [0, 1]
     assert list(shown([0, 2], 1000, duration=1)) == [0, 1, 2]
 
 
-def test_the_last_frame_is_shown_for_the_last_gap_where_it_has_no_duration() -> None:
+def test_the_last_frame_is_shown_for_the_last_gap_if_it_has_no_duration() -> None:
     assert list(shown([0, 100, 400], 10)) == [0, 1, 2, 3, 4, 5, 6]
 
 
-def test_no_frames_give_no_ticks() -> None:
+def test_no_frames_yield_no_ticks() -> None:
     assert shown([], 5) == {}
 
 
-def test_frames_are_taken_one_at_a_time() -> None:
+def test_frames_are_consumed_one_at_a_time() -> None:
     taken: list[int] = []
 
     def frames() -> Iterator[TimedFrame]:
@@ -221,13 +221,13 @@ def test_without_a_rate_every_frame_has_its_own_time() -> None:
     assert [one.timestamps_ms for one in given] == [(0.0,), (3.0,), (3.0,), (2.0,)]
 
 
-def test_only_frames_of_the_numbers_that_are_asked_for_are_shown() -> None:
+def test_only_frames_with_the_given_numbers_are_shown() -> None:
     rule = EveryFrame(MS, 0, {0, 2})
     given = list(selected_frames([frame(10), frame(20), frame(30), frame(40)], rule))
     assert [one.timestamps_ms for one in given] == [(10.0,), (), (30.0,), ()]
 
 
-# ---- what holds for any stream ----
+# ---- properties of any stream ----
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ class Stream:
 
 @st.composite
 def streams(draw: st.DrawFn, least_step: int = 0) -> Stream:
-    """Streams of a few frames at uneven times; by default time never goes back in them."""
+    """Streams of a few frames at uneven times; by default time never goes back."""
     fps = Fraction(draw(st.integers(1, 60_000)), draw(st.sampled_from([1000, 1001])))
     time_base = Fraction(1, draw(st.sampled_from([25, 90, 1000, 12_800, 90_000])))
     unit = max(1, round(1 / fps / time_base))
@@ -269,11 +269,11 @@ quickly = settings(derandomize=True, deadline=None, max_examples=300)
 
 @quickly
 @given(streams())
-def test_the_rule_is_that_a_tick_shows_the_last_frame_not_after_it(stream: Stream) -> None:
+def test_a_tick_shows_the_last_frame_not_after_it(stream: Stream) -> None:
     first_ticks = [stream.grid.tick(one.pts) for one in stream.frames]
     last = stream.frames[-1]
     gap = last.pts - stream.frames[-2].pts if len(stream.frames) > 1 else 0
-    guessed = last.duration == 1 and gap > 2  # by libavformat, as ffmpeg sees it
+    guessed = last.duration == 1 and gap > 2  # ffmpeg takes it for libavformat's guess
     duration = gap if guessed else last.duration or gap or 1
     end = stream.grid.tick(last.pts + duration)
     assert stream.drawn() == [
@@ -284,7 +284,7 @@ def test_the_rule_is_that_a_tick_shows_the_last_frame_not_after_it(stream: Strea
 
 @quickly
 @given(streams(-20))
-def test_ticks_are_consecutive_and_frames_in_order_wherever_times_go(stream: Stream) -> None:
+def test_ticks_are_consecutive_and_frames_in_order_for_any_times(stream: Stream) -> None:
     drawn = stream.drawn()
     ticks = [tick for tick, _ in drawn]
     sources = [source for _, source in drawn]
@@ -294,10 +294,10 @@ def test_ticks_are_consecutive_and_frames_in_order_wherever_times_go(stream: Str
 
 @quickly
 @given(streams(1), st.data())
-def test_cutting_a_stream_changes_nothing(stream: Stream, data: st.DataObject) -> None:
+def test_dividing_a_stream_changes_nothing(stream: Stream, data: st.DataObject) -> None:
     *earlier, last = stream.frames
-    # A last frame without a duration, or of 1, stays as long as the one before it did, which a
-    # segment that is this frame alone cannot know. Segments of videos are minutes long.
+    # A last frame without a duration, or of 1, is shown as long as the one before it, which a
+    # segment of this frame alone cannot know. Segments of videos are minutes long.
     places = [one.pts for one in ([*earlier, last] if last.duration > 1 else earlier)]
     cuts = data.draw(st.sets(st.sampled_from(places), max_size=4)) if places else set()
     borders = [None, *sorted(cuts - {stream.frames[0].pts}), None]
@@ -314,14 +314,14 @@ def test_cutting_a_stream_changes_nothing(stream: Stream, data: st.DataObject) -
 def _segment(
     stream: Stream, rule: FrameRule, since: int | None, until: int | None
 ) -> list[SelectedFrame]:
-    """What a segment shows, decoded from its own first frame on."""
+    """The frames of a segment, decoded from its own first frame on."""
     frames = [one for one in stream.frames if since is None or one.pts >= since]
     return [one for one in selected_frames(frames, rule, until=until) if one.timestamps_ms]
 
 
 @quickly
 @given(streams(1), st.data())
-def test_going_on_from_any_time_gives_the_ticks_that_are_left(
+def test_resuming_at_any_time_yields_the_remaining_ticks(
     stream: Stream, data: st.DataObject
 ) -> None:
     since = data.draw(st.sampled_from([one.pts for one in stream.frames]))

@@ -1,4 +1,4 @@
-"""Where a video is read from: disks, storages, servers good and bad, pipes."""
+"""Reading videos from disks, storages, good and bad servers, and pipes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import av
 import fsspec
 import pytest
-from fault_proxy import Fate, Request, flaky
+from fault_proxy import Outcome, Request, run_proxy
 from run_cli import call
 from video_factories import (
     a_folder,
@@ -33,25 +33,25 @@ from video_factories import (
 
 from rayclip.errors import BadVideo, VideoError
 from rayclip.io import retry
-from rayclip.io.remote import BLOCK_BYTES, BLOCKS
+from rayclip.io.remote import BLOCK_BYTES, MAX_CACHED_BLOCKS
 from rayclip.io.retry import RetryPolicy
 from rayclip.io.storage_errors import is_transient
-from rayclip.media.source import NO_OTHER_FILES, VideoSource, readable
+from rayclip.media.source import NO_OTHER_FILES, VideoSource, open_reader
 
 COUNT = 12
 NUMBERS = list(range(COUNT))
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does not come to an end by itself is tried twice, and at once."""
-    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(2, 60, first_s=0.01))
+def retry_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry once, without a pause."""
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(2, 60, first_pause_s=0.01))
 
 
 def numbers_of(source: VideoSource, **options: Any) -> list[int]:
-    """The frames of a source, each as the number that is drawn on it."""
+    """The numbers of a source's frames, see ``numbered_frame``."""
     with (
-        readable(source, options) as file,
+        open_reader(source, options) as file,
         av.open(file, "r", container_options=NO_OTHER_FILES) as container,
     ):
         return [number_of(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
@@ -64,23 +64,23 @@ def failure_of(source: VideoSource) -> VideoError:
 
 
 def index_first(path: Path) -> Path:
-    """The same mp4 video with its index before its pictures."""
-    moved = path.with_name(f"index_first_{path.name}")
+    """Copy an mp4 video with its index first."""
+    index_first = path.with_name(f"index_first_{path.name}")
     with (
         av.open(str(path)) as old,
-        av.open(str(moved), "w", container_options={"movflags": "faststart"}) as new,
+        av.open(str(index_first), "w", container_options={"movflags": "faststart"}) as new,
     ):
         stream = new.add_stream_from_template(old.streams.video[0])
         for packet in old.demux(video=0):
             if packet.size:
                 packet.stream = stream
                 new.mux(packet)
-    return moved
+    return index_first
 
 
 @pytest.fixture
 def mp4(tmp_path: Path) -> Path:
-    """A video whose index comes last, as cameras and muxers write it."""
+    """A video whose index comes last, as written by cameras and muxers."""
     return write_video(tmp_path / "a.mp4", numbered_frames(COUNT))
 
 
@@ -91,9 +91,9 @@ def ts(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def large_mov(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """More bytes than are kept in memory of a remote file, and the index at their end."""
+    """A file with its index at the end that exceeds the cache of a remote file."""
     frame_bytes = 640 * 360 * 3
-    count = BLOCK_BYTES * (BLOCKS + 1) // frame_bytes + 1
+    count = BLOCK_BYTES * (MAX_CACHED_BLOCKS + 1) // frame_bytes + 1
     frames = [numbered_frame(number, 640, 360) for number in range(count)]
     path = tmp_path_factory.mktemp("large") / "a.mov"
     return write_video(path, frames, codec="rawvideo", pix_fmt="rgb24")
@@ -116,7 +116,7 @@ def large_mov(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=ascii,
 )
-def test_a_name_means_the_file_and_nothing_else(
+def test_a_name_is_only_ever_a_file_name(
     mp4: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     renamed = mp4.rename(mp4.with_name(name))
@@ -124,7 +124,7 @@ def test_a_name_means_the_file_and_nothing_else(
     assert numbers_of(renamed) == numbers_of(str(renamed)) == numbers_of(name) == NUMBERS
 
 
-def test_a_gif_is_one_video_whatever_pattern_its_name_is(tmp_path: Path) -> None:
+def test_a_gif_named_like_a_pattern_is_one_video(tmp_path: Path) -> None:
     for number in range(3):
         write_video(tmp_path / f"{number}.gif", numbered_frames(1), codec="gif", pix_fmt="gray")
     name = tmp_path / "%d.gif"
@@ -134,7 +134,7 @@ def test_a_gif_is_one_video_whatever_pattern_its_name_is(tmp_path: Path) -> None
     assert numbers_of(name) == NUMBERS
 
 
-def a_named_pipe(folder: Path) -> Path:
+def named_pipe(folder: Path) -> Path:
     path = folder / "pipe.mp4"
     os.mkfifo(path)
     return path
@@ -146,19 +146,19 @@ def a_named_pipe(folder: Path) -> Path:
         (missing, "not_found"),
         (an_empty_file, "empty_file"),
         (a_folder, "is_a_folder"),
-        (a_named_pipe, "not_a_file"),
+        (named_pipe, "not_a_file"),
     ],
 )
-def test_what_is_no_video_is_told_by_a_code(
+def test_a_file_that_is_not_a_video_has_a_code(
     tmp_path: Path, make: Callable[[Path], Path], code: str
 ) -> None:
     error = failure_of(make(tmp_path))
     assert (type(error), error.stage, error.code) == (BadVideo, "open", code)
 
 
-def test_of_a_folder_is_said_what_to_do(tmp_path: Path) -> None:
+def test_the_message_for_a_folder_says_what_to_do(tmp_path: Path) -> None:
     assert str(failure_of(tmp_path)) == (
-        "this is a folder, not a video: name the videos in it, or make a video of its pictures"
+        "this is a folder, not a video: name the videos in it, or make a video of its images"
     )
 
 
@@ -176,17 +176,17 @@ DASH = '<?xml version="1.0"?>\n<!-- made by hand -->\n<MPD><BaseURL>{}</BaseURL>
 
 @pytest.mark.parametrize("playlist", [HLS, CONCAT, DASH])
 @pytest.mark.parametrize("name", ["a.m3u8", "a.mp4"])
-def test_a_playlist_is_no_video(ts: Path, playlist: str, name: str) -> None:
+def test_a_playlist_is_not_a_video(ts: Path, playlist: str, name: str) -> None:
     path = ts.with_name(name)
     path.write_text(playlist.format(ts.name))
     error = failure_of(path)
     assert (type(error), error.stage, error.code) == (BadVideo, "open", "is_a_playlist")
 
 
-def test_libav_opens_nothing_that_a_file_names(ts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libav_opens_no_file_that_a_video_names(ts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ts.parent)
     playlist = CONCAT.format(ts.name).encode()
-    with av.open(io.BytesIO(playlist)) as container:  # this is what must not happen
+    with av.open(io.BytesIO(playlist)) as container:  # libav would open it without our options
         assert container.format.name == "concat"
     with pytest.raises(av.FFmpegError):
         av.open(io.BytesIO(playlist), container_options=NO_OTHER_FILES)
@@ -212,7 +212,7 @@ def test_a_url_fails_as_a_path_does(
     assert (type(error), error.stage, error.code) == (BadVideo, "open", code)
 
 
-def test_a_url_of_an_unknown_kind_could_not_be_read() -> None:
+def test_a_url_of_an_unknown_protocol_cannot_be_read() -> None:
     error = failure_of("carrier-pigeon://a.mp4")
     assert (type(error), error.code) == (VideoError, "read_failed")
     assert "carrier-pigeon" in str(error)
@@ -222,7 +222,7 @@ def test_a_url_of_an_unknown_kind_could_not_be_read() -> None:
 
 
 class Server(ThreadingHTTPServer):
-    """A folder on loopback, and how much of it was asked for.
+    """A folder on loopback that counts requests.
 
     Attributes:
         ranges: whether parts of files can be had; else each answer is the whole file.
@@ -245,7 +245,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/{path.name}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients may leave."""
+        """Ignore clients that disconnect."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -287,7 +287,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.served += len(part)
 
     def log_message(self, *words: Any) -> None:
-        """Not on the screen of the tests."""
+        """Print nothing during tests."""
 
 
 @contextmanager
@@ -309,7 +309,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def test_a_server_with_ranges_is_asked_for_each_byte_about_once(large_mov: Path) -> None:
+def test_each_byte_is_requested_about_once_from_a_server_with_ranges(large_mov: Path) -> None:
     with serving(large_mov.parent) as server:
         numbers = numbers_of(server.url(large_mov))
     assert numbers == numbers_of(large_mov)
@@ -356,10 +356,10 @@ def test_a_server_without_ranges_is_read_forward(large_mov: Path) -> None:
     assert numbers == numbers_of(large_mov)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("retry_once")
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("share", [0.01, 0.5])
-def test_a_connection_that_breaks_is_no_end_of_a_video(
+def test_a_broken_connection_is_not_the_end_of_a_video(
     large_mov: Path, ranges: bool, share: float
 ) -> None:
     with serving(large_mov.parent) as server:
@@ -369,20 +369,18 @@ def test_a_connection_that_breaks_is_no_end_of_a_video(
     assert (type(error), error.stage, error.code) == (VideoError, "read", "read_failed")
 
 
-def test_an_empty_answer_is_an_empty_file(tmp_path: Path, server: Server) -> None:
+def test_an_empty_response_is_an_empty_file(tmp_path: Path, server: Server) -> None:
     assert failure_of(server.url(an_empty_file(tmp_path))).code == "empty_file"
 
 
-def test_what_a_server_does_not_have_is_not_found(tmp_path: Path, server: Server) -> None:
+def test_a_missing_file_on_a_server_is_not_found(tmp_path: Path, server: Server) -> None:
     error = failure_of(server.url(missing(tmp_path)))
     assert (type(error), error.stage, error.code) == (BadVideo, "open", "not_found")
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("retry_once")
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_what_a_server_keeps_from_giving_could_not_be_read(
-    mp4: Path, server: Server, status: int
-) -> None:
+def test_a_failing_server_is_a_read_error(mp4: Path, server: Server, status: int) -> None:
     server.status = status
     error = failure_of(server.url(mp4))
     assert (type(error), error.stage, error.code) == (VideoError, "read", "read_failed")
@@ -391,7 +389,7 @@ def test_what_a_server_keeps_from_giving_could_not_be_read(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_what_a_server_denies_is_asked_for_once(mp4: Path, server: Server, status: int) -> None:
+def test_a_denied_request_is_not_retried(mp4: Path, server: Server, status: int) -> None:
     server.status = status
     error = failure_of(server.url(mp4))
     assert (type(error), error.stage, error.code) == (VideoError, "read", "access_denied")
@@ -399,31 +397,31 @@ def test_what_a_server_denies_is_asked_for_once(mp4: Path, server: Server, statu
     assert "tried" not in str(error)
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_server_that_is_not_there_could_not_be_read() -> None:
+@pytest.mark.usefixtures("retry_once")
+def test_an_unreachable_server_is_a_read_error() -> None:
     pytest.importorskip("aiohttp")
-    with socket.socket() as taken:  # bound and not listening: nobody else can listen
+    with socket.socket() as taken:  # bound but not listening, so that nobody else can listen
         taken.bind(("127.0.0.1", 0))
         error = failure_of(f"http://127.0.0.1:{taken.getsockname()[1]}/a.mp4")
     assert (type(error), error.stage, error.code) == (VideoError, "read", "read_failed")
 
 
-# ---- storages that fail for a while ----
+# ---- transient failures of storages ----
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As much patience as ever, in less time."""
-    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(10, 60, first_s=0.01))
+    """The same number of attempts, with shorter pauses."""
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(10, 60, first_pause_s=0.01))
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("way", ["busy", "reset", "cut", "unanswered"])
-def test_a_part_that_fails_is_asked_for_again_and_no_other(large_mov: Path, way: Fate) -> None:
-    def every_fifth(request: Request) -> Fate:
+def test_only_the_failed_range_is_requested_again(large_mov: Path, way: Outcome) -> None:
+    def every_fifth(request: Request) -> Outcome:
         return way if request.number % 5 == 0 else "fine"
 
-    with serving(large_mov.parent) as server, flaky(server.server_port, every_fifth) as proxy:
+    with serving(large_mov.parent) as server, run_proxy(server.server_port, every_fifth) as proxy:
         numbers = numbers_of(f"{proxy.url}/{large_mov.name}")
     assert numbers == numbers_of(large_mov)
     assert proxy.count(way) > 2
@@ -434,20 +432,18 @@ def test_a_part_that_fails_is_asked_for_again_and_no_other(large_mov: Path, way:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("way", ["busy", "reset", "cut", "unanswered"])
-def test_a_file_that_cannot_be_opened_at_first_is_opened_in_the_end(
-    mp4: Path, server: Server, way: Fate, ranges: bool
-) -> None:
-    def at_first(request: Request) -> Fate:
+def test_opening_is_retried(mp4: Path, server: Server, way: Outcome, ranges: bool) -> None:
+    def at_first(request: Request) -> Outcome:
         return way if request.number in (1, 2, 3, 5, 8) else "fine"
 
     server.ranges = ranges
-    with flaky(server.server_port, at_first) as proxy:
+    with run_proxy(server.server_port, at_first) as proxy:
         assert numbers_of(f"{proxy.url}/{mp4.name}") == NUMBERS
     assert proxy.count(way) >= 3
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_stream_that_breaks_off_is_a_failure_that_may_pass(
+def test_an_interrupted_stream_is_a_transient_failure(
     large_mov: Path,
 ) -> None:
     with serving(large_mov.parent) as server:
@@ -456,8 +452,8 @@ def test_a_stream_that_breaks_off_is_a_failure_that_may_pass(
         assert is_transient(failure_of(server.url(index_first(large_mov))))
 
 
-@pytest.mark.usefixtures("impatient")
-def test_what_was_tried_often_enough_is_not_worth_another_try(mp4: Path, server: Server) -> None:
+@pytest.mark.usefixtures("retry_once")
+def test_exhausted_retries_are_a_permanent_failure(mp4: Path, server: Server) -> None:
     server.status = 503
     assert not is_transient(failure_of(server.url(mp4)))
 
@@ -467,7 +463,7 @@ def test_what_was_tried_often_enough_is_not_worth_another_try(mp4: Path, server:
 
 @contextmanager
 def piped(content: bytes, buffering: int = -1) -> Iterator[BinaryIO]:
-    """The reading end of a pipe into which another thread writes."""
+    """The read end of a pipe; another thread writes to it."""
     reading, writing = os.pipe()
 
     def write() -> None:
@@ -492,7 +488,7 @@ def test_a_pipe_is_read_forward(tmp_path: Path, name: str, codec: str, buffering
 
 
 def padded(content: bytes, padding: int) -> bytes:
-    """An mp4 with so many more bytes behind its first box."""
+    """An mp4 file with this many more bytes after its first box."""
     first = int.from_bytes(content[:4])
     return content[:first] + padding.to_bytes(4) + b"free" + bytes(padding - 8) + content[first:]
 
@@ -503,17 +499,17 @@ def test_a_pipe_is_only_spooled_when_the_index_comes_last(
     mp4: Path, padding: int, first: bool, spooled: bool
 ) -> None:
     content = padded((index_first(mp4) if first else mp4).read_bytes(), padding)
-    with piped(content) as pipe, readable(pipe, {}) as file:
+    with piped(content) as pipe, open_reader(pipe, {}) as file:
         assert file.seekable() == spooled
         assert b"".join(iter(lambda: file.read(1000), b"")) == content
 
 
-def test_a_pipe_that_ends_at_once_is_an_empty_file() -> None:
+def test_a_pipe_without_data_is_an_empty_file() -> None:
     with piped(b"") as pipe:
         assert failure_of(pipe).code == "empty_file"
 
 
-def test_a_pipe_that_does_not_block_could_not_be_read() -> None:
+def test_a_non_blocking_pipe_is_a_read_error() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     with open(reading, "rb", buffering=0) as pipe, open(writing, "wb"):
@@ -537,8 +533,8 @@ def test_a_file_object_is_read_from_its_beginning_and_left_open(mp4: Path) -> No
         assert not file.closed
 
 
-class Breaking(io.BytesIO):
-    """A file that fails from some byte on."""
+class FailingFile(io.BytesIO):
+    """A file that fails from a given byte on."""
 
     def __init__(self, content: bytes, at: int, error: BaseException) -> None:
         super().__init__(content)
@@ -557,11 +553,11 @@ class Breaking(io.BytesIO):
     [ConnectionResetError("gone"), EOFError("cut off"), TimeoutError(), RuntimeError("gone")],
     ids=repr,
 )
-def test_a_failure_is_told_once_and_never_the_end_of_a_video(
+def test_a_failure_is_raised_once_and_never_the_end_of_a_video(
     ts: Path, capfd: pytest.CaptureFixture[str], share: float, reason: Exception
 ) -> None:
     content = ts.read_bytes()
-    error = failure_of(Breaking(content, int(len(content) * share), reason))
+    error = failure_of(FailingFile(content, int(len(content) * share), reason))
     assert (type(error), error.stage, error.code) == (VideoError, "read", "read_failed")
     assert (str(reason) or type(reason).__name__) in str(error)
     assert error.__cause__ is reason
@@ -572,10 +568,10 @@ def test_a_failure_is_told_once_and_never_the_end_of_a_video(
 def test_an_interrupt_while_libav_reads_is_not_lost(ts: Path, share: float) -> None:
     content = ts.read_bytes()
     with pytest.raises(KeyboardInterrupt):
-        numbers_of(Breaking(content, int(len(content) * share), KeyboardInterrupt()))
+        numbers_of(FailingFile(content, int(len(content) * share), KeyboardInterrupt()))
 
 
-def test_a_file_that_gives_more_than_was_asked_for_could_not_be_read(ts: Path) -> None:
+def test_a_file_that_returns_too_many_bytes_is_a_read_error(ts: Path) -> None:
     class Generous(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             return super().read(None if size is None else 2 * size)
@@ -583,15 +579,15 @@ def test_a_file_that_gives_more_than_was_asked_for_could_not_be_read(ts: Path) -
     assert failure_of(Generous(ts.read_bytes())).code == "read_failed"
 
 
-def test_a_place_that_does_not_exist_is_not_the_storages_fault(mp4: Path) -> None:
-    with readable(mp4, {}) as file:
+def test_seeking_to_an_invalid_position_is_not_a_read_error(mp4: Path) -> None:
+    with open_reader(mp4, {}) as file:
         assert file.seek(-1) == -1
         assert file.read(8) == mp4.read_bytes()[:8]
 
 
-def test_bytes_that_arrive_are_told(mp4: Path) -> None:
+def test_arriving_bytes_are_reported_as_progress(mp4: Path) -> None:
     arrivals: list[None] = []
-    with readable(mp4, {}, lambda: arrivals.append(None)) as file:
+    with open_reader(mp4, {}, lambda: arrivals.append(None)) as file:
         before = len(arrivals)
         while file.read(1000):
             pass

@@ -1,4 +1,4 @@
-"""Which frames a video gives, when, upright, and what is said of files that are no video."""
+"""Which frames a video yields, when and how oriented, and how bad files are reported."""
 
 import hashlib
 import io
@@ -37,7 +37,7 @@ Numbered = list[tuple[float, int]]
 
 
 def numbered(source: VideoSource, extraction_fps: str | int | None = None) -> Numbered:
-    """The timestamps in ms and the numbers of the frames that a video of ``video_factories`` gives."""
+    """The timestamps in ms and the numbers of a video of ``numbered_frames``."""
     return [(round(ms, 3), number_of(rgb)) for ms, rgb in iter_frames(source, extraction_fps)]
 
 
@@ -67,7 +67,7 @@ def failure_of(source: VideoSource) -> VideoError:
     ],
     ids=["mpeg4", "h264-with-b-frames", "matroska", "avi", "mjpeg", "gif"],
 )
-def test_without_a_rate_every_frame_is_given_at_its_own_time(
+def test_without_a_rate_every_frame_is_yielded_at_its_own_time(
     tmp_path: Path, name: str, how: dict[str, Any]
 ) -> None:
     path = write_video(tmp_path / name, numbered_frames(8), fps=10, **how)
@@ -80,12 +80,12 @@ def test_frames_at_uneven_times_keep_them(tmp_path: Path) -> None:
     assert numbered(path) == list(zip(times, range(5), strict=True))
 
 
-def test_a_rate_gives_the_last_frame_at_or_before_each_tick(tmp_path: Path) -> None:
+def test_a_rate_yields_the_last_frame_at_or_before_each_tick(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", numbered_frames(8), fps=10)
     assert numbered(path, 5) == [(0.0, 0), (200.0, 2), (400.0, 4), (600.0, 6)]
 
 
-def test_a_frame_that_is_shown_at_several_ticks_is_given_at_each(tmp_path: Path) -> None:
+def test_a_frame_shown_at_several_ticks_is_yielded_for_each(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", numbered_frames(2), fps=10)
     assert numbered(path, 20) == [(0.0, 0), (50.0, 0), (100.0, 1), (150.0, 1)]
 
@@ -140,13 +140,13 @@ def test_video_that_starts_after_its_sound_keeps_its_delay(
     assert numbered(path, fps) == frames
 
 
-def test_a_clip_too_short_for_the_rate_gives_its_first_frame_at_zero(tmp_path: Path) -> None:
+def test_a_clip_too_short_for_the_rate_yields_its_first_frame_at_zero(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", numbered_frames(4), fps=10)
     assert numbered(path, 1) == [(0.0, 0)]
 
 
 @pytest.mark.parametrize("fps", [10, 25, Fraction(30_000, 1001)])
-def test_a_video_tells_its_own_frame_rate(tmp_path: Path, fps: int | Fraction) -> None:
+def test_a_video_reports_its_own_frame_rate(tmp_path: Path, fps: int | Fraction) -> None:
     path = write_video(tmp_path / "a.mp4", numbered_frames(5), fps=fps)
     assert fps_of(path) == pytest.approx(float(fps))
 
@@ -154,11 +154,11 @@ def test_a_video_tells_its_own_frame_rate(tmp_path: Path, fps: int | Fraction) -
 def test_the_frame_rate_of_uneven_frames_is_their_average(tmp_path: Path) -> None:
     times = [0, 100, 200, 300, 1000, 1400, 1500]
     path = write_video(tmp_path / "a.mp4", numbered_frames(7), times_ms=times)
-    assert fps_of(path) == pytest.approx(7 / 1.6, rel=0.01)  # the last one lasts another 100 ms
+    assert fps_of(path) == pytest.approx(7 / 1.6, rel=0.01)  # the last frame lasts another 100 ms
 
 
 @pytest.mark.parametrize("fps", [0, -5, "fast"])
-def test_a_rate_that_is_none_is_a_value_error(tmp_path: Path, fps: str | int) -> None:
+def test_an_invalid_rate_is_a_value_error(tmp_path: Path, fps: str | int) -> None:
     path = write_video(tmp_path / "a.mp4", numbered_frames(2))
     with pytest.raises(ValueError, match=r".+"):
         next(iter_frames(path, fps))
@@ -168,7 +168,7 @@ def test_a_rate_that_is_none_is_a_value_error(tmp_path: Path, fps: str | int) ->
 
 
 @pytest.mark.parametrize(("width", "height"), [(37, 53), (53, 37), (64, 49), (65, 48)])
-def test_odd_sizes_come_out_whole(tmp_path: Path, width: int, height: int) -> None:
+def test_odd_sizes_are_kept(tmp_path: Path, width: int, height: int) -> None:
     path = write_video(tmp_path / "a.avi", numbered_frames(2, width, height))
     assert [rgb.shape for _, rgb in iter_frames(path)] == [(height, width, 3)] * 2
 
@@ -183,11 +183,11 @@ def test_colours_are_in_the_order_red_green_blue(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mirror", [{}, {"hflip": True}, {"vflip": True}], ids=str)
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-def test_turned_and_mirrored_videos_are_given_upright(
+def test_rotated_and_mirrored_videos_are_turned_upright(
     tmp_path: Path, degrees: int, mirror: dict[str, bool]
 ) -> None:
     stored = np.zeros((48, 64, 3), np.uint8)
-    stored[:16, :32] = 255  # one bright corner tells all eight orientations apart
+    stored[:16, :32] = 255  # one bright corner distinguishes all eight orientations
     path = write_video(tmp_path / "a.mp4", [stored], orientation={"degrees": degrees, **mirror})
     seen = np.rot90(stored, degrees // 90)
     seen = seen[:, ::-1] if "hflip" in mirror else seen
@@ -200,7 +200,7 @@ def test_turned_and_mirrored_videos_are_given_upright(
 
 
 def write_two_videos(path: Path, default: int | None) -> Path:
-    """A small video stream, then a large one; one of them may be the default."""
+    """Write a small video stream, then a large one; one of them may be the default."""
     sizes = [(32, 32), (64, 48)]
     with av.open(str(path), "w") as output:
         streams = [
@@ -217,7 +217,7 @@ def write_two_videos(path: Path, default: int | None) -> Path:
 
 
 @pytest.mark.parametrize(("default", "width"), [(None, 64), (0, 32), (1, 64)])
-def test_of_several_video_streams_the_default_counts_before_the_largest(
+def test_the_default_stream_takes_precedence_over_the_largest(
     tmp_path: Path, default: int | None, width: int
 ) -> None:
     path = write_two_videos(tmp_path / "a.mkv", default)
@@ -225,11 +225,11 @@ def test_of_several_video_streams_the_default_counts_before_the_largest(
     assert rgb.shape[1] == width
 
 
-# ---- where it comes from ----
+# ---- sources ----
 
 
 class Pipe:
-    """A file object that can only be read, as a socket or a member of a stream of tar is."""
+    """A file object without seek, like a socket or a member of a tar stream."""
 
     def __init__(self, content: bytes) -> None:
         self._file = io.BytesIO(content)
@@ -239,7 +239,7 @@ class Pipe:
 
 
 class BreakingPipe(Pipe):
-    """One whose other end goes away after some bytes."""
+    """A pipe that breaks after some bytes."""
 
     def __init__(self, content: bytes, after: int) -> None:
         super().__init__(content)
@@ -275,7 +275,7 @@ def as_url(path: Path, memory_url: str) -> VideoSource:
 
 
 @pytest.mark.parametrize("source", [as_path, as_text, as_file_object, as_pipe, as_url])
-def test_the_frames_are_the_same_wherever_they_come_from(
+def test_the_frames_are_the_same_from_every_kind_of_source(
     tmp_path: Path, memory_url: str, source: Callable[[Path, str], VideoSource]
 ) -> None:
     path = write_video(tmp_path / "a.ts", numbered_frames(8), codec="mpeg2video", fps=25)
@@ -301,7 +301,7 @@ def test_frames_outlive_their_video(tmp_path: Path) -> None:
     assert list(map(number_of, frames)) == list(range(8))
 
 
-# ---- what is no video ----
+# ---- files that are not videos ----
 
 
 def text(folder: Path) -> Path:
@@ -316,22 +316,22 @@ def random_bytes(folder: Path) -> Path:
     return path
 
 
-def an_mp4_without_its_index(folder: Path) -> Path:
+def mp4_without_index(folder: Path) -> Path:
     content = write_video(folder / "whole.mp4", numbered_frames(8)).read_bytes()
     path = folder / "cut.mp4"
     path.write_bytes(content[: content.index(b"moov") - 4])
     return path
 
 
-def sound_alone(folder: Path) -> Path:
+def audio_only(folder: Path) -> Path:
     return write_sound(folder / "a.m4a", "aac")
 
 
-def sound_with_a_cover_picture(folder: Path) -> Path:
+def audio_with_a_cover_picture(folder: Path) -> Path:
     return write_sound(folder / "a.mp3", "libmp3lame", cover=True)
 
 
-def a_picture_of_81_megapixels(folder: Path) -> Path:
+def picture_of_81_megapixels(folder: Path) -> Path:
     content = bytearray(
         write_video(folder / "a.gif", numbered_frames(1), codec="gif", pix_fmt="gray").read_bytes()
     )
@@ -349,13 +349,13 @@ def a_picture_of_81_megapixels(folder: Path) -> Path:
         (a_folder, "is_a_folder"),
         (text, "not_a_video"),
         (random_bytes, "not_a_video"),
-        (an_mp4_without_its_index, "truncated"),
-        (sound_alone, "no_video_stream"),
-        (sound_with_a_cover_picture, "no_video_stream"),
-        (a_picture_of_81_megapixels, "too_large"),
+        (mp4_without_index, "truncated"),
+        (audio_only, "no_video_stream"),
+        (audio_with_a_cover_picture, "no_video_stream"),
+        (picture_of_81_megapixels, "too_large"),
     ],
 )
-def test_what_cannot_be_opened_is_told_by_a_code(
+def test_a_file_that_cannot_be_opened_has_a_code(
     tmp_path: Path, make: Callable[[Path], Path], code: str
 ) -> None:
     error = failure_of(make(tmp_path))
@@ -366,7 +366,7 @@ def test_the_message_of_a_bad_video_is_a_sentence(tmp_path: Path) -> None:
     assert str(failure_of(missing(tmp_path))) == "there is no such file"
 
 
-def test_a_url_of_nothing_is_not_found(memory_url: str) -> None:
+def test_a_url_without_a_file_is_not_found(memory_url: str) -> None:
     error = failure_of(f"{memory_url}/nowhere.mp4")
     assert (type(error), error.stage, error.code) == (BadVideo, "open", "not_found")
 
@@ -385,24 +385,24 @@ def test_an_empty_object_behind_a_url_is_an_empty_file(tmp_path: Path, memory_ur
         "zip://a.mp4::reference://a.zip::{table}",
     ],
 )
-def test_a_file_that_says_what_else_is_opened_is_refused(url: str, tmp_path: Path) -> None:
+def test_a_protocol_that_opens_other_files_is_refused(url: str, tmp_path: Path) -> None:
     table = tmp_path / "table.json"
     table.write_text(json.dumps({"version": 1, "refs": {"a.mp4": [f"file://{__file__}"]}}))
     error = failure_of(url.format(table=f"file://{table}"))
     assert (type(error), error.stage, error.code) == (BadVideo, "open", "refused_protocol")
 
 
-def test_a_name_that_no_file_can_have_is_not_found() -> None:
+def test_an_impossible_file_name_is_not_found() -> None:
     assert failure_of("a\0b.mp4").code == "not_found"
 
 
-def test_a_url_of_an_unknown_protocol_is_no_fault_of_the_video() -> None:
+def test_an_unknown_protocol_is_not_a_bad_video() -> None:
     error = failure_of("nosuch://bucket/a.mp4")
     assert (type(error), error.stage) == (VideoError, "read")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5], ids=["at-the-start", "midway"])
-def test_a_connection_that_breaks_is_no_fault_of_the_video(tmp_path: Path, share: float) -> None:
+def test_a_broken_connection_is_not_a_bad_video(tmp_path: Path, share: float) -> None:
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 256, (96, 128, 3), dtype=np.uint8) for _ in range(60)]
     content = write_video(tmp_path / "a.ts", noise, codec="mpeg2video", fps=25).read_bytes()
@@ -413,7 +413,7 @@ def test_a_connection_that_breaks_is_no_fault_of_the_video(tmp_path: Path, share
 # ---- damaged videos ----
 
 
-def test_a_truncated_stream_gives_the_frames_that_decode(tmp_path: Path) -> None:
+def test_a_truncated_stream_yields_the_frames_that_decode(tmp_path: Path) -> None:
     path = write_video(
         tmp_path / "a.ts", numbered_frames(30), codec="mpeg2video", fps=25, options={"g": "5"}
     )
@@ -424,7 +424,7 @@ def test_a_truncated_stream_gives_the_frames_that_decode(tmp_path: Path) -> None
     assert frames == [(40.0 * number, number) for number in range(len(frames))]
 
 
-def test_an_empty_packet_in_mid_stream_is_passed_over(tmp_path: Path) -> None:
+def test_an_empty_packet_in_mid_stream_is_skipped(tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.avi", numbered_frames(6), codec="mjpeg", pix_fmt="yuvj420p")
     path = tmp_path / "a.nut"
     with av.open(str(source)) as whole, av.open(str(path), "w") as output:
@@ -452,7 +452,7 @@ def test_an_empty_packet_in_mid_stream_is_passed_over(tmp_path: Path) -> None:
         ([(None, 0), (None, 1), (None, 2)], [0, 1, 2]),
         ([(0, None), (1, None)], [0, 1]),
         ([(None, None), (None, None)], [None, None]),
-        ([(5, 0), (5, 1), (5, 2), (5, 3)], [5, 1, 2, 3]),  # pts that stand still are not trusted
+        ([(5, 0), (5, 1), (5, 2), (5, 3)], [5, 1, 2, 3]),  # constant pts are not trusted
         ([(0, 9), (1, 9), (2, 9)], [0, 1, 2]),  # nor are dts
     ],
 )
@@ -460,7 +460,7 @@ def test_pts_are_trusted_unless_they_go_back_more_often_than_dts(
     pts_and_dts: list[tuple[int | None, int | None]], best: list[int | None]
 ) -> None:
     guess = BestEffortTimestamp()
-    assert [guess.of(pts, dts) for pts, dts in pts_and_dts] == best
+    assert [guess.update(pts, dts) for pts, dts in pts_and_dts] == best
 
 
 # ---- real and difficult videos, against what ffmpeg shows ----
@@ -476,7 +476,7 @@ UNDECODABLE = {
 
 
 def reference() -> dict[str, dict[str, Shown]]:
-    """``{file: {fps: [(tick, md5 of its frame), ...]}}``; one stand-in without the data."""
+    """``{file: {fps: [(tick, md5 of its frame), ...]}}``; a placeholder if the data are missing."""
     if not REFERENCE.is_file():
         return {"without-test-data": {}}
     loaded: dict[str, dict[str, Shown]] = json.loads(REFERENCE.read_text())
@@ -500,7 +500,7 @@ def shown_by_rayclip(path: Path, fps: str) -> list[tuple[int, str]]:
 def test_every_tick_shows_the_frame_that_ffmpeg_shows(shared_data: Path, name: str) -> None:
     for fps, theirs in reference()[name].items():
         ours = shown_by_rayclip(shared_video(shared_data, name), fps)
-        if not theirs:  # too short for a tick: we give the first frame
+        if not theirs:  # too short for a tick: we yield the first frame
             assert [tick for tick, _ in ours] == [0], fps
             continue
         assert [tick for tick, _ in ours] == [tick for tick, _ in theirs], fps
@@ -513,21 +513,21 @@ def test_every_tick_shows_the_frame_that_ffmpeg_shows(shared_data: Path, name: s
 
 
 @pytest.mark.parametrize(("name", "code"), UNDECODABLE.items())
-def test_shared_files_that_are_no_video_are_bad_videos(
+def test_shared_files_that_are_not_videos_are_bad_videos(
     shared_data: Path, name: str, code: str
 ) -> None:
     error = failure_of(shared_video(shared_data, name))
     assert (type(error), error.code) == (BadVideo, code)
 
 
-def test_of_many_streams_the_one_that_ffmpeg_would_take_keeps_its_times(shared_data: Path) -> None:
+def test_the_stream_that_ffmpeg_selects_keeps_its_times(shared_data: Path) -> None:
     times = json.loads((shared_data / "reference" / "nasa_13013.stream3.pts.json").read_text())
     ours = [ms for ms, _ in iter_frames(shared_video(shared_data, "nasa_13013.mp4"))]
     theirs = [float(frame["pts_time"]) * 1000 for frame in times]
-    assert ours == pytest.approx(theirs, abs=0.001)  # they are written in whole microseconds
+    assert ours == pytest.approx(theirs, abs=0.001)  # the reference has whole microseconds
 
 
-def test_the_sample_of_video_features_gives_all_its_frames(shared_data: Path) -> None:
+def test_the_sample_of_video_features_yields_all_its_frames(shared_data: Path) -> None:
     path = shared_video(shared_data, "v_GGSY1Qvo990.mp4")
     times = [ms for ms, _ in iter_frames(path)]
     assert len(times) == 355

@@ -99,7 +99,7 @@ class _Answers(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "RESTART", RetryPolicy(3, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "RESTART", RetryPolicy(3, 60, first_pause_s=0.001))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 

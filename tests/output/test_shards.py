@@ -200,7 +200,7 @@ def test_a_storage_that_fails_for_good_does_not_make_a_shard_damaged(
 ) -> None:
     folder = a_run(tmp_path)
     save(folder, "a")
-    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(2, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(2, 60, first_pause_s=0.001))
 
     def lost(*_: object) -> Any:
         raise ConnectionResetError("gone")
@@ -266,7 +266,7 @@ def test_a_full_disk_stops_the_run(
     monkeypatch.setattr(
         atomic_write, "_replace", lambda path, do: write(path, lambda file: do(Full(file)))
     )
-    with pytest.raises(RunStopped, match="the same command again"):
+    with pytest.raises(RunStopped, match="rerun the same command"):
         save(folder, "a")
     assert sorted(os.listdir(folder.url)) == ["run.json"]
 
@@ -275,7 +275,7 @@ def test_a_write_that_passes_is_tried_again_with_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = a_run(tmp_path)
-    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(3, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(3, 60, first_pause_s=0.001))
     replace, tries = os.replace, []
 
     def unsteady(*paths: Any) -> None:
@@ -374,7 +374,7 @@ def test_a_listing_that_fails_is_not_taken_for_an_empty_folder(
             raise ConnectionResetError("gone")
         return listed(self, *path, **how)
 
-    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(3, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(3, 60, first_pause_s=0.001))
     monkeypatch.setattr(type(fs), "ls", unsteady)
     assert len(folder.done()) == 1
     assert len(tries) == 3

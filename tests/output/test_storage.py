@@ -150,7 +150,9 @@ def test_a_long_video_gives_the_same_files_as_one_in_memory(
     folder.commit("memory", extraction(25))
     monkeypatch.setattr(spool, "SMALL", 0)
     monkeypatch.setattr(spool, "SLICE", 10 * DIM * 4)
-    monkeypatch.setattr(atomic_write, "LARGE", 0)  # remote: every file is uploaded from a disk
+    monkeypatch.setattr(
+        atomic_write, "SPOOL_BYTES", 0
+    )  # remote: every file is uploaded from a disk
     with FeatureSpool() as spooled:
         spooled.append(extraction(25).clip)
         folder.commit("disk", extraction(25)._replace(clip=spooled.array()))
@@ -414,7 +416,7 @@ CALLS: dict[str, Callable[[OutputFolder], object]] = {
 @pytest.fixture
 def remote(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> OutputFolder:
     """A folder with one video and a record."""
-    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(4, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(4, 60, first_pause_s=0.001))
     folder = opened(memory_url)
     folder.write_run({"model_name": "demo"})
     folder.commit("dog", extraction(7))
@@ -473,7 +475,11 @@ class NoCredentialsError(Exception):
 
 @pytest.mark.parametrize(
     ("error", "words"),
-    [(FULL, "no space left"), (DENIED, "may not be written"), (NoCredentialsError(), "renew them")],
+    [
+        (FULL, "no space left"),
+        (DENIED, "no permission to write"),
+        (NoCredentialsError(), "renew them"),
+    ],
 )
 def test_what_keeps_everything_from_being_written_stops_the_run_at_once(
     remote: OutputFolder, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
@@ -559,7 +565,7 @@ def test_temporary_files_of_the_dead_are_found_and_removed_and_no_others(tmp_pat
 def test_a_file_that_was_taken_for_left_over_is_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(4, 60, first_s=0.001))
+    monkeypatch.setattr(retry, "STORAGE", RetryPolicy(4, 60, first_pause_s=0.001))
     folder = opened(tmp_path)
     replace = os.replace
     taken: list[object] = []
