@@ -31,7 +31,7 @@ class Encoded:
         return self.frames is None  # only when waited for: as many frames as may be are in memory
     def result(self):
         if self.frames is not None:
-            means = self.frames.mean(axis=(1, 2, 3), dtype=np.float32)
+            means = np.stack(self.frames).mean(axis=(1, 2, 3), dtype=np.float32)
             self.features = np.repeat(means[:, None], 64, axis=1)
             self.frames = None
         return self.features
