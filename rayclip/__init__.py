@@ -31,7 +31,7 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "ClipModel": "rayclip.model.clip_model",
     "Failure": "rayclip.report.results",
     "Summary": "rayclip.report.results",
@@ -45,10 +45,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: ``rayclip --help`` need not wait for libav and Arrow."""
-    if name not in _HOMES:
+    """Import names on first use, so that ``rayclip --help`` does not wait for libav and Arrow."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'rayclip' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

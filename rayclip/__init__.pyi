@@ -124,11 +124,11 @@ def extract(
             too.
 
     Returns:
-        What was done, skipped and failed. A bad video is no exception: look at ``failed``.
+        What was done, skipped and failed. A bad video raises nothing: it is listed in ``failed``.
 
     Raises:
-        UsageError: the call was wrong; nothing was started.
-        RunStopped: the run ended early; what was finished is kept.
+        UsageError: an argument is wrong; nothing was started.
+        RunStopped: the run ended early; finished videos are kept.
     """
 
 def encode(

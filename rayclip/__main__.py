@@ -1,5 +1,4 @@
-"""The program ``rayclip``: signals are for us from its first moment on, before anything is
-imported that takes time."""
+"""The program ``rayclip``. It handles signals before any slow import."""
 
 import os
 
@@ -14,7 +13,7 @@ def main() -> None:
         from rayclip.cli import run
 
         run()
-    except (KeyboardInterrupt, Terminated):  # before the command began, or after it ended
+    except (KeyboardInterrupt, Terminated):  # before the command started, or after it ended
         say_to_user("rayclip: interrupted")
         os._exit(ending_status() or 1)
 

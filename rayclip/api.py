@@ -1,11 +1,11 @@
-"""``rayclip.extract``: the command line's words, in Python."""
+"""``rayclip.extract``: the ``extract`` command as a Python function."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from rayclip.options import takes_options
-from rayclip.report.printing import printer_of
+from rayclip.report.printing import result_printer
 from rayclip.report.results import Summary
 from rayclip.run import run_extraction
 from rayclip.settings import OPTIONS, Settings
@@ -19,11 +19,11 @@ def extract(video_paths: Any = (), **options: Any) -> Summary:
         {options}
 
     Returns:
-        What was done, skipped and failed. A bad video is no exception: look at ``failed``.
+        What was done, skipped and failed. A bad video raises nothing: it is listed in ``failed``.
 
     Raises:
-        UsageError: the call was wrong; nothing was started.
-        RunStopped: the run ended early; what was finished is kept.
+        UsageError: an argument is wrong; nothing was started.
+        RunStopped: the run ended early; finished videos are kept.
     """
     settings = Settings(video_paths=video_paths, **options)
-    return run_extraction(settings, printer_of(settings), show=settings.verbose)
+    return run_extraction(settings, result_printer(settings), show=settings.verbose)

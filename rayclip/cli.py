@@ -1,4 +1,4 @@
-"""The command line: words become Settings, and a call. Nothing is decided here."""
+"""The command line: parses arguments into Settings and calls the command. Nothing else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rayclip.settings import OPTIONS, Settings
 SOME_FAILED = 1
 DONE = (0, SOME_FAILED)
 
-SWITCHES = [one.name for one in OPTIONS.values() if one.is_switch]
+SWITCHES = [option.name for option in OPTIONS.values() if option.is_switch]
 VALUES = [name for name in OPTIONS if name not in (*SWITCHES, "video_paths")]
 
 app = typer.Typer(
@@ -36,11 +36,11 @@ app = typer.Typer(
 )
 
 
-def _print_version(is_asked: bool) -> None:
-    if is_asked:
-        from importlib.metadata import version as version_of
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
+        from importlib import metadata
 
-        typer.echo(f"rayclip {version_of('rayclip')}")
+        typer.echo(f"rayclip {metadata.version('rayclip')}")
         raise typer.Exit
 
 
@@ -56,8 +56,8 @@ def root(
     pass
 
 
-class Words(TyperCommand):
-    """A command that also understands ``key=value`` words."""
+class KeyValueCommand(TyperCommand):
+    """A command that also accepts ``key=value`` arguments."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with _exit_statuses():
@@ -72,14 +72,13 @@ def extract(settings: Settings) -> None:
     Arguments can also be given as in video_features: model_name="ViT-B/32"
     video_paths="\[a.mp4, b.mp4]" show_pred=true.
 
-    Exit status: 0 all done, 1 some videos failed, 2 the command was wrong,
-    3 the run stopped early, 130 interrupted, 143 terminated, 129 the terminal was
-    closed.
+    Exit status: 0 success, 1 some videos failed, 2 usage error, 3 the run stopped
+    early, 130 interrupted, 143 terminated, 129 terminal closed.
     """
-    from rayclip.report.printing import printer_of
+    from rayclip.report.printing import result_printer
     from rayclip.run import run_extraction
 
-    printer = printer_of(settings)
+    printer = result_printer(settings)
     with _only_results_on_standard_output(settings.verbose):
         summary = run_extraction(settings, printer)
     if summary.failed:
@@ -87,10 +86,10 @@ def extract(settings: Settings) -> None:
 
 
 def run() -> None:
-    """Run the command line and exit with its status, whatever signals come."""
+    """Run the command line and exit with its status, even if signals arrive."""
     open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names and texts in any encoding
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may not fit the encoding
     try:
         with _exit_statuses():
             app()
@@ -98,19 +97,22 @@ def run() -> None:
         status = end.exit_code
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    status = ending_status() or status  # typer makes 1 of an interrupt
+    status = ending_status() or status  # typer turns an interrupt into 1
     ignore_signals()
     if status in DONE:
         sys.exit(status)
-    # At once: threads of libraries that are still at work would abort an orderly exit of Python,
-    # and Ray would wait for processes that died.
-    _let_go_of_standard_output()
+    # Skip an orderly exit: running threads of libraries would abort it, and Ray would wait for
+    # processes that died.
+    _flush_standard_output()
     os._exit(status)
 
 
 @contextmanager
 def _exit_statuses() -> Iterator[None]:
-    """Every way out of a command is one sentence and a status; tracebacks are for bugs of ours."""
+    """Turn errors and interrupts into one sentence and an exit status.
+
+    Other exceptions are bugs and keep their traceback.
+    """
     try:
         yield
     except RayclipError as error:
@@ -119,20 +121,20 @@ def _exit_statuses() -> Iterator[None]:
         sentence, status = "interrupted", INTERRUPTED
     except (Terminated, Exception) as error:
         if (ended := ending_status()) is None:
-            raise  # an Exception is what compiled code makes of an interrupt, or a bug of ours
+            raise  # a bug; after a signal, an exception into which compiled code turned it
         sentence, status = ("terminated" if isinstance(error, Terminated) else "interrupted"), ended
     else:
         return
     say_to_user(f"rayclip: {sentence}")
-    _let_go_of_standard_output()
+    _flush_standard_output()
     raise typer.Exit(status)
 
 
-def _in_sentences(command: Callable[..., None]) -> Callable[..., None]:
+def _with_exit_statuses(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         with _exit_statuses():
-            _stand_somewhere()
+            _check_working_folder()
             command(*args, **kwargs)
 
     return run
@@ -140,28 +142,28 @@ def _in_sentences(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def _only_results_on_standard_output(verbose: bool) -> Iterator[None]:
-    """Ray prints there when a worker died, whatever it is told."""
-    with open(os.devnull, "w") as nowhere:
-        elsewhere = sys.stderr if verbose else nowhere
-        with redirect_stdout(elsewhere if sys.stdout else None):
+    """Redirect what others print: Ray always writes to standard output when a worker dies."""
+    with open(os.devnull, "w") as devnull:
+        target = sys.stderr if verbose else devnull
+        with redirect_stdout(target if sys.stdout else None):
             yield
 
 
-def _let_go_of_standard_output() -> None:
-    """Where it cannot be written, Python would complain once more at the very end."""
+def _flush_standard_output() -> None:
+    """If standard output cannot be written, discard it: Python would report the error at exit."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _stand_somewhere() -> None:
+def _check_working_folder() -> None:
     try:
         os.getcwd()
     except FileNotFoundError:
-        raise UsageError("The working folder does not exist any more: change to another.") from None
+        raise UsageError("The working folder no longer exists: change to another one.") from None
 
 
-app.command(cls=Words)(_in_sentences(extract))
+app.command(cls=KeyValueCommand)(_with_exit_statuses(extract))
 for _command in (status, failures, compact):
-    app.command()(_in_sentences(_command))
+    app.command()(_with_exit_statuses(_command))

@@ -1,4 +1,4 @@
-"""The options of ``Settings`` on the command line."""
+"""Command-line options, generated from ``Settings``."""
 
 from __future__ import annotations
 
@@ -16,68 +16,68 @@ Command = Callable[..., None]
 
 
 def takes_settings(*names: str) -> Callable[[Command], Command]:
-    """Give a command these options, and call it with the ``settings`` that they make."""
-    chosen = [OPTIONS[name] for name in names]
+    """Decorate a command: add these options, and pass their values as ``settings``."""
+    options = [OPTIONS[name] for name in names]
 
-    def dress(command: Command) -> Command:
+    def decorate(command: Command) -> Command:
         signature = inspect.signature(command, eval_str=True)
-        own = [one for one in signature.parameters.values() if one.name != "settings"]
-        parameters = [*own, *map(as_parameter, chosen)]
+        own = [p for p in signature.parameters.values() if p.name != "settings"]
+        parameters = [*own, *map(as_parameter, options)]
 
         @wraps(command)
-        def run(**words: Any) -> None:
+        def run(**arguments: Any) -> None:
             given = {
-                one.name: one.parse(word) if one.parse else word
-                for one in chosen
-                if (word := words.pop(one.name)) is not None
+                option.name: option.parse(value) if option.parse else value
+                for option in options
+                if (value := arguments.pop(option.name)) is not None
             }
-            command(settings=Settings(**given), **words)
+            command(settings=Settings(**given), **arguments)
 
-        dressed: Any = run
-        dressed.__signature__ = inspect.Signature(parameters)
-        dressed.__annotations__ = {one.name: one.annotation for one in parameters}
+        decorated: Any = run
+        decorated.__signature__ = inspect.Signature(parameters)
+        decorated.__annotations__ = {p.name: p.annotation for p in parameters}
         return run
 
-    return dress
+    return decorate
 
 
-def as_parameter(one: Option) -> inspect.Parameter:
-    """What typer makes an option, or the arguments, of."""
-    text = as_help(one).replace("[", r"\[")  # else rich takes it for markup
+def as_parameter(option: Option) -> inspect.Parameter:
+    """The parameter from which typer builds an option, or the arguments."""
+    text = as_help(option).replace("[", r"\[")  # otherwise rich reads it as markup
     return inspect.Parameter(
-        one.name,
+        option.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=one.default or None,
+        default=option.default or None,
         annotation=Annotated[
-            word_type(one),
+            argument_type(option),
             typer.Argument(help=text)
-            if one.name == "video_paths"
+            if option.name == "video_paths"
             else typer.Option(
-                one.flag,
+                option.flag,
                 help=text,
-                metavar=metavar(one),
-                rich_help_panel=one.group.capitalize(),
+                metavar=metavar(option),
+                rich_help_panel=option.group.capitalize(),
             ),
         ],
     )
 
 
-def as_help(one: Option) -> str:
-    """An option's summary as plain text."""
-    return CODE.sub(r"\1", LINK.sub(r"\1", with_flags(one.summary, OPTIONS)))
+def as_help(option: Option) -> str:
+    """The summary of an option as plain text."""
+    return CODE.sub(r"\1", LINK.sub(r"\1", with_flags(option.summary, OPTIONS)))
 
 
-def metavar(one: Option) -> str:
-    """What stands for an option's value in its help."""
-    if one.is_switch:
+def metavar(option: Option) -> str:
+    """The placeholder for the value of an option in its help."""
+    if option.is_switch:
         return ""
-    if one.kind in (int, int | None):
+    if option.kind in (int, int | None):
         return "N"
-    return one.metavar or ("WORD" if get_origin(one.kind) is Literal else "NAME")
+    return option.metavar or ("WORD" if get_origin(option.kind) is Literal else "NAME")
 
 
-def word_type(one: Option) -> Any:
-    """What the parser makes of a word; ``Settings`` checks the value, and says it in a sentence."""
-    if one.is_switch or one.kind in (int, int | None):
-        return one.kind
-    return list[str] | None if get_origin(one.kind) is tuple else str | None
+def argument_type(option: Option) -> Any:
+    """The type that typer parses. Other values stay text: ``Settings`` has clearer messages."""
+    if option.is_switch or option.kind in (int, int | None):
+        return option.kind
+    return list[str] | None if get_origin(option.kind) is tuple else str | None

@@ -18,7 +18,7 @@ from rayclip.model.models import ModelSpec
 from rayclip.model.zeroshot import ZeroShot, prompts
 from rayclip.report.results import VideoResult
 from rayclip.report.run_stats import RunState
-from rayclip.report.stall_reason import at_work
+from rayclip.report.stall_reason import describe_in_progress
 from rayclip.session.devices import device_here
 from rayclip.settings import Settings
 
@@ -54,7 +54,7 @@ class LocalMachine:
         if self._attempts.busy is None:
             return "no video is begun yet"
         video, since = self._attempts.busy
-        return at_work(video, time.monotonic() - since, self._batcher.waiting)
+        return describe_in_progress(video, time.monotonic() - since, self._batcher.waiting)
 
     def wait_until_up(self) -> None:
         self._batcher.ready.result()

@@ -168,7 +168,7 @@ class _Report:
                 )
             folder.remove(done.stale_tmp)
             self._failures = FailureLog(folder, lambda video: name_of(video) in done)
-        self._breaker = CircuitBreaker(self._failures.known if self._failures else {})
+        self._breaker = CircuitBreaker(self._failures.failed_before if self._failures else {})
 
     def add(self, result: VideoResult) -> None:
         """Count a result.
@@ -189,7 +189,7 @@ class _Report:
         """
         encoders = state.encoders if state else ()
         if state:
-            self._tally.heard(state.done, state.frames)
+            self._tally.report(state.done, state.frames)
         encoding_s = max((stats.wall_s for stats in encoders), default=0.0)
         summary = self._tally.summary(time.monotonic() - self._started, self._in_all, encoding_s)
         self._say("\n".join(summary_lines(summary)))

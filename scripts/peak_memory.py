@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from bench_measure import number, table
+from tables import number, table
 
 PERIOD_S = 0.1
 HEADER = ("process", "how many", "resident MB", "its own MB")

@@ -24,7 +24,7 @@ from bench_ways import EVERYTHING, FAST, N_PX, PIL, REFERENCE, WAYS, nearest_fra
 from typer.testing import CliRunner
 from video_factories import numbered_frames, write_video
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+BENCHMARKS = Path(__file__).parent.parent / "scripts" / "benchmarks"
 RATES = [Fraction(5), Fraction(3, 7), Fraction(24), None]
 
 
@@ -52,7 +52,7 @@ def ran(video: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     words = [video, "--extraction-fps", "5", "--rounds", "1", "--json", file]
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
     ended = subprocess.run(  # apart from pytest, whose threads should not be forked
-        [sys.executable, SCRIPTS / "bench.py", "decode", *words],
+        [sys.executable, BENCHMARKS / "bench.py", "decode", *words],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path},

@@ -19,7 +19,7 @@ from video_factories import numbered_frames, write_video
 
 from rayclip.model.checkpoint import openai_clip
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+BENCHMARKS = Path(__file__).parent.parent / "scripts" / "benchmarks"
 TINY = ["--model", "demo", "--rounds", "1", "--seconds", "0.2"]
 MACHINERY = ["--synthetic-decode", "--fake-encoder", "10", "--clips", "4", "--clip-frames", "3"]
 
@@ -27,7 +27,7 @@ MACHINERY = ["--synthetic-decode", "--fake-encoder", "10", "--clips", "4", "--cl
 def run(*words: str) -> str:
     """The benchmark apart from pytest, whose orphans and threads it should not touch."""
     ended = subprocess.run(
-        [sys.executable, SCRIPTS / "bench.py", *words],
+        [sys.executable, BENCHMARKS / "bench.py", *words],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -67,7 +67,7 @@ def test_the_references_way_gives_as_many_frames(tmp_path: Path) -> None:
     weights = tmp_path / "small.pt"
     shape = (48, 224, 1, 64, 32, 20, 49408, 64, 1, 1)
     torch.save(openai_clip().model.CLIP(*shape).state_dict(), weights)
-    words = [sys.executable, SCRIPTS / "bench_pipeline.py", "2", weights, video, video]
+    words = [sys.executable, BENCHMARKS / "bench_pipeline.py", "2", weights, video, video]
     ended = subprocess.run(words, stderr=subprocess.PIPE, text=True, check=True)
     summary = SUMMARY.search(ended.stderr)
     assert summary is not None
@@ -86,7 +86,7 @@ print(ended.wall_s, ended.cpu_s)
 
 def test_every_process_of_a_command_is_measured() -> None:
     words = [sys.executable, "-c", BURN_AFTER_THE_COMMAND]
-    ended = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, cwd=SCRIPTS)
+    ended = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, cwd=BENCHMARKS)
     wall_s, cpu_s = map(float, ended.stdout.split())
     assert wall_s < 0.5
     assert cpu_s == pytest.approx(0.6, abs=0.25)

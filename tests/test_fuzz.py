@@ -23,7 +23,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_damaged_videos_of_many_formats_end_in_frames_or_in_a_code(
     sources: list[Path], tmp_path: Path
 ) -> None:
-    """`scripts/fuzz.py` does the same with thousands, on Ray."""
+    """`scripts/fuzz/fuzz.py` does the same with thousands, on Ray."""
     mutants = list(make_mutants(sources, VIDEOS, 0, tmp_path / "videos"))
     ends = decode_in_process(*(mutant.path for mutant in mutants))
     assert len(ends) == len(mutants)

@@ -132,11 +132,11 @@ def test_of_a_shard_one_row_group_is_in_memory(
     read: list[int] = []
     read_row_group = pq.ParquetFile.read_row_group
 
-    def noting(self: pq.ParquetFile, group: int, columns: Sequence[str]) -> pa.Table:
+    def tracking(self: pq.ParquetFile, group: int, columns: Sequence[str]) -> pa.Table:
         read.append(group)
         return read_row_group(self, group, columns)
 
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", noting)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", tracking)
     videos = rayclip.load_features(tmp_path)
     assert read == []
     assert [next(videos).video for _ in range(3)] == ["0", "1", "2"]

@@ -1,1 +1,1 @@
-"""The commands that look at or tidy an output folder."""
+"""The commands that read or compact an output folder."""

@@ -1,7 +1,7 @@
-"""``rayclip compact``: small shards become large ones, and each video is there once.
+"""``rayclip compact``: join small shards into large ones and drop duplicate rows.
 
-A new shard is put before those that it replaces go. Whatever is killed when, every video is in some
-shard; where that leaves one in two, whoever reads or compacts next drops the second.
+A new shard is written before the shards that it replaces are deleted. If the command is killed, no
+video is lost. A video may then be in two shards; readers and the next compaction drop the second.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from rayclip.output.shards import ShardFolder
 from rayclip.output.storage import model_folder
 from rayclip.output.stored_arrays import Damaged
 
-LARGE = 256 * 2**20  # bytes of a shard that others are joined into, about
+TARGET_SIZE = 256 * 2**20  # approximate bytes of a joined shard
 
 Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A shard, and which of its rows are in no shard before it.
+    """A shard, and which of its rows are kept: those that are in no earlier shard.
 
     Attributes:
         file: its name.
-        size: in bytes.
-        schema: of its columns.
-        first: of each row, whether it is to be kept.
+        size: its size in bytes.
+        schema: the schema of its columns.
+        kept: for each row, whether it is kept.
     """
 
     file: str
     size: int
     schema: pa.Schema
-    first: NDArray[np.bool_]
+    kept: NDArray[np.bool_]
 
     @property
     def kept_size(self) -> float:
-        """Bytes of what is to be kept, about."""
-        return self.size * float(self.first.mean()) if len(self.first) else 0.0
+        """The approximate size of the rows that are kept, in bytes."""
+        return self.size * float(self.kept.mean()) if len(self.kept) else 0.0
 
 
 def compact(
@@ -60,31 +60,33 @@ def compact(
     """Join the small shards of an output folder.
 
     Args:
-        output_path: of a run, or the folder of one model in it.
-        model_name: the only model whose shards are joined; None takes all.
-        storage_options: given to fsspec.
-        say: takes a line for each model.
+        output_path: the output folder of a run, or the folder of one model in it.
+        model_name: the only model whose shards are joined; None for all models.
+        storage_options: passed to fsspec.
+        say: called with a line for each model.
 
     Raises:
-        UsageError: there are no shards there.
-        RunStopped: they cannot be read or written any more; nothing is lost.
+        UsageError: the folder has no shards.
+        RunStopped: a shard cannot be read or written; nothing is lost.
     """
     if model_name is not None:
         output_path = model_folder(output_path, model_name)
-    are_there = False
+    has_shards = False
     for url in model_folders(output_path, storage_options):
         folder = open_run(url, storage_options).folder
         if isinstance(folder, ShardFolder):
-            are_there = True
+            has_shards = True
             say(compact_folder(folder))
         else:
-            say(f"{shown(url)}: left as it is, for it has a {folder.unit} for each video")
-    if not are_there:
-        raise UsageError(f"There are no shards in {output_path}: save_parquet makes them.")
+            say(f"{shown(url)}: unchanged, because it has one {folder.unit} per video")
+    if not has_shards:
+        raise UsageError(
+            f"There are no shards in {output_path}; --on-extraction save_parquet writes them."
+        )
 
 
 def compact_folder(folder: ShardFolder) -> str:
-    """Join what is small and drop what is there twice; a sentence about it.
+    """Join small shards and drop duplicate rows; return a sentence that says what was done.
 
     Raises:
         RunStopped: a shard cannot be read or written; nothing is lost.
@@ -95,52 +97,56 @@ def compact_folder(folder: ShardFolder) -> str:
             _join(folder, group)
     except FileNotFoundError:
         raise RunStopped(
-            f"The shards of {folder.url} were changed meanwhile, as by another compact: nothing is "
-            "lost; give the same command again when that has ended."
+            f"The shards of {folder.url} changed during the command, for example because another "
+            "compact is running: nothing is lost; rerun this command when the other has ended."
         ) from None
     except Damaged as error:
         raise RunStopped(f"{folder.url} has a damaged shard: {error}") from error
-    twice = sum(int(np.count_nonzero(~source.first)) for source in sources)
-    rows = sum(len(source.first) for source in sources) - twice
+    duplicates = sum(int(np.count_nonzero(~source.kept)) for source in sources)
+    rows = sum(len(source.kept) for source in sources) - duplicates
     now = sum(1 for _ in folder.shards())
-    dropped = f", {twice:,} rows that were there twice dropped" if twice else ""
+    dropped = f", {duplicates:,} duplicate rows dropped" if duplicates else ""
     return f"{shown(folder.url)}: {rows:,} videos, {len(sources):,} shards are now {now:,}{dropped}"
 
 
 def plan_joins(sources: Iterable[Source]) -> Iterator[list[Source]]:
-    """Groups of shards, each of which is to become one: small ones, and those with rows to drop."""
+    """Groups of shards to be joined into one: small shards, and those with rows to drop."""
     groups: dict[str, list[Source]] = {}
     for source in sources:
-        if source.size >= LARGE / 2:
-            if not source.first.all():
+        if source.size >= TARGET_SIZE / 2:
+            if not source.kept.all():
                 yield [source]
             continue
         columns = str(source.schema)
         group = groups.setdefault(columns, [])
-        if group and sum(one.kept_size for one in group) + source.kept_size > LARGE:
+        if group and sum(other.kept_size for other in group) + source.kept_size > TARGET_SIZE:
             yield group
             group = groups[columns] = []
         group.append(source)
     for group in groups.values():
-        if len(group) > 1 or not all(source.first.all() for source in group):
+        if len(group) > 1 or not all(source.kept.all() for source in group):
             yield group
 
 
 def _sources(folder: ShardFolder) -> list[Source]:
-    """All shards in the order in which they keep their rows: large ones, those that were joined
-    before, and the others by their names, so that what a killed command left is recognised."""
+    """All shards, by their priority in keeping a row.
+
+    Large shards come first, then those joined earlier, then the others by name. So the leftovers
+    of a killed command are recognized as duplicates.
+    """
     files = sorted(
-        folder.shards(), key=lambda f: (f.size < LARGE / 2, not f.path.startswith(JOINED), f.path)
+        folder.shards(),
+        key=lambda f: (f.size < TARGET_SIZE / 2, not f.path.startswith(JOINED), f.path),
     )
-    known: set[int] = set()
+    seen: set[int] = set()
     sources = []
     for file in files:
         schema, hashes = read_shard(folder, file.path, _schema_and_hashes)
-        first = np.ones(len(hashes), np.bool_)
-        for place, name in enumerate(hashes):
-            first[place] = name not in known
-            known.add(name)
-        sources.append(Source(file.path, file.size, schema, first))
+        kept = np.ones(len(hashes), np.bool_)
+        for row, name in enumerate(hashes):
+            kept[row] = name not in seen
+            seen.add(name)
+        sources.append(Source(file.path, file.size, schema, kept))
     return sources
 
 
@@ -149,38 +155,39 @@ def _schema_and_hashes(shard: pq.ParquetFile) -> tuple[pa.Schema, list[int]]:
 
 
 def _join(folder: ShardFolder, group: list[Source]) -> None:
-    kept = (read_shard(folder, source.file, partial(_kept, source)) for source in group)
-    names = [name for of_one in kept for name in of_one]
+    kept = (read_shard(folder, source.file, partial(_kept_names, source)) for source in group)
+    names = [name for shard_names in kept for name in shard_names]
     joined = shard_name(JOINED, names)
     old = [source.file for source in group if source.file != joined]
-    if names and len(old) == len(group):  # else it is there already
+    if names and len(old) == len(group):  # otherwise the joined shard exists already
         size = int(sum(source.kept_size for source in group))
         try:
             folder.put_shard(joined, size, group[0].schema, lambda: _row_groups(folder, group))
         except (RunStopped, FileNotFoundError, Damaged):
             raise
-        except Exception as error:  # each storage has exceptions of its own
-            what = f"{folder.url}/{joined} cannot be written"
-            raise RunStopped(f"{what}: {reason(error)}.") from error
+        except Exception as error:  # each storage raises its own exceptions
+            raise RunStopped(
+                f"{folder.url}/{joined} cannot be written: {reason(error)}."
+            ) from error
     folder.take_away(old)
 
 
-def _kept(source: Source, shard: pq.ParquetFile) -> list[str]:
+def _kept_names(source: Source, shard: pq.ParquetFile) -> list[str]:
     names = shard.read(columns=[VIDEO]).column(VIDEO).to_pylist()
-    return [name for name, first in zip(names, source.first, strict=True) if first]
+    return [name for name, is_kept in zip(names, source.kept, strict=True) if is_kept]
 
 
 def _row_groups(folder: ShardFolder, group: list[Source]) -> Iterator[pa.Table]:
-    """The rows that are kept, in row groups of about :data:`ROW_GROUP` bytes."""
+    """The kept rows, in row groups of about :data:`ROW_GROUP` bytes."""
     tables: list[pa.Table] = []
     for source in group:
-        done = 0
-        groups = read_shard(folder, source.file, _count_row_groups)
-        for number in range(groups):
-            table = read_shard(folder, source.file, partial(_row_group, number))
-            first = source.first[done : done + table.num_rows]
-            done += table.num_rows
-            kept = table if first.all() else table.filter(pa.array(first))
+        offset = 0
+        row_groups = read_shard(folder, source.file, _count_row_groups)
+        for number in range(row_groups):
+            table = read_shard(folder, source.file, partial(_read_row_group, number))
+            is_kept = source.kept[offset : offset + table.num_rows]
+            offset += table.num_rows
+            kept = table if is_kept.all() else table.filter(pa.array(is_kept))
             if tables and sum(t.nbytes for t in tables) + kept.nbytes > ROW_GROUP:
                 yield pa.concat_tables(tables)
                 tables = []
@@ -194,5 +201,5 @@ def _count_row_groups(shard: pq.ParquetFile) -> int:
     return int(shard.num_row_groups)
 
 
-def _row_group(number: int, shard: pq.ParquetFile) -> pa.Table:
+def _read_row_group(number: int, shard: pq.ParquetFile) -> pa.Table:
     return shard.read_row_group(number)

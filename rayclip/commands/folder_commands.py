@@ -1,4 +1,4 @@
-"""The words of the commands that read an output folder; each is a call."""
+"""The command-line interface of the commands that read an output folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rayclip.cli_options import takes_settings
 from rayclip.console import say_to_user
 from rayclip.settings import Settings
 
-NOT_ALL_WELL = 1
+PROBLEMS_FOUND = 1
 
 Output = Annotated[
     str, typer.Argument(help="An output_path, or a model's folder in it: a path or an fsspec URL.")
@@ -23,38 +23,38 @@ def status(
     output: Output,
     settings: Settings,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Open every file and name those that are damaged.")
+        bool, typer.Option("--verify", help="Open every file and name the damaged ones.")
     ] = False,
 ) -> None:
-    """Say what an output folder holds, of a running job too.
+    """Show the state of an output folder, also during a run.
 
-    Done, failed by code, rate and settings. If the inputs of the run are given,
-    also how many of them are left.
+    Shows done and failed videos, rate and settings. If the inputs of the run are
+    given, also shows how many remain.
 
-    Exit status: 0 read, 1 --verify found damaged files, 2 the command was wrong.
+    Exit status: 0 success, 1 --verify found damaged files, 2 usage error.
     """
     from rayclip.commands.status import show_status
 
     has_list = bool(settings.video_paths) or settings.file_with_video_paths is not None
     if show_status(output, settings, has_list, verify, sys.stdout):
-        raise typer.Exit(NOT_ALL_WELL)
+        raise typer.Exit(PROBLEMS_FOUND)
 
 
 @takes_settings("storage_options")
 def failures(output: Output, settings: Settings) -> None:
-    """Print the failed inputs of a run, one per line, to be tried again.
+    """Print the failed inputs of a run, one per line, for example to retry them.
 
     rayclip failures OUTPUT | rayclip extract --file-with-video-paths - ...
 
-    Exit status: 0 all are printed, 1 some cannot stand in a list, 2 the command was wrong.
+    Exit status: 0 success, 1 some inputs do not fit on a line, 2 usage error.
     """
     from rayclip.commands.failed_inputs import write_failed
 
-    left_out = write_failed(output, settings.storage_options, sys.stdout.buffer)
-    for video in left_out:
-        say_to_user(f"rayclip: no line of a list can hold {video!r}: give it as an argument.")
-    if left_out:
-        raise typer.Exit(NOT_ALL_WELL)
+    skipped = write_failed(output, settings.storage_options, sys.stdout.buffer)
+    for video in skipped:
+        say_to_user(f"rayclip: {video!r} does not fit on a line: pass it as an argument.")
+    if skipped:
+        raise typer.Exit(PROBLEMS_FOUND)
 
 
 @takes_settings("storage_options")
@@ -62,12 +62,12 @@ def compact(
     output: Output,
     settings: Settings,
     model_name: Annotated[
-        str | None, typer.Option(help="Join the shards of this model only.", metavar="NAME")
+        str | None, typer.Option(help="Only join the shards of this model.", metavar="NAME")
     ] = None,
 ) -> None:
-    """Join the small shards that save_parquet made into large ones, each video once.
+    """Join the small shards of save_parquet into large ones and drop duplicate rows.
 
-    Exit status: 0 done, 2 the command was wrong, 3 it stopped early, and nothing is lost.
+    Exit status: 0 success, 2 usage error, 3 stopped early (nothing is lost).
     """
     from rayclip.commands.compact import compact as join
 

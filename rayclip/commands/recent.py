@@ -1,4 +1,4 @@
-"""How fast videos are finished, by the times at which storages say that files were written."""
+"""The rate at which videos are finished, from the modification times of their files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from rayclip.io.listing import StoredFile
 from rayclip.output.rows import Work
 
-WINDOWS_S = (600.0, 3600.0)  # over which a rate is told: the first in which enough was finished
-ENOUGH = 10  # videos, for a rate
+WINDOWS_S = (600.0, 3600.0)  # the first with enough videos is used
+MIN_VIDEOS = 10  # for a rate
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What was finished in a time.
+    """The work finished in a period.
 
     Attributes:
-        videos: at least one.
-        frames: of these, by the sizes of their files.
-        seconds: at least one.
+        videos: number of videos, at least 1.
+        frames: frames of these videos, from the sizes of their files.
+        seconds: length of the period, at least 1.
     """
 
     videos: int
@@ -30,39 +30,43 @@ class Rate:
 
 @dataclass
 class Recent:
-    """The files of features of one listing, counted: how many came lately.
+    """Counts the recently written feature files of a listing.
 
     Attributes:
-        work_in: what a file holds of the work of runs.
+        work_in: the videos and frames in a file; None if it has no features or was compacted.
         now: seconds since 1970.
-        begun: when the run began, before which nothing counts; None where nobody knows.
-        newest: when the last file was written; None where no file tells.
+        started: start of the run, in seconds since 1970; earlier files do not count. None if
+            unknown.
+        newest: modification time of the newest file; None if no file has one.
     """
 
     work_in: Callable[[StoredFile], Work | None]
     now: float
-    begun: float | None
+    started: float | None
     newest: float | None = None
     _videos: Counter[float] = field(default_factory=Counter)
     _frames: defaultdict[float, float] = field(default_factory=lambda: defaultdict(float))
 
-    def noting(self, listing: Iterable[StoredFile]) -> Iterator[StoredFile]:
-        """Hand a listing on, and count what passes by."""
+    def tracking(self, listing: Iterable[StoredFile]) -> Iterator[StoredFile]:
+        """Yield the files of a listing, and count them."""
         for file in listing:
             work = self.work_in(file)
             if work is not None and file.modified is not None:
-                self._note(work, file.modified)
+                self._count(work, file.modified)
             yield file
 
     def rate(self) -> Rate | None:
-        """Over the shortest window with :data:`ENOUGH` videos, else over the longest with any."""
+        """The rate over the shortest window with :data:`MIN_VIDEOS` videos.
+
+        If no window has that many, the rate over the longest one; None if that has no video.
+        """
         for window in WINDOWS_S:
             videos = self._videos[window]
-            if videos >= (ENOUGH if window < WINDOWS_S[-1] else 1):
+            if videos >= (MIN_VIDEOS if window < WINDOWS_S[-1] else 1):
                 return Rate(videos, self._frames[window], max(1.0, self.now - self._since(window)))
         return None
 
-    def _note(self, work: Work, modified: float) -> None:
+    def _count(self, work: Work, modified: float) -> None:
         self.newest = max(modified, self.newest or 0.0)
         for window in WINDOWS_S:
             if modified >= self._since(window):
@@ -71,4 +75,4 @@ class Recent:
 
     def _since(self, window: float) -> float:
         since = self.now - window
-        return since if self.begun is None else max(since, self.begun)
+        return since if self.started is None else max(since, self.started)

@@ -1,4 +1,4 @@
-"""What an output folder says of the run that fills it, while that goes on or afterwards."""
+"""``rayclip status``: the state of an output folder, during or after a run."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from rayclip.settings import Settings
 
 @dataclass(frozen=True)
 class Listed:
-    """How many different videos of a list there are, and how many are neither done nor failed."""
+    """The number of distinct videos in a list, and of those that are neither done nor failed."""
 
     videos: int
-    left: int
+    remaining: int
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far the features of one model are.
+    """The state of one model's folder.
 
     Attributes:
-        done: videos that are complete.
-        frames: of all of these.
-        incomplete: files of features that are damaged, or do not go with the files beside them.
-        others: features files that have another suffix.
-        failed: videos that failed, by code.
-        recent: what was finished lately.
-        listed: what is left of the list; None where none was given.
+        done: number of complete videos.
+        frames: number of frames of these videos.
+        incomplete: feature files that are truncated or do not match their companion files.
+        others: feature files with another suffix.
+        failed: number of failed videos, by code.
+        recent: the files written recently.
+        listed: the remaining videos of the list; None without a list.
     """
 
     done: int
@@ -57,84 +57,81 @@ class Status:
 def show_status(
     output_path: str, settings: Settings, has_list: bool, with_verify: bool, out: TextIO
 ) -> bool:
-    """Write what every model folder of an ``output_path`` holds.
+    """Write the state of every model folder of an ``output_path``.
 
     Args:
-        output_path: of a run, or one of the model folders in it.
+        output_path: the output folder of a run, or one of the model folders in it.
         settings: names the list of videos and holds ``storage_options``.
-        has_list: whether there is a list.
-        with_verify: open every file.
-        out: takes the lines.
+        has_list: whether a list is given.
+        with_verify: whether to open every file.
+        out: receives the lines.
 
     Returns:
-        Whether files were found damaged.
+        Whether damaged files were found.
 
     Raises:
-        UsageError: there is no such folder, or the list cannot be read.
+        UsageError: the folder does not exist, or the list cannot be read.
     """
     are_damaged = False
     for url in model_folders(output_path, settings.storage_options):
         recorded = open_run(url, settings.storage_options)
-        status = status_of(recorded, settings if has_list else None, time.time())
+        status = read_status(recorded, settings if has_list else None, time.time())
         print("\n".join([shown(url), *status_lines(status, recorded)]), file=out, flush=True)
         if with_verify:
             are_damaged |= _show_damage(recorded, out)
     return are_damaged
 
 
-def status_of(recorded: RecordedRun, settings: Settings | None, now: float) -> Status:
-    """Look at one folder.
+def read_status(recorded: RecordedRun, settings: Settings | None, now: float) -> Status:
+    """Read the state of one folder.
 
     Args:
         recorded: the folder.
-        settings: names the list of videos; None where there is none.
+        settings: names the list of videos; None without a list.
         now: seconds since 1970.
     """
     folder = recorded.folder
     recent = Recent(folder.work_in, now, folder.modified(RUN_FILE))
-    done = folder.done(recent.noting(folder.files()))
+    done = folder.done(recent.tracking(folder.files()))
     failed: Counter[str] = Counter()
     failed_names = array("Q")
     for failure in folder.read_failures():
         name = folder.name_of(failure["video"])
-        if name not in done:  # else it has succeeded since
+        if name not in done:  # otherwise it has succeeded since
             failed[str(failure.get("code"))] += 1
             failed_names.append(name_hash(name))
     listed = None
     if settings is not None:
         names = array("Q", (name_hash(folder.name_of(video)) for video in iter_videos(settings)))
-        listed = _listed(_hashes(names), done, _hashes(failed_names))
+        listed = _count_listed(_hashes(names), done, _hashes(failed_names))
     return Status(len(done), done.frames, done.incomplete, done.others, failed, recent, listed)
 
 
 def status_lines(status: Status, recorded: RecordedRun) -> list[str]:
-    """A status in words."""
-    lines = [f"done      {_count(status.done, 'video')}, {_count(status.frames, 'frame')}"]
+    """A status as lines of text."""
+    lines = [("done", f"{_count(status.done, 'video')}, {_count(status.frames, 'frame')}")]
     if status.incomplete:
-        lines.append(
-            f"not whole {_count(status.incomplete, recorded.folder.unit)}: the same command makes "
-            "again what was there"
-        )
+        files = _count(status.incomplete, recorded.folder.unit)
+        lines.append(("incomplete", f"{files}: rerun the same command to replace what is missing"))
     if status.others:
-        lines.append(
-            f"others    {_count(status.others, recorded.folder.unit)} of another suffix than those "
-            "that the last run made"
-        )
+        files = _count(status.others, recorded.folder.unit)
+        lines.append(("others", f"{files} with another suffix than the last run's"))
     codes = ", ".join(f"{code} {count:,}" for code, count in status.failed.most_common())
-    lines.append(f"failed    {status.failed.total():,}{f': {codes}' if codes else ''}")
+    lines.append(("failed", f"{status.failed.total():,}{f': {codes}' if codes else ''}"))
     rate = status.recent.rate()
     if status.listed is not None:
-        lines.append(_left(status.listed, rate))
-    lines.append(f"rate      {_rate(status.recent, rate)}")
+        lines.append(("left", _remaining(status.listed, rate)))
+    lines.append(("rate", _rate(status.recent, rate)))
     run = recorded.run
-    said = {name: value for name, value in run.items() if name != "versions" and value is not None}
-    words = [f"{name}={value}" for name, value in said.items()]
-    lines.append(f"settings  {shown(' '.join(words))}")
+    settings = [
+        f"{name}={value}" for name, value in run.items() if name != "versions" and value is not None
+    ]
+    lines.append(("settings", shown(" ".join(settings))))
     versions = run.get("versions")
     if isinstance(versions, Mapping):
-        made = [f"{name} {version}" for name, version in versions.items() if version]
-        lines.append(f"made with {shown(', '.join(made))}")
-    return [f"  {line}" for line in lines]
+        packages = [f"{name} {version}" for name, version in versions.items() if version]
+        lines.append(("made with", shown(", ".join(packages))))
+    return [_line(label, text) for label, text in lines]
 
 
 def _show_damage(recorded: RecordedRun, out: TextIO) -> bool:
@@ -143,35 +140,41 @@ def _show_damage(recorded: RecordedRun, out: TextIO) -> bool:
         videos += 1
         if damage is not None:
             damaged += 1
-            where = shown(f"{recorded.folder.url}/{damage.file}")
-            print(f"  damaged   {where}: {damage.reason}", file=out, flush=True)
-    words = f"{_count(videos, 'video')} opened, {damaged:,} damaged"
+            file = shown(f"{recorded.folder.url}/{damage.file}")
+            print(_line("damaged", f"{file}: {damage.reason}"), file=out, flush=True)
+    text = f"{_count(videos, 'video')} opened, {damaged:,} damaged"
     if damaged:
-        words += ": remove these files and run the same command again"
-    print(f"  verified  {words}", file=out, flush=True)
+        text += ": remove these files and rerun the same command"
+    print(_line("verified", text), file=out, flush=True)
     return damaged > 0
 
 
-def _listed(names: NDArray[np.uint64], done: DoneVideos, failed: NDArray[np.uint64]) -> Listed:
+def _line(label: str, text: str) -> str:
+    return f"  {label:<10} {text}"
+
+
+def _count_listed(
+    names: NDArray[np.uint64], done: DoneVideos, failed: NDArray[np.uint64]
+) -> Listed:
     names = np.unique(names)
-    left = ~np.isin(names, done.hashes, assume_unique=True) & ~np.isin(names, failed)
-    return Listed(len(names), int(np.count_nonzero(left)))
+    remaining = ~np.isin(names, done.hashes, assume_unique=True) & ~np.isin(names, failed)
+    return Listed(len(names), int(np.count_nonzero(remaining)))
 
 
 def _hashes(values: array[int]) -> NDArray[np.uint64]:
     return np.frombuffer(values, np.uint64)
 
 
-def _left(listed: Listed, rate: Rate | None) -> str:
-    words = f"left      {listed.left:,} of {_count(listed.videos, 'video')} listed"
-    if rate is not None and listed.left:
-        words += f", about {duration(listed.left * rate.seconds / rate.videos)} at this rate"
-    return words
+def _remaining(listed: Listed, rate: Rate | None) -> str:
+    text = f"{listed.remaining:,} of {_count(listed.videos, 'video')} listed"
+    if rate is not None and listed.remaining:
+        text += f", about {duration(listed.remaining * rate.seconds / rate.videos)} at this rate"
+    return text
 
 
 def _rate(recent: Recent, rate: Rate | None) -> str:
     if recent.newest is None:
-        return "unknown: nothing done, or a storage that does not tell when they were written"
+        return "unknown: nothing is done, or the storage reports no modification times"
     last = f"the last video was finished {duration(max(0.0, recent.now - recent.newest))} ago"
     if rate is None:
         return last

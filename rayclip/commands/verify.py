@@ -1,4 +1,4 @@
-"""Open every file of an output folder and find the damaged ones; what is in them is only data."""
+"""``rayclip status --verify``: find damaged files. Their contents are never executed."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ from rayclip.output.video_files import DamagedFile, read_video
 
 
 class Damage(NamedTuple):
-    """A file of a folder, and what is wrong with it."""
+    """A damaged file, and what is wrong with it."""
 
     file: str
     reason: str
 
 
 def verify(recorded: RecordedRun) -> Iterator[Damage | None]:
-    """Open every file of features, and those that go with it.
+    """Open every feature file and its companion files.
 
-    Memory is bounded for ``.npy``, whatever they hold. A ``.pkl`` is in memory as a whole, twice,
-    and up to :data:`~rayclip.io.concurrent_map.THREADS` are read at once. Of a shard, one row group
-    is in memory.
+    Memory is bounded for ``.npy`` files of any content. A ``.pkl`` file is held in memory twice, up
+    to :data:`~rayclip.io.concurrent_map.THREADS` files at once; of a shard, one row group is.
 
     Yields:
-        For each video the first damage that was found, or None; one damage for a whole shard.
+        The first damage of each video, or None; a damaged shard counts once.
 
     Raises:
         UsageError: the folder cannot be listed.
@@ -44,7 +43,7 @@ def verify(recorded: RecordedRun) -> Iterator[Damage | None]:
         return
     endings = tuple(FEATURES + suffix for suffix in SUFFIXES)
     files = (file.path for file in recorded.folder.files() if file.path.endswith(endings))
-    yield from concurrent_map(partial(_damage_of, recorded), files)
+    yield from concurrent_map(partial(_find_damage, recorded), files)
 
 
 def _verify_shards(folder: ShardFolder) -> Iterator[Damage | None]:
@@ -56,18 +55,18 @@ def _verify_shards(folder: ShardFolder) -> Iterator[Damage | None]:
             yield from repeat(None, rows_of(file.path))
 
 
-def _damage_of(recorded: RecordedRun, features: str) -> Damage | None:
-    """What is wrong with a video, given its features file; None also where that is gone."""
+def _find_damage(recorded: RecordedRun, features: str) -> Damage | None:
+    """The damage of a video, given its feature file; None also if that file is gone."""
     try:
-        read_video(recorded, features, _expect_numbers)
+        read_video(recorded, features, _check_finite)
     except DamagedFile as error:
         return Damage(error.file, error.reason)
     return None
 
 
-def _expect_numbers(array: StoredArray) -> None:
-    """Read an array to its end."""
+def _check_finite(array: StoredArray) -> None:
+    """Read an array to its end; its numbers must be finite, except a scalar frame rate."""
     for block in array.blocks:
-        # a video need not tell its rate
+        # a video may not know its frame rate
         if array.shape and not np.isfinite(block).all():
             raise Damaged("not all of its numbers are finite")

@@ -1,1 +1,1 @@
-"""What becomes of videos, and what a person sees of a run."""
+"""Results of a run: as data, as files, and as shown to the user."""

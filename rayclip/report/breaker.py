@@ -1,4 +1,4 @@
-"""End a run in which nearly everything fails: the videos are not what is wrong."""
+"""A circuit breaker: stops a run if so many videos fail that the videos cannot be the cause."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from collections.abc import Mapping
 from rayclip.errors import RunStopped
 from rayclip.report.results import VideoResult
 
-WINDOW = 200  # videos; a smaller run comes to its own end
+WINDOW = 200  # videos; a smaller run is never stopped
 
 
 class CircuitBreaker:
-    """Looks at the results of a run as they come."""
+    """Counts the failures among the latest results of a run, by code."""
 
-    def __init__(self, known: Mapping[str, str]) -> None:
-        """Nothing has failed yet.
+    def __init__(self, failed_before: Mapping[str, str]) -> None:
+        """Start with no results.
 
         Args:
-            known: videos that failed in earlier runs, and their codes. That they fail alike again
-                tells nothing: else a run that only repeats a few hundred bad videos would never end
-                with their report.
+            failed_before: videos that failed in earlier runs, and their codes. The same failure
+                again is ignored. Otherwise a run that retries a few hundred bad videos would be
+                stopped before it could report them all.
         """
-        self._known = known
-        self._last: deque[str | None] = deque()
+        self._failed_before = failed_before
+        self._latest: deque[str | None] = deque()
         self._failures: Counter[str] = Counter()
 
     def add(self, result: VideoResult) -> None:
-        """Count one more video.
+        """Count one more result.
 
         Raises:
-            RunStopped: over half of the last :data:`WINDOW` failed with one code.
+            RunStopped: more than half of the last :data:`WINDOW` videos failed with the same code.
         """
         failure = result.failure
         code = failure.code if failure else None
-        if failure and self._known.get(failure.video) == code:
+        if failure and self._failed_before.get(failure.video) == code:
             return
-        self._last.append(code)
+        self._latest.append(code)
         if code is not None:
             self._failures[code] += 1
-        if len(self._last) > WINDOW:
-            oldest = self._last.popleft()
+        if len(self._latest) > WINDOW:
+            oldest = self._latest.popleft()
             if oldest is not None:
                 self._failures[oldest] -= 1
-        alike = self._failures[code] if code is not None else 0
-        if failure and len(self._last) == WINDOW and alike > WINDOW // 2:
+        same_code = self._failures[code] if code is not None else 0
+        if failure and len(self._latest) == WINDOW and same_code > WINDOW // 2:
             raise RunStopped(
-                f"{alike} of the last {WINDOW} videos failed with {code}. The last one, "
+                f"{same_code} of the last {WINDOW} videos failed with {code}. The last one, "
                 f"{failure.video}: {failure}. Fix the common cause, then rerun the same command; "
-                "what is done is kept."
+                "finished videos are kept."
             )

@@ -1,4 +1,4 @@
-"""``failures.jsonl``, kept true while a run goes on."""
+"""``failures.jsonl``, kept up to date during a run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rayclip.io.storage_errors import reason
 from rayclip.output.folder import FeatureFolder
 from rayclip.report.results import Failure, VideoResult
 
-REWRITE_S = 10.0  # between two writings of the file, at the least
-REWRITE_SHARE = 0.02  # of the time, at the most: there may be millions of failures
+MIN_REWRITE_INTERVAL_S = 10.0
+MAX_REWRITE_SHARE = 0.02  # of the run's time: there may be millions of failures
 
 logger = logging.getLogger(__name__)
 
 
 class FailureLog:
-    """Failures of this run and, of earlier ones, those of videos that have not succeeded since.
+    """The failures of this run, and those of earlier runs whose videos have not succeeded since.
 
     Attributes:
-        known: videos that had failed before this run, and their codes.
+        failed_before: videos that failed in earlier runs, and their codes.
     """
 
     def __init__(
@@ -31,28 +31,28 @@ class FailureLog:
         """Read the failures of earlier runs.
 
         Args:
-            folder: where the file is.
-            is_done: tells of a video whether its features are there, whoever made them: two runs
-                at once into one folder do not know of each other's successes.
+            folder: holds the file.
+            is_done: whether the features of a video exist. Another run into the same folder may
+                have saved them.
         """
-        before = folder.read_failures()
+        earlier = folder.read_failures()
         self._folder = folder
         self._failures: dict[str, Failure | dict[str, Any]] = {
-            failure["video"]: failure for failure in before if not is_done(failure["video"])
+            failure["video"]: failure for failure in earlier if not is_done(failure["video"])
         }
-        self.known = {
+        self.failed_before = {
             failure["video"]: str(failure.get("code"))
-            for failure in before
+            for failure in earlier
             if failure["video"] in self._failures
         }
-        self._changed = len(self._failures) < len(before)
-        self._next_s = time.monotonic() + REWRITE_S
+        self._changed = len(self._failures) < len(earlier)
+        self._next_s = time.monotonic() + MIN_REWRITE_INTERVAL_S
 
     def add(self, result: VideoResult) -> None:
-        """Note what became of a video.
+        """Record the result of a video.
 
         Raises:
-            RunStopped: nothing can be written in this folder any more.
+            RunStopped: the folder can no longer be written.
         """
         if result.failure is not None:
             self._failures[result.video] = result.failure
@@ -64,14 +64,14 @@ class FailureLog:
                 self._write()
             except RunStopped:
                 raise
-            except Exception as error:  # the next time will do
+            except Exception as error:  # the next write may succeed
                 logger.info("failures.jsonl could not be written: %s", reason(error))
 
     def write(self) -> None:
-        """Write the file, where anything has changed.
+        """Write the file if anything has changed.
 
         Raises:
-            RunStopped: it cannot be written.
+            RunStopped: the file cannot be written.
         """
         try:
             self._write()
@@ -81,14 +81,15 @@ class FailureLog:
             raise RunStopped(f"failures.jsonl cannot be written: {reason(error)}.") from error
 
     def _write(self) -> None:
-        began = time.monotonic()
+        started = time.monotonic()
         try:
             if self._changed:
                 self._folder.write_failures(map(_as_dict, self._failures.values()))
                 self._changed = False
         finally:
             ended = time.monotonic()
-            self._next_s = ended + max(REWRITE_S, (ended - began) / REWRITE_SHARE)
+            pause_s = max(MIN_REWRITE_INTERVAL_S, (ended - started) / MAX_REWRITE_SHARE)
+            self._next_s = ended + pause_s
 
 
 def _as_dict(failure: Failure | dict[str, Any]) -> dict[str, Any]:

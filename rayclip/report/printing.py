@@ -1,4 +1,4 @@
-"""What ``on_extraction=print`` writes to standard output: the words of video_features."""
+"""What ``on_extraction=print`` writes to standard output, in the format of video_features."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from rayclip.settings import Settings
 OnResult = Callable[[VideoResult, ZeroShot | None], None]
 
 
-def printer_of(settings: Settings) -> OnResult | None:
-    """What a run with these settings prints of each result, to what now is standard output; None
-    where it prints nothing."""
+def result_printer(settings: Settings) -> OnResult | None:
+    """A callback that prints each result to the current standard output.
+
+    None if these settings print nothing.
+    """
     if settings.saves and not settings.show_pred:
         return None
     return partial(print_result, arrays=not settings.saves, stream=sys.stdout)
@@ -33,22 +35,23 @@ def print_result(
     arrays: bool = True,
     stream: TextIO | None = None,
 ) -> None:
-    """Print a video's name, its predictions and its arrays; failures print nothing here.
+    """Print a video's name, its predictions and its arrays; print nothing if it failed.
 
     Args:
-        result: what came out.
+        result: the result of one video.
         zero_shot: predicts texts for each frame; None prints no tables.
-        arrays: whether the arrays are printed.
-        stream: where to; standard output by default.
+        arrays: whether to print the arrays.
+        stream: where to print; standard output by default.
 
     Raises:
-        RunStopped: it cannot be written, for example because the reader of a pipe has gone.
+        RunStopped: the stream cannot be written, for example because the other end of a pipe
+            was closed.
     """
     if result.extraction is None:
         return
     try:
         _print(result, result.extraction, zero_shot, arrays, stream or sys.stdout)
-    except (OSError, ValueError, AttributeError) as error:  # closed, full, or not there at all
+    except (OSError, ValueError, AttributeError) as error:  # full, closed, or None
         raise RunStopped(f"Standard output cannot be written: {error}.") from error
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on, on standard error."""
+"""Progress of a run, written to standard error."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from rayclip.report.run_stats import RunState
 
 TERMINAL_PERIOD_S = 0.5
 PLAIN_PERIOD_S = 10.0
-LAST_LOOK_S = 15.0  # more than a look takes: who asks Ray after it is shut down ends the process
-SILENCE_S = 30.0  # after which a line says what is awaited
+JOIN_TIMEOUT_S = 15.0  # longer than a poll: asking Ray after its shutdown ends the process
+SILENCE_S = 30.0  # without progress, before a line says what the run waits for
 
 
 class Progress:
-    """A live line on a terminal; plain lines every so often elsewhere; or only lines that say what
-    is awaited."""
+    """Shows the progress of a run: a live line on a terminal, plain lines now and then elsewhere.
+
+    If nothing moves for :data:`SILENCE_S`, the line says what the run waits for.
+    """
 
     def __init__(
         self,
@@ -30,14 +32,14 @@ class Progress:
         stream: TextIO | None = None,
         show: bool = True,
     ) -> None:
-        """Nothing is shown before the ``with`` block begins.
+        """Prepare; nothing is shown before the ``with`` block begins.
 
         Args:
-            total: videos of the run.
-            poll: asks how far it is; None if that is not known just now.
-            stall_reason: says what the run waits for, when nothing moves.
+            total: number of videos in the run.
+            poll: returns the state of the run, or None if it is currently unknown.
+            stall_reason: returns what the run waits for if nothing moves.
             stream: where to write; standard error by default.
-            show: tell how far the run is, too, and not only what it waits for.
+            show: whether to show progress. Otherwise only stalls are reported.
         """
         self._total = total
         self._poll = poll
@@ -48,8 +50,8 @@ class Progress:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self._started = self._moved = time.monotonic()
-        self._seen = (0, 0, 0)
-        self._noted: set[str] = set()
+        self._counts = (0, 0, 0)
+        self._shown_notes: set[str] = set()
 
     def __enter__(self) -> Progress:
         self._thread.start()
@@ -62,9 +64,9 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         self._ended.set()
-        self._thread.join(timeout=LAST_LOOK_S)
+        self._thread.join(timeout=JOIN_TIMEOUT_S)
         if kind is None:
-            self._tell(self._poll())
+            self._write_notes(self._poll())
         if self._live:
             self._write("\r\x1b[K")
 
@@ -73,23 +75,23 @@ class Progress:
             state = self._poll()
             if state is None or self._ended.is_set():
                 continue
-            self._tell(state)
+            self._write_notes(state)
             now = time.monotonic()
             line = progress_line(state, self._total, now - self._started)
-            seen = state.done, state.failed, state.total.frames
-            if seen != self._seen:
-                self._seen, self._moved = seen, now
-            is_silent = now - self._moved >= SILENCE_S
-            if is_silent and not self._ended.is_set():
-                line += f"; nothing for {duration(now - self._moved)}: {self._stall_reason()}"
-            if is_silent or self._show:
+            counts = state.done, state.failed, state.total.frames
+            if counts != self._counts:
+                self._counts, self._moved = counts, now
+            is_stalled = now - self._moved >= SILENCE_S
+            if is_stalled and not self._ended.is_set():
+                line += f"; no progress for {duration(now - self._moved)}: {self._stall_reason()}"
+            if is_stalled or self._show:
                 self._write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
 
-    def _tell(self, state: RunState | None) -> None:
-        """Write the notes that were not written yet, a line each."""
+    def _write_notes(self, state: RunState | None) -> None:
+        """Write each new note as a line."""
         for note in state.total.notes if state and self._show else ():
-            if note not in self._noted:
-                self._noted.add(note)
+            if note not in self._shown_notes:
+                self._shown_notes.add(note)
                 self._write(f"\r\x1b[K{note}\n" if self._live else f"{note}\n")
 
     def _write(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What became of each video, in memory and as the Arrow rows that travel through Ray Data."""
+"""The result of each video, in memory and as Arrow rows that pass through Ray Data."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rayclip.output.shard_tables import features_array
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A video that gave no features: a line of ``failures.jsonl``.
+    """A video without features: a line of ``failures.jsonl``.
 
     Attributes:
-        video: as it was given.
-        stage: where it failed: open, read, decode, encode or write.
-        code: a stable word; docs/errors.md lists them all.
-        message: one sentence.
+        video: the input as given.
+        stage: the stage that failed: open, read, decode, encode or write.
+        code: a stable identifier; docs/errors.md lists all codes.
+        message: the reason in one sentence.
         attempts: how often it was tried.
     """
 
@@ -37,26 +37,27 @@ class Failure:
 
     @classmethod
     def of(cls, video: str, error: VideoError, attempts: int) -> Failure:
-        message = error.message.encode("utf-8", "backslashreplace").decode()  # names may be in it
+        # A message may name a file whose name is not valid UTF-8.
+        message = error.message.encode("utf-8", "backslashreplace").decode()
         return cls(video, error.stage, error.code, message, attempts)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def __str__(self) -> str:
-        """Why, in one line, for people; the video is named beside it."""
+        """The reason in one line, without the name of the video."""
         return f"{self.stage}/{self.code}: {self.message}"
 
 
 @dataclass(frozen=True)
 class VideoResult:
-    """One video, finished.
+    """The result of one video.
 
     Attributes:
-        video: as it was given.
-        frames: the number of features; 0 where it failed.
-        failure: why there are none.
-        extraction: the arrays, where they were not written to files.
+        video: the input as given.
+        frames: number of features; 0 if it failed.
+        failure: why it failed; None if it did not.
+        extraction: the arrays; None if it failed or they were written to files.
     """
 
     video: str
@@ -67,12 +68,12 @@ class VideoResult:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What all inputs would take, after a run that was limited to the first of them.
+    """The time for all inputs, estimated from a run that ``limit`` restricted to the first ones.
 
     Attributes:
-        videos: how many there are.
-        seconds: wall time at the rate of this run from its first forward pass on; its start, and
-            videos that were done before or failed, do not count.
+        videos: number of inputs.
+        seconds: wall time at the rate of this run since its first forward pass. Startup, skipped
+            and failed videos do not count.
     """
 
     videos: int
@@ -84,13 +85,13 @@ class Summary:
     """What a run did.
 
     Attributes:
-        done: videos that now have features because of this run.
-        skipped: videos that had them before.
-        failed: the others, with their reasons.
-        frames: features made by this run.
+        done: videos whose features this run extracted.
+        skipped: videos that were done before.
+        failed: videos that failed, with the reasons.
+        frames: features extracted by this run.
         seconds: wall time.
-        output_path: folder of the features; None where they were printed.
-        estimate: for all inputs, where a limit left some out; None where nothing was extracted.
+        output_path: folder of the features; None if they were printed.
+        estimate: the time for all inputs, if ``limit`` left some out and a video was extracted.
     """
 
     done: int = 0
@@ -103,12 +104,12 @@ class Summary:
 
 
 class Tally:
-    """Results, counted as they come."""
+    """Counts results as they arrive."""
 
     def __init__(self, skipped: int, output_path: str | None) -> None:
         self._skipped = skipped
         self._output_path = output_path
-        self._heard = (0, 0)
+        self._reported = (0, 0)
         self.frames = 0
         self.done = 0
         self.failed: list[Failure] = []
@@ -120,24 +121,24 @@ class Tally:
             self.done += 1
             self.frames += result.frames
 
-    def heard(self, done: int, frames: int) -> None:
-        """Note what the machine says is done: of a run that ends early, not all results come."""
-        self._heard = done, frames
+    def report(self, done: int, frames: int) -> None:
+        """Record the control actor's totals: if a run ends early, some results never arrive."""
+        self._reported = done, frames
 
     def summary(
-        self, seconds: float, in_all: int | None = None, encoding_s: float = 0.0
+        self, seconds: float, total_inputs: int | None = None, encoding_s: float = 0.0
     ) -> Summary:
-        """What was done.
+        """Summarize the run.
 
         Args:
             seconds: wall time.
-            in_all: inputs to estimate the time for, if a limit left some out.
+            total_inputs: number of all inputs, if ``limit`` left some out.
             encoding_s: wall time since the first forward pass.
         """
-        done, frames = max((self.done, self.frames), self._heard)
+        done, frames = max((self.done, self.frames), self._reported)
         estimate = None
-        if in_all is not None and self.done and encoding_s:
-            estimate = Estimate(in_all, in_all * encoding_s / self.done)
+        if total_inputs is not None and self.done and encoding_s:
+            estimate = Estimate(total_inputs, total_inputs * encoding_s / self.done)
         return Summary(
             done,
             self._skipped,
@@ -150,7 +151,7 @@ class Tally:
 
 
 def result_schema(dim: int) -> pa.Schema:
-    """The row of one video; the arrays are null where it failed or where files were written."""
+    """The schema of one video's row; the arrays are null if it failed or files were written."""
     return pa.schema(
         [
             (VIDEO, pa.binary()),
@@ -167,7 +168,7 @@ def result_schema(dim: int) -> pa.Schema:
 
 
 def to_table(results: Iterable[VideoResult], dim: int) -> pa.Table:
-    """One row for each result, in order, in :func:`result_schema`."""
+    """A table of :func:`result_schema` with one row per result, in order."""
     results = list(results)
     schema = result_schema(dim)
     extractions = [result.extraction for result in results]
@@ -189,16 +190,16 @@ def to_table(results: Iterable[VideoResult], dim: int) -> pa.Table:
 def from_table(table: pa.Table) -> Iterator[VideoResult]:
     """The results in a table of :func:`result_schema`."""
     clip = table.column("clip").combine_chunks()
-    small = table.drop_columns(["clip"]).to_pylist()
-    for row, features in zip(small, clip, strict=True):
+    rows = table.drop_columns(["clip"]).to_pylist()
+    for row, features in zip(rows, clip, strict=True):
         video = os.fsdecode(row[VIDEO])
         failure = extraction = None
         if row["error"] is not None:
             failure = Failure(video, row["stage"], Code(row["code"]), row["error"], row["attempts"])
         elif features.is_valid:
-            rows = features.values
+            frames = features.values
             extraction = Extraction(
-                rows.flatten().to_numpy().reshape(len(rows), -1),
+                frames.flatten().to_numpy().reshape(len(frames), -1),
                 np.asarray(row["timestamps_ms"], np.float64),
                 row["fps"],
             )

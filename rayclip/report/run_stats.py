@@ -1,4 +1,4 @@
-"""How far a run is, and what its encoders did."""
+"""The progress of a run and the statistics of its encoders."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BatchStats:
-    """What an encoder did so far.
+    """What one encoder, or several together, did so far.
 
     Attributes:
         batches: forward passes.
-        frames: frames in them, padding not counted.
-        capacity: frames that they had room for.
-        mixed: forward passes that took frames of more than one chunk.
-        busy_s: seconds spent in them.
-        room_s: seconds that could have been spent in them since the first one began, by all that
-            may run side by side.
+        frames: frames in them, without padding.
+        capacity: frames that would have filled them.
+        mixed: forward passes with frames of more than one chunk.
+        busy_s: seconds spent in forward passes, summed over concurrent ones.
+        room_s: seconds available since the first one began, times the passes that may run at once.
         wall_s: seconds since the first one began.
-        notes: what happened that the user should know, a line each.
-        host: where it was last; empty where that is no question.
+        notes: messages for the user, one line each.
+        host: the last node of the encoder; empty if it does not matter.
     """
 
     batches: int = 0
@@ -60,27 +59,27 @@ class BatchStats:
 
     @property
     def busy(self) -> float:
-        """Share of the time in which the device was at work, 0 to 1."""
+        """Share of the time in which the device was busy, 0 to 1."""
         return min(1.0, self.busy_s / self.room_s) if self.room_s else 0.0
 
     @property
     def fill(self) -> float:
-        """Share of the room in the batches that real frames took, 0 to 1."""
+        """Share of the batches' capacity that real frames filled, 0 to 1."""
         return self.frames / self.capacity if self.capacity else 0.0
 
 
 @dataclass(frozen=True)
 class RunState:
-    """How far a run is, as far as it was heard of.
+    """The progress of a run, as last reported.
 
     Attributes:
         done: videos finished.
-        failed: videos given up.
-        frames: features of the finished ones.
-        encoders: what each encoder did, over all its lives.
-        waiting: frames that are with each encoder.
-        placed: encoders for which there was room on a node.
-        up: encoders that answer and have their model.
+        failed: videos that failed.
+        frames: features of the finished videos.
+        encoders: statistics of each encoder, across its restarts.
+        waiting: frames outstanding at each encoder.
+        placed: encoders that Ray placed on a node.
+        up: encoders that respond and have loaded their model.
     """
 
     done: int
@@ -93,5 +92,5 @@ class RunState:
 
     @property
     def total(self) -> BatchStats:
-        """What all encoders did together."""
+        """The statistics of all encoders together."""
         return sum(self.encoders, BatchStats())

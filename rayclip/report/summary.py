@@ -1,4 +1,4 @@
-"""What a run did, in words."""
+"""The summary of a run, as lines of text."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from rayclip.console import shown
 from rayclip.report.results import Summary
 from rayclip.report.run_stats import BatchStats
 
-BUSY = 0.85  # share of the time above which encoders are the bottleneck of a run
-NAMED_FAILURES = 10  # of a run that writes all of them to a file
+BUSY = 0.85  # encoders that are busy for this share of the time are the bottleneck
+MAX_NAMED_FAILURES = 10  # if failures.jsonl has them all
 
 
 def encoder_lines(work: Sequence[BatchStats], each: bool) -> list[str]:
-    """How full the encoders were, and which side of a run would gain from more machines.
+    """How busy the encoders were, and whether decoding or encoding was the bottleneck.
 
     Args:
-        work: what each encoder did; its ``fill`` does not count padding.
-        each: a line for each encoder, too.
+        work: the statistics of each encoder.
+        each: add a line for each encoder.
     """
     total = sum(work, BatchStats())
     lines = [
@@ -28,16 +28,16 @@ def encoder_lines(work: Sequence[BatchStats], each: bool) -> list[str]:
     ]
     if not total.frames:
         return lines
-    side = "encoding: add GPUs" if total.busy >= BUSY else "decoding: add CPUs"
+    bottleneck = "encoding: add GPUs" if total.busy >= BUSY else "decoding: add CPUs"
     lines.append(
         f"encoders: mean batch fill {total.fill:.2f}, busy {total.busy:.0%} of the time; "
-        f"bottleneck: {side}"
+        f"bottleneck: {bottleneck}"
     )
     return lines
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """What a run did, in words: the failures by reason come last."""
+    """The summary as lines of text; the failures come last."""
     rate = summary.frames / summary.seconds if summary.seconds else 0.0
     videos = [f"{summary.done} done"]
     if summary.skipped:
@@ -53,11 +53,11 @@ def summary_lines(summary: Summary) -> list[str]:
     if summary.estimate is not None:
         lines.append(
             f"all {summary.estimate.videos:,} videos would take about "
-            f"{about(summary.estimate.seconds)} at this rate"
+            f"{approximate_duration(summary.estimate.seconds)} at this rate"
         )
     if summary.failed:
         lines.append("failed:")
-        named = len(summary.failed) if summary.output_path is None else NAMED_FAILURES
+        named = len(summary.failed) if summary.output_path is None else MAX_NAMED_FAILURES
         lines += [
             f"  {shown(failure.video)}: {shown(str(failure))}" for failure in summary.failed[:named]
         ]
@@ -66,7 +66,7 @@ def summary_lines(summary: Summary) -> list[str]:
     return lines
 
 
-def about(seconds: float) -> str:
+def approximate_duration(seconds: float) -> str:
     """``40 s``, ``12 min``, ``3 h 20 min`` or ``5 days 3 h``."""
     minutes = round(seconds / 60)
     if seconds < 60:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.ray
 VIDEOS = 300
 MANY, FEW = 600, 60  # enough to be at work until another run, with few, has begun or ended
 STAND_INS = {
-    "PYTHONPATH": str(Path(__file__).parents[2] / "scripts" / "bench_stand_ins"),
+    "PYTHONPATH": str(Path(__file__).parents[2] / "scripts" / "benchmarks" / "stand_ins"),
     "RAYCLIP_BENCH_PRETENDED_GPUS": "1",
     "RAYCLIP_BENCH_SYNTHETIC_FRAMES": "64",
     "RAYCLIP_BENCH_FAKE_MICROSECONDS": "1500",

@@ -34,7 +34,7 @@ CPUS = {"head": 1, "one": 2, "two": 1, "late": 1}
 ENCODER = re.compile(r"^encoder \d+ on (\w+) \(.*?\): (\d+) frames", re.MULTILINE)
 REQUEST = re.compile(r'"(?:\x1b\[\d+m)*(GET|PUT) /bucket/(\S+?)(?:\?\S*)? HTTP')
 ENVIRONMENT = {
-    "PYTHONPATH": str(Path(__file__).parents[2] / "scripts" / "bench_stand_ins"),
+    "PYTHONPATH": str(Path(__file__).parents[2] / "scripts" / "benchmarks" / "stand_ins"),
     "RAYCLIP_BENCH_FAKE_MICROSECONDS": "35000",
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,

@@ -1,4 +1,4 @@
-"""``rayclip compact``: fewer shards, every video once, whatever is killed when."""
+"""``rayclip compact``: fewer shards and no duplicates, even if the command is killed."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def output(request: pytest.FixtureRequest, tmp_path: Path, memory_url: str) -> s
 
 def rows_of(folder: FeatureFolder) -> dict[str, object]:
     found = table(folder).to_pylist()
-    assert len({row["video"] for row in found}) == len(found), "a video is there twice"
+    assert len({row["video"] for row in found}) == len(found), "duplicate video"
     return {row["video"]: row for row in found}
 
 
 def compact_until(
     killed: Callable[..., None], folder: ShardFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compact up to where old shards are to go, which is done as one says, and ends it."""
+    """Compact; ``killed`` replaces the deletion of old shards and raises KeyboardInterrupt."""
     with monkeypatch.context() as patch:
         patch.setattr(ShardFolder, "take_away", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -57,7 +57,7 @@ def test_small_shards_become_one_with_the_same_rows(output: str) -> None:
     assert len(folder.done()) == 5
 
 
-def test_what_is_compact_is_left_as_it_is(output: str) -> None:
+def test_a_compact_folder_stays_unchanged(output: str) -> None:
     folder = a_run(output)
     save(folder, "a")
     save(folder, "b")
@@ -67,15 +67,15 @@ def test_what_is_compact_is_left_as_it_is(output: str) -> None:
     assert list(folder.files()) == before
 
 
-def test_a_video_that_is_there_twice_is_kept_once(output: str) -> None:
+def test_a_duplicate_video_is_kept_once(output: str) -> None:
     folder = a_run(output)
     save(folder, "a", "b")
     save(folder, "b", "c")
-    assert "1 rows that were there twice dropped" in compact_folder(folder)
+    assert "1 duplicate rows dropped" in compact_folder(folder)
     assert sorted(rows_of(folder)) == ["a", "b", "c"]
 
 
-def test_a_kill_between_the_put_and_the_removal_loses_and_doubles_nothing(
+def test_a_kill_before_the_deletion_loses_and_duplicates_nothing(
     output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = a_run(output)
@@ -88,13 +88,13 @@ def test_a_kill_between_the_put_and_the_removal_loses_and_doubles_nothing(
 
     compact_until(killed, folder, monkeypatch)
     assert videos(folder) == ["a", "a", "bb", "bb", "ccc", "ccc"]
-    assert len(folder.done()) == 3  # to whom a video is one
+    assert len(folder.done()) == 3  # which counts a video once
     compact_folder(folder)
     assert rows_of(folder) == before
     assert len(shards(folder)) == 1
 
 
-def test_a_kill_after_some_removals_loses_nothing(
+def test_a_kill_during_the_deletion_loses_nothing(
     output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = a_run(output)
@@ -108,14 +108,12 @@ def test_a_kill_after_some_removals_loses_nothing(
         raise KeyboardInterrupt
 
     compact_until(killed, folder, monkeypatch)
-    save(folder, "dddd")  # a run goes on meanwhile
+    save(folder, "dddd")  # a run is in progress
     compact_folder(folder)
     assert {name: row for name, row in rows_of(folder).items() if name != "dddd"} == before
 
 
-def test_a_write_that_fails_leaves_everything_as_it_was(
-    output: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_changes_nothing(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = a_run(output)
     save(folder, "a")
     save(folder, "b")
@@ -131,7 +129,7 @@ def test_a_write_that_fails_leaves_everything_as_it_was(
     assert list(folder.files()) == before
 
 
-def test_shards_are_joined_up_to_a_size_and_large_ones_left_alone(
+def test_shards_are_joined_up_to_a_size_and_large_ones_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = a_run(tmp_path)
@@ -146,7 +144,7 @@ def test_shards_are_joined_up_to_a_size_and_large_ones_left_alone(
     for number in range(5):
         save_noise(f"v{number}", 500)
     small, large = sorted({file.size for file in folder.files()} - {0})[-2:]
-    monkeypatch.setattr(compact, "LARGE", 2.5 * small)
+    monkeypatch.setattr(compact, "TARGET_SIZE", 2.5 * small)
     assert large > 1.25 * small
     before = rows_of(folder)
     compact_folder(folder)
@@ -154,7 +152,7 @@ def test_shards_are_joined_up_to_a_size_and_large_ones_left_alone(
     assert rows_of(folder) == before
 
 
-def test_shards_with_other_columns_are_not_joined(output: str) -> None:
+def test_shards_with_different_columns_are_not_joined(output: str) -> None:
     folder = a_run(output)
     save(folder, "a", extra_columns=pa.table({"label": ["x"]}))
     save(folder, "b", extra_columns=pa.table({"label": ["y"]}))
@@ -166,7 +164,7 @@ def test_shards_with_other_columns_are_not_joined(output: str) -> None:
     assert found == {"a": "x", "b": "y", "c": None, "d": None}
 
 
-def test_a_damaged_shard_stops_it_in_a_sentence(output: str) -> None:
+def test_a_damaged_shard_stops_the_command_with_a_message(output: str) -> None:
     folder = a_run(output)
     save(folder, "a")
     cut(folder, save(folder, "b"))
@@ -176,7 +174,7 @@ def test_a_damaged_shard_stops_it_in_a_sentence(output: str) -> None:
     assert list(folder.files()) == before
 
 
-def test_a_shard_that_goes_meanwhile_stops_it_in_a_sentence(
+def test_a_shard_that_disappears_stops_the_command_with_a_message(
     output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = a_run(output)
@@ -184,22 +182,24 @@ def test_a_shard_that_goes_meanwhile_stops_it_in_a_sentence(
     name = save(folder, "b")
     plan = compact.plan_joins
 
-    def meanwhile(sources: list[compact.Source]) -> list[list[compact.Source]]:
+    def remove_then_plan(sources: list[compact.Source]) -> list[list[compact.Source]]:
         folder.remove([name])
         return list(plan(sources))
 
-    monkeypatch.setattr(compact, "plan_joins", meanwhile)
-    with pytest.raises(RunStopped, match="changed meanwhile"):
+    monkeypatch.setattr(compact, "plan_joins", remove_then_plan)
+    with pytest.raises(RunStopped, match="changed during the command"):
         compact_folder(folder)
     assert videos(folder) == ["a"]
 
 
-def test_a_folder_of_files_is_left_alone_and_said(output: str) -> None:
+def test_a_folder_without_shards_is_unchanged_and_reported(output: str) -> None:
     commit(a_run_of_files(output), "cat")
     ended = call("compact", output)
     assert ended.status == 2
-    assert "left as it is" in ended.stdout
-    assert ended.stderr == f"rayclip: There are no shards in {output}: save_parquet makes them.\n"
+    assert "unchanged" in ended.stdout
+    assert ended.stderr == (
+        f"rayclip: There are no shards in {output}; --on-extraction save_parquet writes them.\n"
+    )
 
 
 def test_one_model_can_be_named(output: str) -> None:
@@ -212,11 +212,11 @@ def test_one_model_can_be_named(output: str) -> None:
     assert len(shards(folder)) == 1
 
 
-def test_joined_shards_are_no_recent_work(tmp_path: Path) -> None:
+def test_compaction_does_not_count_as_recent_work(tmp_path: Path) -> None:
     folder = a_run(tmp_path)
     save(folder, "a")
     folder.writer(["bb"], None).save(rows("bb"))
     compact_folder(folder)
     assert [folder.work_in(file) for file in folder.files()] == [None]
     out = io.StringIO(call("status", tmp_path).stdout)
-    assert "done      2 videos, 3 frames" in out.read()
+    assert "done       2 videos, 3 frames" in out.read()

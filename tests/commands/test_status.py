@@ -1,4 +1,4 @@
-"""``rayclip status``: what an output folder says, while it is filled and afterwards."""
+"""``rayclip status`` and ``rayclip failures``, during and after a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import shapes
 from output_folders import DIM, a_run, commit
 from run_cli import Finished, call
 
-from rayclip.commands.recent import ENOUGH, WINDOWS_S, Recent
+from rayclip.commands.recent import MIN_VIDEOS, WINDOWS_S, Recent
 from rayclip.commands.status import show_status
 from rayclip.io.listing import StoredFile, modified_time
 from rayclip.output.open_run import open_run
@@ -36,10 +36,10 @@ def status(*words: str | Path) -> Finished:
     return call("status", *words)
 
 
-def line(ended: Finished, word: str) -> str:
-    """What is said after a word, on the only line that begins with it."""
-    (found,) = [row for row in ended.stdout.splitlines() if row.strip().startswith(word)]
-    return found.strip().removeprefix(word).strip()
+def line(ended: Finished, label: str) -> str:
+    """The text after a label, on the only line that starts with it."""
+    (found,) = [row for row in ended.stdout.splitlines() if row.strip().startswith(label)]
+    return found.strip().removeprefix(label).strip()
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -47,7 +47,7 @@ def output(request: pytest.FixtureRequest, tmp_path: Path, memory_url: str) -> s
     return memory_url if request.param == "memory" else str(tmp_path / "out")
 
 
-def test_what_is_done_is_counted_with_its_frames(output: str) -> None:
+def test_done_videos_and_their_frames_are_counted(output: str) -> None:
     folder = a_run(output)
     commit(folder, "cat", 3)
     commit(folder, "dog", 4)
@@ -57,19 +57,19 @@ def test_what_is_done_is_counted_with_its_frames(output: str) -> None:
     assert line(ended, "failed") == "0"
 
 
-def test_failures_are_counted_by_their_codes_the_commonest_first(output: str) -> None:
+def test_failures_are_counted_by_code_most_common_first(output: str) -> None:
     fail(a_run(output), a="not_found", b="no_frames", c="no_frames")
     assert line(status(output), "failed") == "3: no_frames 2, not_found 1"
 
 
-def test_a_video_that_has_succeeded_since_is_no_failure(output: str) -> None:
+def test_a_video_that_has_succeeded_since_is_not_a_failure(output: str) -> None:
     folder = a_run(output)
     fail(folder, cat="not_found", dog="not_found")
     commit(folder, "cat")
     assert line(status(output), "failed") == "1: not_found 1"
 
 
-def test_settings_and_versions_are_told_without_what_is_unknown(output: str) -> None:
+def test_settings_and_versions_are_shown_unless_unknown(output: str) -> None:
     a_run(output)
     ended = status(output)
     assert line(ended, "settings").startswith("model_name=demo dim=4")
@@ -79,7 +79,7 @@ def test_settings_and_versions_are_told_without_what_is_unknown(output: str) -> 
 
 
 @pytest.mark.parametrize("naming", ["stem", "path"])
-def test_left_is_what_is_neither_done_nor_failed(
+def test_videos_left_are_neither_done_nor_failed(
     naming: str, tmp_path: Path, memory_url: str
 ) -> None:
     folder = a_run(memory_url, naming=naming)
@@ -91,7 +91,7 @@ def test_left_is_what_is_neither_done_nor_failed(
     assert line(ended, "left").startswith("2 of 4 videos listed, about 0:0")
 
 
-def test_nothing_is_said_of_what_is_left_without_a_list(output: str) -> None:
+def test_without_a_list_no_videos_left_are_shown(output: str) -> None:
     a_run(output)
     assert "left" not in status(output).stdout
 
@@ -110,31 +110,31 @@ def test_the_folder_of_one_model_can_be_named(output: str) -> None:
     assert line(ended, "done") == "1 video, 3 frames"
 
 
-def test_pickled_features_are_known_by_the_record(output: str) -> None:
+def test_pickled_features_are_recognized_by_the_run_record(output: str) -> None:
     commit(a_run(output, pickled=True), "cat")
     assert line(status(output), "done") == "1 video, 3 frames"
 
 
-def test_files_of_an_earlier_format_are_counted_apart(output: str) -> None:
+def test_files_of_an_earlier_format_are_counted_separately(output: str) -> None:
     commit(a_run(output, pickled=True), "cat")
     commit(a_run(output), "cat")
     ended = status(output)
     assert line(ended, "done") == "1 video, 3 frames"
-    assert line(ended, "others").startswith("1 features file of another suffix")
-    assert "not whole" not in ended.stdout
+    assert line(ended, "others").startswith("1 features file with another suffix")
+    assert "incomplete" not in ended.stdout
 
 
-def test_a_truncated_features_file_is_not_whole(tmp_path: Path) -> None:
+def test_a_truncated_features_file_is_incomplete(tmp_path: Path) -> None:
     folder = a_run(tmp_path)
     commit(folder, "cat")
     os.truncate(tmp_path / "clip/demo/cat_clip.npy", 150)
     ended = status(tmp_path)
     assert line(ended, "done") == "0 videos, 0 frames"
-    assert line(ended, "not whole").startswith("1 features file")
+    assert line(ended, "incomplete").startswith("1 features file")
 
 
 @pytest.mark.parametrize("record", ["{}", '{"model_name": "demo"}', '{"model_name": 1, "dim": []}'])
-def test_a_damaged_record_is_one_sentence(record: str, tmp_path: Path) -> None:
+def test_a_damaged_run_record_is_reported_in_one_sentence(record: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(record)
     ended = status(tmp_path)
     assert ended.status == 2
@@ -144,7 +144,7 @@ def test_a_damaged_record_is_one_sentence(record: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["nowhere", "file", "memory://nowhere-at-all", "nosuch://bucket"])
 @pytest.mark.parametrize("command", ["status", "failures"])
-def test_what_is_no_output_folder_is_refused_by_name(
+def test_a_path_that_is_no_output_folder_is_refused_by_name(
     command: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -155,7 +155,7 @@ def test_what_is_no_output_folder_is_refused_by_name(
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_names_of_a_hostile_record_cannot_write_other_lines(tmp_path: Path) -> None:
+def test_a_hostile_run_record_cannot_inject_lines(tmp_path: Path) -> None:
     folder = a_run(tmp_path)
     folder.write_run({"model_name": "x\n  done 9\x1b[2J", "dim": DIM, "feature_dtype": "float32"})
     ended = status(tmp_path)
@@ -163,7 +163,7 @@ def test_names_of_a_hostile_record_cannot_write_other_lines(tmp_path: Path) -> N
     assert line(ended, "done") == "0 videos, 0 frames"
 
 
-def test_a_real_run_is_understood_and_what_failed_is_fed_back(tmp_path: Path) -> None:
+def test_failures_of_a_real_run_can_be_retried(tmp_path: Path) -> None:
     clip = tmp_path / "videos" / "shapes.mp4"
     clip.parent.mkdir()
     shapes.write_video(clip, [("red", "circle")], fps=10, seconds_per_scene=0.5)
@@ -188,53 +188,53 @@ def test_a_real_run_is_understood_and_what_failed_is_fed_back(tmp_path: Path) ->
 # ---- the rate ----
 
 
-def recent(*ages_s: float, begun: float | None = None, frames: int = 10) -> Recent:
-    """Features files of such ages, listed."""
-    found = Recent(FOLDER.work_in, NOW, begun)
+def recent(*ages_s: float, started: float | None = None, frames: int = 10) -> Recent:
+    """The counts of feature files of these ages."""
+    found = Recent(FOLDER.work_in, NOW, started)
     size = NUMPY.overhead[2] + 4 * DIM * frames
-    for _ in found.noting(
+    for _ in found.tracking(
         StoredFile(f"v{i}_clip.npy", size, NOW - age) for i, age in enumerate(ages_s)
     ):
         pass
     return found
 
 
-def test_the_rate_is_that_of_the_last_ten_minutes() -> None:
+def test_the_rate_covers_the_last_ten_minutes() -> None:
     rate = recent(*range(0, 600, 30), 601, 3000).rate()
     assert rate is not None
     assert (rate.videos, rate.frames, rate.seconds) == (20, 200.0, 600.0)
 
 
-def test_slow_runs_are_looked_at_over_an_hour() -> None:
+def test_the_rate_of_a_slow_run_covers_an_hour() -> None:
     rate = recent(*range(0, 3600, 400)).rate()
     assert rate is not None
     assert (rate.videos, rate.seconds) == (9, 3600.0)
-    assert rate.videos < ENOUGH
+    assert rate.videos < MIN_VIDEOS
 
 
-def test_what_was_done_before_the_run_began_does_not_count() -> None:
-    rate = recent(*range(0, 600, 10), begun=NOW - 100).rate()
+def test_videos_done_before_the_run_do_not_count() -> None:
+    rate = recent(*range(0, 600, 10), started=NOW - 100).rate()
     assert rate is not None
     assert (rate.videos, rate.seconds) == (11, 100.0)
 
 
-def test_a_run_that_ended_long_ago_has_no_rate_but_an_age() -> None:
+def test_a_run_that_ended_long_ago_has_an_age_but_no_rate() -> None:
     old = recent(WINDOWS_S[-1] + 1)
     assert old.rate() is None
     assert old.newest == NOW - WINDOWS_S[-1] - 1
 
 
-def test_a_storage_whose_clock_is_ahead_is_no_trouble() -> None:
-    rate = recent(-30.0, begun=NOW + 40).rate()
+def test_the_clock_of_a_storage_may_be_ahead() -> None:
+    rate = recent(-30.0, started=NOW + 40).rate()
     assert rate is None
-    rate = recent(-30.0, begun=NOW + 20).rate()
+    rate = recent(-30.0, started=NOW + 20).rate()
     assert rate is not None
     assert rate.seconds == 1.0
 
 
 def test_files_without_times_give_no_rate() -> None:
     found = Recent(FOLDER.work_in, NOW, None)
-    list(found.noting([StoredFile("cat_clip.npy", 200, None)]))
+    list(found.tracking([StoredFile("cat_clip.npy", 200, None)]))
     assert (found.rate(), found.newest) == (None, None)
 
 
@@ -249,15 +249,15 @@ def test_files_without_times_give_no_rate() -> None:
         {"mtime": None, "updated": "?", "created": 5.0},
     ],
 )
-def test_every_storage_is_asked_in_its_own_words(entry: dict[str, Any]) -> None:
+def test_modification_times_are_read_from_every_storage(entry: dict[str, Any]) -> None:
     assert modified_time(entry) == 5.0
 
 
-def test_a_storage_that_does_not_tell_times_gives_none() -> None:
+def test_a_storage_without_modification_times_has_none() -> None:
     assert modified_time({"name": "a", "size": 1}) is None
 
 
-def test_an_empty_folder_says_that_the_rate_is_unknown(output: str) -> None:
+def test_the_rate_of_an_empty_folder_is_unknown(output: str) -> None:
     a_run(output)
     assert line(status(output), "rate").startswith("unknown")
 
@@ -271,9 +271,9 @@ def test_the_rate_names_its_window_and_the_age_of_the_last_video(tmp_path: Path)
     os.utime(model / "run.json", (now - 300, now - 300))
     for file in model.glob("*.npy"):
         os.utime(file, (now - 60, now - 60))
-    said = line(status(tmp_path), "rate")
+    rate = line(status(tmp_path), "rate")
     assert (
-        said == "6.0 videos a minute, 0.3 frames/s over the last 5:00; the last video was "
+        rate == "6.0 videos a minute, 0.3 frames/s over the last 5:00; the last video was "
         "finished 1:00 ago"
     )
 
@@ -281,7 +281,7 @@ def test_the_rate_names_its_window_and_the_age_of_the_last_video(tmp_path: Path)
 # ---- a running job, and its cost ----
 
 
-def test_a_folder_that_changes_while_it_is_listed_is_no_trouble(tmp_path: Path) -> None:
+def test_a_folder_may_change_while_it_is_listed(tmp_path: Path) -> None:
     folder = a_run(tmp_path)
     for number in range(50):
         commit(folder, f"v{number}")
@@ -292,7 +292,7 @@ def test_a_folder_that_changes_while_it_is_listed_is_no_trouble(tmp_path: Path) 
     assert len(recorded.folder.done(listing)) <= 1
 
 
-def test_a_listing_costs_some_bytes_a_video() -> None:
+def test_a_listing_takes_few_bytes_per_video() -> None:
     videos = 20_000
     sizes = {"_clip": NUMPY.overhead[2] + 12 * DIM, "_timestamps_ms": 152, "_fps": 136}
     listing = (
@@ -302,7 +302,7 @@ def test_a_listing_costs_some_bytes_a_video() -> None:
     )
     folder = OutputFolder("memory://none", DIM, {})
     tracemalloc.start()
-    done = folder.done(Recent(FOLDER.work_in, NOW, None).noting(listing))
+    done = folder.done(Recent(FOLDER.work_in, NOW, None).tracking(listing))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (len(done), done.frames) == (videos, 3 * videos)
@@ -316,7 +316,7 @@ def test_status_imports_neither_ray_nor_torch_nor_libav() -> None:
     assert ended.stdout == "set()\n"
 
 
-def test_the_status_can_be_written_anywhere(tmp_path: Path) -> None:
+def test_the_status_can_be_written_to_any_stream(tmp_path: Path) -> None:
     commit(a_run(tmp_path), "cat")
     out = io.StringIO()
     assert show_status(str(tmp_path), Settings(), False, True, out) is False
@@ -342,7 +342,7 @@ def test_a_run_without_failures_prints_nothing(output: str) -> None:
     assert (ended.status, ended.stdout, ended.stderr) == (0, "", "")
 
 
-def test_several_models_are_refused_naming_their_folders(output: str) -> None:
+def test_several_models_are_refused_with_their_folders(output: str) -> None:
     fail(a_run(output, "demo"), a="not_found")
     fail(a_run(output, "ViT-B/32"), a="not_found")
     ended = failures(output)
@@ -352,7 +352,7 @@ def test_several_models_are_refused_naming_their_folders(output: str) -> None:
 
 
 @pytest.mark.parametrize("video", ["a\nb.mp4", "a\rb.mp4", " a.mp4", "a.mp4 ", "\n"])
-def test_a_name_that_no_list_can_hold_is_said_apart(video: str, tmp_path: Path) -> None:
+def test_a_name_that_does_not_fit_on_a_line_is_reported(video: str, tmp_path: Path) -> None:
     a_run(tmp_path).write_failures([{"video": video}, {"video": "b.mp4"}])
     ended = failures(tmp_path)
     assert (ended.status, ended.stdout) == (1, "b.mp4\n")
@@ -360,7 +360,7 @@ def test_a_name_that_no_list_can_hold_is_said_apart(video: str, tmp_path: Path) 
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_what_failed_can_be_fed_back_byte_by_byte(tmp_path: Path) -> None:
+def test_failed_inputs_round_trip_byte_for_byte(tmp_path: Path) -> None:
     videos = ["a b.mp4", "ü日本.mp4", os.fsdecode(b"caf\xe9.mp4"), "a\u2028b.mp4", "s3://b/x#1.mp4"]
     a_run(tmp_path).write_failures({"video": video} for video in videos)
     command = f"{sys.executable} -m rayclip"
@@ -377,7 +377,7 @@ def test_what_failed_can_be_fed_back_byte_by_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["status", "failures"])
-def test_storage_options_are_understood(command: str, memory_url: str) -> None:
+def test_storage_options_are_accepted(command: str, memory_url: str) -> None:
     a_run(memory_url)
     refused = call(command, memory_url, "--storage-options", "secret")
     assert refused.status == 2

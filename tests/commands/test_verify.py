@@ -1,4 +1,4 @@
-"""``rayclip status --verify``: every file is opened, and none is believed."""
+"""``rayclip status --verify`` opens every file and trusts none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rayclip.output.storage import OutputFolder
 FRAMES = 3
 
 
-def folder_of(tmp_path: Path, suffix: str) -> tuple[OutputFolder, Path]:
+def make_folder(tmp_path: Path, suffix: str) -> tuple[OutputFolder, Path]:
     folder = a_run(tmp_path, pickled=suffix == ".pkl")
     for name in ("cat", "dog"):
         commit(folder, name, FRAMES)
@@ -41,13 +41,13 @@ def write(path: Path, values: Any) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".pkl"])
-def test_whole_files_are_not_damaged(suffix: str, tmp_path: Path) -> None:
-    _, model = folder_of(tmp_path, suffix)
+def test_complete_files_are_not_damaged(suffix: str, tmp_path: Path) -> None:
+    _, model = make_folder(tmp_path, suffix)
     assert list(verify(open_run(str(model), {}))) == [None, None]
 
 
-def test_a_video_need_not_tell_its_rate(tmp_path: Path) -> None:
-    _, model = folder_of(tmp_path, ".npy")
+def test_the_frame_rate_may_be_unknown(tmp_path: Path) -> None:
+    _, model = make_folder(tmp_path, ".npy")
     np.save(model / "cat_fps.npy", np.array(np.nan))
     assert damages(model) == []
 
@@ -73,10 +73,10 @@ WRONG: list[tuple[str, Callable[[], Any], str]] = [
 
 @pytest.mark.parametrize("suffix", [".npy", ".pkl"])
 @pytest.mark.parametrize(("kind", "values", "reason"), WRONG)
-def test_wrong_arrays_are_named_with_what_is_wrong(
+def test_a_wrong_array_is_reported_with_the_reason(
     kind: str, values: Callable[[], Any], reason: str, suffix: str, tmp_path: Path
 ) -> None:
-    _, model = folder_of(tmp_path, suffix)
+    _, model = make_folder(tmp_path, suffix)
     write(model / f"cat{kind}{suffix}", values())
     (damage,) = damages(model)
     assert damage.file == f"cat{kind}{suffix}"
@@ -87,7 +87,7 @@ def test_wrong_arrays_are_named_with_what_is_wrong(
 @pytest.mark.parametrize("kind", ["_clip", "_timestamps_ms", "_fps"])
 @pytest.mark.parametrize("size", [0, 5, 60, -1])
 def test_truncated_files_are_damaged(size: int, kind: str, suffix: str, tmp_path: Path) -> None:
-    _, model = folder_of(tmp_path, suffix)
+    _, model = make_folder(tmp_path, suffix)
     path = model / f"cat{kind}{suffix}"
     os.truncate(path, size if size >= 0 else path.stat().st_size + size)
     assert [damage.file for damage in damages(model)] == [path.name]
@@ -95,30 +95,30 @@ def test_truncated_files_are_damaged(size: int, kind: str, suffix: str, tmp_path
 
 @pytest.mark.parametrize("content", [b"garbage" * 30, b"\0" * 200, b"\x93NUMPY\x01\x00\xff\xff{"])
 @pytest.mark.parametrize("suffix", [".npy", ".pkl"])
-def test_files_of_something_else_are_damaged(content: bytes, suffix: str, tmp_path: Path) -> None:
-    _, model = folder_of(tmp_path, suffix)
+def test_files_of_another_format_are_damaged(content: bytes, suffix: str, tmp_path: Path) -> None:
+    _, model = make_folder(tmp_path, suffix)
     (model / f"cat_clip{suffix}").write_bytes(content)
     assert [damage.file for damage in damages(model)] == [f"cat_clip{suffix}"]
 
 
-def test_more_bytes_than_the_header_says_are_damage(tmp_path: Path) -> None:
-    _, model = folder_of(tmp_path, ".npy")
+def test_extra_bytes_are_damage(tmp_path: Path) -> None:
+    _, model = make_folder(tmp_path, ".npy")
     with (model / "cat_clip.npy").open("ab") as file:
         file.write(b"\0")
     assert damages(model) == [Damage("cat_clip.npy", "there is more in it than its header says")]
 
 
 @pytest.mark.parametrize("kind", ["_timestamps_ms", "_fps"])
-def test_a_missing_neighbour_is_damage(kind: str, tmp_path: Path) -> None:
-    _, model = folder_of(tmp_path, ".npy")
+def test_a_missing_companion_file_is_damage(kind: str, tmp_path: Path) -> None:
+    _, model = make_folder(tmp_path, ".npy")
     (model / f"cat{kind}.npy").unlink()
     assert damages(model) == [Damage(f"cat{kind}.npy", "it is missing")]
 
 
-def test_a_video_that_is_being_made_again_is_not_damaged(
+def test_a_video_that_is_being_replaced_is_not_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, model = folder_of(tmp_path, ".npy")
+    folder, model = make_folder(tmp_path, ".npy")
     recorded = open_run(str(model), {})
     before = list(recorded.folder.files())
     monkeypatch.setattr(recorded.folder, "files", lambda: iter(before))
@@ -126,11 +126,11 @@ def test_a_video_that_is_being_made_again_is_not_damaged(
     assert list(verify(recorded)) == [None, None]
 
 
-# ---- files that were made to do harm ----
+# ---- malicious files ----
 
 
-def test_a_pickle_that_is_code_is_not_run(tmp_path: Path) -> None:
-    _, model = folder_of(tmp_path, ".pkl")
+def test_code_in_a_pickle_is_not_executed(tmp_path: Path) -> None:
+    _, model = make_folder(tmp_path, ".pkl")
     mark = tmp_path / "harm"
     (model / "cat_clip.pkl").write_bytes(pickle.dumps(Harm(mark)))
     (damage,) = damages(model)
@@ -138,9 +138,9 @@ def test_a_pickle_that_is_code_is_not_run(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_code_inside_an_array_of_objects_is_not_run(tmp_path: Path) -> None:
+def test_code_in_an_object_array_is_not_executed(tmp_path: Path) -> None:
     for suffix in (".npy", ".pkl"):
-        _, model = folder_of(tmp_path / suffix, suffix)
+        _, model = make_folder(tmp_path / suffix, suffix)
         mark = tmp_path / "harm"
         write(model / f"cat_clip{suffix}", np.array([Harm(mark)], object))
         (damage,) = damages(model)
@@ -148,8 +148,8 @@ def test_code_inside_an_array_of_objects_is_not_run(tmp_path: Path) -> None:
         assert not mark.exists()
 
 
-def test_a_header_that_claims_much_takes_no_memory(tmp_path: Path) -> None:
-    _, model = folder_of(tmp_path, ".npy")
+def test_a_header_with_a_huge_shape_takes_no_memory(tmp_path: Path) -> None:
+    _, model = make_folder(tmp_path, ".npy")
     with (model / "cat_clip.npy").open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": (2**50, DIM)}
         np.lib.format.write_array_header_1_0(file, header)
@@ -158,8 +158,8 @@ def test_a_header_that_claims_much_takes_no_memory(tmp_path: Path) -> None:
     assert damage.reason.startswith("it ends after 100 of ")
 
 
-def test_a_pickle_that_claims_much_takes_no_memory(tmp_path: Path) -> None:
-    _, model = folder_of(tmp_path, ".pkl")
+def test_a_pickle_with_a_huge_size_takes_no_memory(tmp_path: Path) -> None:
+    _, model = make_folder(tmp_path, ".pkl")
     claim = b"\x80\x04" + pickle.BINBYTES8 + (2**45).to_bytes(8, "little") + b"abc"
     (model / "cat_clip.pkl").write_bytes(claim)
     (damage,) = damages(model)
@@ -170,27 +170,27 @@ def test_a_pickle_that_claims_much_takes_no_memory(tmp_path: Path) -> None:
 
 
 def test_the_command_names_each_damaged_file_and_ends_with_1(tmp_path: Path) -> None:
-    _, model = folder_of(tmp_path, ".npy")
+    _, model = make_folder(tmp_path, ".npy")
     os.truncate(model / "dog_clip.npy", 150)
     (model / "cat_fps.npy").unlink()
     ended = call("status", tmp_path, "--verify")
     assert ended.status == 1
     lines = [line for line in ended.stdout.splitlines() if line.startswith("  damaged")]
     assert sorted(lines) == [
-        f"  damaged   {model}/cat_fps.npy: it is missing",
-        f"  damaged   {model}/dog_clip.npy: it ends after 22 of 48 bytes of numbers",
+        f"  damaged    {model}/cat_fps.npy: it is missing",
+        f"  damaged    {model}/dog_clip.npy: it ends after 22 of 48 bytes of numbers",
     ]
     assert "2 videos opened, 2 damaged" in ended.stdout
 
 
-def test_whole_folders_end_with_0(tmp_path: Path) -> None:
-    folder_of(tmp_path, ".npy")
+def test_an_undamaged_folder_ends_with_0(tmp_path: Path) -> None:
+    make_folder(tmp_path, ".npy")
     ended = call("status", tmp_path, "--verify")
     assert ended.status == 0
     assert "2 videos opened, 0 damaged" in ended.stdout
 
 
-def test_many_videos_are_gone_through_in_their_order(tmp_path: Path) -> None:
+def test_damage_is_found_among_many_videos(tmp_path: Path) -> None:
     folder = a_run(tmp_path)
     for number in range(MAX_IN_FLIGHT + 10):
         commit(folder, f"v{number}")

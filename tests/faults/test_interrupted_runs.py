@@ -62,7 +62,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_an_interrupt_at_any_moment_ends_the_command_in_order(
     place: int, clips: list[Path], tmp_path: Path
 ) -> None:
-    """``scripts/chaos.py --interrupts`` does so for as long as you like."""
+    """``scripts/chaos/chaos.py --interrupts`` does so for as long as you like."""
     address = "local" if place % 3 == 0 else "none"
     rng = random.Random(place)
     outcome = random_interrupt(clips, tmp_path / "out", address, RUN_S[address], rng)

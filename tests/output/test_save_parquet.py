@@ -123,7 +123,7 @@ def test_a_truncated_shard_is_said_and_its_videos_are_made_again(
     os.truncate(damaged, damaged.stat().st_size - 10)
     status = call("status", tmp_path, "--verify")
     assert status.status == 1
-    assert "not whole 1 shard" in status.stdout
+    assert "incomplete 1 shard" in status.stdout
     assert f"damaged   {damaged}" in status.stdout
     ended = run(clips, tmp_path)
     assert ended.status == 0, ended.stderr
@@ -133,7 +133,7 @@ def test_a_truncated_shard_is_said_and_its_videos_are_made_again(
     status = call("status", tmp_path, *clips, "--verify")
     assert status.status == 0, status.stdout
     assert f"{COPIES} videos opened, 0 damaged" in status.stdout
-    assert f"left      0 of {COPIES} videos" in status.stdout
+    assert f"left       0 of {COPIES} videos" in status.stdout
 
 
 def test_two_inputs_of_one_stem_are_two_rows(clips: list[Path], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""When so much fails alike that the videos cannot be what is wrong."""
+"""The circuit breaker stops a run if so many videos fail that they cannot be the cause."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ def results(codes: Iterable[str | None]) -> list[VideoResult]:
     ]
 
 
-def stops_at(codes: Iterable[str | None], known: dict[str, str] | None = None) -> int | None:
-    """How many results were counted when the run was stopped; None where it was not."""
-    breaker = CircuitBreaker(known or {})
+def stops_at(
+    codes: Iterable[str | None], failed_before: dict[str, str] | None = None
+) -> int | None:
+    """The number of results after which the run was stopped; None if it was not."""
+    breaker = CircuitBreaker(failed_before or {})
     for number, result in enumerate(results(codes), start=1):
         try:
             breaker.add(result)
@@ -59,44 +61,44 @@ BAD, GOOD, OTHER = ["read_failed"], [None], ["not_a_video"]
         "a small folder of garbage",
         "half",
         "over half",
-        "over half, seen only when a good one comes",
-        "over half, among them the last",
-        "two codes by turns",
+        "over half, but the last one is good",
+        "over half, including the last",
+        "two codes in turn",
         "one code twice as often",
-        "every other",
-        "a storage goes away late",
+        "every second one",
+        "a storage fails late",
         "twice in a long run",
     ],
 )
-def test_over_half_of_the_last_two_hundred_with_one_code(
+def test_a_run_stops_if_over_half_of_the_last_200_videos_fail_with_one_code(
     codes: list[str | None], stops: int | None
 ) -> None:
     assert stops_at(codes) == stops
 
 
-def test_videos_that_failed_alike_before_tell_nothing() -> None:
-    known = {f"v{i}": "read_failed" for i in range(1000)}
-    assert stops_at(BAD * 1000, known) is None
-    assert stops_at(BAD * 1000 + BAD * WINDOW, known) == 1000 + WINDOW
+def test_videos_that_failed_with_the_same_code_before_do_not_count() -> None:
+    failed_before = {f"v{i}": "read_failed" for i in range(1000)}
+    assert stops_at(BAD * 1000, failed_before) is None
+    assert stops_at(BAD * 1000 + BAD * WINDOW, failed_before) == 1000 + WINDOW
 
 
-def test_videos_that_failed_otherwise_before_are_counted() -> None:
+def test_videos_that_failed_with_another_code_before_count() -> None:
     assert stops_at(BAD * WINDOW, {f"v{i}": "not_found" for i in range(1000)}) == WINDOW
 
 
-def test_the_sentence_says_what_failed_how_often_why_and_what_to_do() -> None:
+def test_the_message_says_what_failed_how_often_why_and_what_to_do() -> None:
     breaker = CircuitBreaker({})
-    *before, last = results(BAD * WINDOW)
-    for result in before:
+    *earlier, last = results(BAD * WINDOW)
+    for result in earlier:
         breaker.add(result)
     with pytest.raises(RunStopped) as caught:
         breaker.add(last)
-    sentence = str(caught.value)
+    message = str(caught.value)
     for words in (
         "200 of the last 200 videos",
         "failed with read_failed",
         "v199: read/read_failed: no route to host",
         "rerun the same command",
     ):
-        assert words in sentence
+        assert words in message
     assert caught.value.exit_status == 3

@@ -8,7 +8,7 @@ import pytest
 from rayclip.errors import RunStopped
 from rayclip.output.storage import OutputFolder
 from rayclip.report import failures
-from rayclip.report.failures import REWRITE_S, REWRITE_SHARE, FailureLog
+from rayclip.report.failures import MAX_REWRITE_SHARE, MIN_REWRITE_INTERVAL_S, FailureLog
 from rayclip.report.results import Failure, VideoResult
 
 
@@ -36,7 +36,7 @@ def failures_after(folder: OutputFolder, *results: VideoResult) -> list[str]:
     return [failure["video"] for failure in folder.read_failures()]
 
 
-def test_a_line_names_the_video_where_it_failed_why_and_how_often(folder: OutputFolder) -> None:
+def test_a_line_has_the_video_stage_code_message_and_attempts(folder: OutputFolder) -> None:
     failures_after(folder, failed("a.mp4", attempts=2))
     assert folder.read_failures() == [
         {
@@ -53,7 +53,7 @@ def test_only_videos_that_failed_are_in_the_file(folder: OutputFolder) -> None:
     assert failures_after(folder, failed("a"), succeeded("b"), failed("c")) == ["a", "c"]
 
 
-def test_a_run_without_failures_makes_no_file(folder: OutputFolder, tmp_path: Path) -> None:
+def test_a_run_without_failures_writes_no_file(folder: OutputFolder, tmp_path: Path) -> None:
     failures_after(folder, succeeded("a"))
     assert not (tmp_path / "out" / "failures.jsonl").exists()
 
@@ -63,7 +63,7 @@ def test_failures_of_earlier_runs_are_kept(folder: OutputFolder) -> None:
     assert failures_after(folder, failed("b")) == ["a", "b"]
 
 
-def test_a_video_that_succeeds_later_leaves_the_file(folder: OutputFolder) -> None:
+def test_a_video_that_succeeds_later_is_removed_from_the_file(folder: OutputFolder) -> None:
     failures_after(folder, failed("a"), failed("b"))
     assert failures_after(folder, succeeded("a")) == ["b"]
 
@@ -82,14 +82,14 @@ def test_a_video_that_fails_again_has_one_line_with_the_last_reason(folder: Outp
 def test_the_file_is_not_rewritten_for_every_failure(folder: OutputFolder) -> None:
     log = FailureLog(folder)
     log.add(failed("a"))
-    assert REWRITE_S > 1
+    assert MIN_REWRITE_INTERVAL_S > 1
     assert folder.read_failures() == []
 
 
-def test_the_file_is_rewritten_while_a_long_run_goes_on(
+def test_the_file_is_rewritten_during_a_long_run(
     folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rayclip.report.failures.REWRITE_S", -1.0)
+    monkeypatch.setattr("rayclip.report.failures.MIN_REWRITE_INTERVAL_S", -1.0)
     FailureLog(folder).add(failed("a"))
     assert [failure["video"] for failure in folder.read_failures()] == ["a"]
 
@@ -111,25 +111,25 @@ def test_a_file_that_takes_long_to_write_is_written_less_often(
         log.add(failed(f"v{now_s}"))
         now_s += 1
     assert len(written_s) == 4
-    assert 5 * len(written_s) / 1000 <= REWRITE_SHARE
+    assert 5 * len(written_s) / 1000 <= MAX_REWRITE_SHARE
 
 
-def test_a_video_that_another_run_has_done_leaves_the_file(folder: OutputFolder) -> None:
+def test_a_video_that_another_run_finished_is_removed_from_the_file(folder: OutputFolder) -> None:
     failures_after(folder, failed("a"), failed("b"))
     log = FailureLog(folder, lambda video: video == "a")
     log.write()
     assert [failure["video"] for failure in folder.read_failures()] == ["b"]
 
 
-def test_what_had_failed_before_is_known_with_its_code(folder: OutputFolder) -> None:
+def test_earlier_failures_are_known_with_their_codes(folder: OutputFolder) -> None:
     failures_after(folder, failed("a", "not_found"), failed("b", "no_frames"))
     log = FailureLog(folder, lambda video: video == "a")
     log.add(failed("c"))
-    assert log.known == {"b": "no_frames"}
+    assert log.failed_before == {"b": "no_frames"}
 
 
 class Unwritable(OutputFolder):
-    """A folder that cannot be written for a while."""
+    """A folder whose writes fail for a while."""
 
     error: Exception | None = None
 
@@ -141,14 +141,14 @@ class Unwritable(OutputFolder):
 
 @pytest.fixture
 def unwritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Unwritable:
-    monkeypatch.setattr(failures, "REWRITE_SHARE", float("inf"))
-    monkeypatch.setattr("rayclip.report.failures.REWRITE_S", -1.0)
+    monkeypatch.setattr(failures, "MAX_REWRITE_SHARE", float("inf"))
+    monkeypatch.setattr("rayclip.report.failures.MIN_REWRITE_INTERVAL_S", -1.0)
     folder = Unwritable(str(tmp_path / "out"), 4, {})
     folder.prepare()
     return folder
 
 
-def test_that_the_file_cannot_be_written_just_now_stops_nothing(unwritable: Unwritable) -> None:
+def test_a_run_goes_on_if_one_write_fails(unwritable: Unwritable) -> None:
     log = FailureLog(unwritable)
     unwritable.error = ConnectionResetError("gone")
     log.add(failed("a"))
@@ -157,14 +157,14 @@ def test_that_the_file_cannot_be_written_just_now_stops_nothing(unwritable: Unwr
     assert [failure["video"] for failure in unwritable.read_failures()] == ["a", "b"]
 
 
-def test_that_nothing_can_be_written_stops_the_run(unwritable: Unwritable) -> None:
+def test_a_run_stops_if_nothing_can_be_written(unwritable: Unwritable) -> None:
     log = FailureLog(unwritable)
     unwritable.error = RunStopped("There is no space left")
     with pytest.raises(RunStopped, match="no space left"):
         log.add(failed("a"))
 
 
-def test_that_the_file_could_not_be_written_in_the_end_is_said(unwritable: Unwritable) -> None:
+def test_a_failed_last_write_is_reported(unwritable: Unwritable) -> None:
     log = FailureLog(unwritable)
     unwritable.error = ConnectionResetError("gone")
     log.add(failed("a"))

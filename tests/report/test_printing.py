@@ -1,4 +1,4 @@
-"""``on_extraction=print`` writes what video_features writes, under the video's name."""
+"""``on_extraction=print`` writes the name of the video and then what video_features writes."""
 
 import io
 
@@ -24,7 +24,7 @@ def printed(result: VideoResult) -> str:
     return stream.getvalue()
 
 
-def test_a_video_is_printed_in_the_words_of_video_features() -> None:
+def test_a_video_is_printed_as_video_features_does() -> None:
     assert printed(RESULT) == (
         "cat.mp4\n"
         "clip\n"
@@ -43,7 +43,7 @@ def test_a_video_is_printed_in_the_words_of_video_features() -> None:
     )
 
 
-def test_long_arrays_are_shortened_as_numpy_does_it() -> None:
+def test_long_arrays_are_abbreviated_as_numpy_does() -> None:
     clip = np.zeros((400, 512), np.float32)
     extraction = Extraction(clip, np.arange(400.0), 25.0)
     text = printed(VideoResult("cat.mp4", 400, extraction=extraction))

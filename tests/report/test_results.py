@@ -1,4 +1,4 @@
-"""Results: as Arrow rows that travel, and counted into a summary."""
+"""Results as Arrow rows, and their summary."""
 
 from collections.abc import Sequence
 
@@ -42,11 +42,11 @@ def assert_same(ours: Sequence[VideoResult], theirs: Sequence[VideoResult]) -> N
     assert [(r.video, r.frames, r.failure) for r in ours] == [
         (r.video, r.frames, r.failure) for r in theirs
     ]
-    for one, other in zip(ours, theirs, strict=True):
-        assert (one.extraction is None) == (other.extraction is None)
-        if one.extraction and other.extraction:
-            for mine, yours in zip(one.extraction, other.extraction, strict=True):
-                np.testing.assert_array_equal(mine, yours, strict=isinstance(yours, np.ndarray))
+    for mine, yours in zip(ours, theirs, strict=True):
+        assert (mine.extraction is None) == (yours.extraction is None)
+        if mine.extraction and yours.extraction:
+            for one, other in zip(mine.extraction, yours.extraction, strict=True):
+                np.testing.assert_array_equal(one, other, strict=isinstance(other, np.ndarray))
 
 
 # ---- rows ----
@@ -66,23 +66,23 @@ def assert_same(ours: Sequence[VideoResult], theirs: Sequence[VideoResult]) -> N
     ],
     ids=["one", "several", "failed", "saved", "mixed", "no-frame-rate", "unicode", "none"],
 )
-def test_results_come_back_from_a_table_as_they_were(results: list[VideoResult]) -> None:
+def test_results_round_trip_through_a_table(results: list[VideoResult]) -> None:
     assert_same(list(from_table(to_table(results, DIM))), results)
 
 
-def test_results_come_back_from_a_table_of_several_chunks() -> None:
+def test_results_round_trip_through_a_table_of_several_chunks() -> None:
     first, second = [with_arrays("a", 2), failed("b")], [with_arrays("c", 3)]
     table = pa.concat_tables([to_table(first, DIM), to_table(second, DIM)])
     assert table.column("clip").num_chunks == 2
     assert_same(list(from_table(table)), first + second)
 
 
-def test_results_come_back_from_a_slice_of_a_table() -> None:
+def test_results_can_be_read_from_a_slice_of_a_table() -> None:
     results = [with_arrays("a", 2), with_arrays("b", 3), failed("c"), with_arrays("d", 1)]
     assert_same(list(from_table(to_table(results, DIM).slice(1))), results[1:])
 
 
-def test_no_results_come_from_a_table_that_never_had_rows() -> None:
+def test_an_empty_table_has_no_results() -> None:
     assert list(from_table(result_schema(DIM).empty_table())) == []
 
 
@@ -91,7 +91,7 @@ def test_no_results_come_from_a_table_that_never_had_rows() -> None:
     [[], [failed("a")], [saved("a", 3)], [with_arrays("a", 3)]],
     ids=["none", "failed", "saved", "with-arrays"],
 )
-def test_the_schema_is_the_same_whatever_is_in_the_rows(results: list[VideoResult]) -> None:
+def test_the_schema_does_not_depend_on_the_rows(results: list[VideoResult]) -> None:
     assert to_table(results, DIM).schema.equals(result_schema(DIM))
 
 
@@ -128,7 +128,7 @@ def test_a_failed_row_has_its_reason_and_no_arrays() -> None:
     }
 
 
-def test_a_good_row_has_its_arrays_and_no_reason() -> None:
+def test_a_row_that_succeeded_has_its_arrays_and_no_reason() -> None:
     result = with_arrays("a", 2)
     assert result.extraction is not None
     (row,) = to_table([result], DIM).to_pylist()
@@ -154,7 +154,7 @@ def test_features_in_fortran_order_keep_their_rows() -> None:
 
 
 @pytest.mark.parametrize("kind", [VideoError, BadVideo])
-def test_a_failure_says_what_the_error_said(kind: type[VideoError]) -> None:
+def test_a_failure_has_the_message_of_the_error(kind: type[VideoError]) -> None:
     error = kind("open", "not_found", "there is no such file")
     assert Failure.of("a.mp4", error, 3) == Failure(
         "a.mp4", "open", "not_found", "there is no such file", 3
@@ -175,16 +175,16 @@ def test_a_tally_counts_videos_frames_and_failures() -> None:
     )
 
 
-def test_of_a_run_that_ends_early_videos_count_whose_results_were_still_on_their_way() -> None:
+def test_a_run_that_ends_early_counts_videos_whose_results_did_not_arrive() -> None:
     tally = Tally(skipped=0, output_path="out")
     tally.add(saved("a.mp4", 10))
-    tally.heard(done=3, frames=40)
+    tally.report(done=3, frames=40)
     assert (tally.summary(1.0).done, tally.summary(1.0).frames) == (3, 40)
-    tally.heard(done=0, frames=0)  # the control actor may know less than what has come
+    tally.report(done=0, frames=0)  # more results may have arrived than the control actor knows of
     assert (tally.summary(1.0).done, tally.summary(1.0).frames) == (1, 10)
 
 
-def test_a_reason_may_speak_of_a_name_that_is_not_utf8() -> None:
+def test_a_message_may_contain_a_name_that_is_not_utf8() -> None:
     error = VideoError("read", "read_failed", "caf\udce9.mp4 is locked")
     failure = Failure.of("caf\udce9.mp4", error, 1)
     (result,) = from_table(to_table([VideoResult(failure.video, 0, failure)], DIM))

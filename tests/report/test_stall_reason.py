@@ -1,4 +1,4 @@
-"""The sentence that explains why nothing moves."""
+"""The sentence that says what a run waits for."""
 
 from dataclasses import replace
 
@@ -16,56 +16,60 @@ CAT = ("cat.mp4", 71.6)
 
 
 @pytest.mark.parametrize(
-    ("state", "longest", "resources", "sentence"),
+    ("state", "oldest", "resources", "sentence"),
     [
         (
             replace(BUSY, placed=0, up=0),
             CAT,
             ON_GPUS,
-            "each encoder waits for 1 GPUs: 0 of the cluster's 2 are free, and other runs or steps "
-            "use the rest. To put several on one GPU, give each of them --encoders-per-gpu and "
-            "--encoders",
+            "each encoder waits for 1 GPUs: 0 of the cluster's 2 are free; other runs or steps "
+            "use the rest. To share a GPU, set --encoders-per-gpu and --encoders in each of them",
         ),
         (
             replace(BUSY, placed=0, up=0),
             CAT,
             ON_CPUS,
-            "an encoder waits for a node with 6 CPUs free; the cluster has 0 GPUs, 3 CPUs free",
+            "an encoder waits for a node with 6 free CPUs; free in the cluster: 0 GPUs, 3 CPUs",
         ),
         (
             replace(BUSY, placed=1, up=0),
             CAT,
             ON_GPUS,
-            "the encoders load their model or are started again",
+            "the encoders are loading their model or restarting",
         ),
         (
             BUSY,
             None,
             ON_GPUS,
-            "decoding tasks wait for a node with 1 CPUs and memory free; the cluster has 0 GPUs, "
-            "3 CPUs free",
+            "decoding tasks wait for a node with a free CPU and free memory; free in the cluster: "
+            "0 GPUs, 3 CPUs",
         ),
-        (BUSY, CAT, ON_GPUS, "cat.mp4 is at work for 72 s; 704 frames are with the encoders"),
+        (
+            BUSY,
+            CAT,
+            ON_GPUS,
+            "cat.mp4 has been in progress for 72 s; 704 frames wait for the encoders",
+        ),
         (
             replace(BUSY, waiting=(0, 0)),
             CAT,
             ON_GPUS,
-            "cat.mp4 is at work for 72 s; it is read or decoded",
+            "cat.mp4 has been in progress for 72 s; it is being read or decoded",
         ),
         (
             replace(BUSY, waiting=(0, 0)),
             ("a\nb.mp4", 1.0),
             ON_GPUS,
-            "'a\\nb.mp4' is at work for 1 s; it is read or decoded",
+            "'a\\nb.mp4' has been in progress for 1 s; it is being read or decoded",
         ),
     ],
 )
-def test_it_names_what_holds_the_run(
-    state: RunState, longest: tuple[str, float] | None, resources: EncoderResources, sentence: str
+def test_the_reason_names_what_the_run_waits_for(
+    state: RunState, oldest: tuple[str, float] | None, resources: EncoderResources, sentence: str
 ) -> None:
-    assert stall_reason(state, longest, resources, FREE, {"GPU": 2.0}) == sentence
+    assert stall_reason(state, oldest, resources, FREE, {"GPU": 2.0}) == sentence
 
 
-def test_a_cluster_that_has_no_gpu_yet_is_told_from_one_whose_gpus_are_taken() -> None:
-    said = stall_reason(replace(BUSY, placed=0, up=0), None, ON_GPUS, FREE, FREE)
-    assert said == "the encoders wait for a node with a GPU to join the cluster, which has none yet"
+def test_a_cluster_without_gpus_differs_from_one_whose_gpus_are_in_use() -> None:
+    reason = stall_reason(replace(BUSY, placed=0, up=0), None, ON_GPUS, FREE, FREE)
+    assert reason == "the encoders wait for a node with a GPU to join; the cluster has none yet"

@@ -1,4 +1,4 @@
-"""What a person reads at the end of a run."""
+"""The summary at the end of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rayclip.report.run_stats import BatchStats
 from rayclip.report.summary import encoder_lines, summary_lines
 
 
-def test_what_each_encoder_did_is_one_line() -> None:
+def test_each_encoder_has_one_line() -> None:
     work = [BatchStats(4, 50, 64, 3, 1.26, 2.52), BatchStats()]
     assert encoder_lines(work, each=True) == [
         "encoder 0: 50 frames in 4 batches, mean batch fill 0.78, 3 of them shared by several "
@@ -23,7 +23,7 @@ def test_what_each_encoder_did_is_one_line() -> None:
     assert len(encoder_lines(work, each=False)) == 1
 
 
-def test_encoders_that_are_nearly_always_busy_are_the_bottleneck() -> None:
+def test_encoders_that_are_almost_always_busy_are_the_bottleneck() -> None:
     (line,) = encoder_lines([BatchStats(1, 8, 8, 0, busy_s=9.5, room_s=10.0)], each=False)
     assert line.endswith("busy 95% of the time; bottleneck: encoding: add GPUs")
 
@@ -63,7 +63,7 @@ def failures(count: int) -> tuple[Failure, ...]:
     ],
     ids=["nothing", "done", "skipped", "failed"],
 )
-def test_the_summary_says_what_was_done_skipped_and_failed(
+def test_the_summary_counts_done_skipped_and_failed_videos(
     summary: Summary, lines: Sequence[str]
 ) -> None:
     assert summary_lines(summary) == lines
@@ -82,25 +82,23 @@ def test_the_summary_says_what_was_done_skipped_and_failed(
         (500_000, "5 days 19 h"),
     ],
 )
-def test_a_limited_run_says_about_how_long_all_videos_would_take(
-    seconds: float, words: str
-) -> None:
+def test_a_limited_run_estimates_the_time_for_all_videos(seconds: float, words: str) -> None:
     lines = summary_lines(Summary(done=1, estimate=Estimate(1_000_000, seconds)))
     assert lines[-1] == f"all 1,000,000 videos would take about {words} at this rate"
 
 
-def test_of_many_failures_that_are_in_a_file_ten_are_named() -> None:
+def test_ten_failures_are_named_if_a_file_has_them_all() -> None:
     lines = summary_lines(Summary(failed=failures(13), output_path="out"))
     assert len([line for line in lines if "not_found" in line]) == 10
     assert lines[-1] == "  and 3 more, in failures.jsonl"
 
 
-def test_failures_that_are_in_no_file_are_all_named() -> None:
+def test_all_failures_are_named_if_no_file_has_them() -> None:
     lines = summary_lines(Summary(failed=failures(13)))
     assert len([line for line in lines if "not_found" in line]) == 13
 
 
-def test_a_name_cannot_write_lines_of_its_own() -> None:
+def test_a_name_cannot_inject_lines() -> None:
     hostile = Failure("a\nvideos: 9 done\x1b[2J.mp4", "open", "not_found", "no\nfile", 1)
     lines = summary_lines(Summary(failed=(hostile,)))
     assert lines[-1] == r"  'a\nvideos: 9 done\x1b[2J.mp4': 'open/not_found: no\nfile'"

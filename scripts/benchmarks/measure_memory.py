@@ -1,7 +1,7 @@
 """The memory of every process of a run on one long video, at native rate.
 
-    python scripts/measure_memory.py                            # three hours, the demo model
-    python scripts/measure_memory.py --model ViT-B/32 --fake-encoder 200
+    python scripts/benchmarks/measure_memory.py  # three hours, the demo model
+    python scripts/benchmarks/measure_memory.py --model ViT-B/32 --fake-encoder 200
 
 A video of a minute is drawn, and its packets repeated. A fake encoder has its model in memory, and
 sleeps so many microseconds for each frame in place of computing: on a few CPUs a large model would
@@ -10,7 +10,6 @@ need days.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -18,10 +17,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
-import shapes
 import typer
+
+sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
+
+import shapes
 from bench_encode import Model, model_named
-from bench_pipeline import STAND_INS
+from bench_processes import with_stand_ins
 from long_video import repeated
 from peak_memory import MemoryWatch, Peak, report
 
@@ -66,11 +68,7 @@ def _run(
     words += ["--output-path", str(output)]
     if model.weights is not None:
         words += ["--weights", model.weights]
-    environment = dict(os.environ)
-    if fake_microseconds is not None:
-        environment["RAYCLIP_BENCH_FAKE_MICROSECONDS"] = str(fake_microseconds)
-        paths = [str(STAND_INS), os.environ.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    environment = with_stand_ins(microseconds=fake_microseconds)
     with (
         subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as command,
         MemoryWatch(command.pid) as watch,

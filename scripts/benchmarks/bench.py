@@ -1,12 +1,12 @@
 """Measure what rayclip costs, beside other ways to the same end, interleaved in one run.
 
-    python scripts/bench.py decode            # on videos that it makes: some twenty minutes
-    python scripts/bench.py decode my.mp4 --extraction-fps 2
-    python scripts/bench.py segments my.mp4   # a long video, decoded in parts side by side
-    python scripts/bench.py encode            # the model alone, and what rayclip puts around it
-    python scripts/bench.py pipeline          # rayclip extract beside its parts; see its --help
-    python scripts/bench.py lists             # what a long list costs before any video is read
-    python scripts/bench.py cluster           # short videos on many nodes, all on this machine
+    python scripts/benchmarks/bench.py decode           # on generated videos; about 20 minutes
+    python scripts/benchmarks/bench.py decode my.mp4 --extraction-fps 2
+    python scripts/benchmarks/bench.py segments my.mp4  # a long video, decoded in parallel
+    python scripts/benchmarks/bench.py encode           # the model, and rayclip's overhead
+    python scripts/benchmarks/bench.py pipeline         # rayclip extract and its parts
+    python scripts/benchmarks/bench.py lists            # a long list, before any video is read
+    python scripts/benchmarks/bench.py cluster          # many simulated nodes
 
 Numbers are of the machine and the moment; ratios within one run are what to compare.
 """
@@ -14,6 +14,7 @@ Numbers are of the machine and the moment; ratios within one run are what to com
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -21,13 +22,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, TypeVar
 
-import bench_decode
-import bench_segments
 import typer
-from bench_videos import make_videos
 
 from rayclip.errors import RayclipError, UsageError
 from rayclip.settings import Precision
+
+sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
+
+import bench_decode
+import bench_segments
+from bench_videos import make_videos
 
 T = TypeVar("T")
 ModelOption = Annotated[str, typer.Option(help="Random weights of ViT-B/32 or ViT-L/14; or demo.")]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from bench_measure import number, table
+from tables import number, table
 
 from rayclip.errors import UsageError
 from rayclip.media.frames import divide, open_selected

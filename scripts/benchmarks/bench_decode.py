@@ -15,8 +15,9 @@ from statistics import mean
 from typing import Any
 
 import av
-from bench_measure import Cost, Failed, Job, measure, number, table
+from bench_measure import Cost, Failed, Job, measure
 from bench_ways import EVERYTHING, FAST, PIL, REFERENCE, WAYS, Rate, Way
+from tables import number, table
 
 from rayclip.errors import BadVideo, UsageError
 from rayclip.media.container import select_video_stream

@@ -1,14 +1,13 @@
-"""CPU time of pieces of work, each in a process of its own, and tables of it."""
+"""CPU time of pieces of work, each in a process of its own."""
 
 from __future__ import annotations
 
 import multiprocessing
 import resource
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-MISSING = "-"
 MIN_S = 0.3  # CPU seconds of a round: shorter work is repeated, as a long-lived worker would
 
 
@@ -104,21 +103,3 @@ def _cpu_s() -> float:
         usage.ru_utime + usage.ru_stime
         for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     )
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number for a table."""
-    return MISSING if value is None else f"{value:.{digits}f}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table that can also be read as it is; all but the first column end flush."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *others = zip(cells, widths, strict=True)
-        padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-        return f"| {' | '.join(padded)} |"
-
-    rule = line(["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
-    return "\n".join([line(header), rule, *map(line, rows)])

@@ -1,7 +1,7 @@
 """Give damaged videos to a real run of rayclip, and look at what becomes of each.
 
-    python scripts/fuzz.py                             # 2,000 of them
-    python scripts/fuzz.py --videos 200 --seed 7 --folder ~/videos
+    python scripts/fuzz/fuzz.py  # 2,000 of them
+    python scripts/fuzz/fuzz.py --videos 200 --seed 7 --folder ~/videos
 
 Small videos of many formats are drawn, and bytes of them flipped, numbers in them made absurd,
 their ends cut off, their boxes spliced. Three runs of ``rayclip extract`` on a Ray take a third
@@ -25,11 +25,14 @@ from tempfile import mkdtemp
 from typing import Annotated
 
 import typer
-from bench_measure import table
+
+sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
+
 from fuzz_mutations import MUTATIONS
 from fuzz_videos import UNTOUCHED, Mutant, draw_sources, make_mutants
 from peak_memory import MemoryWatch, Peak
 from peak_memory import report as memory_report
+from tables import table
 
 CHOICES = {
     "every frame": (),

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_measure import number, table
 from bench_processes import Work, cpu_s_of_family
 from numpy.typing import NDArray
+from tables import number, table
 
 from rayclip.actors.batcher import Batcher
 from rayclip.actors.encoder import EncoderSettings, load_encoder_model

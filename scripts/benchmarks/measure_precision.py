@@ -1,7 +1,7 @@
 """Measure how close each precision comes to fp32, and what a frame costs in it on this CPU.
 
-    python scripts/measure_precision.py              # some ten minutes, most of them compiling
-    python scripts/measure_precision.py demo RN50    # only these
+    python scripts/benchmarks/measure_precision.py            # about 10 minutes, mostly compilation
+    python scripts/benchmarks/measure_precision.py demo RN50  # only these
 
 Official weights are a download, so ViT-B/32 and RN50 get random ones of tests/checkpoints.py: their
 costs are the real ones, their cosines only a hint. Those of the demo model are of trained weights.
@@ -19,17 +19,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from bench_measure import number, table
 from numpy.typing import NDArray
-from shapes import random_picture
 
 from rayclip.model.clip_model import ClipModel, load_spec
 from rayclip.model.models import describe
 from rayclip.model.preprocess import resize_crop
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
 
 import checkpoints
+from shapes import random_picture
+from tables import number, table
 
 FRAMES = 64
 ROUNDS = 2

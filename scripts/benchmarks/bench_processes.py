@@ -25,7 +25,7 @@ from rayclip.errors import RayclipError
 PERIOD_S = 0.1  # between two looks: what a process does after the last one is not seen
 WIND_DOWN_S = 20.0  # for processes that outlive their command
 PR_SET_CHILD_SUBREAPER = 36
-STAND_INS = str(Path(__file__).with_name("bench_stand_ins"))
+STAND_INS = str(Path(__file__).with_name("stand_ins"))
 
 
 def with_stand_ins(frames: int | None = None, microseconds: float | None = None) -> dict[str, str]:

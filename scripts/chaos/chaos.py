@@ -1,9 +1,9 @@
 """Kill what a run of rayclip is made of, at random moments, and look whether anything is lost.
 
-    python scripts/chaos.py                        # 100 rounds
-    python scripts/chaos.py --minutes 480          # for a night
-    python scripts/chaos.py --kinds driver,raylet --seed 7
-    python scripts/chaos.py --interrupts 200       # SIGINT and SIGTERM instead, half without Ray
+    python scripts/chaos/chaos.py                   # 100 rounds
+    python scripts/chaos/chaos.py --minutes 480     # for a night
+    python scripts/chaos/chaos.py --kinds driver,raylet --seed 7
+    python scripts/chaos/chaos.py --interrupts 200  # SIGINT and SIGTERM instead, half without Ray
 
 Every round is a run of ``rayclip extract`` into a folder of its own, on a Ray of three nodes that
 the script starts on this machine, or without Ray. In its middle an encoder, a decoding worker, the
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,13 +27,16 @@ from statistics import median
 from tempfile import mkdtemp
 from typing import Annotated
 
-import shapes
 import typer
-from bench_measure import MISSING, number, table
+
+sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
+
+import shapes
 from chaos_checks import what_is_wrong
 from chaos_interrupts import ADDRESSES, SIGNALS, Interrupt, random_interrupt, seconds_of
 from chaos_rounds import KINDS, LONE_DRIVER, Outcome, Run, play_round, undisturbed_run
 from pretended_nodes import PretendedNodes
+from tables import MISSING, number, table
 
 DRAWN = 16  # videos, each with scenes of its own
 COPIES = 4  # of each, so that a decoding task has several videos

@@ -22,11 +22,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from bench_decode import rate_name, rate_named
-from bench_encode import ACTOR, FORWARD, EncodeJob, Model, measured
-from bench_measure import number, table
-from bench_processes import CommandFailed, Ended, Work, run_command, with_stand_ins
-from bench_ways import N_PX, Rate, reference
 
 from rayclip.media.frames import open_selected
 from rayclip.media.sampling import FrameChoice
@@ -34,6 +29,14 @@ from rayclip.model.checkpoint import openai_clip, without_warnings
 from rayclip.model.clip_model import MEAN, STD
 from rayclip.model.models import DEMO_WEIGHTS
 from rayclip.model.preprocess import resize_crop
+
+sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
+
+from bench_decode import rate_name, rate_named
+from bench_encode import ACTOR, FORWARD, EncodeJob, Model, measured
+from bench_processes import CommandFailed, Ended, Work, run_command, with_stand_ins
+from bench_ways import N_PX, Rate, reference
+from tables import number, table
 
 DECODE, RAYCLIP, ALONE, REFERENCE = "decode alone", "rayclip", "rayclip without Ray", "reference"
 COMMANDS = (RAYCLIP, ALONE, REFERENCE)

@@ -22,11 +22,14 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import psutil
-from bench_measure import number, table
-from bench_processes import with_stand_ins
-from pretended_nodes import PretendedNodes
 
 from rayclip.errors import RayclipError
+
+sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
+
+from bench_processes import with_stand_ins
+from pretended_nodes import PretendedNodes
+from tables import number, table
 
 BEGIN, END = 0.3, 0.8  # of the videos: what is measured lies between, without start and end
 TASKS = "tasks"
