@@ -23,7 +23,8 @@ from bench_measure import number, table
 from numpy.typing import NDArray
 from shapes import random_picture
 
-from rayclip.model.clip_model import ClipModel, load_spec
+from rayclip.model.clip_model import ClipModel
+from rayclip.model.loading import load_spec
 from rayclip.model.models import describe
 from rayclip.model.preprocess import resize_crop
 

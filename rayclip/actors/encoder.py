@@ -17,7 +17,8 @@ from rayclip.actors.messages import EncodeReply, EncodeRequest, Features
 from rayclip.console import node_name
 from rayclip.errors import RayclipError, RunStopped
 from rayclip.io.crash_log import LOADING, Cause, CrashLog
-from rayclip.model.clip_model import ClipModel, load_spec
+from rayclip.model.clip_model import ClipModel
+from rayclip.model.loading import load_spec
 from rayclip.model.models import ModelSpec
 from rayclip.model.weights import placed_checkpoint
 from rayclip.model.zeroshot import ZeroShot

@@ -7,25 +7,14 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.errors import UsageError
-from rayclip.model.checkpoint import load_model, openai_clip, sha256_of
-from rayclip.model.models import ModelSpec, describe
-from rayclip.model.precision import (
-    CPU_BATCH_SIZE,
-    bytes_of_a_frame,
-    compiled,
-    first_call,
-    fitting,
-    gpu_batch_size,
-    set_precision,
-)
-from rayclip.model.weights import official_checkpoint
-from rayclip.settings import Precision
+from rayclip.model.checkpoint import openai_clip
+from rayclip.model.precision import compiled, first_call, fitting
 
 if TYPE_CHECKING:
     import torch
@@ -205,88 +194,6 @@ class ClipModel:
         pixels = pixels.div_(255).sub_(self._mean).div_(self._std)
         features: torch.Tensor = self._model.encode_image(pixels)
         return features.float()
-
-
-def load_clip(
-    model_name: str,
-    weights: str | None = None,
-    device: str | None = None,
-    batch_size: int | None = None,
-    precision: Precision = "auto",
-    compile: bool = False,  # noqa: A002
-) -> ClipModel:
-    """Load a model with OpenAI's own loader.
-
-    Args:
-        model_name: a name of ``clip.available_models()``, ``custom`` or ``demo``. Official
-            weights are downloaded on first use.
-        weights: the checkpoint of ``custom``: a TorchScript archive or a state dict.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the first GPU, or the CPU without one.
-        batch_size: frames per forward pass; None lets the device decide.
-        precision: what the model computes in: ``fp32``, ``fp16``, ``bf16``, or ``auto``, which is
-            what OpenAI's loader does: fp16 on CUDA, fp32 on the CPU. Features are always float32.
-        compile: compile the image encoder's forward pass, which takes up to minutes once and a
-            C++ compiler.
-
-    Raises:
-        UsageError: there is no such model, device or precision, its checkpoint is none of CLIP's,
-            or it cannot be compiled here.
-        WeightsUnavailable: official weights cannot be downloaded.
-    """
-    import torch
-
-    if weights is not None and model_name != "custom":
-        raise UsageError(f"weights belong to model_name custom, but model_name is {model_name}.")
-    if precision not in get_args(Precision):
-        choices = ", ".join(get_args(Precision))
-        raise UsageError(f"precision must be one of {choices}, not {precision!r}.")
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"batch_size must be at least 1, not {batch_size}.")
-    if device not in (None, "cpu"):
-        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-        if device not in (["cuda", *gpus] if gpus else []):
-            there = ", ".join(["cpu", *gpus])
-            raise UsageError(f"There is no device {device!r} here; there is: {there}.")
-    spec = describe(model_name, weights)
-    return load_spec(spec, device, batch_size, precision=precision, compile=compile)
-
-
-def load_spec(
-    spec: ModelSpec,
-    device: str | None,
-    batch_size: int | None,
-    threads: int | None = None,
-    precision: Precision = "auto",
-    compile: bool = False,  # noqa: A002
-) -> ClipModel:
-    """:func:`load_clip` for a model that was already found.
-
-    Raises:
-        UsageError: its checkpoint is not the file that was found, or it cannot be compiled here.
-        WeightsUnavailable: official weights cannot be downloaded.
-    """
-    import torch
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if spec.checkpoint is None:
-        checkpoint = official_checkpoint(spec.model_name, spec.weights_sha256, spec.mirror)
-    else:
-        checkpoint = spec.checkpoint
-        there = os.path.isfile(checkpoint)
-        if not there or sha256_of(checkpoint) != spec.weights_sha256:
-            raise UsageError(f"{checkpoint} is another file here, or it was changed.")
-    model = load_model(checkpoint, device, precision)
-    set_precision(model, precision)
-    notes = []
-    if batch_size is None and torch.device(device).type == "cpu":
-        batch_size = CPU_BATCH_SIZE
-    elif batch_size is None:
-        memory = torch.cuda.get_device_properties(device).total_memory
-        batch_size = gpu_batch_size(memory, bytes_of_a_frame(model.visual))
-        notes = [f"batch size: {batch_size}, for a GPU of {memory / 2**30:.0f} GiB"]
-    loaded = ClipModel(model, batch_size, threads, compile)
-    loaded.notes += notes
-    return loaded
 
 
 def _one_thread() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from rayclip.errors import UsageError
-from rayclip.model.clip_model import load_clip
+from rayclip.model.loading import load_clip
 
 WRAPPERS = ["state_dict", "model_state_dict", "model"]
 PREFIXES = [

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from rayclip.errors import UsageError
-from rayclip.model import clip_model
-from rayclip.model.clip_model import ClipModel, load_clip, load_spec
+from rayclip.model import clip_model, loading
+from rayclip.model.clip_model import ClipModel
+from rayclip.model.loading import load_clip, load_spec
 from rayclip.model.models import (
     DEFAULT_CUSTOM_WEIGHTS,
     DEMO_DIM,
@@ -425,8 +426,8 @@ class TestDefaultBatchSize:
     def test_one_that_the_gpu_decides_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
         gpu = SimpleNamespace(total_memory=80 * GIB)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
-        load = clip_model.load_model
-        monkeypatch.setattr(clip_model, "load_model", lambda file, *_: load(file, "cpu"))
+        load = loading.load_model
+        monkeypatch.setattr(loading, "load_model", lambda file, *_: load(file, "cpu"))
         model = load_spec(describe("demo", None), "cuda", None)
         assert model.batch_size == 256
         assert model.notes == ["batch size: 256, for a GPU of 80 GiB"]
