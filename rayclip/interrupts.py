@@ -16,7 +16,7 @@ from rayclip.errors import RunStopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MAX_END_S = 20.0  # a signal that went to Ray's processes, too, leaves nobody to answer
-RAISED_AGAIN_S = 0.02
+RERAISE_DELAY_S = 0.02
 INTERRUPTED = 130
 
 
@@ -51,17 +51,17 @@ def end_on_signals() -> None:
     """Let each of :data:`SIGNALS` end the program, except those that it was started to ignore."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _in_order)
-    sys.unraisablehook = _raise_again
+            signal.signal(number, _end_in_order)
+    sys.unraisablehook = _reraise_later
     sys.excepthook = _print_exception
 
 
 def stop_program(sentence: str) -> None:
     """End the program in order from any thread, with the status of a run that stopped; without
     :func:`end_on_signals` nothing happens, for the program is somebody else's."""
-    if signal.getsignal(signal.SIGTERM) is _in_order:
+    if signal.getsignal(signal.SIGTERM) is _end_in_order:
         _Program.stopped = RunStopped(sentence)
-        _to_main_thread(signal.SIGTERM)
+        _signal_main_thread(signal.SIGTERM)
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def deferred_signals() -> Iterator[None]:
     came: list[int] = []
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in before.items():
-        if handler in (_in_order, signal.default_int_handler):
+        if handler in (_end_in_order, signal.default_int_handler):
             signal.signal(number, lambda number, frame: came.append(number))
     try:
         yield
@@ -98,7 +98,7 @@ def ending_status() -> int | None:
     return INTERRUPTED if isinstance(ending, KeyboardInterrupt) else ending.exit_status
 
 
-def import_whole(name: str) -> ModuleType:
+def import_uninterrupted(name: str) -> ModuleType:
     """Import a module on a thread of its own: an interrupt in the middle would leave half of it,
     and torch cannot be imported again in the same process.
 
@@ -106,22 +106,24 @@ def import_whole(name: str) -> ModuleType:
         ImportError: it cannot be imported.
     """
     if name not in sys.modules:
-        thread = threading.Thread(target=_tried, args=(name,), name=f"import-{name}", daemon=True)
+        thread = threading.Thread(
+            target=_try_import, args=(name,), name=f"import-{name}", daemon=True
+        )
         thread.start()
         thread.join()
     return import_module(name)
 
 
-def _tried(name: str) -> None:
+def _try_import(name: str) -> None:
     with suppress(ImportError):  # whoever waits for it sees why
         import_module(name)
 
 
-def _in_order(number: int, frame: FrameType | None) -> None:
+def _end_in_order(number: int, frame: FrameType | None) -> None:
     for other in SIGNALS:
         if signal.getsignal(other) is not signal.SIG_IGN:
-            signal.signal(other, _at_once)
-    end = threading.Timer(MAX_END_S, _at_once, (number, None))
+            signal.signal(other, _end_at_once)
+    end = threading.Timer(MAX_END_S, _end_at_once, (number, None))
     end.daemon = True
     end.start()
     if _Program.stopped is not None:
@@ -131,18 +133,18 @@ def _in_order(number: int, frame: FrameType | None) -> None:
     raise _Program.ending
 
 
-def _at_once(number: int, frame: FrameType | None) -> None:
+def _end_at_once(number: int, frame: FrameType | None) -> None:
     # what a private Ray leaves, its reaper puts away
     os._exit(ending_status() or 128 + number)
 
 
-def _raise_again(unraisable: Any) -> None:
+def _reraise_later(unraisable: Any) -> None:
     """Where Python ignores what a callback raises, such as ``__del__``, raise it a moment later."""
     if unraisable.exc_value is None or unraisable.exc_value is not _Program.ending:
         sys.__unraisablehook__(unraisable)
         return
-    signal.signal(signal.SIGALRM, _once_more)
-    signal.setitimer(signal.ITIMER_REAL, RAISED_AGAIN_S)
+    signal.signal(signal.SIGALRM, _reraise)
+    signal.setitimer(signal.ITIMER_REAL, RERAISE_DELAY_S)
 
 
 def _print_exception(kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -152,12 +154,12 @@ def _print_exception(kind: type[BaseException], error: BaseException, trace: Any
         sys.__excepthook__(kind, error, trace)
 
 
-def _once_more(number: int, frame: FrameType | None) -> None:
+def _reraise(number: int, frame: FrameType | None) -> None:
     assert _Program.ending is not None
     raise _Program.ending
 
 
-def _to_main_thread(number: int) -> None:
+def _signal_main_thread(number: int) -> None:
     main = threading.main_thread().ident
     assert main is not None
     signal.pthread_kill(main, number)  # which also ends what it waits for

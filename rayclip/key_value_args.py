@@ -17,11 +17,13 @@ from rayclip.errors import UsageError
 
 KEY_AND_VALUE = re.compile(r"(?:--)?([A-Za-z]\w*)=(.*)", re.DOTALL)
 NULLS = ("null", "none", "~", "")
-TRUTHS = {"true": True, "yes": True, "on": True, "1": True}
-TRUTHS |= {"false": False, "no": False, "off": False, "0": False}
+BOOLEANS = {"true": True, "yes": True, "on": True, "1": True}
+BOOLEANS |= {"false": False, "no": False, "off": False, "0": False}
 
 
-def options_of(words: Sequence[str], values: Sequence[str], switches: Sequence[str]) -> list[str]:
+def translate_key_values(
+    words: Sequence[str], values: Sequence[str], switches: Sequence[str]
+) -> list[str]:
     """Translate ``key=value`` words, wherever they stand among others.
 
     Args:
@@ -48,16 +50,18 @@ def options_of(words: Sequence[str], values: Sequence[str], switches: Sequence[s
             continue
         key, value = match.group(1), match.group(2)
         if key == "video_paths":
-            options += [f"./{item}" if item[:1] == "-" else item for item in items_of(key, value)]
+            options += [
+                f"./{item}" if item[:1] == "-" else item for item in parse_items(key, value)
+            ]
         elif key == "feature_type":
-            if unquoted(value) != "clip":
+            if unquote(value) != "clip":
                 raise UsageError(f"feature_type is {value}, but rayclip extracts clip only.")
         elif key in switches:
-            if _truth(key, unquoted(value)):
+            if _parse_bool(key, unquote(value)):
                 options.append(f"--{_dashed(key)}")
         elif key in values:
-            if unquoted(value).lower() not in NULLS or _is_address(key, unquoted(value)):
-                options.append(f"--{_dashed(key)}={unquoted(value)}")
+            if unquote(value).lower() not in NULLS or _is_address(key, unquote(value)):
+                options.append(f"--{_dashed(key)}={unquote(value)}")
         elif not word.startswith("--") and os.path.exists(word):
             options.append(word)
         elif word.startswith("--"):
@@ -67,13 +71,13 @@ def options_of(words: Sequence[str], values: Sequence[str], switches: Sequence[s
     return options
 
 
-def items_of(key: str, value: str) -> list[str]:
+def parse_items(key: str, value: str) -> list[str]:
     """The strings of ``[a.mp4, 'b c.mp4']``, or of one that stands alone; none of ``null``."""
     text = value.strip()
     if text.lower() in NULLS:
         return []
     if not text.startswith("["):
-        return [unquoted(text)]
+        return [unquote(text)]
     try:
         items = yaml.load(text, Loader=yaml.BaseLoader)  # BaseLoader: every scalar is a string
     except yaml.YAMLError:
@@ -83,7 +87,7 @@ def items_of(key: str, value: str) -> list[str]:
     return items
 
 
-def unquoted(value: str) -> str:
+def unquote(value: str) -> str:
     """A string without the quotes that may stand around it."""
     text = value.strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
@@ -100,11 +104,11 @@ def _dashed(key: str) -> str:
     return key.replace("_", "-")
 
 
-def _truth(key: str, value: str) -> bool:
+def _parse_bool(key: str, value: str) -> bool:
     if value.lower() in NULLS:
         return False
     try:
-        return TRUTHS[value.lower()]
+        return BOOLEANS[value.lower()]
     except KeyError:
         raise UsageError(f"{key} must be true or false, not {value}.") from None
 

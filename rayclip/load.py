@@ -65,14 +65,14 @@ def load_features(
         RayclipError: when its turn comes: a file that is damaged or cannot be read.
     """
     output, options = os.fspath(output_path), storage_options or {}
-    url = _choose(output, model_name, model_folders(output, options))
+    url = _model_folder_url(output, model_name, model_folders(output, options))
     recorded = open_run(url, options)
     folder = recorded.folder
     videos = iter_rows(folder) if isinstance(folder, ShardFolder) else _iter_files(recorded)
     return (VideoFeatures(*video) for video in _with_remedy(videos, url))
 
 
-def _choose(output: str, model_name: str | None, urls: list[str]) -> str:
+def _model_folder_url(output: str, model_name: str | None, urls: list[str]) -> str:
     """The folder of the model that is wanted."""
     models = {url.rstrip("/").rpartition("/")[2]: url for url in urls}
     there = ", ".join(models)

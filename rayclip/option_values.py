@@ -10,19 +10,19 @@ from fractions import Fraction
 from typing import Any
 
 from rayclip.errors import UsageError
-from rayclip.key_value_args import NULLS, items_of
+from rayclip.key_value_args import NULLS, parse_items
 from rayclip.media.sampling import MAX_FPS, parse_fps
 
 AnyPath = str | os.PathLike[str]
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 
-def path_of(value: AnyPath | None) -> str | None:
+def to_path(value: AnyPath | None) -> str | None:
     """A local path or URL as text; None stays None."""
     return None if value is None else os.fspath(value)
 
 
-def paths_of(value: AnyPath | Iterable[AnyPath]) -> tuple[str, ...]:
+def to_paths(value: AnyPath | Iterable[AnyPath]) -> tuple[str, ...]:
     """One path or several, as texts.
 
     Raises:
@@ -40,7 +40,7 @@ def paths_of(value: AnyPath | Iterable[AnyPath]) -> tuple[str, ...]:
     return paths
 
 
-def local_folder_of(value: AnyPath) -> str:
+def to_local_folder(value: AnyPath) -> str:
     """A local path as text.
 
     Raises:
@@ -51,7 +51,7 @@ def local_folder_of(value: AnyPath) -> str:
     return folder
 
 
-def device_of(value: str | None) -> str | None:
+def check_device(value: str | None) -> str | None:
     """A device; None stays None.
 
     Raises:
@@ -62,7 +62,7 @@ def device_of(value: str | None) -> str | None:
     return value
 
 
-def address_of(value: str | None) -> str | None:
+def check_address(value: str | None) -> str | None:
     """The address of a Ray; None stays None.
 
     Raises:
@@ -76,7 +76,7 @@ def address_of(value: str | None) -> str | None:
     return value
 
 
-def texts_of(value: str | Sequence[str] | None) -> tuple[str, ...]:
+def to_texts(value: str | Sequence[str] | None) -> tuple[str, ...]:
     """One text, several or none.
 
     Raises:
@@ -89,12 +89,12 @@ def texts_of(value: str | Sequence[str] | None) -> tuple[str, ...]:
     return texts
 
 
-def texts_in(words: Sequence[str]) -> list[str]:
+def parse_texts(words: Sequence[str]) -> list[str]:
     """The texts in words of the command line, each of which is one or a list in brackets."""
-    return [text for word in words for text in items_of("pred_texts", word)]
+    return [text for word in words for text in parse_items("pred_texts", word)]
 
 
-def extraction_fps_of(value: str | int | float | Fraction | None) -> Fraction | None:
+def to_fps(value: str | int | float | Fraction | None) -> Fraction | None:
     """A user's frame rate as an exact fraction; None stays None.
 
     Raises:
@@ -111,7 +111,7 @@ def extraction_fps_of(value: str | int | float | Fraction | None) -> Fraction | 
         ) from None
 
 
-def storage_options_in(word: str) -> dict[str, Any]:
+def parse_storage_options(word: str) -> dict[str, Any]:
     """A JSON object in a word of the command line.
 
     Raises:

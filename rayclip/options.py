@@ -17,8 +17,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from rayclip.errors import UsageError
 from rayclip.key_value_args import nearest
 
-Gop = Literal["input", "frames", "model", "output", "cluster"]
-GROUPS: tuple[Gop, ...] = get_args(Gop)
+Group = Literal["input", "frames", "model", "output", "cluster"]
+GROUPS: tuple[Group, ...] = get_args(Group)
 LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 CODE = re.compile(r"`([^`]*)`")
 DOCSTRING_WIDTH = 92
@@ -49,7 +49,7 @@ class Option:
     name: str
     kind: Any
     default: Any
-    group: Gop
+    group: Group
     summary: str
     details: str = ""
     metavar: str | None = None
@@ -92,7 +92,7 @@ class Option:
         return value
 
 
-def option(default: T, group: Gop, summary: str, *, shown: bool = True, **others: Any) -> T:
+def option(default: T, group: Group, summary: str, *, shown: bool = True, **others: Any) -> T:
     """Declare a field of ``Settings`` as an :class:`Option`; ``others`` are more of its attributes.
 
     Args:
@@ -129,7 +129,7 @@ def takes_options(options: Iterable[Option]) -> Callable[[Callable[..., T]], Cal
     """
     known = {one.name: one for one in options}
 
-    def dress(function: Callable[..., T]) -> Callable[..., T]:
+    def decorate(function: Callable[..., T]) -> Callable[..., T]:
         signature = inspect.signature(function)
         own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
         own = [as_parameter(known[one.name], one.kind) if one.name in known else one for one in own]
@@ -148,14 +148,14 @@ def takes_options(options: Iterable[Option]) -> Callable[[Callable[..., T]], Cal
             return function(*args, **given)
 
         parameters = [*own, *(as_parameter(one) for one in rest)]
-        dressed: Any = call
-        dressed.__signature__ = signature.replace(parameters=parameters)
-        dressed.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(
+        decorated: Any = call
+        decorated.__signature__ = signature.replace(parameters=parameters)
+        decorated.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(
             PLACEHOLDER, "\n".join(as_entry(one) for one in known.values())
         )
         return call
 
-    return dress
+    return decorate
 
 
 def as_parameter(

@@ -68,7 +68,7 @@ def plan_files(
         UsageError: two inputs would have the same file names, or the folder holds features of
             other settings or in another form.
     """
-    seen = _look_at(inputs, name_of)
+    seen = _hash_inputs(inputs, name_of)
     first = _first_of_each(seen, inputs, name_of)
     names, block_hashes = np.frombuffer(seen.names, np.uint64), seen.block_hashes
     del seen  # 80 MB of 10 million inputs
@@ -88,7 +88,7 @@ def plan_files(
                 f"{folder.url} holds other videos, {others} of them, of other settings "
                 f"({', '.join(differences(before, record))}): choose another output_path."
             )
-        if others and folder.goes_together:
+        if others and folder.discards_all:
             raise UsageError(
                 f"{folder.url} holds other videos, {others} of them, in the {folder.unit}s that "
                 "overwrite would remove: choose another output_path, or give them, too."
@@ -122,10 +122,10 @@ def refuse_shared_names(inputs: Inputs, name_of: Callable[[str], str]) -> None:
     Raises:
         UsageError: naming two inputs of one name.
     """
-    _first_of_each(_look_at(inputs, name_of), inputs, name_of)
+    _first_of_each(_hash_inputs(inputs, name_of), inputs, name_of)
 
 
-def _look_at(inputs: Inputs, name_of: Callable[[str], str]) -> NamedInputs:
+def _hash_inputs(inputs: Inputs, name_of: Callable[[str], str]) -> NamedInputs:
     seen = NamedInputs()
     for block in in_blocks(inputs.names()):
         seen.add(block)
@@ -151,12 +151,12 @@ def _first_of_each(
         earlier, later = earlier[repeated], later[repeated]
         shared = names[later[texts[earlier] != texts[later]]]
         if len(shared):
-            _refuse({int(name) for name in shared}, inputs, name_of)
+            _raise_shared_name({int(name) for name in shared}, inputs, name_of)
         first[later] = False
     return first
 
 
-def _refuse(shared: set[int], inputs: Inputs, name_of: Callable[[str], str]) -> None:
+def _raise_shared_name(shared: set[int], inputs: Inputs, name_of: Callable[[str], str]) -> None:
     first: dict[int, str] = {}
     for video in inputs.names():
         name = name_hash(name_of(video))

@@ -11,15 +11,15 @@ from typing import Any, Literal
 from rayclip.errors import UsageError
 from rayclip.option_values import (
     AnyPath,
-    address_of,
-    device_of,
-    extraction_fps_of,
-    local_folder_of,
-    path_of,
-    paths_of,
-    storage_options_in,
-    texts_in,
-    texts_of,
+    check_address,
+    check_device,
+    parse_storage_options,
+    parse_texts,
+    to_fps,
+    to_local_folder,
+    to_path,
+    to_paths,
+    to_texts,
 )
 from rayclip.options import declared_options, option
 
@@ -47,7 +47,7 @@ class Settings:
         "[fsspec](https://filesystem-spec.readthedocs.io); "
         "[SECURITY.md](../SECURITY.md#what-is-not-promised) says what opening them means.",
         accepts=AnyPath | Iterable[AnyPath],
-        convert=paths_of,
+        convert=to_paths,
     )
     file_with_video_paths: str | None = option(
         None,
@@ -57,7 +57,7 @@ class Settings:
         details="What it lists is never taken for a folder or a pattern. It may be "
         "[as long as you like](scale.md).",
         accepts=AnyPath | None,
-        convert=path_of,
+        convert=to_path,
         metavar="PATH",
     )
     path_column: str = option(
@@ -76,7 +76,7 @@ class Settings:
         metavar="JSON",
         accepts=Mapping[str, Any] | None,
         convert=lambda value: value or {},
-        parse=storage_options_in,
+        parse=parse_storage_options,
         encode=True,
         shown=False,
     )
@@ -88,7 +88,7 @@ class Settings:
         "these are.",
         metavar="FPS",
         accepts=str | int | float | Fraction | None,
-        convert=extraction_fps_of,
+        convert=to_fps,
         encode=True,
     )
     extraction_total: int | None = option(
@@ -116,7 +116,7 @@ class Settings:
         "frames",
         "Local folder of the re-encoded videos.",
         accepts=AnyPath,
-        convert=local_folder_of,
+        convert=to_local_folder,
         metavar="PATH",
     )
     model_name: str = option(
@@ -137,7 +137,7 @@ class Settings:
         "prefix (`module.`, `model.`, `clip.`, `_orig_mod.`, …). A TorchScript archive is code: "
         "[use only those that you trust](../SECURITY.md#what-is-not-promised).",
         accepts=AnyPath | None,
-        convert=path_of,
+        convert=to_path,
         metavar="PATH",
         encode=True,
     )
@@ -171,7 +171,7 @@ class Settings:
         "`cpu`, `cuda` or `cuda:N`; by default the GPUs, or the CPU if a private Ray finds none.",
         details="On any other Ray without GPUs, ask for `cpu`, or for `encoders` to wait for GPUs "
         "that will join.",
-        convert=device_of,
+        convert=check_device,
         encode=True,
     )
     on_extraction: OnExtraction = option(
@@ -185,7 +185,7 @@ class Settings:
         "output",
         "Folder of the features: a local path or a URL.",
         accepts=AnyPath,
-        convert=path_of,
+        convert=to_path,
         metavar="PATH",
     )
     feature_dtype: FeatureDtype = option(
@@ -212,8 +212,8 @@ class Settings:
         details="The labels are put as `a photo of …`.",
         metavar="TEXT",
         accepts=str | Sequence[str] | None,
-        convert=texts_of,
-        parse=texts_in,
+        convert=to_texts,
+        parse=parse_texts,
     )
     address: str | None = option(
         None,
@@ -223,7 +223,7 @@ class Settings:
         details="A Ray that this process is connected to comes before RAY_ADDRESS. A private one "
         "can be reached by this machine only, and ends with the run.",
         metavar="ADDRESS",
-        convert=address_of,
+        convert=check_address,
     )
     encoders: int | None = option(
         None,

@@ -66,13 +66,13 @@ except (KeyboardInterrupt, Terminated):
 WHILE_PARSING = """
 import os, signal
 from rayclip import cli, key_value_args
-options_of = key_value_args.options_of
+translate_key_values = key_value_args.translate_key_values
 
 def interrupted(*given):
     os.kill(os.getpid(), NUMBER)
-    return options_of(*given)
+    return translate_key_values(*given)
 
-cli.options_of = interrupted
+cli.translate_key_values = interrupted
 from rayclip.__main__ import main
 import sys
 sys.argv = ["rayclip", "extract", "a.mp4"]
@@ -138,13 +138,13 @@ def test_the_first_signal_lets_the_program_tidy_up_and_the_second_does_not(
 
 HALF_AN_IMPORT = """
 import signal, sys, threading
-from rayclip.interrupts import import_whole
+from rayclip.interrupts import import_uninterrupted
 main = threading.main_thread().ident
 threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
 try:
-    import_whole("slow")
+    import_uninterrupted("slow")
 except KeyboardInterrupt:
-    print("interrupted", import_whole("slow").whole, flush=True)
+    print("interrupted", import_uninterrupted("slow").whole, flush=True)
 """
 
 
@@ -179,7 +179,7 @@ def test_a_signal_that_a_library_makes_another_exception_of_has_its_status(
 ) -> None:
     """As Ray's compiled code does: "returned a result with an exception set"."""
     program = WHILE_PARSING.replace("NUMBER", str(int(number))).replace(
-        "    return options_of(*given)",
+        "    return translate_key_values(*given)",
         "    time.sleep(0.1)\n\n"
         "def wrapped(*given):\n"
         "    try: interrupted(*given)\n"

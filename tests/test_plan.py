@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rayclip.errors import RunStopped, UsageError
-from rayclip.inputs.selection import BLOCK_ROWS, Inputs, every
-from rayclip.inputs.video_rows import names_in, tables_of
+from rayclip.inputs.selection import BLOCK_ROWS, Inputs, select_all
+from rayclip.inputs.video_rows import name_tables, names_in
 from rayclip.output.formats import file_format
 from rayclip.output.run_record import COMPARED
 from rayclip.output.safe_names import stem
@@ -28,7 +28,7 @@ def inputs(*videos: str) -> Inputs:
 
 def given(names: Callable[[], Iterator[str]]) -> Inputs:
     """Inputs that have nothing beside their names, each pass anew."""
-    return Inputs(names, lambda: tables_of(names(), 2))
+    return Inputs(names, lambda: name_tables(names(), 2))
 
 
 def work(plan: Plan) -> tuple[list[str], int, list[str]]:
@@ -249,7 +249,7 @@ def test_names_are_told_apart_across_the_blocks_of_a_list(
 )
 def test_a_list_that_is_changed_between_its_passes_stops_the_run(after: list[str]) -> None:
     now = ["a.mp4", "b.mp4", "c.mp4"]
-    chosen = every(given(lambda: iter(now)))
+    chosen = select_all(given(lambda: iter(now)))
     now = after
     with pytest.raises(RunStopped, match="was changed while it was in use"):
         list(chosen)
@@ -257,7 +257,7 @@ def test_a_list_that_is_changed_between_its_passes_stops_the_run(after: list[str
 
 def test_videos_that_are_added_to_a_list_meanwhile_are_left_for_the_next_run() -> None:
     now = ["a.mp4", "b.mp4"]
-    chosen = every(given(lambda: iter(now)))
+    chosen = select_all(given(lambda: iter(now)))
     now = ["a.mp4", "b.mp4", "c.mp4"]
     assert list(chosen) == ["a.mp4", "b.mp4"]
 
@@ -267,4 +267,4 @@ def test_a_list_that_can_no_more_be_read_stops_the_run() -> None:
         raise UsageError("The list cannot be read.")
 
     with pytest.raises(RunStopped, match=r"The list cannot be read\."):
-        list(replace(every(inputs("a.mp4")), inputs=given(gone)))
+        list(replace(select_all(inputs("a.mp4")), inputs=given(gone)))

@@ -21,7 +21,7 @@ from rayclip.errors import RunStopped, UsageError
 from rayclip.io.storage_errors import reason
 from rayclip.output.open_run import model_folders, open_run
 from rayclip.output.shard_names import JOINED, VIDEO, shard_name
-from rayclip.output.shard_reading import look_at, read_shard
+from rayclip.output.shard_reading import read_hashes, read_shard
 from rayclip.output.shard_tables import ROW_GROUP
 from rayclip.output.shards import ShardFolder
 from rayclip.output.storage import model_folder
@@ -145,7 +145,7 @@ def _sources(folder: ShardFolder) -> list[Source]:
 
 
 def _schema_and_hashes(shard: pq.ParquetFile) -> tuple[pa.Schema, list[int]]:
-    return shard.schema_arrow, look_at(shard).hashes.tolist()
+    return shard.schema_arrow, read_hashes(shard).hashes.tolist()
 
 
 def _join(folder: ShardFolder, group: list[Source]) -> None:
@@ -162,7 +162,7 @@ def _join(folder: ShardFolder, group: list[Source]) -> None:
         except Exception as error:  # each storage has exceptions of its own
             what = f"{folder.url}/{joined} cannot be written"
             raise RunStopped(f"{what}: {reason(error)}.") from error
-    folder.take_away(old)
+    folder.remove_files(old)
 
 
 def _kept(source: Source, shard: pq.ParquetFile) -> list[str]:

@@ -33,13 +33,13 @@ class Recent:
     """The files of features of one listing, counted: how many came lately.
 
     Attributes:
-        work_in: what a file holds of the work of runs.
+        estimate_work: what a file holds of the work of runs.
         now: seconds since 1970.
         begun: when the run began, before which nothing counts; None where nobody knows.
         newest: when the last file was written; None where no file tells.
     """
 
-    work_in: Callable[[StoredFile], Work | None]
+    estimate_work: Callable[[StoredFile], Work | None]
     now: float
     begun: float | None
     newest: float | None = None
@@ -49,7 +49,7 @@ class Recent:
     def noting(self, listing: Iterable[StoredFile]) -> Iterator[StoredFile]:
         """Hand a listing on, and count what passes by."""
         for file in listing:
-            work = self.work_in(file)
+            work = self.estimate_work(file)
             if work is not None and file.modified is not None:
                 self._note(work, file.modified)
             yield file

@@ -91,7 +91,7 @@ def status_of(recorded: RecordedRun, settings: Settings | None, now: float) -> S
         now: seconds since 1970.
     """
     folder = recorded.folder
-    recent = Recent(folder.work_in, now, folder.modified(RUN_FILE))
+    recent = Recent(folder.estimate_work, now, folder.modified(RUN_FILE))
     done = folder.done(recent.noting(folder.files()))
     failed: Counter[str] = Counter()
     failed_names = array("Q")

@@ -13,8 +13,8 @@ from rayclip.io.concurrent_map import concurrent_map
 from rayclip.output.done import FEATURES
 from rayclip.output.formats import SUFFIXES
 from rayclip.output.open_run import RecordedRun
-from rayclip.output.shard_names import rows_of
-from rayclip.output.shards import ShardFolder, trouble_of
+from rayclip.output.shard_names import row_count
+from rayclip.output.shards import ShardFolder, shard_damage
 from rayclip.output.stored_arrays import Damaged, StoredArray
 from rayclip.output.video_files import DamagedFile, read_video
 
@@ -49,11 +49,11 @@ def verify(recorded: RecordedRun) -> Iterator[Damage | None]:
 
 def _verify_shards(folder: ShardFolder) -> Iterator[Damage | None]:
     for file in folder.shards():
-        trouble = trouble_of(folder, file.path)
+        trouble = shard_damage(folder, file.path)
         if trouble:
             yield Damage(file.path, trouble)
         else:
-            yield from repeat(None, rows_of(file.path))
+            yield from repeat(None, row_count(file.path))
 
 
 def _damage_of(recorded: RecordedRun, features: str) -> Damage | None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from rayclip.errors import UsageError
-from rayclip.inputs.local_names import as_meant
+from rayclip.inputs.local_names import resolve_local_name
 from rayclip.io.remote import INDIRECT, file_system, refuse_unknown
 from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient, reason
@@ -28,7 +28,7 @@ VIDEO_NAME = re.compile(
 
 WITHOUT_LISTING = ("http", "https")  # their addresses have * and ? in them, too
 MAGIC = re.compile(r"[*?[]")
-NAMES_AT_A_TIME = 65_536
+SORT_BLOCK = 65_536
 NO_MATCH = "No file matches {}."
 NO_VIDEOS = (
     "There are no videos in the folder {}: they are known by their suffixes, such as .mp4; others "
@@ -39,8 +39,8 @@ Folder = tuple[int, int]
 """A local folder, whatever it is called: its device and inode."""
 
 
-def expanded(
-    arguments: Iterable[str], storage_options: Mapping[str, Any], apart: str | None = None
+def expand(
+    arguments: Iterable[str], storage_options: Mapping[str, Any], excluded: str | None = None
 ) -> Iterator[str]:
     """The videos that arguments stand for, in their order; those of a folder or a pattern sorted.
 
@@ -50,18 +50,18 @@ def expanded(
     Args:
         arguments: paths or URLs of videos and folders, or patterns such as ``videos/**/*.mp4``.
         storage_options: given to fsspec for URLs.
-        apart: a local folder that does not count as a part of others.
+        excluded: a local folder that does not count as a part of others.
 
     Raises:
         UsageError: there is nothing in a folder, nothing that matches, or it cannot be told.
     """
     for given in arguments:
-        argument = as_meant(given)
+        argument = resolve_local_name(given)
         try:
             if "://" in argument:
-                yield from _of_url(argument, storage_options)
+                yield from _expand_url(argument, storage_options)
             else:
-                yield from _of_path(argument, apart)
+                yield from _expand_path(argument, excluded)
         except UsageError:
             raise
         except Exception as error:  # each storage has exceptions of its own
@@ -73,15 +73,15 @@ def is_video_name(name: str) -> bool:
     return VIDEO_NAME.fullmatch(name) is not None
 
 
-def _of_path(path: str, apart: str | None) -> Iterator[str]:
+def _expand_path(path: str, excluded: str | None) -> Iterator[str]:
     if os.path.isdir(path):
         closed = [_identity(path)]
-        if apart is not None and os.path.isdir(apart):
-            closed.append(_identity(apart))
-        yield from _some(_in_folder(path, frozenset(closed)), NO_VIDEOS, path)
+        if excluded is not None and os.path.isdir(excluded):
+            closed.append(_identity(excluded))
+        yield from _require_any(_in_folder(path, frozenset(closed)), NO_VIDEOS, path)
     elif has_magic(path) and not os.path.lexists(path):
         found = filter(os.path.isfile, glob.iglob(path, recursive=True))
-        yield from _some(map(os.fsdecode, _sorted(map(os.fsencode, found))), NO_MATCH, path)
+        yield from _require_any(map(os.fsdecode, _sorted(map(os.fsencode, found))), NO_MATCH, path)
     else:
         yield path
 
@@ -120,14 +120,14 @@ def _identity(folder: str) -> Folder:
 def _sorted(names: Iterator[bytes]) -> Iterator[bytes]:
     """In order; held by Arrow, in which they take a third of what they take in a list."""
     held = []
-    while block := list(islice(names, NAMES_AT_A_TIME)):
+    while block := list(islice(names, SORT_BLOCK)):
         held.append(pa.array(block, pa.large_binary()))
     column = pa.chunked_array(held, pa.large_binary()).sort()
-    for start in range(0, len(column), NAMES_AT_A_TIME):
-        yield from column.slice(start, NAMES_AT_A_TIME).to_pylist()
+    for start in range(0, len(column), SORT_BLOCK):
+        yield from column.slice(start, SORT_BLOCK).to_pylist()
 
 
-def _of_url(url: str, storage_options: Mapping[str, Any]) -> Iterator[str]:
+def _expand_url(url: str, storage_options: Mapping[str, Any]) -> Iterator[str]:
     protocol = url.partition("://")[0].lower()
     if "::" in url or protocol in INDIRECT:
         yield url
@@ -138,16 +138,16 @@ def _of_url(url: str, storage_options: Mapping[str, Any]) -> Iterator[str]:
         return
     fs, path = file_system(url, storage_options)
     fs.invalidate_cache()
-    if has_magic(url) and not _ask(lambda: fs.exists(path)):
-        found = _ask(lambda: fs.glob(path, detail=True))
+    if has_magic(url) and not _retried(lambda: fs.exists(path)):
+        found = _retried(lambda: fs.glob(path, detail=True))
         files = [name for name, entry in found.items() if entry["type"] == "file"]
         base = MAGIC.split(url, maxsplit=1)[0].rpartition("/")[0] + "/"
-        yield from _some(_below(base, fs, files), NO_MATCH, url)
-    elif url.endswith("/") or _ask(lambda: fs.isdir(path)):
-        files = list(filter(is_video_name, _ask(lambda: fs.find(path))))
+        yield from _require_any(_below(base, fs, files), NO_MATCH, url)
+    elif url.endswith("/") or _retried(lambda: fs.isdir(path)):
+        files = list(filter(is_video_name, _retried(lambda: fs.find(path))))
         base = url.rstrip("/") + "/"
         seen = (name for name in _below(base, fs, files) if "/." not in name[len(base) - 1 :])
-        yield from _some(seen, NO_VIDEOS, url)
+        yield from _require_any(seen, NO_VIDEOS, url)
     else:
         yield url
 
@@ -159,7 +159,7 @@ def _below(base: str, fs: Any, files: Iterable[str]) -> Iterator[str]:
         yield base + name[len(root) :].lstrip("/")
 
 
-def _ask(call: Callable[[], T]) -> T:
+def _retried(call: Callable[[], T]) -> T:
     return with_retry(call, is_transient)
 
 
@@ -168,7 +168,7 @@ def has_magic(argument: str) -> bool:
     return MAGIC.search(argument) is not None
 
 
-def _some(videos: Iterator[str], none: str, argument: str) -> Iterator[str]:
+def _require_any(videos: Iterator[str], none: str, argument: str) -> Iterator[str]:
     first = next(videos, None)
     if first is None:
         raise UsageError(none.format(argument))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pyarrow import json
 
 from rayclip.errors import UsageError
-from rayclip.inputs.tables import as_text, columns_of, with_names
+from rayclip.inputs.tables import as_text, columns_to_read, with_video_column
 from rayclip.inputs.video_rows import NAMES_ONLY
 
 BLOCK_BYTES = 4 * 2**20  # of a list, parsed at a time
@@ -39,16 +39,16 @@ def json_tables(
     if found is None:
         yield NAMES_ONLY.empty_table()
         return
-    columns = columns_of(path, found.names, column, extra_columns)
+    columns = columns_to_read(path, found.names, column, extra_columns)
     schema = pa.schema([(column, pa.string()), *(found.field(name) for name in columns[1:])])
-    yield with_names(schema.empty_table(), path, column)
+    yield with_video_column(schema.empty_table(), path, column)
     for line, block in _blocks(again):
         table = _parsed(block, line, path, schema)
         for place, field in enumerate(schema):
             if place and field.type == pa.string():  # what is in the file need not be UTF-8
                 texts = [as_text(values.cast(pa.binary())) for values in table[place].chunks]
                 table = table.set_column(place, field, pa.chunked_array(texts, pa.string()))
-        yield with_names(table, path, column)
+        yield with_video_column(table, path, column)
 
 
 def _schema(file: IO[bytes], path: str, extra_columns: bool) -> pa.Schema | None:

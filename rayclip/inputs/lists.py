@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from rayclip.errors import UsageError
 from rayclip.inputs.json_lines import json_tables
-from rayclip.inputs.local_names import as_meant
+from rayclip.inputs.local_names import resolve_local_name
 from rayclip.inputs.tables import DELIMITERS, csv_tables, parquet_tables
-from rayclip.inputs.video_rows import NAMES_ONLY, ROWS_AT_A_TIME, names_in, tables_of
+from rayclip.inputs.video_rows import BATCH_ROWS, NAMES_ONLY, name_tables, names_in
 from rayclip.io.remote import open_remote
 from rayclip.io.storage_errors import reason
 
@@ -48,7 +48,7 @@ class VideoList:
         Raises:
             UsageError: the list cannot be read, or has something else in it.
         """
-        with self._in_sentences():
+        with self._readable_errors():
             if self._is_table:
                 for table in self._tables(extra_columns=False):
                     yield from names_in(table)
@@ -61,12 +61,12 @@ class VideoList:
         Raises:
             UsageError: as :meth:`names`, or the columns cannot be carried along.
         """
-        with self._in_sentences():
+        with self._readable_errors():
             if self._is_table:
                 yield from self._tables(extra_columns=True)
             else:
                 yield NAMES_ONLY.empty_table()
-                yield from tables_of(self._lines(), ROWS_AT_A_TIME)
+                yield from name_tables(self._lines(), BATCH_ROWS)
 
     @property
     def _suffix(self) -> str:
@@ -104,7 +104,7 @@ class VideoList:
             yield from _standard_input_lines()
             return
         with self._text() as text:
-            yield from lines_of(text)
+            yield from video_lines(text)
 
     def _open(self) -> AbstractContextManager[IO[bytes]]:
         if "://" in self.path:
@@ -114,10 +114,10 @@ class VideoList:
     @contextmanager
     def _text(self) -> Iterator[TextIO]:
         with self._open() as file:
-            yield decoded(file)
+            yield decode_text(file)
 
     @contextmanager
-    def _in_sentences(self) -> Iterator[None]:
+    def _readable_errors(self) -> Iterator[None]:
         try:
             yield
         except UsageError:
@@ -129,22 +129,22 @@ class VideoList:
 
 
 def fits_a_line(video: str) -> bool:
-    """Whether a text list can hold this input: :func:`lines_of` gives it back as it was."""
+    """Whether a text list can hold this input: :func:`video_lines` gives it back as it was."""
     return bool(video) and video == video.strip() and "\n" not in video and "\r" not in video
 
 
-def decoded(file: IO[bytes]) -> io.TextIOWrapper:
+def decode_text(file: IO[bytes]) -> io.TextIOWrapper:
     """Bytes that are not UTF-8 stand for themselves, as in the names of files."""
     return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape")
 
 
-def lines_of(file: TextIO) -> Iterator[str]:
+def video_lines(file: TextIO) -> Iterator[str]:
     """The videos of a text list, one per line."""
     for line in file:
         if "\0" in line:
             raise ValueError("there are zero bytes in it, so that it is no UTF-8 text")
         if video := line.strip():
-            yield as_meant(video)
+            yield resolve_local_name(video)
 
 
 @cache
@@ -158,8 +158,8 @@ def _standard_input() -> IO[bytes]:
 def _standard_input_lines() -> Iterator[str]:
     kept = _standard_input()
     kept.seek(0)
-    text = decoded(kept)
+    text = decode_text(kept)
     try:
-        yield from lines_of(text)
+        yield from video_lines(text)
     finally:
         text.detach()  # which would close it

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 FILE_URI = re.compile(r"file://(?:localhost)?(/.*)", re.IGNORECASE | re.DOTALL)  # RFC 8089
 
 
-def as_meant(name: str) -> str:
+def resolve_local_name(name: str) -> str:
     """A name with what a shell or a browser would have resolved; others as they are.
 
     ``~/a.mp4`` is in the home folder, and ``file:///with%20space.mp4`` has a space. Files that are

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayclip.errors import RunStopped, UsageError
-from rayclip.inputs.video_rows import in_tables_of, names_in
+from rayclip.inputs.video_rows import names_in, rechunk
 
 BLOCK_ROWS = 65_536  # inputs that are held at a time; some 4 MB of them become one block on Ray
 
@@ -62,12 +62,12 @@ class Selection:
         """
         start = 0
         try:
-            blocks = in_tables_of(self.inputs.rows(), BLOCK_ROWS)
+            blocks = rechunk(self.inputs.rows(), BLOCK_ROWS)
             for block_hash in self.block_hashes:
                 block = next(blocks, None)
                 if block is not None:
                     block = block.slice(0, len(self.chosen) - start)
-                if block is None or _hash_of(names_in(block)) != block_hash:
+                if block is None or _block_hash(names_in(block)) != block_hash:
                     raise RunStopped(
                         "The list of videos was changed while it was in use: give the same "
                         "command again; what is done is kept."
@@ -95,10 +95,10 @@ class PassStats:
     def add(self, block: list[str]) -> None:
         """Note the next block."""
         self.count += len(block)
-        self.block_hashes.append(_hash_of(block))
+        self.block_hashes.append(_block_hash(block))
 
 
-def every(inputs: Inputs) -> Selection:
+def select_all(inputs: Inputs) -> Selection:
     """All inputs, counted in one pass."""
     seen = PassStats()
     for block in in_blocks(inputs.names()):
@@ -113,5 +113,5 @@ def in_blocks(videos: Iterable[str]) -> Iterator[list[str]]:
         yield block
 
 
-def _hash_of(block: list[str]) -> int:
+def _block_hash(block: list[str]) -> int:
     return hash(tuple(block))

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from rayclip.errors import UsageError
-from rayclip.inputs.video_rows import ROWS_AT_A_TIME
-from rayclip.output.shard_names import VIDEO, refuse_taken_columns
+from rayclip.inputs.video_rows import BATCH_ROWS
+from rayclip.output.shard_names import VIDEO, refuse_reserved_columns
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -30,10 +30,10 @@ def parquet_tables(
     except pa.ArrowInvalid as error:
         raise UsageError(f"{path} is not a parquet table: {error}.") from error
     schema = table.schema_arrow
-    columns = columns_of(path, schema.names, column, extra_columns)
-    yield with_names(schema.empty_table().select(columns), path, column)
-    for batch in table.iter_batches(ROWS_AT_A_TIME, columns=columns):
-        yield with_names(pa.Table.from_batches([batch]).select(columns), path, column)
+    columns = columns_to_read(path, schema.names, column, extra_columns)
+    yield with_video_column(schema.empty_table().select(columns), path, column)
+    for batch in table.iter_batches(BATCH_ROWS, columns=columns):
+        yield with_video_column(pa.Table.from_batches([batch]).select(columns), path, column)
 
 
 def csv_tables(
@@ -54,17 +54,17 @@ def csv_tables(
     # Quoted values, such as captions beside the paths, may have line ends in them.
     parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     with csv.open_csv(file, read, parse) as header:
-        columns = columns_of(path, header.schema.names, column, extra_columns)
+        columns = columns_to_read(path, header.schema.names, column, extra_columns)
     types = dict.fromkeys(columns, pa.binary())  # nothing need be UTF-8
     convert = csv.ConvertOptions(include_columns=columns, column_types=types)
     yield pa.schema([(VIDEO, pa.binary()), *((n, pa.string()) for n in columns[1:])]).empty_table()
     with csv.open_csv(again, read, parse, convert) as batches:
         for batch in batches:
             texts = [as_text(values) for values in batch.columns[1:]]
-            yield with_names(pa.table([batch.column(0), *texts], columns), path, column)
+            yield with_video_column(pa.table([batch.column(0), *texts], columns), path, column)
 
 
-def columns_of(path: str, found: Sequence[str], column: str, extra_columns: bool) -> list[str]:
+def columns_to_read(path: str, found: Sequence[str], column: str, extra_columns: bool) -> list[str]:
     """The columns to read of a table: that of the paths first.
 
     Raises:
@@ -77,19 +77,19 @@ def columns_of(path: str, found: Sequence[str], column: str, extra_columns: bool
         )
     if not extra_columns:
         return [column]
-    refuse_taken_columns(name for name in found if name != column)
+    refuse_reserved_columns(name for name in found if name != column)
     return [column, *(name for name in found if name != column)]
 
 
-def with_names(table: pa.Table, path: str, column: str) -> pa.Table:
+def with_video_column(table: pa.Table, path: str, column: str) -> pa.Table:
     """A table whose first column are paths, with ``video`` in their place."""
     names = _names(table.column(0), path, column)
     renamed = table.set_column(0, pa.field(VIDEO, pa.binary()), names)
-    schema = pa.schema([_carried(field) for field in renamed.schema])
+    schema = pa.schema([_plain_type(field) for field in renamed.schema])
     return renamed.cast(schema)  # without pandas' metadata, which speaks of columns by their names
 
 
-def _carried(field: pa.Field) -> pa.Field:
+def _plain_type(field: pa.Field) -> pa.Field:
     """A column beside the videos as it is carried: videos that are no rows of a list have nulls,
     and of views not all that is needed is implemented."""
     kind = field.type

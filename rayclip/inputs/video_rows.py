@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from rayclip.output.shard_names import VIDEO
 
-ROWS_AT_A_TIME = 65_536  # of a list, that are held
+BATCH_ROWS = 65_536  # of a list, that are held
 NAMES_ONLY = pa.schema([(VIDEO, pa.binary())])
 
 
@@ -30,7 +30,7 @@ def from_video_table(table: pa.Table) -> tuple[list[str], pa.Table | None]:
     return names_in(table), extra_columns if extra_columns.num_columns else None
 
 
-def tables_of(
+def name_tables(
     videos: Iterable[str], rows: int, schema: pa.Schema = NAMES_ONLY
 ) -> Iterator[pa.Table]:
     """Tables of names, at most so many rows long; all columns beside them are null."""
@@ -40,7 +40,7 @@ def tables_of(
         yield pa.Table.from_arrays([video_column(names), *beside], schema=schema)
 
 
-def in_tables_of(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+def rechunk(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """The same rows, in tables of exactly so many; the last one may be shorter."""
     held: list[pa.Table] = []
     room = rows

@@ -9,10 +9,10 @@ from itertools import islice
 import pyarrow as pa
 
 from rayclip.errors import UsageError
-from rayclip.inputs.expansion import expanded
+from rayclip.inputs.expansion import expand
 from rayclip.inputs.lists import STANDARD_INPUT, VideoList
-from rayclip.inputs.local_names import as_meant
-from rayclip.inputs.video_rows import ROWS_AT_A_TIME, tables_of
+from rayclip.inputs.local_names import resolve_local_name
+from rayclip.inputs.video_rows import BATCH_ROWS, name_tables
 from rayclip.settings import Settings
 
 
@@ -28,7 +28,7 @@ def iter_videos(settings: Settings) -> Iterator[str]:
 
 def iter_all_videos(settings: Settings) -> Iterator[str]:
     """The inputs of a run as :func:`iter_videos`, without a limit."""
-    listed = _list_of(settings)
+    listed = _video_list(settings)
     if not settings.video_paths and listed is None:
         raise UsageError("No videos were given: name some, or a file_with_video_paths.")
     yield from _arguments(settings)
@@ -52,13 +52,13 @@ def iter_rows(settings: Settings, extra_columns: bool) -> Iterator[pa.Table]:
     Raises:
         UsageError: as :func:`iter_videos`, or columns cannot be carried along.
     """
-    listed = _list_of(settings) if extra_columns else None
+    listed = _video_list(settings) if extra_columns else None
     if listed is None:
-        yield from tables_of(iter_all_videos(settings), ROWS_AT_A_TIME)
+        yield from name_tables(iter_all_videos(settings), BATCH_ROWS)
         return
     tables = listed.rows()
     first = next(tables)
-    yield from tables_of(_arguments(settings), ROWS_AT_A_TIME, first.schema)
+    yield from name_tables(_arguments(settings), BATCH_ROWS, first.schema)
     yield first
     yield from tables
 
@@ -69,16 +69,16 @@ def extra_columns(settings: Settings) -> list[str]:
     Raises:
         UsageError: the list cannot be read, or columns cannot be carried along.
     """
-    listed = _list_of(settings)
+    listed = _video_list(settings)
     return [] if listed is None else next(listed.rows()).schema.names[1:]
 
 
 def _arguments(settings: Settings) -> Iterator[str]:
     ours = settings.tmp_path if settings.keep_tmp_files else None
-    return expanded(settings.video_paths, settings.storage_options, ours)
+    return expand(settings.video_paths, settings.storage_options, ours)
 
 
-def _list_of(settings: Settings) -> VideoList | None:
+def _video_list(settings: Settings) -> VideoList | None:
     if settings.file_with_video_paths is None:
         return None
     return VideoList(settings.file_with_video_paths, settings.path_column, settings.storage_options)
@@ -86,7 +86,7 @@ def _list_of(settings: Settings) -> VideoList | None:
 
 def absolute(video: str, folder: str) -> str:
     """A URL as it is; a local path from the folder in which relative ones begin."""
-    place = as_meant(video)
+    place = resolve_local_name(video)
     return place if "://" in place else os.path.join(folder, place)
 
 

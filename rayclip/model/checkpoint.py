@@ -20,14 +20,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rayclip.errors import UsageError
-from rayclip.interrupts import import_whole
+from rayclip.interrupts import import_uninterrupted
 
 if TYPE_CHECKING:
     import torch
 
 MAX_REASON = 150
-MARK = "visual.conv1.weight"  # the tensor that all of OpenAI's models have, and few others
-HALF = 2  # bytes of a number in fp16
+MARKER = "visual.conv1.weight"  # the tensor that all of OpenAI's models have, and few others
+FP16_BYTES = 2  # bytes of a number in fp16
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts put the tensors
 PREFIXES = {"module", "model", "clip", "clip_model", "_orig_mod"}  # and what before their names
 OTHER_LAYOUTS = {  # what the beginning of a tensor's name tells of a checkpoint
@@ -50,11 +50,13 @@ def clip_shape(path: str) -> tuple[int, int]:
     Raises:
         UsageError: it is no CLIP model; the sentence names the file and says what it is.
     """
-    tensors = _tensors(path)
-    if MARK not in tensors:
-        raise UsageError(f"{path} is no CLIP model in OpenAI's layout: {_said_of(tensors)}.")
+    tensors = _read_tensors(path)
+    if MARKER not in tensors:
+        raise UsageError(
+            f"{path} is no CLIP model in OpenAI's layout: {_describe_contents(tensors)}."
+        )
     try:
-        model = _built(dict(tensors))
+        model = _build(dict(tensors))
     except KeyError as error:
         raise UsageError(f"{path} is no CLIP model: it has no tensor {error}.") from None
     except RuntimeError as error:  # every missing, unknown or ill-sized tensor, by name
@@ -66,7 +68,7 @@ def clip_shape(path: str) -> tuple[int, int]:
     return int(model.visual.input_resolution), int(model.text_projection.shape[1])
 
 
-def sha256_of(path: str) -> str:
+def file_sha256(path: str) -> str:
     """SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -87,16 +89,16 @@ def load_model(path: str, device: str, precision: str = "auto") -> Any:
     Raises:
         UsageError: no such tensors are in the file.
     """
-    tensors = dict(_tensors(path))
-    model = _built(tensors)
+    tensors = dict(_read_tensors(path))
+    model = _build(tensors)
     if device == "cpu" or precision not in ("auto", "fp16"):
         model.float()
-        if tensors[MARK].is_floating_point() and tensors[MARK].element_size() > HALF:
+        if tensors[MARKER].is_floating_point() and tensors[MARKER].element_size() > FP16_BYTES:
             model.load_state_dict(tensors)
     return model.to(device)
 
 
-def _built(tensors: dict[str, torch.Tensor]) -> Any:
+def _build(tensors: dict[str, torch.Tensor]) -> Any:
     """OpenAI's ``CLIP`` module with these weights; numbers that are not weights are taken out.
 
     It draws random numbers for all of them first, which takes longer than all the rest: here they
@@ -109,7 +111,7 @@ def _built(tensors: dict[str, torch.Tensor]) -> Any:
     draw = {init.kaiming_uniform_, init.normal_, init.uniform_, init.xavier_uniform_}
     draw |= {torch.Tensor.normal_, torch.Tensor.uniform_}
 
-    class Undrawn(TorchFunctionMode):
+    class SkipInitialisation(TorchFunctionMode):
         def __torch_function__(
             self, function: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
@@ -117,7 +119,7 @@ def _built(tensors: dict[str, torch.Tensor]) -> Any:
                 return args[0] if args else kwargs["tensor"]
             return function(*args, **(kwargs or {}))
 
-    with without_warnings(), Undrawn():
+    with without_warnings(), SkipInitialisation():
         return openai_models().build_model(tensors)
 
 
@@ -153,13 +155,13 @@ def without_warnings() -> Iterator[None]:
         yield
 
 
-def _tensors(path: str) -> Mapping[str, torch.Tensor]:
+def _read_tensors(path: str) -> Mapping[str, torch.Tensor]:
     """The tensors of a checkpoint.
 
     Pickled code is refused. Nothing of a TorchScript archive is called, but torch may run parts of
     it while it loads: an archive is a program.
     """
-    torch = import_whole("torch")
+    torch = import_uninterrupted("torch")
     is_torchscript = _is_torchscript(path)
     try:
         with without_warnings():
@@ -177,23 +179,23 @@ def _tensors(path: str) -> Mapping[str, torch.Tensor]:
     if not isinstance(tensors, Mapping):
         kind = type(tensors).__name__
         raise UsageError(f"{path} holds a {kind}, not the state dict of a CLIP model.")
-    return _without_prefix(_unwrapped(tensors))
+    return _strip_prefix(_unwrap(tensors))
 
 
-def _unwrapped(content: Mapping[str, Any]) -> Mapping[str, Any]:
+def _unwrap(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """The tensors, from inside the dictionaries of training scripts."""
     for wrapper in WRAPPERS:
         if isinstance(content.get(wrapper), Mapping):
-            return _unwrapped(content[wrapper])
+            return _unwrap(content[wrapper])
     return content
 
 
-def _without_prefix(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+def _strip_prefix(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
     """The tensors as OpenAI's model calls them, where all of its have one prefix."""
-    marks = [name for name in tensors if name.endswith(f".{MARK}")]
-    if len(marks) != 1 or MARK in tensors:
+    marks = [name for name in tensors if name.endswith(f".{MARKER}")]
+    if len(marks) != 1 or MARKER in tensors:
         return tensors
-    prefix = marks[0].removesuffix(MARK)
+    prefix = marks[0].removesuffix(MARKER)
     if not PREFIXES.issuperset(prefix.split(".")[:-1]):
         return tensors
     return {
@@ -203,14 +205,14 @@ def _without_prefix(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
-def _said_of(tensors: Mapping[str, Any]) -> str:
+def _describe_contents(tensors: Mapping[str, Any]) -> str:
     """What a checkpoint holds instead."""
     for name in tensors:
         for beginning, kind in OTHER_LAYOUTS.items():
             if name.startswith(beginning) or f".{beginning}" in name:
                 return f"it holds {kind}, whose tensors have other names ({name})"
     names = ", ".join(map(str, list(tensors)[:3]))
-    return f"it has no tensor {MARK}, but {names}" if names else "it is empty"
+    return f"it has no tensor {MARKER}, but {names}" if names else "it is empty"
 
 
 def _is_torchscript(path: str) -> bool:

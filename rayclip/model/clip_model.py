@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from rayclip.errors import UsageError
 from rayclip.model.checkpoint import openai_clip
-from rayclip.model.precision import compiled, first_call, fitting
+from rayclip.model.precision import call_compiled, compile_function, largest_that_fits
 
 if TYPE_CHECKING:
     import torch
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP's normalisation, RGB
 STD = (0.26862954, 0.26130258, 0.27577711)
-PASSES_AT_ONCE_ON_CUDA = 2  # frames are copied to the device during the pass before theirs
-TEXTS_AT_ONCE = 64
+CUDA_CONCURRENT_PASSES = 2  # frames are copied to the device during the pass before theirs
+TEXT_BATCH_SIZE = 64
 
 
 class ClipModel:
@@ -76,7 +76,7 @@ class ClipModel:
         self.device = str(self._device)
         on_cpu = self._device.type == "cpu"
         threads = threads or os.cpu_count() or 1
-        self.passes_at_once = threads if on_cpu else PASSES_AT_ONCE_ON_CUDA
+        self.passes_at_once = threads if on_cpu else CUDA_CONCURRENT_PASSES
         self._mean = torch.tensor(MEAN, device=self._device).view(1, 3, 1, 1)
         self._std = torch.tensor(STD, device=self._device).view(1, 3, 1, 1)
         if not on_cpu:
@@ -85,16 +85,18 @@ class ClipModel:
         self._passes = ThreadPoolExecutor(
             self.passes_at_once,
             thread_name_prefix="forward",
-            initializer=_one_thread if on_cpu else partial(_one_stream, self._device),
+            initializer=_use_one_thread if on_cpu else partial(_use_own_stream, self._device),
         )
-        self._features = compiled(self._features_of) if compile else self._features_of
+        self._features = (
+            compile_function(self._compute_features) if compile else self._compute_features
+        )
         if compile:  # on one of the threads, because the code is made for their settings
             black = [np.zeros((self.n_px, self.n_px, 3), np.uint8)]
 
             def compile_for(size: int) -> None:
-                self._passes.submit(first_call, partial(self._forward, size, black)).result()
+                self._passes.submit(call_compiled, partial(self._forward, size, black)).result()
 
-            self.batch_size, self.notes = fitting(compile_for, batch_size)
+            self.batch_size, self.notes = largest_that_fits(compile_for, batch_size)
 
     def encode_image(
         self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
@@ -144,7 +146,7 @@ class ClipModel:
         with torch.inference_mode():
             features = [
                 self._model.encode_text(some.to(self._device)).float().cpu()
-                for some in tokens.split(TEXTS_AT_ONCE)
+                for some in tokens.split(TEXT_BATCH_SIZE)
             ]
         return np.asarray(torch.cat(features).numpy(), np.float32)
 
@@ -184,7 +186,7 @@ class ClipModel:
             buffer = self._thread.staging = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         return buffer
 
-    def _features_of(self, frames: torch.Tensor) -> torch.Tensor:
+    def _compute_features(self, frames: torch.Tensor) -> torch.Tensor:
         """uint8 ``[batch_size, n_px, n_px, 3]`` to float32 ``[batch_size, dim]``, on the device.
 
         Seen as ``[n, 3, n_px, n_px]`` the pixels lie in torch's channels_last layout, which the
@@ -196,7 +198,7 @@ class ClipModel:
         return features.float()
 
 
-def _one_thread() -> None:
+def _use_one_thread() -> None:
     """Let the calling thread compute alone. Torch keeps the number for each thread, but also as
     the default of threads to come, which another thread puts back: it is the user's."""
     import torch
@@ -208,7 +210,7 @@ def _one_thread() -> None:
     other.join()
 
 
-def _one_stream(device: torch.device) -> None:
+def _use_own_stream(device: torch.device) -> None:
     """Let the calling thread give its work to a CUDA stream of its own."""
     import torch
 

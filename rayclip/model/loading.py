@@ -6,13 +6,13 @@ import os
 from typing import get_args
 
 from rayclip.errors import UsageError
-from rayclip.model.checkpoint import load_model, sha256_of
+from rayclip.model.checkpoint import file_sha256, load_model
 from rayclip.model.clip_model import ClipModel
 from rayclip.model.models import ModelSpec, describe
 from rayclip.model.precision import (
     CPU_BATCH_SIZE,
-    bytes_of_a_frame,
     gpu_batch_size,
+    peak_bytes_per_frame,
     set_precision,
 )
 from rayclip.model.weights import official_checkpoint
@@ -85,7 +85,7 @@ def load_spec(
     else:
         checkpoint = spec.checkpoint
         there = os.path.isfile(checkpoint)
-        if not there or sha256_of(checkpoint) != spec.weights_sha256:
+        if not there or file_sha256(checkpoint) != spec.weights_sha256:
             raise UsageError(f"{checkpoint} is another file here, or it was changed.")
     model = load_model(checkpoint, device, precision)
     set_precision(model, precision)
@@ -94,7 +94,7 @@ def load_spec(
         batch_size = CPU_BATCH_SIZE
     elif batch_size is None:
         memory = torch.cuda.get_device_properties(device).total_memory
-        batch_size = gpu_batch_size(memory, bytes_of_a_frame(model.visual))
+        batch_size = gpu_batch_size(memory, peak_bytes_per_frame(model.visual))
         notes = [f"batch size: {batch_size}, for a GPU of {memory / 2**30:.0f} GiB"]
     loaded = ClipModel(model, batch_size, threads, compile)
     loaded.notes += notes

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rayclip.errors import UsageError
-from rayclip.model.checkpoint import clip_shape, sha256_of
-from rayclip.model.weights import MIRROR_VARIABLE, fetched_checkpoint
+from rayclip.model.checkpoint import clip_shape, file_sha256
+from rayclip.model.weights import MIRROR_VARIABLE, fetch_checkpoint
 
 DEMO_WEIGHTS = Path(__file__).parent / "assets" / "demo.pt"
 DEFAULT_CUSTOM_WEIGHTS = "models/clip/checkpoints/CLIP-custom.pth"  # the reference's place
@@ -111,7 +111,7 @@ def describe(
         n_px, dim = DEMO_N_PX, DEMO_DIM
     elif model_name == "custom":
         if weights is not None and "://" in weights:
-            checkpoint = fetched_checkpoint(weights, storage_options or {})
+            checkpoint = fetch_checkpoint(weights, storage_options or {})
         else:
             checkpoint = os.path.abspath(os.path.expanduser(weights or DEFAULT_CUSTOM_WEIGHTS))
         if not os.path.isfile(checkpoint):
@@ -120,4 +120,4 @@ def describe(
     else:
         names = ", ".join(MODEL_NAMES)
         raise UsageError(f"There is no model {model_name!r}; model_name is one of: {names}.")
-    return ModelSpec(model_name, n_px, dim, sha256_of(checkpoint), checkpoint)
+    return ModelSpec(model_name, n_px, dim, file_sha256(checkpoint), checkpoint)

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 CPU_BATCH_SIZE = 16  # measured: at 64, eager passes outgrow the caches and cost more a frame
 CUDA_BATCH_SIZES = (16, 256)  # the least and the most; more only pads the ends of short runs
-MEMORY_OF_A_PASS = 1 / 8  # of the device: two passes at once, weights, and other encoders on it
+PASS_MEMORY_SHARE = 1 / 8  # of the device: two passes at once, weights, and other encoders on it
 MAX_REASON = 200
 
 
@@ -46,7 +46,7 @@ def set_precision(model: Any, precision: str) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
-def compiled(
+def compile_function(
     function: Callable[[torch.Tensor], torch.Tensor],
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """The function compiled for each shape that it is called with, on the first such call."""
@@ -56,7 +56,7 @@ def compiled(
     return fast
 
 
-def first_call(function: Callable[[], T]) -> T:
+def call_compiled(function: Callable[[], T]) -> T:
     """Call what compiles something on the way.
 
     Raises:
@@ -75,7 +75,7 @@ def first_call(function: Callable[[], T]) -> T:
         ) from None
 
 
-def fitting(call: Callable[[int], object], batch_size: int) -> tuple[int, list[str]]:
+def largest_that_fits(call: Callable[[int], object], batch_size: int) -> tuple[int, list[str]]:
     """Make a call for a batch size, with half of it where the device has no memory for so many.
 
     Returns:
@@ -105,17 +105,17 @@ def gpu_batch_size(memory: int, frame_bytes: int) -> int:
 
     Args:
         memory: bytes that the GPU has.
-        frame_bytes: see :func:`bytes_of_a_frame`.
+        frame_bytes: see :func:`peak_bytes_per_frame`.
 
     Returns:
         A power of two.
     """
     least, most = CUDA_BATCH_SIZES
-    fit = int(memory * MEMORY_OF_A_PASS / frame_bytes)
+    fit = int(memory * PASS_MEMORY_SHARE / frame_bytes)
     return max(least, min(most, 1 << (max(1, fit).bit_length() - 1)))
 
 
-def bytes_of_a_frame(visual: Any) -> int:
+def peak_bytes_per_frame(visual: Any) -> int:
     """About what a frame in a forward pass takes of the device's memory at its peak.
 
     Args:

@@ -23,7 +23,7 @@ from rayclip.io.atomic_write import is_stale_tmp, temporary_name, write_atomical
 from rayclip.io.remote import open_remote
 from rayclip.io.retry import RetriesExhausted, with_retry
 from rayclip.io.storage_errors import is_transient, reason
-from rayclip.model.checkpoint import sha256_of
+from rayclip.model.checkpoint import file_sha256
 
 OFFICIAL_ADDRESS = "https://openaipublic.azureedge.net/clip/models"
 MIRROR_VARIABLE = "RAYCLIP_WEIGHTS_MIRROR"
@@ -57,15 +57,15 @@ def official_checkpoint(
     Raises:
         WeightsUnavailable: it cannot be read there or kept here, or it has another checksum.
     """
-    path, address = _places(model_name, sha256, mirror, cache)
+    path, address = _location(model_name, sha256, mirror, cache)
     try:
-        if not _is_right(path, sha256):  # before the lock: a cache may be read-only
+        if not _is_verified(path, sha256):  # before the lock: a cache may be read-only
             path.parent.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(path.with_name(f"{path.name}.lock")):
-                if not _is_right(path, sha256):
-                    _remove_left_overs(path.parent)
+                if not _is_verified(path, sha256):
+                    _remove_stale_tmp(path.parent)
                     logger.info("Downloading %s to %s.", address, path)
-                    download = partial(_write, path, partial(_download, address, sha256))
+                    download = partial(_write_atomically, path, partial(_download, address, sha256))
                     with_retry(download, is_transient, retry.RESTART)
     except (_Unreadable, RetriesExhausted) as error:
         raise _unavailable(address, error) from error
@@ -77,7 +77,7 @@ def official_checkpoint(
     return str(path)
 
 
-def look_for_official(
+def check_official_available(
     model_name: str, sha256: str, mirror: str | None = None, cache: Path | None = None
 ) -> None:
     """Make sure that :func:`official_checkpoint` has a file here, or where to get it.
@@ -85,7 +85,7 @@ def look_for_official(
     Raises:
         WeightsUnavailable: neither; not even its beginning can be downloaded.
     """
-    path, address = _places(model_name, sha256, mirror, cache)
+    path, address = _location(model_name, sha256, mirror, cache)
     if path.is_file():
         return
     with closing(_chunks(address)) as chunks:
@@ -95,7 +95,7 @@ def look_for_official(
             raise _unavailable(address, error) from error
 
 
-def fetched_checkpoint(url: str, storage_options: Mapping[str, Any]) -> str:
+def fetch_checkpoint(url: str, storage_options: Mapping[str, Any]) -> str:
     """The local path of a copy of a user's checkpoint, named after its content.
 
     Raises:
@@ -115,11 +115,11 @@ def fetched_checkpoint(url: str, storage_options: Mapping[str, Any]) -> str:
     return str(path)
 
 
-def placed_checkpoint(content: bytes, sha256: str) -> str:
+def store_checkpoint(content: bytes, sha256: str) -> str:
     """The local path of a checkpoint that came from another node, named after its content."""
     path = _custom_cache() / f"{sha256}.pt"
-    if not _is_right(path, sha256):
-        _write(path, lambda file: file.write(content))
+    if not _is_verified(path, sha256):
+        _write_atomically(path, lambda file: file.write(content))
     return str(path)
 
 
@@ -129,7 +129,7 @@ def _custom_cache() -> Path:
     return folder
 
 
-def _places(
+def _location(
     model_name: str, sha256: str, mirror: str | None, cache: Path | None
 ) -> tuple[Path, str]:
     """Where OpenAI's checkpoint is kept, and its address."""
@@ -145,18 +145,18 @@ def _unavailable(address: str, error: Exception) -> WeightsUnavailable:
     )
 
 
-def _is_right(path: Path, sha256: str) -> bool:
-    return path.is_file() and sha256_of(str(path)) == sha256
+def _is_verified(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_sha256(str(path)) == sha256
 
 
-def _remove_left_overs(folder: Path) -> None:
+def _remove_stale_tmp(folder: Path) -> None:
     """Remove what downloads that were killed have left."""
     for file in folder.glob(".*.tmp"):
         if is_stale_tmp(file.name, time.time() - file.stat().st_mtime):
             file.unlink(missing_ok=True)
 
 
-def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     write_atomically(LocalFileSystem(), str(path), 0, write)
 
 

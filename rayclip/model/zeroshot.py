@@ -49,31 +49,31 @@ class ZeroShot:
     text_features: NDArray[np.float32]
     logit_scale: float
 
-    def top(self, clip: NDArray[np.float32], most: int = 5) -> list[list[Prediction]]:
+    def top(self, clip: NDArray[np.float32], k: int = 5) -> list[list[Prediction]]:
         """The best texts of every frame, best first; equal ones in the order of ``texts``.
 
         The numbers of a frame do not depend on the other frames, to the bit.
 
         Args:
             clip: features of the frames, float32 ``[T, D]``, not normalised.
-            most: texts per frame; all where there are fewer.
+            k: texts per frame; all where there are fewer.
         """
-        texts = _normalised(self.text_features)
+        texts = _normalise(self.text_features)
         frame_bytes = 8 * (4 * len(texts) + 2 * clip.shape[1])  # logits, their sort and softmax
         step = max(1, CHUNK_BYTES // frame_bytes)
         return [
             predictions
             for start in range(0, len(clip), step)
-            for predictions in self._top(_normalised(clip[start : start + step]), texts, most)
+            for predictions in self._top(_normalise(clip[start : start + step]), texts, k)
         ]
 
     def _top(
-        self, frames: NDArray[np.float64], texts: NDArray[np.float64], most: int
+        self, frames: NDArray[np.float64], texts: NDArray[np.float64], k: int
     ) -> list[list[Prediction]]:
         # Not frames @ texts.T: BLAS rounds a product differently at the end of a matrix, so equal
         # texts would not tie, and a frame's last digits would depend on the length of the video.
         logits = self.logit_scale * np.einsum("td,nd->tn", frames, texts)
-        best = np.argsort(-logits, axis=1, kind="stable")[:, :most]
+        best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         sums = exponentials.sum(axis=1, keepdims=True)
         best_logits = np.take_along_axis(logits, best, axis=1)
@@ -126,7 +126,7 @@ def predictions_csv(
     return text.getvalue().encode()
 
 
-def _normalised(features: NDArray[np.float32]) -> NDArray[np.float64]:
+def _normalise(features: NDArray[np.float32]) -> NDArray[np.float64]:
     """Rows of length 1, in double."""
     rows = features.astype(np.float64, order="C")
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

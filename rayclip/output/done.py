@@ -20,7 +20,7 @@ from rayclip.output.shard_names import SHARD
 FEATURES = "_clip"
 TIMESTAMPS = "_timestamps_ms"
 FPS = "_fps"
-HASHES_AT_A_TIME = 2**20  # so that looking many up takes no memory to speak of
+LOOKUP_BLOCK = 2**20  # so that looking many up takes no memory to speak of
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +120,10 @@ def is_stale_tmp_file(file: StoredFile, now: float) -> bool:
 def is_in(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Of each hash, whether it is one of those known, which are in ascending order."""
     found = np.zeros(len(hashes), np.bool_)
-    for start in range(0, len(hashes) if len(known) else 0, HASHES_AT_A_TIME):
-        part = hashes[start : start + HASHES_AT_A_TIME]
+    for start in range(0, len(hashes) if len(known) else 0, LOOKUP_BLOCK):
+        part = hashes[start : start + LOOKUP_BLOCK]
         places = np.minimum(np.searchsorted(known, part), len(known) - 1)
-        found[start : start + HASHES_AT_A_TIME] = known[places] == part
+        found[start : start + LOOKUP_BLOCK] = known[places] == part
     return found
 
 

@@ -36,11 +36,11 @@ class FeatureFolder(ABC):
     Attributes:
         url: a local path or an fsspec URL.
         unit: what its files of features are called, in the singular.
-        goes_together: whether features can be taken back only all at once.
+        discards_all: whether features can be taken back only all at once.
     """
 
     unit: str
-    goes_together: bool
+    discards_all: bool
 
     def __init__(self, url: str, storage_options: Mapping[str, Any], nested: bool = False) -> None:
         """Name a folder; nothing is made or read yet.
@@ -86,10 +86,10 @@ class FeatureFolder(ABC):
 
     @abstractmethod
     def discard(self, names: Iterable[str]) -> None:
-        """Take back that these videos are done; with ``goes_together``, all that is there."""
+        """Take back that these videos are done; with ``discards_all``, all that is there."""
 
     @abstractmethod
-    def work_in(self, file: StoredFile) -> Work | None:
+    def estimate_work(self, file: StoredFile) -> Work | None:
         """What a file tells, unopened, of the work of runs; None where it is none of theirs."""
 
     def where(self) -> tuple[Any, str]:
@@ -169,16 +169,16 @@ class FeatureFolder(ABC):
         lines = [json.dumps(failure) + "\n" for failure in failures]
         self._put(FAILURES_FILE, "".join(lines).encode())
 
-    def take_away(self, files: Iterable[str]) -> None:
+    def remove_files(self, files: Iterable[str]) -> None:
         """Remove files; those that are gone already are no trouble.
 
         Raises:
             RunStopped: one cannot be removed.
         """
-        for _ in concurrent_map(self._take_away, files):
+        for _ in concurrent_map(self._remove_file, files):
             pass
 
-    def _take_away(self, file: str) -> None:
+    def _remove_file(self, file: str) -> None:
         try:
             with suppress(FileNotFoundError):
                 with_retry(partial(self._fs.rm_file, self._path(file)), is_transient)

@@ -15,7 +15,7 @@ from rayclip.output.shards import ShardFolder
 from rayclip.output.storage import OutputFolder
 
 
-class Form(NamedTuple):
+class FolderFormat(NamedTuple):
     """What features look like in a folder.
 
     Attributes:
@@ -62,10 +62,10 @@ def model_folders(output_path: str, storage_options: Mapping[str, Any]) -> list[
     base = output_path if output_path.endswith("/") else f"{output_path}/"
     try:
         fs, root = fsspec.core.url_to_fs(output_path, **storage_options)
-        if _is_there(fs, f"{root}/{RUN_FILE}"):
+        if _exists(fs, f"{root}/{RUN_FILE}"):
             return [output_path]
         names = sorted(path.rstrip("/").rpartition("/")[2] for path in _entries(fs, f"{root}/clip"))
-        found = [name for name in names if _is_there(fs, f"{root}/clip/{name}/{RUN_FILE}")]
+        found = [name for name in names if _exists(fs, f"{root}/clip/{name}/{RUN_FILE}")]
     except Exception as error:  # each storage has exceptions of its own
         raise UsageError(f"The folder {output_path} cannot be read: {error}.") from error
     if not found:
@@ -84,32 +84,38 @@ def open_run(url: str, storage_options: Mapping[str, Any]) -> RecordedRun:
     """
     run = OutputFolder(url, 1, storage_options).read_run() or {}
     try:
-        form = Form(
+        folder_format = FolderFormat(
             int(run["dim"]),
             run.get("on_extraction", "save_numpy"),
             run["feature_dtype"],
             run.get("naming", "stem"),
         )
-        return RecordedRun(open_folder(url, form, storage_options), run)
+        return RecordedRun(open_folder(url, folder_format, storage_options), run)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{url}/{RUN_FILE} is damaged ({error!r}): remove it.") from error
 
 
-def open_folder(url: str, form: Form, storage_options: Mapping[str, Any]) -> FeatureFolder:
+def open_folder(
+    url: str, folder_format: FolderFormat, storage_options: Mapping[str, Any]
+) -> FeatureFolder:
     """The folder of one model, whatever its features look like.
 
     Raises:
         UsageError: no storage is known under this URL's protocol.
-        TypeError, ValueError: there is no such form.
+        TypeError, ValueError: there is no such folder_format.
     """
-    if form.on_extraction == "save_parquet":
-        return ShardFolder(url, form.dim, storage_options, np.dtype(form.feature_dtype).name)
-    files = file_format(form.on_extraction, form.feature_dtype)
-    np.empty((0, form.dim), form.feature_dtype)
-    return OutputFolder(url, form.dim, storage_options, files, form.naming == "path")
+    if folder_format.on_extraction == "save_parquet":
+        return ShardFolder(
+            url, folder_format.dim, storage_options, np.dtype(folder_format.feature_dtype).name
+        )
+    files = file_format(folder_format.on_extraction, folder_format.feature_dtype)
+    np.empty((0, folder_format.dim), folder_format.feature_dtype)
+    return OutputFolder(
+        url, folder_format.dim, storage_options, files, folder_format.naming == "path"
+    )
 
 
-def _is_there(fs: Any, path: str) -> bool:
+def _exists(fs: Any, path: str) -> bool:
     try:
         fs.info(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -50,17 +50,17 @@ class Writer(Protocol):
     """Saves the videos of one group."""
 
     @property
-    def gathers_bytes(self) -> int:
+    def buffer_bytes(self) -> int:
         """Of features, up to which videos may wait to be saved together."""
         ...
 
     @property
-    def gathers_s(self) -> float:
+    def buffer_s(self) -> float:
         """Seconds for which they may."""
         ...
 
     @property
-    def largest_bytes(self) -> int | None:
+    def max_bytes(self) -> int | None:
         """Of the features, float32, of one video; None for any number."""
         ...
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from rayclip.output.folder import FAILURES_FILE, RUN_FILE
 
-FOREIGN = re.compile(r"[\0\\\ud800-\udc7f\udd00-\udfff]")
+FORBIDDEN = re.compile(r"[\0\\\ud800-\udc7f\udd00-\udfff]")
 """NUL and text that no file system takes, and what parts folders on some storages."""
 
 MAX_NAME = 255  # bytes of one file or folder on most file systems
@@ -18,7 +18,7 @@ MAX_SUFFIX = len("_timestamps_ms.npy")
 MAX_PATH = 900  # bytes of all: keys of object stores have 1024, with those of the folder
 RESERVED = (RUN_FILE, FAILURES_FILE)  # at the top of the folder
 NOT_UTF8 = re.compile(r"[\udc80-\udcff]")
-PART_OF_A_LETTER = re.compile(rf"{NOT_UTF8.pattern}{{1,3}}$")
+PARTIAL_CHARACTER = re.compile(rf"{NOT_UTF8.pattern}{{1,3}}$")
 
 
 def stem(video: str) -> str:
@@ -63,8 +63,8 @@ def safe_name(*parts: str) -> str:
     *folders, stem = parts
     if folders and folders[0] in RESERVED:
         folders[0] = _hashed(folders[0], folders[0], MAX_NAME)
-    folders = [_mended(folder, MAX_NAME) for folder in folders]
-    path = "/".join([*folders, _mended(stem, MAX_NAME - MAX_SUFFIX)])
+    folders = [_fit(folder, MAX_NAME) for folder in folders]
+    path = "/".join([*folders, _fit(stem, MAX_NAME - MAX_SUFFIX)])
     if len(os.fsencode(path)) > MAX_PATH:
         return _hashed("/".join(parts), stem, MAX_NAME - MAX_SUFFIX)
     return path
@@ -82,17 +82,17 @@ def utf8_name(name: str) -> str:
     return _hashed(name, NOT_UTF8.sub("_", name.rpartition("/")[2]), MAX_NAME - MAX_SUFFIX)
 
 
-def _mended(name: str, longest: int) -> str:
-    if FOREIGN.search(name) is None and len(os.fsencode(name)) <= longest:
+def _fit(name: str, max_bytes: int) -> str:
+    if FORBIDDEN.search(name) is None and len(os.fsencode(name)) <= max_bytes:
         return name
-    return _hashed(name, name, longest)
+    return _hashed(name, name, max_bytes)
 
 
-def _hashed(identity: str, name: str, longest: int) -> str:
+def _hashed(identity: str, name: str, max_bytes: int) -> str:
     """The beginning of a name, and a hash of all that tells it from others."""
     content = identity.encode("utf-8", "surrogatepass")
     mark = f"~{hashlib.blake2b(content, digest_size=8).hexdigest()}"
-    beginning = os.fsencode(FOREIGN.sub("_", name))
-    if len(beginning) > longest - len(mark):
-        beginning = os.fsencode(PART_OF_A_LETTER.sub("", os.fsdecode(beginning[: longest - 17])))
+    beginning = os.fsencode(FORBIDDEN.sub("_", name))
+    if len(beginning) > max_bytes - len(mark):
+        beginning = os.fsencode(PARTIAL_CHARACTER.sub("", os.fsdecode(beginning[: max_bytes - 17])))
     return os.fsdecode(beginning) + mark

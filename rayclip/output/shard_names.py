@@ -11,7 +11,7 @@ from rayclip.errors import UsageError
 
 SHARD_SUFFIX = ".parquet"
 JOINED = "joined"  # in place of a group, where ``rayclip compact`` made the shard
-SHARD = re.compile(r"(?P<group>[0-9a-f]{16}|joined)-[0-9a-f]{16}-(?P<rows>\d+)\.parquet")
+SHARD = re.compile(r"(?P<task>[0-9a-f]{16}|joined)-[0-9a-f]{16}-(?P<rows>\d+)\.parquet")
 
 VIDEO = "video"
 ADDED = ("clip", "timestamps_ms", "fps")
@@ -23,7 +23,7 @@ def row_name(video: str) -> str:
     return os.fsencode(video).decode("utf-8", "backslashreplace")
 
 
-def key_of(names: Iterable[str]) -> str:
+def names_key(names: Iterable[str]) -> str:
     """16 hex digits of these names in this order, the same on every machine."""
     joined = "\0".join(names).encode("utf-8", "surrogateescape")
     return hashlib.blake2b(joined, digest_size=8).hexdigest()
@@ -36,17 +36,17 @@ def shard_name(group: str, names: Sequence[str]) -> str:
         group: the key of all videos of the group that made it, or :data:`JOINED`.
         names: of the rows.
     """
-    return f"{group}-{key_of(names)}-{len(names)}{SHARD_SUFFIX}"
+    return f"{group}-{names_key(names)}-{len(names)}{SHARD_SUFFIX}"
 
 
-def rows_of(file: str) -> int:
+def row_count(file: str) -> int:
     """How many rows a shard has, as its name tells."""
     found = SHARD.fullmatch(file)
     assert found is not None, file
     return int(found["rows"])
 
 
-def refuse_taken_columns(columns: Iterable[str]) -> None:
+def refuse_reserved_columns(columns: Iterable[str]) -> None:
     """Make sure that columns of a list can be carried into shards.
 
     Args:

@@ -28,7 +28,9 @@ from rayclip.output.stored_arrays import Damaged
 
 T = TypeVar("T")
 
-LISTINGS = 5  # that are made while shards go from under our eyes, as ``rayclip compact`` takes them
+MAX_LISTINGS = (
+    5  # that are made while shards go from under our eyes, as ``rayclip compact`` takes them
+)
 
 
 class Shard(NamedTuple):
@@ -73,7 +75,7 @@ def read_shard(folder: FeatureFolder, file: str, read: Callable[[pq.ParquetFile]
         raise UsageError(f"{folder.url}/{file} cannot be read: {reason(error)}.") from error
 
 
-def look_at(shard: pq.ParquetFile) -> Shard:
+def read_hashes(shard: pq.ParquetFile) -> Shard:
     """Read the names of its videos, and nothing of their features."""
     names = shard.read(columns=[VIDEO]).column(VIDEO).to_pylist()
     return Shard(np.array(list(map(name_hash, names)), np.uint64), _frames(shard.metadata))
@@ -104,7 +106,7 @@ def find_rows(folder: FeatureFolder, listing: Iterable[StoredFile] | None = None
     known: dict[str, Shard | None] = {}
     stale_tmp: list[str] = []
     other_format = None
-    for _ in range(LISTINGS):
+    for _ in range(MAX_LISTINGS):
         new = []
         for file in folder.files() if listing is None else listing:
             if SHARD.fullmatch(file.path) and file.path not in known:
@@ -113,7 +115,7 @@ def find_rows(folder: FeatureFolder, listing: Iterable[StoredFile] | None = None
                 stale_tmp.append(file.path)
             elif file.path.endswith(tuple(FEATURES + suffix for suffix in SUFFIXES)):
                 other_format = file.path
-        looks = concurrent_map(partial(_look, folder), new)
+        looks = concurrent_map(partial(_read_shard, folder), new)
         found = {name: look for name, look in zip(new, looks, strict=True) if look is not GONE}
         known |= found
         if len(found) == len(new):
@@ -132,10 +134,10 @@ def find_rows(folder: FeatureFolder, listing: Iterable[StoredFile] | None = None
     )
 
 
-def _look(folder: FeatureFolder, file: str) -> Shard | None:
+def _read_shard(folder: FeatureFolder, file: str) -> Shard | None:
     """What is in a shard; None where it is damaged, and GONE where it is no more."""
     try:
-        return read_shard(folder, file, look_at)
+        return read_shard(folder, file, read_hashes)
     except Damaged:
         return None
     except FileNotFoundError:

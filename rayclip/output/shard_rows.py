@@ -14,7 +14,7 @@ from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient, reason
 from rayclip.output.done import name_hash
 from rayclip.output.shard_names import ADDED, VIDEO
-from rayclip.output.shard_tables import schema_of
+from rayclip.output.shard_tables import shard_schema
 from rayclip.output.shards import ShardFolder
 from rayclip.output.stored_arrays import Damaged
 from rayclip.output.video_files import DamagedFile
@@ -35,25 +35,25 @@ def iter_rows(folder: ShardFolder) -> Iterator[Video]:
     Raises:
         DamagedFile: a shard is damaged or cannot be read.
     """
-    given: set[int] = set()
+    yielded: set[int] = set()
     opened: set[str] = set()
     some_are_gone = True
     while some_are_gone:  # ``rayclip compact`` takes shards away once their rows are in another
         some_are_gone = False
-        there = {file.path for file in folder.shards()}
-        for file in sorted(there - opened):
+        listed = {file.path for file in folder.shards()}
+        for file in sorted(listed - opened):
             opened.add(file)
             try:
-                for row in _rows_of(folder, file):
+                for row in _shard_rows(folder, file):
                     key = name_hash(row[0])
-                    if key not in given:
-                        given.add(key)
+                    if key not in yielded:
+                        yielded.add(key)
                         yield row
             except FileNotFoundError:
                 some_are_gone = True
 
 
-def _rows_of(folder: ShardFolder, file: str) -> Iterator[Video]:
+def _shard_rows(folder: ShardFolder, file: str) -> Iterator[Video]:
     try:
         with with_retry(partial(folder.open, file), is_transient) as content:
             shard = with_retry(partial(_open, content), is_transient)
@@ -61,7 +61,7 @@ def _rows_of(folder: ShardFolder, file: str) -> Iterator[Video]:
             for group in range(shard.num_row_groups):
                 read = partial(shard.read_row_group, group, COLUMNS)
                 for batch in with_retry(read, is_transient).to_batches():
-                    yield from _rows_in(batch)
+                    yield from _batch_rows(batch)
     except FileNotFoundError:
         raise
     except Exception as error:  # each storage has exceptions of its own, and Arrow many
@@ -73,14 +73,14 @@ def _open(content: Any) -> Any:
 
 
 def _expect_columns(schema: pa.Schema, folder: ShardFolder) -> None:
-    wanted = schema_of(None, folder.dim, folder.dtype).field("clip").type
+    wanted = shard_schema(None, folder.dim, folder.dtype).field("clip").type
     kind = schema.field("clip").type if set(COLUMNS) <= set(schema.names) else None
     if kind != wanted:
         number = wanted.value_type.value_type
         raise Damaged(f"its columns are not {', '.join(COLUMNS)} of {folder.dim} {number}")
 
 
-def _rows_in(batch: pa.RecordBatch) -> Iterator[Video]:
+def _batch_rows(batch: pa.RecordBatch) -> Iterator[Video]:
     """Arrays are copied as a whole, so that one that is kept does not keep its row group."""
     for video, clip, timestamps_ms, fps in zip(*batch.select(COLUMNS).columns, strict=True):
         if not clip.is_valid or len(clip) != len(timestamps_ms):

@@ -18,7 +18,7 @@ from rayclip.output.spool import slices
 ROW_GROUP = 16 * 2**20  # bytes of features, or one row: writing takes five times as much memory
 
 
-def schema_of(extra_columns: pa.Schema | None, dim: int, dtype: str) -> pa.Schema:
+def shard_schema(extra_columns: pa.Schema | None, dim: int, dtype: str) -> pa.Schema:
     """The columns of a shard.
 
     Args:
@@ -38,7 +38,7 @@ def schema_of(extra_columns: pa.Schema | None, dim: int, dtype: str) -> pa.Schem
     )
 
 
-def tables_of(
+def row_tables(
     rows: Sequence[Row], extra_columns: pa.Table | None, schema: pa.Schema
 ) -> Iterator[Any]:
     """Tables of rows, each to become a row group; features in files are not copied.
@@ -46,9 +46,9 @@ def tables_of(
     Args:
         rows: in order.
         carried: the columns of the whole group, of which each row takes its own.
-        schema: what :func:`schema_of` gave.
+        schema: what :func:`shard_schema` gave.
     """
-    for part in _parts(rows):
+    for part in _row_groups(rows):
         positions = [row.position for row in part]
         beside = extra_columns.take(positions).columns if extra_columns is not None else []
         features = schema.field("clip").type
@@ -97,7 +97,7 @@ def write_tables(file: IO[bytes], schema: pa.Schema, tables: Iterable[Any]) -> N
     pa.default_memory_pool().release_unused()  # else it counts as memory of the next video
 
 
-def why_not_sound(shard: pq.ParquetFile, schema: pa.Schema) -> str | None:
+def find_damage(shard: pq.ParquetFile, schema: pa.Schema) -> str | None:
     """Read a shard to its end, a row group at a time; what is wrong with it, or None.
 
     Args:
@@ -123,7 +123,7 @@ def why_not_sound(shard: pq.ParquetFile, schema: pa.Schema) -> str | None:
     return None
 
 
-def _parts(rows: Sequence[Row]) -> Iterator[list[Row]]:
+def _row_groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
     part: list[Row] = []
     size = 0
     for row in rows:

@@ -13,13 +13,13 @@ from rayclip.io.listing import StoredFile
 from rayclip.output.done import DoneVideos
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import Row, Work
-from rayclip.output.shard_names import JOINED, SHARD, key_of, row_name, shard_name
+from rayclip.output.shard_names import JOINED, SHARD, names_key, row_name, shard_name
 from rayclip.output.shard_reading import find_rows, frames_by_video, read_shard
-from rayclip.output.shard_tables import schema_of, tables_of, why_not_sound, write_tables
+from rayclip.output.shard_tables import find_damage, row_tables, shard_schema, write_tables
 from rayclip.output.stored_arrays import Damaged
 
-GATHERED_BYTES = 64 * 2**20
-GATHERED_S = 60.0
+BUFFER_BYTES = 64 * 2**20
+BUFFER_S = 60.0
 MAX_BYTES = 256 * 2**20  # of a row: five times as much memory to write, and eight as float16
 BY_PREFIX = {"s3", "s3a", "gs", "gcs"}  # storages that list by the beginning of names
 
@@ -28,7 +28,7 @@ class ShardFolder(FeatureFolder):
     """A folder with a row for each video, in shards that are named by what they hold."""
 
     unit = "shard"
-    goes_together = True
+    discards_all = True
 
     def __init__(
         self, url: str, dim: int, storage_options: Mapping[str, Any], dtype: str = "float32"
@@ -75,11 +75,11 @@ class ShardFolder(FeatureFolder):
         return find_rows(self, listing)
 
     def discard(self, names: Iterable[str]) -> None:
-        self.take_away([file.path for file in self.shards()])
+        self.remove_files([file.path for file in self.shards()])
 
-    def work_in(self, file: StoredFile) -> Work | None:
+    def estimate_work(self, file: StoredFile) -> Work | None:
         found = SHARD.fullmatch(file.path)
-        if found is None or found["group"] == JOINED:
+        if found is None or found["task"] == JOINED:
             return None
         frame = self.dim * (2 if self.dtype == "float16" else 4) + 8  # with its time
         return Work(int(found["rows"]), file.size / frame)
@@ -88,7 +88,7 @@ class ShardFolder(FeatureFolder):
         """All shards; raises as :meth:`files`."""
         return (file for file in self.files() if SHARD.fullmatch(file.path))
 
-    def shards_of(self, group: str) -> list[str]:
+    def shards_by_task(self, group: str) -> list[str]:
         """The shards that a group, by its key, has put."""
         self._fs.invalidate_cache(self._root)
         protocol = self._fs.protocol
@@ -103,40 +103,40 @@ class ShardFolder(FeatureFolder):
 class ShardWriter:
     """Puts the rows of one group into shards."""
 
-    gathers_bytes = GATHERED_BYTES
-    gathers_s = GATHERED_S
-    largest_bytes = MAX_BYTES
+    buffer_bytes = BUFFER_BYTES
+    buffer_s = BUFFER_S
+    max_bytes = MAX_BYTES
 
     def __init__(
         self, folder: ShardFolder, videos: Sequence[str], extra_columns: pa.Table | None
     ) -> None:
         self._folder = folder
-        self._carried = extra_columns
-        self._group = key_of(map(row_name, videos))
+        self._extra_columns = extra_columns
+        self._task_key = names_key(map(row_name, videos))
         self._before: dict[str, int] | None = None
 
     def saved_before(self, video: str) -> int | None:
         if self._before is None:
             self._before = frames_by_video(
-                self._folder, partial(self._folder.shards_of, self._group)
+                self._folder, partial(self._folder.shards_by_task, self._task_key)
             )
         return self._before.get(row_name(video))
 
     def save(self, rows: Sequence[Row]) -> None:
-        extra_columns = self._carried
-        schema = schema_of(
+        extra_columns = self._extra_columns
+        schema = shard_schema(
             extra_columns and extra_columns.schema, self._folder.dim, self._folder.dtype
         )
-        name = shard_name(self._group, [row_name(row.video) for row in rows])
+        name = shard_name(self._task_key, [row_name(row.video) for row in rows])
         size = sum(row.extraction.clip.nbytes for row in rows)
-        self._folder.put_shard(name, size, schema, lambda: tables_of(rows, extra_columns, schema))
+        self._folder.put_shard(name, size, schema, lambda: row_tables(rows, extra_columns, schema))
 
 
-def trouble_of(folder: ShardFolder, file: str) -> str | None:
+def shard_damage(folder: ShardFolder, file: str) -> str | None:
     """What is wrong with a shard, read to its end; None where nothing is, or where it is gone."""
-    schema = schema_of(None, folder.dim, folder.dtype)
+    schema = shard_schema(None, folder.dim, folder.dtype)
     try:
-        return read_shard(folder, file, partial(why_not_sound, schema=schema))
+        return read_shard(folder, file, partial(find_damage, schema=schema))
     except FileNotFoundError:
         return None
     except (Damaged, RayclipError) as error:

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-SMALL = 16 * 2**20  # bytes of features up to which a video never touches the disk
+MAX_IN_MEMORY = 16 * 2**20  # bytes of features up to which a video never touches the disk
 SLICE = 8 * 2**20  # bytes that are gone through at once
 
 
@@ -59,7 +59,7 @@ class FeatureSpool:
         else:
             # Not the array itself: one that came through Ray would keep its place in the store.
             self._blocks.append(np.array(features, np.float32, order="C"))
-            if (self.rows + rows) * dim * np.float32().nbytes > SMALL:
+            if (self.rows + rows) * dim * np.float32().nbytes > MAX_IN_MEMORY:
                 self._move_to_disk()
         self.rows += rows
 
@@ -103,10 +103,10 @@ def slices(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
     step = max(1, SLICE // max(1, rows[:1].nbytes))
     for first in range(0, len(rows), step):
         yield rows[first : first + step]
-        _give_back_pages(values)
+        _release_pages(values)
 
 
-def _give_back_pages(values: NDArray[Any]) -> None:
+def _release_pages(values: NDArray[Any]) -> None:
     # Only where the file is read: what was written to a private mapping would be lost.
     if isinstance(values, np.memmap) and values.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
         mapping: Any = values

@@ -33,10 +33,10 @@ class OutputFolder(FeatureFolder):
     """
 
     unit = "features file"
-    goes_together = False
-    gathers_bytes = 0  # each video is committed by itself
-    gathers_s = 0.0
-    largest_bytes = None
+    discards_all = False
+    buffer_bytes = 0  # each video is committed by itself
+    buffer_s = 0.0
+    max_bytes = None
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class OutputFolder(FeatureFolder):
         super().__init__(url, storage_options, nested)
         self._dim = dim
         self._files = files
-        self._made: set[str] = set()
+        self._existing_folders: set[str] = set()
 
     def name_of(self, video: str) -> str:
         name = output_name(video, "path" if self._nested else "stem")
@@ -107,7 +107,7 @@ class OutputFolder(FeatureFolder):
             RunStopped: a file cannot be removed.
         """
         kinds = (*(FEATURES + suffix for suffix in SUFFIXES), PREDICTIONS_FILE)
-        self.take_away(name + kind for name in names for kind in kinds)
+        self.remove_files(name + kind for name in names for kind in kinds)
 
     def committed_frames(self, name: str) -> int | None:
         """The number of frames of one complete video; None where it is not known to be complete."""
@@ -133,7 +133,7 @@ class OutputFolder(FeatureFolder):
         """
         return find_done(self.files() if listing is None else listing, self._files, self._dim)
 
-    def work_in(self, file: StoredFile) -> Work | None:
+    def estimate_work(self, file: StoredFile) -> Work | None:
         if not file.path.endswith(FEATURES + self._files.suffix):
             return None
         row = np.dtype(self._files.dtype).itemsize * self._dim
@@ -144,9 +144,11 @@ class OutputFolder(FeatureFolder):
         self._write(name, values.size * np.dtype(dtype).itemsize, write)
 
     def _make_folder(self, path: str) -> None:
-        if path not in self._made:  # a storage may need several requests to find that it is there
+        if (
+            path not in self._existing_folders
+        ):  # a storage may need several requests to find that it is there
             self._persist(lambda: self._fs.makedirs(path, exist_ok=True))
-            self._made.add(path)
+            self._existing_folders.add(path)
 
     def _file(self, name: str, kind: str) -> str:
         return name + kind + self._files.suffix

@@ -19,7 +19,7 @@ NPY_HEADERS: dict[tuple[int, int], Callable[..., tuple[Shape, bool, np.dtype[Any
 }
 
 RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
-MAKES_ARRAYS = {
+ARRAY_GLOBALS = {
     ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,  # numpy 1
     ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
     ("numpy", "ndarray"): np.ndarray,
@@ -109,7 +109,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return MAKES_ARRAYS[module, name]
+            return ARRAY_GLOBALS[module, name]
         except KeyError:
             raise Damaged(f"it asks for {module}.{name}, which no array needs") from None
 

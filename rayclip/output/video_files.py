@@ -61,7 +61,9 @@ def _read_video(recorded: RecordedRun, features: str, read: Read[T]) -> list[T] 
     shape: Shape | None = None
     for file in (features, name + TIMESTAMPS + suffix, name + FPS + suffix):
         try:
-            shape, value = with_retry(partial(_read_file, recorded, file, shape, read), _may_pass)
+            shape, value = with_retry(
+                partial(_read_file, recorded, file, shape, read), _is_transient
+            )
         except FileNotFoundError as error:
             if file == features:
                 return None
@@ -86,7 +88,7 @@ def _read_file(
         return array.shape, read(array)
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     return not isinstance(error, Damaged) and is_transient(error)
 
 

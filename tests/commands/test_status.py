@@ -190,7 +190,7 @@ def test_a_real_run_is_understood_and_what_failed_is_fed_back(tmp_path: Path) ->
 
 def recent(*ages_s: float, begun: float | None = None, frames: int = 10) -> Recent:
     """Features files of such ages, listed."""
-    found = Recent(FOLDER.work_in, NOW, begun)
+    found = Recent(FOLDER.estimate_work, NOW, begun)
     size = NUMPY.overhead[2] + 4 * DIM * frames
     for _ in found.noting(
         StoredFile(f"v{i}_clip.npy", size, NOW - age) for i, age in enumerate(ages_s)
@@ -233,7 +233,7 @@ def test_a_storage_whose_clock_is_ahead_is_no_trouble() -> None:
 
 
 def test_files_without_times_give_no_rate() -> None:
-    found = Recent(FOLDER.work_in, NOW, None)
+    found = Recent(FOLDER.estimate_work, NOW, None)
     list(found.noting([StoredFile("cat_clip.npy", 200, None)]))
     assert (found.rate(), found.newest) == (None, None)
 
@@ -302,7 +302,7 @@ def test_a_listing_costs_some_bytes_a_video() -> None:
     )
     folder = OutputFolder("memory://none", DIM, {})
     tracemalloc.start()
-    done = folder.done(Recent(FOLDER.work_in, NOW, None).noting(listing))
+    done = folder.done(Recent(FOLDER.estimate_work, NOW, None).noting(listing))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (len(done), done.frames) == (videos, 3 * videos)

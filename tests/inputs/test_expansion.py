@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from rayclip.errors import UsageError
-from rayclip.inputs.expansion import expanded
+from rayclip.inputs.expansion import expand
 from rayclip.io.remote import file_system
 
 FILES = ["b.mp4", "a.MKV", "notes.txt", ".hidden.mp4", "c/d.webm", "c/x.mp4", "c.mp4", ".git/e.mp4"]
@@ -36,8 +36,8 @@ def stored(memory_url: str) -> str:
     return memory_url
 
 
-def found(*arguments: str, apart: str | None = None) -> list[str]:
-    return list(expanded(arguments, {}, apart))
+def found(*arguments: str, excluded: str | None = None) -> list[str]:
+    return list(expand(arguments, {}, excluded))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_folder_that_is_called_like_a_pattern_is_a_folder(folder: Path) -> Non
 
 
 def test_a_folder_apart_is_no_part_of_another(folder: Path) -> None:
-    assert found("videos", apart="videos/c") == ["videos/a.MKV", "videos/b.mp4", "videos/c.mp4"]
+    assert found("videos", excluded="videos/c") == ["videos/a.MKV", "videos/b.mp4", "videos/c.mp4"]
 
 
 def test_names_that_are_not_utf8_are_found(folder: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rayclip.errors import UsageError
 from rayclip.inputs import json_lines, lists
-from rayclip.inputs.selection import Inputs, every
+from rayclip.inputs.selection import Inputs, select_all
 from rayclip.inputs.videos import absolute, extra_columns, iter_rows, iter_videos
 from rayclip.output.safe_names import stem
 from rayclip.settings import Settings
@@ -155,7 +155,7 @@ def test_names_in_a_list_need_not_be_utf8(
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 def test_a_name_fits_a_line_if_it_is_read_back_as_it_was(video: str) -> None:
-    lines = lists.lines_of(lists.decoded(io.BytesIO(os.fsencode(f"x\n{video}\n"))))
+    lines = lists.video_lines(lists.decode_text(io.BytesIO(os.fsencode(f"x\n{video}\n"))))
     assert (list(lines) == ["x", video]) == lists.fits_a_line(video)
 
 
@@ -477,5 +477,5 @@ def test_a_limit_gives_the_first_inputs(tmp_path: Path) -> None:
     settings = Settings(video_paths=("a.mp4",), file_with_video_paths=listed, limit=2)
     assert list(iter_videos(settings)) == ["a.mp4", "b.mp4"]
     assert list(
-        every(Inputs(partial(iter_videos, settings), partial(iter_rows, settings, True)))
+        select_all(Inputs(partial(iter_videos, settings), partial(iter_rows, settings, True)))
     ) == ["a.mp4", "b.mp4"]

@@ -8,8 +8,8 @@ import pytest
 from run_cli import call
 from video_factories import numbered_frames, write_video
 
-from rayclip.inputs.expansion import expanded
-from rayclip.inputs.local_names import as_meant
+from rayclip.inputs.expansion import expand
+from rayclip.inputs.local_names import resolve_local_name
 from rayclip.inputs.videos import absolute, folder_of_inputs
 from rayclip.settings import Settings
 
@@ -58,24 +58,24 @@ def test_a_video_is_found_however_its_name_is_written(way: str, place: str, home
 
 def test_folders_and_patterns_may_begin_at_home(home: Path) -> None:
     video = str(home / "my videos" / "with space.mp4")
-    assert list(expanded(["~/my videos"], {})) == [video]
-    assert list(expanded(["~/*/*.mp4"], {})) == [video]
-    assert list(expanded([(home / "my videos").as_uri()], {})) == [video]
+    assert list(expand(["~/my videos"], {})) == [video]
+    assert list(expand(["~/*/*.mp4"], {})) == [video]
+    assert list(expand([(home / "my videos").as_uri()], {})) == [video]
 
 
 @pytest.mark.parametrize("name", ["~odd.mp4", "100%25.mp4"])
 def test_a_file_that_is_called_just_so_comes_first(name: str, home: Path) -> None:
     path = Path(name).absolute()
     path.touch()
-    assert as_meant(name) == name
-    assert as_meant(f"file://{path}") == str(path)
+    assert resolve_local_name(name) == name
+    assert resolve_local_name(f"file://{path}") == str(path)
 
 
 @pytest.mark.parametrize(
     "name", ["s3://bucket/a%20b.mp4", "zip://a.mp4::file:///b%20c.zip", "http://a/~b.mp4", "a.mp4"]
 )
 def test_other_names_stay_as_they_are(name: str) -> None:
-    assert as_meant(name) == name
+    assert resolve_local_name(name) == name
     assert absolute(name, "/folder") in (name, f"/folder/{name}")
 
 

@@ -35,7 +35,7 @@ from rayclip.model.models import (
     OFFICIAL_MODELS,
     describe,
 )
-from rayclip.model.precision import CPU_BATCH_SIZE, bytes_of_a_frame, gpu_batch_size
+from rayclip.model.precision import CPU_BATCH_SIZE, gpu_batch_size, peak_bytes_per_frame
 from rayclip.model.preprocess import resize_crop
 
 with warnings.catch_warnings():
@@ -387,7 +387,7 @@ class TestCompiled:
             if tried[-1] > 4:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-        monkeypatch.setattr(clip_model, "first_call", short_of_memory)
+        monkeypatch.setattr(clip_model, "call_compiled", short_of_memory)
         model = load_clip("custom", str(small_models["small ViT"]), "cpu", 16, compile=True)
         assert tried == [16, 8, 4]
         assert model.batch_size == 4
@@ -466,7 +466,7 @@ class TestDefaultBatchSize:
     ) -> None:
         with torch.device("meta"):
             visual = checkpoints.CLIP(*shape, 77, 49408, 512, 8, 1).visual.half()
-        assert gpu_batch_size(memory, bytes_of_a_frame(visual)) == expected
+        assert gpu_batch_size(memory, peak_bytes_per_frame(visual)) == expected
 
 
 class TestDescribe:

@@ -28,7 +28,7 @@ from rayclip.io.atomic_write import temporary_name
 from rayclip.io.retry import RetryPolicy
 from rayclip.model import weights
 from rayclip.model.models import OFFICIAL_MODELS, describe
-from rayclip.model.weights import MIRROR_VARIABLE, official_checkpoint, placed_checkpoint
+from rayclip.model.weights import MIRROR_VARIABLE, official_checkpoint, store_checkpoint
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # clip imports pkg_resources, which is deprecated
@@ -414,8 +414,8 @@ def test_a_checkpoint_from_another_node_is_placed_whole(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     sha256 = hashlib.sha256(b"weights").hexdigest()
-    path = Path(placed_checkpoint(b"weights", sha256))
+    path = Path(store_checkpoint(b"weights", sha256))
     path.write_bytes(b"damaged")
-    assert Path(placed_checkpoint(b"weights", sha256)) == path
+    assert Path(store_checkpoint(b"weights", sha256)) == path
     assert path.read_bytes() == b"weights"
     assert [one.name for one in path.parent.iterdir()] == [f"{sha256}.pt"]

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from rayclip.__main__ import main
 from rayclip.output.shards import ShardWriter
 
-ShardWriter.gathers_s = 0.0  # a shard for each video
+ShardWriter.buffer_s = 0.0  # a shard for each video
 put = pq.ParquetWriter.write_table
 
 def write_table(self, *table, **how):

@@ -19,8 +19,8 @@ from rayclip.io import atomic_write, retry
 from rayclip.io.retry import RetryPolicy
 from rayclip.output import shard_reading, shard_tables, spool
 from rayclip.output.rows import Row
-from rayclip.output.shard_names import refuse_taken_columns, row_name, rows_of, shard_name
-from rayclip.output.shards import ShardFolder, trouble_of
+from rayclip.output.shard_names import refuse_reserved_columns, row_count, row_name, shard_name
+from rayclip.output.shards import ShardFolder, shard_damage
 from rayclip.output.spool import FeatureSpool
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.mp4")
@@ -59,7 +59,7 @@ def test_a_shard_is_named_by_its_group_and_its_rows(folder: ShardFolder) -> None
     writer.save(rows("c", first=2))
     names = shards(folder)
     assert len({name.split("-")[0] for name in names}) == 1
-    assert sorted(map(rows_of, names)) == [1, 2]
+    assert sorted(map(row_count, names)) == [1, 2]
 
 
 def test_the_same_rows_have_the_same_name_and_others_another() -> None:
@@ -92,13 +92,13 @@ def test_columns_of_the_list_stand_between_the_video_and_its_features(folder: Sh
 @pytest.mark.parametrize("column", ["video", "clip", "timestamps_ms", "fps"])
 def test_a_column_that_is_called_like_one_of_ours_is_refused_by_name(column: str) -> None:
     with pytest.raises(UsageError, match=f"has a column '{column}'"):
-        refuse_taken_columns(["label", column])
+        refuse_reserved_columns(["label", column])
 
 
 def test_two_columns_of_one_name_are_refused() -> None:
     with pytest.raises(UsageError, match="has a column 'label'"):
-        refuse_taken_columns(["label", "label"])
-    refuse_taken_columns(["label", "split"])
+        refuse_reserved_columns(["label", "label"])
+    refuse_reserved_columns(["label", "split"])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -190,7 +190,7 @@ def test_names_are_read_without_the_features(tmp_path: Path) -> None:
     content[middle : middle + 64] = bytes(64)
     path.write_bytes(content)
     assert "a" in folder.done()  # for which nobody reads that far
-    trouble = trouble_of(folder, name)
+    trouble = shard_damage(folder, name)
     assert trouble is not None
     assert name in trouble
 
@@ -345,13 +345,13 @@ def test_many_shards_are_looked_at_side_by_side(
     for number in range(4):
         save(folder, f"v{number}")
     together = threading.Barrier(4, timeout=60)
-    look_at = shard_reading.look_at
+    read_hashes = shard_reading.read_hashes
 
     def met(shard: pq.ParquetFile) -> Any:
         together.wait()
-        return look_at(shard)
+        return read_hashes(shard)
 
-    monkeypatch.setattr(shard_reading, "look_at", met)
+    monkeypatch.setattr(shard_reading, "read_hashes", met)
     assert len(folder.done()) == 4
 
 

@@ -564,13 +564,13 @@ def test_a_file_that_was_taken_for_left_over_is_written_again(
     replace = os.replace
     taken: list[object] = []
 
-    def take_away(source: str, destination: str) -> None:
+    def remove_files(source: str, destination: str) -> None:
         if not taken:
             taken.append(source)
             os.unlink(source)
         replace(source, destination)
 
-    monkeypatch.setattr(os, "replace", take_away)
+    monkeypatch.setattr(os, "replace", remove_files)
     folder.commit("cat", extraction())
     assert len(taken) == 1
     assert folder.committed_frames("cat") == 3
