@@ -1,7 +1,7 @@
-"""The words of video_features' command lines, as options of ours.
+"""Translate the ``key=value`` arguments of video_features to command line options.
 
 ``model_name="ViT-B/32" video_paths="[a.mp4, b.mp4]" show_pred=true`` becomes
-``--model-name=ViT-B/32 a.mp4 b.mp4 --show-pred``. Everything else is left as it is.
+``--model-name=ViT-B/32 a.mp4 b.mp4 --show-pred``. Everything else stays unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BOOLEANS |= {"false": False, "no": False, "off": False, "0": False}
 def translate_key_values(
     words: Sequence[str], values: Sequence[str], switches: Sequence[str]
 ) -> list[str]:
-    """Translate ``key=value`` words, wherever they stand among others.
+    """Translate ``key=value`` arguments, anywhere among others.
 
     Args:
         words: the command line after ``extract``.
@@ -32,20 +32,19 @@ def translate_key_values(
         switches: keys that are true or false.
 
     Returns:
-        Words that a usual command line parser understands.
+        Arguments for an ordinary command line parser.
 
     Raises:
-        UsageError: an unknown key that is no existing path either, or a value that is not of its
-            key's kind.
+        UsageError: a key is unknown and not an existing path either, or a value is invalid.
     """
     options: list[str] = []
     before = ""
     for word in words:
         match = KEY_AND_VALUE.fullmatch(word)
         follows_option = before.startswith("--") and "=" not in before
-        takes_it = follows_option and before[2:].replace("-", "_") in values
+        is_its_value = follows_option and before[2:].replace("-", "_") in values
         before = word
-        if match is None or takes_it:
+        if match is None or is_its_value:
             options.append(word)
             continue
         key, value = match.group(1), match.group(2)
@@ -65,14 +64,14 @@ def translate_key_values(
         elif not word.startswith("--") and os.path.exists(word):
             options.append(word)
         elif word.startswith("--"):
-            options.append(word)  # the parser knows what to say
+            options.append(word)  # the parser reports it
         else:
             raise UsageError(_unknown(key, word, [*values, *switches]))
     return options
 
 
 def parse_items(key: str, value: str) -> list[str]:
-    """The strings of ``[a.mp4, 'b c.mp4']``, or of one that stands alone; none of ``null``."""
+    """Parse ``[a.mp4, 'b c.mp4']`` or a single string; ``null`` is an empty list."""
     text = value.strip()
     if text.lower() in NULLS:
         return []
@@ -88,7 +87,7 @@ def parse_items(key: str, value: str) -> list[str]:
 
 
 def unquote(value: str) -> str:
-    """A string without the quotes that may stand around it."""
+    """Strip whitespace and one pair of quotes."""
     text = value.strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         return text[1:-1]
@@ -96,7 +95,7 @@ def unquote(value: str) -> str:
 
 
 def _is_address(key: str, value: str) -> bool:
-    """Whether what video_features would take for null is a value of ours: no Ray at all."""
+    """Whether a null of video_features is a value here: address ``none`` means no Ray."""
     return (key, value) == ("address", "none")
 
 
@@ -119,5 +118,5 @@ def _unknown(key: str, word: str, known: Sequence[str]) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Which known name somebody probably meant."""
+    """Return the known name that is most similar."""
     return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]

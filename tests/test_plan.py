@@ -77,7 +77,7 @@ def test_what_is_half_done_is_done_again(folder: OutputFolder, tmp_path: Path) -
 
 
 def test_two_inputs_of_one_name_are_refused_naming_both(folder: OutputFolder) -> None:
-    with pytest.raises(UsageError, match=r"x/a\.mp4 and y/a\.mkv .* saved as a: say --naming path"):
+    with pytest.raises(UsageError, match=r"x/a\.mp4 and y/a\.mkv .* saved as a: use --naming path"):
         plan_files(inputs("x/a.mp4", "b.mp4", "y/a.mkv"), stem, folder, RECORD, overwrite=False)
 
 
@@ -166,7 +166,7 @@ def test_overwrite_with_other_settings_is_refused_where_other_videos_would_stay(
     folder: OutputFolder,
 ) -> None:
     committed(folder, ["a", "b", "c"], RECORD)
-    with pytest.raises(UsageError, match=r"other videos, 2 of them, .*extraction_fps=5 \(now 1\)"):
+    with pytest.raises(UsageError, match=r"other videos \(2\), .*extraction_fps=5 \(now 1\)"):
         plan_files(inputs("a.mp4"), stem, folder, OTHER_RECORD, overwrite=True)
     assert folder.committed_frames("a") == 2
 
@@ -251,7 +251,7 @@ def test_a_list_that_is_changed_between_its_passes_stops_the_run(after: list[str
     now = ["a.mp4", "b.mp4", "c.mp4"]
     chosen = select_all(given(lambda: iter(now)))
     now = after
-    with pytest.raises(RunStopped, match="was changed while it was in use"):
+    with pytest.raises(RunStopped, match="was changed during the run"):
         list(chosen)
 
 

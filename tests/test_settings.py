@@ -75,7 +75,7 @@ def test_devices_that_are_taken(device: str | None) -> None:
         ({"device": "cpu:0"}, "device must be cpu, cuda or cuda:N, not 'cpu:0'."),
         (
             {"weights": "a.pt"},
-            "weights belong to model_name custom, but model_name is ViT-B/32.",
+            "weights are only for model_name custom, but model_name is ViT-B/32.",
         ),
     ],
 )
@@ -135,7 +135,7 @@ def test_what_is_no_frame_rate_is_refused_naming_right_ones(value: Any) -> None:
 
 
 def test_a_name_that_no_file_can_have_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"'a\\ud800' of video_paths cannot be a file's name"):
+    with pytest.raises(UsageError, match=r"'a\\ud800' of video_paths cannot be a file name"):
         Settings(video_paths=("a\ud800",))
 
 

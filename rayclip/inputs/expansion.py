@@ -1,4 +1,4 @@
-"""What an argument stands for: a video, all videos of a folder, or what matches a pattern."""
+"""Expand arguments: a video, a folder of videos, or a pattern."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ VIDEO_NAME = re.compile(
     rm|rmvb|ts|vob|webm|wmv|y4m)""",
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
-"""By which videos in folders are known."""
+"""Names of videos in folders."""
 
-WITHOUT_LISTING = ("http", "https")  # their addresses have * and ? in them, too
+WITHOUT_LISTING = ("http", "https")  # their URLs may contain * and ?, too
 MAGIC = re.compile(r"[*?[]")
 SORT_BLOCK = 65_536
 NO_MATCH = "No file matches {}."
 NO_VIDEOS = (
-    "There are no videos in the folder {}: they are known by their suffixes, such as .mp4; others "
-    "have to be named, or listed in a file."
+    "The folder {} has no files with a video suffix such as .mp4: name videos with other suffixes, "
+    "or list them in a file."
 )
 
 Folder = tuple[int, int]
-"""A local folder, whatever it is called: its device and inode."""
+"""The identity of a local folder: its device and inode."""
 
 
 def expand(
     arguments: Iterable[str], storage_options: Mapping[str, Any], excluded: str | None = None
 ) -> Iterator[str]:
-    """The videos that arguments stand for, in their order; those of a folder or a pattern sorted.
+    """Yield the videos of each argument in order; those of a folder or a pattern are sorted.
 
-    Names that exist are taken as they are, whatever is in them. URLs that end like videos cost no
-    request. Those of http(s) and those of several parts (``zip://...::...``) mean themselves.
+    An existing file with pattern characters in its name is not a pattern. URLs with a video suffix
+    cost no request. URLs of http(s) and chained ones (``zip://...::...``) are never expanded.
 
     Args:
         arguments: paths or URLs of videos and folders, or patterns such as ``videos/**/*.mp4``.
-        storage_options: given to fsspec for URLs.
-        excluded: a local folder that does not count as a part of others.
+        storage_options: passed to fsspec for URLs.
+        excluded: a local folder to skip inside other folders.
 
     Raises:
-        UsageError: there is nothing in a folder, nothing that matches, or it cannot be told.
+        UsageError: a folder has no videos, nothing matches a pattern, or it cannot be listed.
     """
     for given in arguments:
         argument = resolve_local_name(given)
@@ -65,11 +65,13 @@ def expand(
         except UsageError:
             raise
         except Exception as error:  # each storage has exceptions of its own
-            raise UsageError(f"The input {argument} cannot be used: {reason(error)}.") from error
+            raise UsageError(
+                f"The input {argument} cannot be read ({reason(error)}): check the path or URL."
+            ) from error
 
 
 def is_video_name(name: str) -> bool:
-    """Whether a file's name ends like that of a video."""
+    """Whether a file name has the suffix of a video."""
     return VIDEO_NAME.fullmatch(name) is not None
 
 
@@ -87,10 +89,10 @@ def _expand_path(path: str, excluded: str | None) -> Iterator[str]:
 
 
 def _in_folder(folder: str, closed: frozenset[Folder]) -> Iterator[str]:
-    """The videos below a folder, in the order of the bytes of their paths. Links are followed, but
-    not in circles.
+    """Yield the videos below a folder in byte order of their paths. Links are followed, but not in
+    cycles.
 
-    The names that are held are those in this folder, and in those around it.
+    Only the names in this folder and its parents are in memory.
     """
     for name in map(os.fsdecode, _sorted(_entries(folder))):
         path = os.path.join(folder, name)
@@ -101,7 +103,7 @@ def _in_folder(folder: str, closed: frozenset[Folder]) -> Iterator[str]:
 
 
 def _entries(folder: str) -> Iterator[bytes]:
-    """The names of videos, and those of folders with a slash; hidden ones are left out."""
+    """Yield the names of videos, and of folders with a slash at the end; skips hidden ones."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -118,7 +120,7 @@ def _identity(folder: str) -> Folder:
 
 
 def _sorted(names: Iterator[bytes]) -> Iterator[bytes]:
-    """In order; held by Arrow, in which they take a third of what they take in a list."""
+    """Sort names in Arrow, which takes a third of a list's memory."""
     held = []
     while block := list(islice(names, SORT_BLOCK)):
         held.append(pa.array(block, pa.large_binary()))
@@ -146,14 +148,14 @@ def _expand_url(url: str, storage_options: Mapping[str, Any]) -> Iterator[str]:
     elif url.endswith("/") or _retried(lambda: fs.isdir(path)):
         files = list(filter(is_video_name, _retried(lambda: fs.find(path))))
         base = url.rstrip("/") + "/"
-        seen = (name for name in _below(base, fs, files) if "/." not in name[len(base) - 1 :])
-        yield from _require_any(seen, NO_VIDEOS, url)
+        visible = (name for name in _below(base, fs, files) if "/." not in name[len(base) - 1 :])
+        yield from _require_any(visible, NO_VIDEOS, url)
     else:
         yield url
 
 
 def _below(base: str, fs: Any, files: Iterable[str]) -> Iterator[str]:
-    """The URLs of files, sorted, beginning as the user's own does."""
+    """Return the URLs of files, sorted, with the same beginning as the user's URL."""
     root = fs._strip_protocol(base).rstrip("/")
     for name in sorted(files):
         yield base + name[len(root) :].lstrip("/")
@@ -164,7 +166,7 @@ def _retried(call: Callable[[], T]) -> T:
 
 
 def has_magic(argument: str) -> bool:
-    """Whether there are characters in it that patterns have."""
+    """Whether an argument contains pattern characters."""
     return MAGIC.search(argument) is not None
 
 

@@ -17,8 +17,7 @@ from rayclip.settings import Settings
 
 
 def iter_videos(settings: Settings) -> Iterator[str]:
-    """The inputs of a run in order, up to its limit, read lazily; it can be called again for
-    another pass.
+    """Yield the inputs of a run in order, up to its limit. Each call is another pass.
 
     Raises:
         UsageError: they cannot be read, or there is no list and no video.
@@ -27,10 +26,10 @@ def iter_videos(settings: Settings) -> Iterator[str]:
 
 
 def iter_all_videos(settings: Settings) -> Iterator[str]:
-    """The inputs of a run as :func:`iter_videos`, without a limit."""
+    """Yield the same as :func:`iter_videos`, but ignore the limit."""
     listed = _video_list(settings)
     if not settings.video_paths and listed is None:
-        raise UsageError("No videos were given: name some, or a file_with_video_paths.")
+        raise UsageError("No videos were given: name videos, or a list with file_with_video_paths.")
     yield from _arguments(settings)
     if listed is not None:
         empty = not settings.video_paths
@@ -38,19 +37,19 @@ def iter_all_videos(settings: Settings) -> Iterator[str]:
             empty = False
             yield video
         if empty:
-            raise UsageError(f"The list {settings.file_with_video_paths} holds no videos.")
+            raise UsageError(f"The list {settings.file_with_video_paths} is empty: add a video.")
 
 
 def iter_rows(settings: Settings, extra_columns: bool) -> Iterator[pa.Table]:
-    """All inputs as :func:`iter_all_videos` gives them, in tables with a column ``video``.
+    """Yield the inputs of :func:`iter_all_videos` as tables with a column ``video``.
 
     Args:
-        settings: name them.
-        carried: with the other columns of the list, too, where it is a table. They are null for
-            videos that are arguments.
+        settings: the settings of the run.
+        extra_columns: whether to add the other columns of the list, if it is a table. They are null
+            for videos from arguments.
 
     Raises:
-        UsageError: as :func:`iter_videos`, or columns cannot be carried along.
+        UsageError: the same as in :func:`iter_videos`, or a column cannot be copied.
     """
     listed = _video_list(settings) if extra_columns else None
     if listed is None:
@@ -64,18 +63,18 @@ def iter_rows(settings: Settings, extra_columns: bool) -> Iterator[pa.Table]:
 
 
 def extra_columns(settings: Settings) -> list[str]:
-    """The columns that :func:`iter_rows` carries along, which are refused before a run if ever.
+    """Return the names of the extra columns of :func:`iter_rows`, to check them before a run.
 
     Raises:
-        UsageError: the list cannot be read, or columns cannot be carried along.
+        UsageError: the list cannot be read, or a column cannot be copied.
     """
     listed = _video_list(settings)
     return [] if listed is None else next(listed.rows()).schema.names[1:]
 
 
 def _arguments(settings: Settings) -> Iterator[str]:
-    ours = settings.tmp_path if settings.keep_tmp_files else None
-    return expand(settings.video_paths, settings.storage_options, ours)
+    reencoded = settings.tmp_path if settings.keep_tmp_files else None
+    return expand(settings.video_paths, settings.storage_options, reencoded)
 
 
 def _video_list(settings: Settings) -> VideoList | None:
@@ -85,22 +84,24 @@ def _video_list(settings: Settings) -> VideoList | None:
 
 
 def absolute(video: str, folder: str) -> str:
-    """A URL as it is; a local path from the folder in which relative ones begin."""
-    place = resolve_local_name(video)
-    return place if "://" in place else os.path.join(folder, place)
+    """Return a local path joined to the folder that relative ones start from; a URL unchanged."""
+    path = resolve_local_name(video)
+    return path if "://" in path else os.path.join(folder, path)
 
 
 def folder_of_inputs(settings: Settings) -> str:
-    """Where relative paths begin: here, or in the folder of the list if the first is only there.
+    """Return the folder that relative paths start from.
+
+    This is the working directory, or the folder of the list if the first video exists only there.
 
     Raises:
-        UsageError: as :func:`iter_videos`.
+        UsageError: the same as in :func:`iter_videos`.
     """
     here, listed = os.getcwd(), settings.file_with_video_paths
     if settings.video_paths or listed is None or listed == STANDARD_INPUT or "://" in listed:
         return here
-    there = os.path.dirname(os.path.abspath(listed))
+    list_folder = os.path.dirname(os.path.abspath(listed))
     first = next(iter_videos(settings))
     if "://" in first or os.path.exists(absolute(first, here)):
         return here
-    return there if os.path.exists(absolute(first, there)) else here
+    return list_folder if os.path.exists(absolute(first, list_folder)) else here

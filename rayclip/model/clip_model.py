@@ -1,4 +1,4 @@
-"""A loaded CLIP: image and text encoders, in forward passes of one fixed shape."""
+"""A loaded CLIP model: image and text encoders that run forward passes of one fixed shape."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ TEXT_BATCH_SIZE = 64
 
 
 class ClipModel:
-    """A CLIP on a device.
+    """A CLIP model on a device.
 
-    Every forward pass has the same shape, and on a CPU its own thread, so that the features of a
-    frame do not depend on its neighbours, on its place among them or on the number of threads.
-    (With several threads in one pass, each takes a part of a tensor, and the elements at the ends
-    of the parts are computed by other instructions, which round differently.) On CUDA each pass has
-    a stream and a pinned buffer of its own.
+    Every forward pass has the same shape, and on CPUs runs on a single thread. So the features of a
+    frame do not depend on the other frames of its batch, on its position in it or on the number of
+    threads. (Several threads would split each tensor, and the elements at the ends of the parts are
+    computed by other instructions, which round differently.) On CUDA each pass has its own stream
+    and pinned buffer.
 
     Attributes:
         n_px: side of the square input in pixels.
         dim: features per frame.
-        context_length: tokens of a text, its beginning and end included.
-        logit_scale: factor of the cosines between frames and texts, exponentiated.
+        context_length: tokens of a text, including the start and end tokens.
+        logit_scale: factor for cosines between frames and texts, already exponentiated.
         batch_size: frames per forward pass.
-        passes_at_once: how many forward passes can be of use at the same time.
-        device: where it is, e.g. ``cuda:0``.
-        notes: what was decided while it was loaded, a line each.
+        passes_at_once: how many forward passes run concurrently.
+        device: the device that it is on, e.g. ``cuda:0``.
+        notes: decisions made while loading, one line each.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class ClipModel:
         threads: int | None = None,
         compile: bool = False,  # noqa: A002  # the option's name
     ) -> None:
-        """Wrap a model that OpenAI's loader made.
+        """Wrap a model from OpenAI's loader.
 
         Args:
             model: OpenAI's ``CLIP`` module, in eval mode.
             batch_size: frames per forward pass.
-            threads: CPU threads for it, each for a pass of its own; None takes all.
-            compile: compile the forward pass before anything else, which takes up to minutes.
+            threads: CPU threads, each of which runs its own passes; None takes all cores.
+            compile: compile the forward pass now, which takes up to minutes.
 
         Raises:
             UsageError: it cannot be compiled here.
@@ -80,7 +80,9 @@ class ClipModel:
         self._mean = torch.tensor(MEAN, device=self._device).view(1, 3, 1, 1)
         self._std = torch.tensor(STD, device=self._device).view(1, 3, 1, 1)
         if not on_cpu:
-            torch.cuda.synchronize(self._device)  # other streams do not wait for what is begun here
+            torch.cuda.synchronize(
+                self._device
+            )  # other streams do not wait for work started on this one
         self._thread = threading.local()
         self._passes = ThreadPoolExecutor(
             self.passes_at_once,
@@ -90,7 +92,7 @@ class ClipModel:
         self._features = (
             compile_function(self._compute_features) if compile else self._compute_features
         )
-        if compile:  # on one of the threads, because the code is made for their settings
+        if compile:  # on a pass thread, since the code is specialised for its settings
             black = [np.zeros((self.n_px, self.n_px, 3), np.uint8)]
 
             def compile_for(size: int) -> None:
@@ -101,7 +103,7 @@ class ClipModel:
     def encode_image(
         self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
     ) -> NDArray[np.float32]:
-        """Features as CLIP's image encoder gives them, not normalised.
+        """Return the image encoder's features, not normalised.
 
         Args:
             images: uint8 ``[n, n_px, n_px, 3]``, or a list of n ``[n_px, n_px, 3]``: RGB, resized
@@ -111,22 +113,22 @@ class ClipModel:
             float32 ``[n, dim]``.
 
         Raises:
-            ValueError: an array is of another type or shape.
+            ValueError: an array has another dtype or shape.
         """
         kinds = {(image.dtype.name, image.shape) for image in images}
         if kinds != {("uint8", (self.n_px, self.n_px, 3))}:
-            there = " and ".join(f"{dtype} {list(shape)}" for dtype, shape in sorted(kinds))
+            found = " and ".join(f"{dtype} {list(shape)}" for dtype, shape in sorted(kinds))
             raise ValueError(
                 f"images must be n >= 1 arrays of uint8 [{self.n_px}, {self.n_px}, 3], "
-                f"not {there or 'none'}"
+                f"not {found or 'none'}"
             )
-        size = self.batch_size  # once: a batcher may lower it meanwhile
+        size = self.batch_size  # read once, since a batcher may lower it during the call
         frames = list(images)
         batches = [frames[start : start + size] for start in range(0, len(frames), size)]
         return np.concatenate(list(self._passes.map(partial(self._forward, size), batches)))
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Features as CLIP's text encoder gives them, not normalised.
+        """Return the text encoder's features, not normalised.
 
         Args:
             texts: at least one; each must fit the model's context.
@@ -135,7 +137,7 @@ class ClipModel:
             float32 ``[n, dim]``.
 
         Raises:
-            UsageError: a text is too long; the sentence names it.
+            UsageError: a text is too long; the message names it.
             ValueError: there is no text, or it is not in a list.
         """
         import torch
@@ -151,32 +153,34 @@ class ClipModel:
         return np.asarray(torch.cat(features).numpy(), np.float32)
 
     def close(self) -> None:
-        """End its threads; it encodes no more pictures."""
+        """Stop its threads; it can encode no more images."""
         self._passes.shutdown()
 
     def _tokens(self, text: str) -> Any:
         try:
             return openai_clip().tokenize(text, self.context_length)
-        except RuntimeError:  # clip's only one
+        except RuntimeError:  # clip raises it only for long texts
             raise UsageError(
-                f"The text {text!r} is too long: the model reads {self.context_length} tokens."
+                f"The text {text!r} is too long: shorten it to {self.context_length} tokens."
             ) from None
 
     def _forward(self, size: int, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """One pass, on a thread of its own: at most ``size`` images to float32 features."""
+        """Run one pass, on a pass thread: at most ``size`` images to float32 features."""
         import torch
 
         with torch.inference_mode():
             frames = self._staging(size)
-            np.stack(images, out=frames.numpy()[: len(images)])  # straight from the object store
+            np.stack(
+                images, out=frames.numpy()[: len(images)]
+            )  # copied directly from the object store
             frames.numpy()[len(images) :] = 0
             features = self._features(frames.to(self._device, non_blocking=True))
-            # waits for this thread's stream, after which its buffer may be filled again
+            # waits for this thread's stream, so the buffer can be reused afterwards
             features = features[: len(images)].cpu()
         return np.asarray(features.numpy(), np.float32)
 
     def _staging(self, size: int) -> Any:
-        """This thread's buffer for the frames of a pass, uint8; pinned for copies to a GPU."""
+        """Return this thread's uint8 buffer for a pass, pinned for copies to a GPU."""
         import torch
 
         shape = (size, self.n_px, self.n_px, 3)
@@ -187,10 +191,10 @@ class ClipModel:
         return buffer
 
     def _compute_features(self, frames: torch.Tensor) -> torch.Tensor:
-        """uint8 ``[batch_size, n_px, n_px, 3]`` to float32 ``[batch_size, dim]``, on the device.
+        """Encode uint8 ``[batch_size, n_px, n_px, 3]`` to float32 ``[batch_size, dim]``.
 
-        Seen as ``[n, 3, n_px, n_px]`` the pixels lie in torch's channels_last layout, which the
-        convolutions keep and are faster in.
+        Permuted to ``[n, 3, n_px, n_px]``, the pixels are in torch's channels_last layout, in which
+        convolutions are faster, and which they keep.
         """
         pixels = frames.permute(0, 3, 1, 2).float()
         pixels = pixels.div_(255).sub_(self._mean).div_(self._std)
@@ -199,8 +203,11 @@ class ClipModel:
 
 
 def _use_one_thread() -> None:
-    """Let the calling thread compute alone. Torch keeps the number for each thread, but also as
-    the default of threads to come, which another thread puts back: it is the user's."""
+    """Limit the calling thread to one intra-op thread.
+
+    Torch keeps this number per thread, but also makes it the default of new threads. Another thread
+    restores that default, which belongs to the user.
+    """
     import torch
 
     default = torch.get_num_threads()
@@ -211,7 +218,7 @@ def _use_one_thread() -> None:
 
 
 def _use_own_stream(device: torch.device) -> None:
-    """Let the calling thread give its work to a CUDA stream of its own."""
+    """Give the calling thread its own CUDA stream."""
     import torch
 
     torch.cuda.set_stream(torch.cuda.Stream(device))

@@ -27,28 +27,30 @@ def load_clip(
     precision: Precision = "auto",
     compile: bool = False,  # noqa: A002
 ) -> ClipModel:
-    """Load a model with OpenAI's own loader.
+    """Load a CLIP model.
 
     Args:
         model_name: a name of ``clip.available_models()``, ``custom`` or ``demo``. Official
             weights are downloaded on first use.
         weights: the checkpoint of ``custom``: a TorchScript archive or a state dict.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the first GPU, or the CPU without one.
-        batch_size: frames per forward pass; None lets the device decide.
-        precision: what the model computes in: ``fp32``, ``fp16``, ``bf16``, or ``auto``, which is
-            what OpenAI's loader does: fp16 on CUDA, fp32 on the CPU. Features are always float32.
-        compile: compile the image encoder's forward pass, which takes up to minutes once and a
-            C++ compiler.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the first GPU, or the CPU if there is
+            none.
+        batch_size: frames per forward pass; None chooses it by the device.
+        precision: the number format of the model: ``fp32``, ``fp16``, ``bf16``, or ``auto``, which
+            is the choice of OpenAI's loader: fp16 on CUDA, fp32 on CPUs. Features are always
+            float32.
+        compile: compile the image encoder's forward pass once, which takes up to minutes and needs
+            a C++ compiler.
 
     Raises:
-        UsageError: there is no such model, device or precision, its checkpoint is none of CLIP's,
+        UsageError: there is no such model, device or precision, the checkpoint is not a CLIP model,
             or it cannot be compiled here.
         WeightsUnavailable: official weights cannot be downloaded.
     """
     import torch
 
     if weights is not None and model_name != "custom":
-        raise UsageError(f"weights belong to model_name custom, but model_name is {model_name}.")
+        raise UsageError(f"weights are only for model_name custom, but model_name is {model_name}.")
     if precision not in get_args(Precision):
         choices = ", ".join(get_args(Precision))
         raise UsageError(f"precision must be one of {choices}, not {precision!r}.")
@@ -57,8 +59,8 @@ def load_clip(
     if device not in (None, "cpu"):
         gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
         if device not in (["cuda", *gpus] if gpus else []):
-            there = ", ".join(["cpu", *gpus])
-            raise UsageError(f"There is no device {device!r} here; there is: {there}.")
+            devices = ", ".join(["cpu", *gpus])
+            raise UsageError(f"There is no device {device!r} here; choose one of: {devices}.")
     spec = describe(model_name, weights)
     return load_spec(spec, device, batch_size, precision=precision, compile=compile)
 
@@ -71,10 +73,10 @@ def load_spec(
     precision: Precision = "auto",
     compile: bool = False,  # noqa: A002
 ) -> ClipModel:
-    """:func:`load_clip` for a model that was already found.
+    """Load a model described by :func:`~rayclip.model.models.describe`.
 
     Raises:
-        UsageError: its checkpoint is not the file that was found, or it cannot be compiled here.
+        UsageError: its checkpoint has changed since, or it cannot be compiled here.
         WeightsUnavailable: official weights cannot be downloaded.
     """
     import torch
@@ -84,9 +86,12 @@ def load_spec(
         checkpoint = official_checkpoint(spec.model_name, spec.weights_sha256, spec.mirror)
     else:
         checkpoint = spec.checkpoint
-        there = os.path.isfile(checkpoint)
-        if not there or file_sha256(checkpoint) != spec.weights_sha256:
-            raise UsageError(f"{checkpoint} is another file here, or it was changed.")
+        exists = os.path.isfile(checkpoint)
+        if not exists or file_sha256(checkpoint) != spec.weights_sha256:
+            raise UsageError(
+                f"{checkpoint} is missing here or differs from the one that was checked: put the "
+                "same file on every node."
+            )
     model = load_model(checkpoint, device, precision)
     set_precision(model, precision)
     notes = []

@@ -1,4 +1,4 @@
-"""Output folders as they are found: which there are, opened as their ``run.json`` says."""
+"""Find existing output folders, and open them by their ``run.json``."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rayclip.output.storage import OutputFolder
 
 
 class FolderFormat(NamedTuple):
-    """What features look like in a folder.
+    """The format of the features in a folder.
 
     Attributes:
         dim: features per frame.
         on_extraction: ``save_numpy``, ``save_pickle`` or ``save_parquet``.
         feature_dtype: ``float32`` or ``float16``.
-        naming: how files are called, ``stem`` or ``path``.
+        naming: how files are named, ``stem`` or ``path``.
     """
 
     dim: int
@@ -32,11 +32,11 @@ class FolderFormat(NamedTuple):
 
 
 class RecordedRun(NamedTuple):
-    """The features of one model, and how they were made.
+    """The output folder of one model, and the settings of its last run.
 
     Attributes:
-        folder: where they are.
-        run: what ``run.json`` says.
+        folder: the folder.
+        run: the content of ``run.json``.
     """
 
     folder: FeatureFolder
@@ -49,12 +49,16 @@ class RecordedRun(NamedTuple):
 
     @property
     def dtype(self) -> str:
-        """Of a feature, ``float32`` or ``float16``."""
+        """``float32`` or ``float16``, of saved features."""
         return str(self.run["feature_dtype"])
 
 
 def model_folders(output_path: str, storage_options: Mapping[str, Any]) -> list[str]:
-    """The folders with a ``run.json``: this one, or those of the models in an ``output_path``.
+    """Return the folders with a ``run.json``: this one, or those of its models.
+
+    Args:
+        output_path: of a run, or the folder of one model in it.
+        storage_options: passed to fsspec.
 
     Raises:
         UsageError: there is none, or the storage cannot be read.
@@ -71,13 +75,13 @@ def model_folders(output_path: str, storage_options: Mapping[str, Any]) -> list[
     if not found:
         raise UsageError(
             f"{output_path} has no {RUN_FILE}, and no clip/MODEL in it has one: name the "
-            "output_path of a run that has begun to save features."
+            "output_path of a run that has started to save features."
         )
     return [f"{base}clip/{name}" for name in found]
 
 
 def open_run(url: str, storage_options: Mapping[str, Any]) -> RecordedRun:
-    """Open the features of one model.
+    """Open the output folder of one model.
 
     Raises:
         UsageError: ``run.json`` is damaged.
@@ -98,11 +102,11 @@ def open_run(url: str, storage_options: Mapping[str, Any]) -> RecordedRun:
 def open_folder(
     url: str, folder_format: FolderFormat, storage_options: Mapping[str, Any]
 ) -> FeatureFolder:
-    """The folder of one model, whatever its features look like.
+    """Open a folder of this format.
 
     Raises:
-        UsageError: no storage is known under this URL's protocol.
-        TypeError, ValueError: there is no such folder_format.
+        UsageError: the URL's protocol is unknown.
+        TypeError, ValueError: there is no such format.
     """
     if folder_format.on_extraction == "save_parquet":
         return ShardFolder(

@@ -1,4 +1,4 @@
-"""The videos of parquet shards, with their features, one after the other and each once."""
+"""Read videos with their features from parquet shards, one by one and each once."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ Video = tuple[str, NDArray[Any], NDArray[Any], float]
 
 
 def iter_rows(folder: ShardFolder) -> Iterator[Video]:
-    """Go through the shards of a folder by their names; one row group is in memory.
+    """Read the shards of a folder in the order of their names; one row group is in memory.
 
-    Of each video 64 bits are kept, since it may be in two shards while these are joined.
+    Keeps 64 bits of each video's name, since a video may be in two shards while ``rayclip compact``
+    joins them.
 
     Yields:
-        ``(video, clip, timestamps_ms, fps)``, the arrays as their own copies.
+        ``(video, clip, timestamps_ms, fps)``; the arrays are copies.
 
     Raises:
         DamagedFile: a shard is damaged or cannot be read.
     """
     yielded: set[int] = set()
     opened: set[str] = set()
-    some_are_gone = True
-    while some_are_gone:  # ``rayclip compact`` takes shards away once their rows are in another
-        some_are_gone = False
+    list_again = True
+    while list_again:  # ``rayclip compact`` removes shards once their rows are in another one
+        list_again = False
         listed = {file.path for file in folder.shards()}
         for file in sorted(listed - opened):
             opened.add(file)
@@ -50,7 +51,7 @@ def iter_rows(folder: ShardFolder) -> Iterator[Video]:
                         yielded.add(key)
                         yield row
             except FileNotFoundError:
-                some_are_gone = True
+                list_again = True
 
 
 def _shard_rows(folder: ShardFolder, file: str) -> Iterator[Video]:
@@ -81,10 +82,10 @@ def _expect_columns(schema: pa.Schema, folder: ShardFolder) -> None:
 
 
 def _batch_rows(batch: pa.RecordBatch) -> Iterator[Video]:
-    """Arrays are copied as a whole, so that one that is kept does not keep its row group."""
+    """Yield rows with copies of their arrays, so that keeping one does not keep its row group."""
     for video, clip, timestamps_ms, fps in zip(*batch.select(COLUMNS).columns, strict=True):
         if not clip.is_valid or len(clip) != len(timestamps_ms):
-            raise Damaged(f"the row of {video} does not hold together")
+            raise Damaged(f"the row of {video} is inconsistent")
         features = clip.values
         numbers = features.flatten().to_numpy()
         yield (

@@ -1,4 +1,4 @@
-"""Features as one row for each video, in parquet files that are put once: the shards."""
+"""Shards: write-once parquet files with one row for each video."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from rayclip.output.stored_arrays import Damaged
 
 BUFFER_BYTES = 64 * 2**20
 BUFFER_S = 60.0
-MAX_BYTES = 256 * 2**20  # of a row: five times as much memory to write, and eight as float16
-BY_PREFIX = {"s3", "s3a", "gs", "gcs"}  # storages that list by the beginning of names
+MAX_BYTES = (
+    256 * 2**20
+)  # of a row: writing takes five times this memory, and eight times as float16
+BY_PREFIX = {"s3", "s3a", "gs", "gcs"}  # protocols of storages that can list by prefix
 
 
 class ShardFolder(FeatureFolder):
-    """A folder with a row for each video, in shards that are named by what they hold."""
+    """A folder of shards, which are named by their content."""
 
     unit = "shard"
     discards_all = True
@@ -33,16 +35,16 @@ class ShardFolder(FeatureFolder):
     def __init__(
         self, url: str, dim: int, storage_options: Mapping[str, Any], dtype: str = "float32"
     ) -> None:
-        """Name a folder; nothing is made or read yet.
+        """Name a folder, without creating or reading it.
 
         Args:
             url: a local path or an fsspec URL.
             dim: features per frame.
-            storage_options: given to fsspec.
-            dtype: of a feature, ``float32`` or ``float16``.
+            storage_options: passed to fsspec.
+            dtype: ``float32`` or ``float16``, of features.
 
         Raises:
-            UsageError: no storage is known under this URL's protocol.
+            UsageError: the URL's protocol is unknown.
         """
         super().__init__(url, storage_options)
         self.dim = dim
@@ -57,17 +59,17 @@ class ShardFolder(FeatureFolder):
     def put_shard(
         self, name: str, size: int, schema: pa.Schema, tables: Callable[[], Iterable[Any]]
     ) -> None:
-        """Write a shard as a whole.
+        """Write a shard atomically.
 
         Args:
             name: from :func:`~rayclip.output.shard_names.shard_name`.
-            size: about how many bytes it has.
-            schema: of its rows.
-            tables: gives its row groups, anew for each attempt.
+            size: its approximate size in bytes.
+            schema: the schema of its rows.
+            tables: returns its row groups; called again for each retry.
 
         Raises:
-            RunStopped: nothing can be written here: the sentence says why and what to do.
-            Exception: what the storage raises; there is no new shard then.
+            RunStopped: the folder cannot be written; the message says why and what to do.
+            Exception: any error of the storage; the shard was not written.
         """
         self._write(name, size, lambda file: write_tables(file, schema, tables()))
 
@@ -81,27 +83,27 @@ class ShardFolder(FeatureFolder):
         found = SHARD.fullmatch(file.path)
         if found is None or found["task"] == JOINED:
             return None
-        frame = self.dim * (2 if self.dtype == "float16" else 4) + 8  # with its time
+        frame = self.dim * (2 if self.dtype == "float16" else 4) + 8  # with its timestamp
         return Work(int(found["rows"]), file.size / frame)
 
     def shards(self) -> Iterator[StoredFile]:
-        """All shards; raises as :meth:`files`."""
+        """List the shards; raises the same errors as :meth:`files`."""
         return (file for file in self.files() if SHARD.fullmatch(file.path))
 
-    def shards_by_task(self, group: str) -> list[str]:
-        """The shards that a group, by its key, has put."""
+    def shards_by_task(self, task: str) -> list[str]:
+        """Return the names of the shards that a task has written, given its key."""
         self._fs.invalidate_cache(self._root)
         protocol = self._fs.protocol
         if BY_PREFIX & ({protocol} if isinstance(protocol, str) else {*protocol}):
-            found = self._fs.find(self._root, prefix=group)
+            found = self._fs.find(self._root, prefix=task)
         else:
             found = self._fs.ls(self._root, detail=False)
         names = [path.rstrip("/").rpartition("/")[2] for path in found]
-        return [name for name in names if name.startswith(group) and SHARD.fullmatch(name)]
+        return [name for name in names if name.startswith(task) and SHARD.fullmatch(name)]
 
 
 class ShardWriter:
-    """Puts the rows of one group into shards."""
+    """Writes the rows of one task into shards."""
 
     buffer_bytes = BUFFER_BYTES
     buffer_s = BUFFER_S
@@ -133,7 +135,7 @@ class ShardWriter:
 
 
 def shard_damage(folder: ShardFolder, file: str) -> str | None:
-    """What is wrong with a shard, read to its end; None where nothing is, or where it is gone."""
+    """Read a whole shard and say what is wrong; None if nothing is, or if it was removed."""
     schema = shard_schema(None, folder.dim, folder.dtype)
     try:
         return read_shard(folder, file, partial(find_damage, schema=schema))

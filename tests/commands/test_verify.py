@@ -59,15 +59,15 @@ def not_finite() -> np.ndarray:
 
 
 WRONG: list[tuple[str, Callable[[], Any], str]] = [
-    ("_clip", lambda: np.ones((FRAMES, DIM + 1), np.float32), r"shape is \(3, 5\) and not \(T, 4"),
+    ("_clip", lambda: np.ones((FRAMES, DIM + 1), np.float32), r"shape is \(3, 5\), not \(T, 4"),
     ("_clip", lambda: np.ones(FRAMES * DIM, np.float32), r"shape is \(12,\)"),
     ("_clip", lambda: np.ones((0, DIM), np.float32), r"shape is \(0, 4\)"),
-    ("_clip", lambda: np.ones((FRAMES, DIM)), "numbers are float64 and not float32"),
+    ("_clip", lambda: np.ones((FRAMES, DIM)), "numbers are float64, not float32"),
     ("_clip", not_finite, "not all of its numbers are finite"),
-    ("_timestamps_ms", lambda: np.ones(FRAMES + 1), r"shape is \(4,\) and not \(3,\)"),
+    ("_timestamps_ms", lambda: np.ones(FRAMES + 1), r"shape is \(4,\), not \(3,\)"),
     ("_timestamps_ms", lambda: np.full(FRAMES, np.inf), "not all of its numbers are finite"),
     ("_timestamps_ms", lambda: np.ones(FRAMES, np.int64), "numbers are int64"),
-    ("_fps", lambda: np.ones(1), r"shape is \(1,\) and not \(\)"),
+    ("_fps", lambda: np.ones(1), r"shape is \(1,\), not \(\)"),
 ]
 
 
@@ -105,7 +105,7 @@ def test_more_bytes_than_the_header_says_are_damage(tmp_path: Path) -> None:
     _, model = folder_of(tmp_path, ".npy")
     with (model / "cat_clip.npy").open("ab") as file:
         file.write(b"\0")
-    assert damages(model) == [Damage("cat_clip.npy", "there is more in it than its header says")]
+    assert damages(model) == [Damage("cat_clip.npy", "it is longer than its header says")]
 
 
 @pytest.mark.parametrize("kind", ["_timestamps_ms", "_fps"])
@@ -163,7 +163,7 @@ def test_a_pickle_that_claims_much_takes_no_memory(tmp_path: Path) -> None:
     claim = b"\x80\x04" + pickle.BINBYTES8 + (2**45).to_bytes(8, "little") + b"abc"
     (model / "cat_clip.pkl").write_bytes(claim)
     (damage,) = damages(model)
-    assert damage.reason.startswith("it is no whole pickle")
+    assert damage.reason.startswith("it is not a complete pickle")
 
 
 # ---- the command ----

@@ -98,4 +98,4 @@ def test_features_are_not_sent_to_a_web_server(home: Path) -> None:
     words = ["--on-extraction", "save_numpy", "--output-path", "https://example.org/features"]
     ended = call("extract", "~/my videos", *WITHOUT_RAY, *words)
     assert ended.status == 2
-    assert "https://example.org/features is an http address" in ended.stderr
+    assert "https://example.org/features is an http URL" in ended.stderr

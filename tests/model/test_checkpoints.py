@@ -93,7 +93,7 @@ def refusal(path: Path) -> str:
         (["text_model.embeddings.position_ids"], "a Hugging Face CLIPModel"),
         (["clip.vision_model.post_layernorm.weight"], "a Hugging Face CLIPModel"),
         (["visual.trunk.pos_embed", "text.ln_final.weight"], "one of timm's"),
-        (["text.transformer.embeddings.word"], "a text encoder of another kind"),
+        (["text.transformer.embeddings.word"], "another kind of text encoder"),
         (["blocks.0.attn.qkv.weight"], "timm's vision transformers"),
         (["fc.weight", "fc.bias"], "but fc.weight, fc.bias"),
         ([], "it is empty"),

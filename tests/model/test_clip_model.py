@@ -392,8 +392,8 @@ class TestCompiled:
         assert tried == [16, 8, 4]
         assert model.batch_size == 4
         assert model.notes == [
-            "There is no memory for batches of 16 frames: they have 8.",
-            "There is no memory for batches of 8 frames: they have 4.",
+            "Not enough memory for batches of 16 frames: trying 8.",
+            "Not enough memory for batches of 8 frames: trying 4.",
         ]
 
     def test_without_a_compiler_one_sentence_says_what_is_missing(self, tmp_path: Path) -> None:

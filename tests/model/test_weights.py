@@ -266,7 +266,7 @@ def test_a_wrong_checksum_is_an_error_at_once(mirror: Mirror, cache: Path) -> No
     mirror.files[WHERE] = wrong
     sentence = refusal(mirror, cache)
     found = hashlib.sha256(wrong).hexdigest()
-    assert f"{mirror.url}{WHERE} gives another file" in sentence
+    assert f"{mirror.url}{WHERE} is not the file that OpenAI published" in sentence
     assert f"(SHA-256 {found}, expected {SHA256})" in sentence
     assert len(mirror.requests) == 1
     assert kept(cache) == []
@@ -352,7 +352,7 @@ def test_what_a_killed_process_left_is_removed(mirror: Mirror, cache: Path) -> N
 def test_a_cache_that_cannot_be_a_folder_is_an_error(mirror: Mirror, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     sentence = refusal(mirror, tmp_path / "file" / "clip")
-    assert f"cannot be kept as {tmp_path / 'file' / 'clip' / NAME} (" in sentence
+    assert f"cannot be saved as {tmp_path / 'file' / 'clip' / NAME} (" in sentence
     assert mirror.requests == []
 
 

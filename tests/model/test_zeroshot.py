@@ -112,7 +112,7 @@ def test_predictions_are_those_of_video_features(frames: int, texts: int, dim: i
 
 
 def test_the_logit_is_the_scaled_cosine_and_the_probability_is_the_softmax_of_all() -> None:
-    (predictions,) = with_logits(3, 5, -4).top(FRAME, most=2)
+    (predictions,) = with_logits(3, 5, -4).top(FRAME, k=2)
     total = math.exp(3) + math.exp(5) + math.exp(-4)
     assert predictions == [
         Prediction(1, "b", pytest.approx(5, rel=1e-7), pytest.approx(math.exp(5) / total)),
@@ -244,7 +244,7 @@ def test_a_long_video_takes_no_more_memory_than_a_chunk(
     monkeypatch.setattr(zeroshot, "CHUNK_BYTES", 1_000_000)
     tracemalloc.start()
     try:
-        predictions = shown.top(clip, most=1)
+        predictions = shown.top(clip, k=1)
         kept, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -90,5 +90,5 @@ def test_a_folder_of_the_same_settings_is_not_refused() -> None:
 
 
 def test_features_of_unknown_settings_are_refused() -> None:
-    with pytest.raises(UsageError, match="settings that no run"):
+    with pytest.raises(UsageError, match="unknown settings, because"):
         refuse_to_mix(None, NOW, "out")

@@ -127,7 +127,7 @@ def test_a_truncated_shard_is_said_and_its_videos_are_made_again(
     assert f"damaged   {damaged}" in status.stdout
     ended = run(clips, tmp_path)
     assert ended.status == 0, ended.stderr
-    assert "not whole, and so not done: 1 shard(s)" in ended.stderr
+    assert "incomplete, and therefore not done: 1 shard(s)" in ended.stderr
     assert "4 done, 2 done before" in ended.stderr
     assert rows(tmp_path) == undisturbed
     status = call("status", tmp_path, *clips, "--verify")
@@ -177,7 +177,7 @@ def test_overwrite_takes_all_shards_away_or_is_refused(clips: list[Path], tmp_pa
     before = shards(tmp_path)
     ended = run(clips[:2], tmp_path, "--overwrite")
     assert (ended.status, len(ended.stderr.splitlines())) == (2, 1), ended.stderr
-    assert "holds other videos, 1 of them, in the shards" in ended.stderr
+    assert "holds other videos (1) in the shards" in ended.stderr
     assert shards(tmp_path) == before
     ended = run(clips[:4], tmp_path, "--overwrite", "--feature-dtype", "float16")
     assert ended.status == 0, ended.stderr
@@ -188,8 +188,8 @@ def test_overwrite_takes_all_shards_away_or_is_refused(clips: list[Path], tmp_pa
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        (["--show-pred"], "save_parquet has no place for the predictions"),
-        (["--naming", "path"], "naming path is for files of videos"),
+        (["--show-pred"], "save_parquet cannot save the predictions"),
+        (["--naming", "path"], "naming path is only for formats with files per video"),
     ],
 )
 def test_what_has_no_meaning_for_rows_is_refused(
@@ -254,5 +254,5 @@ def test_columns_that_cannot_be_carried_are_refused_before_anything_is_written(
     listed.write_text(f"path,clip\n{clips[0]},1\n")
     ended = call(*words([], tmp_path / "out"), "--file-with-video-paths", listed)
     assert ended.status == 2, ended.stderr
-    assert "has a column 'clip', which save_parquet cannot carry" in ended.stderr
+    assert "has a column 'clip', which save_parquet cannot copy" in ended.stderr
     assert not (tmp_path / "out").exists()

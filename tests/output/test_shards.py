@@ -107,7 +107,7 @@ def test_features_in_a_temporary_file_give_the_same_rows_as_in_memory(
 ) -> None:
     memory, disk = a_run(tmp_path / "memory", dtype), a_run(tmp_path / "disk", dtype)
     memory.writer(["a"], None).save([Row(0, "a", extraction(50))])
-    monkeypatch.setattr(spool, "SMALL", 0)
+    monkeypatch.setattr(spool, "MAX_IN_MEMORY", 0)
     monkeypatch.setattr(spool, "SLICE", 3 * DIM * 4)
     with FeatureSpool() as spooled:
         spooled.append(extraction(50).clip)

@@ -44,7 +44,7 @@ def temporary_files(monkeypatch: pytest.MonkeyPatch) -> list[IO[bytes]]:
         return made[-1]
 
     monkeypatch.setattr(tempfile, "TemporaryFile", noted)
-    monkeypatch.setattr(spool, "SMALL", 10 * ROW)
+    monkeypatch.setattr(spool, "MAX_IN_MEMORY", 10 * ROW)
     return made
 
 
@@ -106,7 +106,7 @@ def test_features_in_another_order_in_memory_are_stored_row_by_row(
 def test_features_of_another_dimension_are_refused() -> None:
     with FeatureSpool() as spooled:
         spooled.append(features(3))
-        with pytest.raises(ValueError, match="7 numbers after some of 6"):
+        with pytest.raises(ValueError, match="7 numbers to features of 6"):
             spooled.append(np.zeros((3, 7), np.float32))
 
 
@@ -118,7 +118,7 @@ def test_nothing_gives_no_array() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the file may have a name")
 def test_the_temporary_file_is_in_tmpdir_and_has_no_name(tmp_path: Path) -> None:
     code = (
-        "import os; from rayclip.output import spool; import numpy as np; spool.SMALL = 0\n"
+        "import os; from rayclip.output import spool; import numpy as np; spool.MAX_IN_MEMORY = 0\n"
         "spooled = spool.FeatureSpool(); spooled.append(np.ones((3, 4), np.float32))\n"
         "print([os.readlink(f'/proc/self/fd/{fd}') for fd in (spooled._file.fileno(),)][0])\n"
         "print(os.listdir(os.environ['TMPDIR']))"
@@ -137,7 +137,7 @@ def test_the_temporary_file_is_in_tmpdir_and_has_no_name(tmp_path: Path) -> None
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no disk that is always full")
 @pytest.mark.parametrize("rows", [1, 10_000], ids=["while-looking", "while-appending"])
 def test_a_full_disk_is_an_os_error(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(spool, "SMALL", 0)
+    monkeypatch.setattr(spool, "MAX_IN_MEMORY", 0)
     with open("/dev/full", "w+b") as full, FeatureSpool() as spooled:
         monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
         with pytest.raises(OSError, match="No space left") as caught:
@@ -148,7 +148,7 @@ def test_a_full_disk_is_an_os_error(monkeypatch: pytest.MonkeyPatch, rows: int) 
 def test_a_folder_for_temporary_files_that_is_not_there_is_an_os_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(spool, "SMALL", 0)
+    monkeypatch.setattr(spool, "MAX_IN_MEMORY", 0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with FeatureSpool() as spooled, pytest.raises(FileNotFoundError):
         spooled.append(features(1))

@@ -148,7 +148,7 @@ def test_a_long_video_gives_the_same_files_as_one_in_memory(
     folder = OutputFolder(url, DIM, {}, files)
     folder.prepare()
     folder.commit("memory", extraction(25))
-    monkeypatch.setattr(spool, "SMALL", 0)
+    monkeypatch.setattr(spool, "MAX_IN_MEMORY", 0)
     monkeypatch.setattr(spool, "SLICE", 10 * DIM * 4)
     monkeypatch.setattr(atomic_write, "LARGE", 0)  # remote: every file is uploaded from a disk
     with FeatureSpool() as spooled:
@@ -351,7 +351,7 @@ def test_a_protocol_that_nobody_knows_is_a_usage_error() -> None:
 
 def test_a_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot be made"):
+    with pytest.raises(UsageError, match="cannot be created"):
         OutputFolder(str(tmp_path / "file" / "folder"), DIM, {}).prepare()
 
 
