@@ -64,14 +64,15 @@ class FeatureSpool:
         self.rows += rows
 
     def array(self) -> NDArray[np.float32]:
-        """What was appended so far, float32 ``[T, D]``, valid until :meth:`close`.
+        """Return what was appended so far, float32 ``[T, D]``; it stays valid after :meth:`close`.
 
-        It is in memory when small, else a read-only ``np.memmap``. Whatever reads all of the latter
-        should do so by :func:`slices`: pages that were read count as memory of this process.
+        A small array is in memory, a large one is a read-only ``np.memmap``, whose disk space is
+        freed with it. Read the latter with :func:`slices`, since pages that were read count as
+        memory of this process.
 
         Raises:
             ValueError: nothing was appended.
-            OSError: the temporary file cannot be written, for example on a full disk.
+            OSError: the temporary file cannot be written, e.g. on a full disk.
         """
         if self._file is None:
             self._blocks = [np.concatenate(self._blocks)]
@@ -80,7 +81,7 @@ class FeatureSpool:
         return np.memmap(self._file, np.float32, "r", shape=(self.rows, self._dim))
 
     def close(self) -> None:
-        """Delete the temporary file, if there is one."""
+        """Close and delete the temporary file; arrays that map it stay valid."""
         self._blocks = []
         if self._file is not None:
             with suppress(OSError):  # buffered data that a full disk refused is not needed any more

@@ -196,7 +196,7 @@ def test_a_table_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_a_table_without_the_column_path_is_refused_naming_its_columns(tmp_path: Path) -> None:
     listed = parquet_list(tmp_path, video=["a.mp4"], label=[1])
-    with pytest.raises(UsageError, match="no column 'path': .* one of video, label"):
+    with pytest.raises(UsageError, match=r"no column 'path': .* one of video, label"):
         videos(list_file=listed)
 
 
