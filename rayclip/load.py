@@ -11,14 +11,10 @@ from numpy.typing import NDArray
 
 from rayclip.console import shown
 from rayclip.errors import RayclipError, UsageError
-from rayclip.output.done import FEATURES
-from rayclip.output.formats import file_format
-from rayclip.output.open_run import RecordedRun, model_folders, open_run
-from rayclip.output.shard_rows import Video, iter_rows
-from rayclip.output.shards import ShardFolder
+from rayclip.output.open_run import model_folders, open_run
+from rayclip.output.rows import StoredVideo
 from rayclip.output.storage import model_folder
-from rayclip.output.stored_arrays import StoredArray
-from rayclip.output.video_files import DamagedFile, read_video
+from rayclip.output.video_files import DamagedFile
 
 
 class VideoFeatures(NamedTuple):
@@ -65,9 +61,7 @@ def load_features(
     """
     output, options = os.fspath(output_path), storage_options or {}
     url = _model_folder_url(output, model_name, model_folders(output, options))
-    recorded = open_run(url, options)
-    folder = recorded.folder
-    videos = iter_rows(folder) if isinstance(folder, ShardFolder) else _iter_files(recorded)
+    videos = open_run(url, options).folder.read_videos()
     return (VideoFeatures(*video) for video in _with_remedy(videos, url))
 
 
@@ -85,21 +79,7 @@ def _model_folder_url(output: str, model_name: str | None, urls: list[str]) -> s
     return models[wanted]
 
 
-def _iter_files(recorded: RecordedRun) -> Iterator[Video]:
-    """Yield the videos with a features file in the format of the last run."""
-    run = recorded.run
-    suffix = file_format(run.get("on_extraction", "save_numpy"), run["feature_dtype"]).suffix
-    ending = FEATURES + suffix
-    files = recorded.folder.files()
-    names = sorted(file.path.removesuffix(ending) for file in files if file.path.endswith(ending))
-    for name in names:
-        arrays = read_video(recorded, name + ending, StoredArray.read)
-        if arrays is not None:
-            clip, timestamps_ms, fps = arrays
-            yield name, clip, timestamps_ms, float(fps)
-
-
-def _with_remedy(videos: Iterator[Video], url: str) -> Iterator[Video]:
+def _with_remedy(videos: Iterator[StoredVideo], url: str) -> Iterator[StoredVideo]:
     try:
         yield from videos
     except DamagedFile as error:

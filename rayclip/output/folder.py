@@ -20,7 +20,7 @@ from rayclip.io.retry import RetriesExhausted, with_retry
 from rayclip.io.storage_errors import ErrorKind, is_transient, kind_of, reason, why_to_stop
 from rayclip.output.done import DoneVideos
 from rayclip.output.formats import SUFFIXES
-from rayclip.output.rows import Work, Writer
+from rayclip.output.rows import Damage, StoredVideo, Work, Writer
 from rayclip.output.shard_names import SHARD_SUFFIX
 
 if TYPE_CHECKING:
@@ -83,6 +83,30 @@ class FeatureFolder(ABC):
 
         Raises:
             UsageError, RunStopped: it cannot be listed or read.
+        """
+
+    @abstractmethod
+    def read_videos(self) -> Iterator[StoredVideo]:
+        """Read the complete videos with their features, one by one; the arrays are copies.
+
+        Raises:
+            UsageError, RunStopped: the folder cannot be listed.
+            DamagedFile: a file is damaged or cannot be read.
+        """
+
+    @abstractmethod
+    def verify(self) -> Iterator[Damage | None]:
+        """Open every file of features, and those that go with it, and check their content.
+
+        Memory is bounded for ``.npy`` files of any size. A ``.pkl`` file is in memory as a whole,
+        twice, and up to :data:`~rayclip.io.concurrent_map.THREADS` are read at once. Of a shard,
+        one row group is in memory.
+
+        Yields:
+            For each video its first damage, or None; for a damaged shard one damage in total.
+
+        Raises:
+            UsageError, RunStopped: the folder cannot be listed.
         """
 
     @abstractmethod

@@ -42,16 +42,6 @@ class RecordedRun(NamedTuple):
     folder: FeatureFolder
     run: dict[str, Any]
 
-    @property
-    def dim(self) -> int:
-        """Features per frame."""
-        return int(self.run["dim"])
-
-    @property
-    def dtype(self) -> str:
-        """``float32`` or ``float16``, of saved features."""
-        return str(self.run["feature_dtype"])
-
 
 def model_folders(output_path: str, storage_options: Mapping[str, Any]) -> list[str]:
     """Return the folders with a ``run.json``: this one, or those of its models.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,17 @@ class Work(NamedTuple):
 
     videos: int
     frames: float
+
+
+class Damage(NamedTuple):
+    """A damaged file of a folder, and what is wrong with it."""
+
+    file: str
+    reason: str
+
+
+StoredVideo = tuple[str, NDArray[Any], NDArray[Any], float]
+"""A saved video: its name, features, timestamps in ms and frame rate."""
 
 
 class Writer(Protocol):

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient, reason
 from rayclip.output.done import name_hash
+from rayclip.output.folder import FeatureFolder
+from rayclip.output.rows import StoredVideo
 from rayclip.output.shard_names import ADDED, VIDEO
-from rayclip.output.shard_tables import shard_schema
-from rayclip.output.shards import ShardFolder
 from rayclip.output.stored_arrays import Damaged
 from rayclip.output.video_files import DamagedFile
 
 COLUMNS = [VIDEO, *ADDED]
 
-Video = tuple[str, NDArray[Any], NDArray[Any], float]
 
-
-def iter_rows(folder: ShardFolder) -> Iterator[Video]:
+def read_rows(
+    folder: FeatureFolder, shards: Callable[[], Iterable[str]], schema: pa.Schema
+) -> Iterator[StoredVideo]:
     """Read the shards of a folder in the order of their names; one row group is in memory.
 
     Keeps 64 bits of each video's name, since a video may be in two shards while ``rayclip compact``
     joins them.
+
+    Args:
+        folder: the folder of the shards.
+        shards: lists their names.
+        schema: the columns that they must have.
 
     Yields:
         ``(video, clip, timestamps_ms, fps)``; the arrays are copies.
@@ -41,11 +45,11 @@ def iter_rows(folder: ShardFolder) -> Iterator[Video]:
     list_again = True
     while list_again:  # ``rayclip compact`` removes shards once their rows are in another one
         list_again = False
-        listed = {file.path for file in folder.shards()}
+        listed = set(shards())
         for file in sorted(listed - opened):
             opened.add(file)
             try:
-                for row in _shard_rows(folder, file):
+                for row in _shard_rows(folder, file, schema):
                     key = name_hash(row[0])
                     if key not in yielded:
                         yielded.add(key)
@@ -54,11 +58,11 @@ def iter_rows(folder: ShardFolder) -> Iterator[Video]:
                 list_again = True
 
 
-def _shard_rows(folder: ShardFolder, file: str) -> Iterator[Video]:
+def _shard_rows(folder: FeatureFolder, file: str, schema: pa.Schema) -> Iterator[StoredVideo]:
     try:
         with with_retry(partial(folder.open, file), is_transient) as content:
             shard = with_retry(partial(_open, content), is_transient)
-            _expect_columns(shard.schema_arrow, folder)
+            _expect_columns(shard.schema_arrow, schema)
             for group in range(shard.num_row_groups):
                 read = partial(shard.read_row_group, group, COLUMNS)
                 for batch in with_retry(read, is_transient).to_batches():
@@ -73,15 +77,15 @@ def _open(content: Any) -> Any:
     return pq.ParquetFile(content, page_checksum_verification=True)
 
 
-def _expect_columns(schema: pa.Schema, folder: ShardFolder) -> None:
-    wanted = shard_schema(None, folder.dim, folder.dtype).field("clip").type
-    kind = schema.field("clip").type if set(COLUMNS) <= set(schema.names) else None
-    if kind != wanted:
-        number = wanted.value_type.value_type
-        raise Damaged(f"its columns are not {', '.join(COLUMNS)} of {folder.dim} {number}")
+def _expect_columns(found: pa.Schema, expected: pa.Schema) -> None:
+    clip = expected.field("clip").type
+    if not set(COLUMNS) <= set(found.names) or found.field("clip").type != clip:
+        vector = clip.value_type
+        columns = f"{', '.join(COLUMNS)} of {vector.list_size} {vector.value_type}"
+        raise Damaged(f"its columns are not {columns}")
 
 
-def _batch_rows(batch: pa.RecordBatch) -> Iterator[Video]:
+def _batch_rows(batch: pa.RecordBatch) -> Iterator[StoredVideo]:
     """Yield rows with copies of their arrays, so that keeping one does not keep its row group."""
     for video, clip, timestamps_ms, fps in zip(*batch.select(COLUMNS).columns, strict=True):
         if not clip.is_valid or len(clip) != len(timestamps_ms):

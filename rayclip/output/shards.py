@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import pyarrow as pa
@@ -12,9 +13,17 @@ from rayclip.errors import RayclipError
 from rayclip.io.listing import StoredFile
 from rayclip.output.done import DoneVideos
 from rayclip.output.folder import FeatureFolder
-from rayclip.output.rows import Row, Work
-from rayclip.output.shard_names import JOINED, SHARD, names_key, row_name, shard_name
+from rayclip.output.rows import Damage, Row, StoredVideo, Work
+from rayclip.output.shard_names import (
+    JOINED,
+    SHARD,
+    names_key,
+    row_count,
+    row_name,
+    shard_name,
+)
 from rayclip.output.shard_reading import find_rows, frames_by_video, read_shard
+from rayclip.output.shard_rows import read_rows
 from rayclip.output.shard_tables import find_damage, row_tables, shard_schema, write_tables
 from rayclip.output.stored_arrays import Damaged
 
@@ -75,6 +84,18 @@ class ShardFolder(FeatureFolder):
 
     def done(self, listing: Iterable[StoredFile] | None = None) -> DoneVideos:
         return find_rows(self, listing)
+
+    def read_videos(self) -> Iterator[StoredVideo]:
+        schema = shard_schema(None, self.dim, self.dtype)
+        return read_rows(self, lambda: (file.path for file in self.shards()), schema)
+
+    def verify(self) -> Iterator[Damage | None]:
+        for file in self.shards():
+            reason = shard_damage(self, file.path)
+            if reason:
+                yield Damage(file.path, reason)
+            else:
+                yield from repeat(None, row_count(file.path))
 
     def discard(self, names: Iterable[str]) -> None:
         self.remove_files([file.path for file in self.shards()])

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
+from rayclip.io.concurrent_map import concurrent_map
 from rayclip.io.listing import StoredFile
 from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient
 from rayclip.output.done import FEATURES, FPS, TIMESTAMPS, DoneVideos, find_done
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.formats import SUFFIXES, FileFormat, file_format
-from rayclip.output.rows import Extraction, Row, Work
+from rayclip.output.rows import Damage, Extraction, Row, StoredVideo, Work
 from rayclip.output.safe_names import output_name, utf8_name
+from rayclip.output.stored_arrays import Damaged, StoredArray
+from rayclip.output.video_files import DamagedFile, read_video
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+T = TypeVar("T")
 
 PREDICTIONS_FILE = "_pred.csv"
 NUMPY = file_format("save_numpy", "float32")
@@ -133,6 +138,31 @@ class OutputFolder(FeatureFolder):
         """
         return find_done(self.files() if listing is None else listing, self._files, self._dim)
 
+    def read_videos(self) -> Iterator[StoredVideo]:
+        ending = FEATURES + self._files.suffix
+        files = (file.path for file in self.files())
+        for name in sorted(file.removesuffix(ending) for file in files if file.endswith(ending)):
+            arrays = self._read(name + ending, StoredArray.read)
+            if arrays is not None:
+                clip, timestamps_ms, fps = arrays
+                yield name, clip, timestamps_ms, float(fps)
+
+    def verify(self) -> Iterator[Damage | None]:
+        endings = tuple(FEATURES + suffix for suffix in SUFFIXES)
+        files = (file.path for file in self.files() if file.path.endswith(endings))
+        yield from concurrent_map(self._damage, files)
+
+    def _damage(self, features: str) -> Damage | None:
+        """Return a video's first damage, given its features file; None if that was removed."""
+        try:
+            self._read(features, _expect_finite)
+        except DamagedFile as error:
+            return Damage(error.file, error.reason)
+        return None
+
+    def _read(self, features: str, read: Callable[[StoredArray], T]) -> list[T] | None:
+        return read_video(self, features, self._files.dtype, self._dim, read)
+
     def estimate_work(self, file: StoredFile) -> Work | None:
         if not file.path.endswith(FEATURES + self._files.suffix):
             return None
@@ -152,6 +182,14 @@ class OutputFolder(FeatureFolder):
 
     def _file(self, name: str, kind: str) -> str:
         return name + kind + self._files.suffix
+
+
+def _expect_finite(array: StoredArray) -> None:
+    """Read an array to its end."""
+    for block in array.blocks:
+        # the frame rate of a video may be unknown
+        if array.shape and not np.isfinite(block).all():
+            raise Damaged("not all of its numbers are finite")
 
 
 def model_folder(output_path: str, model_name: str) -> str:

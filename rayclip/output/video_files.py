@@ -10,8 +10,8 @@ from typing import TypeVar
 from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient
 from rayclip.output.done import FEATURES, FPS, TIMESTAMPS
+from rayclip.output.folder import FeatureFolder
 from rayclip.output.formats import Shape
-from rayclip.output.open_run import RecordedRun
 from rayclip.output.stored_arrays import Damaged, StoredArray, open_array
 
 T = TypeVar("T")
@@ -32,12 +32,16 @@ class DamagedFile(Exception):
         self.reason = reason
 
 
-def read_video(recorded: RecordedRun, features: str, read: Read[T]) -> list[T] | None:
+def read_video(
+    folder: FeatureFolder, features: str, dtype: str, dim: int, read: Read[T]
+) -> list[T] | None:
     """Open and read the three files of a video.
 
     Args:
-        recorded: the folder of the files.
+        folder: the folder of the files.
         features: the name of the features file.
+        dtype: the dtype of the features.
+        dim: features per frame.
         read: reads one array; may raise :class:`Damaged`. It is called again for each retry.
 
     Returns:
@@ -48,12 +52,14 @@ def read_video(recorded: RecordedRun, features: str, read: Read[T]) -> list[T] |
         DamagedFile: one of them is damaged, missing or unreadable.
     """
     try:
-        return _read_video(recorded, features, read)
+        return _read_video(folder, features, dtype, dim, read)
     except DamagedFile:  # a run in progress may have replaced files between two reads
-        return _read_video(recorded, features, read)
+        return _read_video(folder, features, dtype, dim, read)
 
 
-def _read_video(recorded: RecordedRun, features: str, read: Read[T]) -> list[T] | None:
+def _read_video(
+    folder: FeatureFolder, features: str, dtype: str, dim: int, read: Read[T]
+) -> list[T] | None:
     stem, suffix = os.path.splitext(features)
     name = stem.removesuffix(FEATURES)
     values: list[T] = []
@@ -61,7 +67,7 @@ def _read_video(recorded: RecordedRun, features: str, read: Read[T]) -> list[T] 
     for file in (features, name + TIMESTAMPS + suffix, name + FPS + suffix):
         try:
             shape, value = with_retry(
-                partial(_read_file, recorded, file, shape, read), _is_transient
+                partial(_read_file, folder, file, shape, dtype, dim, read), _is_transient
             )
         except FileNotFoundError as error:
             if file == features:
@@ -77,13 +83,12 @@ def _read_video(recorded: RecordedRun, features: str, read: Read[T]) -> list[T] 
 
 
 def _read_file(
-    recorded: RecordedRun, file: str, before: Shape | None, read: Read[T]
+    folder: FeatureFolder, file: str, before: Shape | None, dtype: str, dim: int, read: Read[T]
 ) -> tuple[Shape, T]:
     """Return an array's shape and the result of ``read``; ``before`` is the last file's shape."""
-    dtype = "float64" if before else str(recorded.run["feature_dtype"])
-    with recorded.folder.open(file) as opened:
-        array = open_array(opened, os.path.splitext(file)[1], dtype)
-        _expect_shape(array.shape, before, recorded.dim)
+    with folder.open(file) as opened:
+        array = open_array(opened, os.path.splitext(file)[1], "float64" if before else dtype)
+        _expect_shape(array.shape, before, dim)
         return array.shape, read(array)
 
 

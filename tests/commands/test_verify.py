@@ -14,9 +14,9 @@ import pytest
 from output_folders import DIM, Harm, a_run, commit
 from run_cli import call
 
-from rayclip.commands.verify import Damage, verify
 from rayclip.io.concurrent_map import AHEAD
 from rayclip.output.open_run import open_run
+from rayclip.output.rows import Damage
 from rayclip.output.storage import OutputFolder
 
 FRAMES = 3
@@ -30,7 +30,7 @@ def folder_of(tmp_path: Path, suffix: str) -> tuple[OutputFolder, Path]:
 
 
 def damages(model: Path) -> list[Damage]:
-    return [damage for damage in verify(open_run(str(model), {})) if damage is not None]
+    return [damage for damage in open_run(str(model), {}).folder.verify() if damage is not None]
 
 
 def write(path: Path, values: Any) -> None:
@@ -43,7 +43,7 @@ def write(path: Path, values: Any) -> None:
 @pytest.mark.parametrize("suffix", [".npy", ".pkl"])
 def test_whole_files_are_not_damaged(suffix: str, tmp_path: Path) -> None:
     _, model = folder_of(tmp_path, suffix)
-    assert list(verify(open_run(str(model), {}))) == [None, None]
+    assert list(open_run(str(model), {}).folder.verify()) == [None, None]
 
 
 def test_a_video_need_not_tell_its_rate(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_video_that_is_being_made_again_is_not_damaged(
     before = list(recorded.folder.files())
     monkeypatch.setattr(recorded.folder, "files", lambda: iter(before))
     folder.discard(["cat"])
-    assert list(verify(recorded)) == [None, None]
+    assert list(recorded.folder.verify()) == [None, None]
 
 
 # ---- files that were made to do harm ----
