@@ -143,14 +143,14 @@ def takes_options(options: Iterable[Option]) -> Callable[[Callable[..., T]], Cal
         keywords = [*names, *(option.name for option in rest)]
 
         @wraps(function)
-        def call(*args: Any, **given: Any) -> T:
-            for name in given:
+        def call(*args: Any, **selected: Any) -> T:
+            for name in selected:
                 if name not in keywords:
                     raise TypeError(
                         f"{function.__name__}() has no option {name!r}; "
                         f"the nearest is {nearest(name, keywords)}"
                     )
-            return function(*args, **given)
+            return function(*args, **selected)
 
         parameters = [*own, *(as_parameter(option) for option in rest)]
         decorated: Any = call

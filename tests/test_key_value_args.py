@@ -54,7 +54,7 @@ def translated(*words: str) -> list[str]:
     ],
     ids=lambda value: " ".join(value) or "nothing",
 )
-def test_words_become_options(words: list[str], options: list[str]) -> None:
+def test_key_values_become_options(words: list[str], options: list[str]) -> None:
     assert translated(*words) == options
 
 
@@ -79,7 +79,7 @@ def test_an_existing_file_with_an_equals_sign_is_a_path(
         ("video_paths=[[a.mp4]]", "video_paths must be a list"),
     ],
 )
-def test_a_wrong_word_is_refused_in_a_sentence(word: str, sentence: str) -> None:
+def test_an_invalid_argument_is_refused_in_a_sentence(word: str, sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         translated(word)
     assert sentence in str(caught.value)

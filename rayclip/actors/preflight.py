@@ -191,7 +191,7 @@ def why_closed(video: str, storage_options: Mapping[str, Any]) -> str | None:
 
 
 def _why_not_writable(folder: FeatureFolder) -> str | None:
-    fs, root = folder.where()
+    fs, root = folder.fs_and_path()
     path = f"{root}/{temporary_name()}"
     if why := _why_not(lambda: fs.pipe_file(path, b"")):
         return why

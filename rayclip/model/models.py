@@ -95,7 +95,7 @@ def describe(
     Args:
         model_name: one of :data:`MODEL_NAMES`.
         weights: the checkpoint of ``custom``, a local path or an fsspec URL.
-        storage_options: given to fsspec for a URL.
+        storage_options: passed to fsspec for a URL.
 
     Raises:
         UsageError: there is no such model, or its checkpoint is not a CLIP model.

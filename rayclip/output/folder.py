@@ -117,7 +117,7 @@ class FeatureFolder(ABC):
     def estimate_work(self, file: StoredFile) -> Work | None:
         """Estimate a file's videos and frames from its name and size; None if no run wrote it."""
 
-    def where(self) -> tuple[Any, str]:
+    def fs_and_path(self) -> tuple[Any, str]:
         """Return the fsspec file system of this folder, and its path there."""
         return self._fs, self._root
 

@@ -1,4 +1,4 @@
-"""What arguments stand for: videos, folders, patterns, local and on storages."""
+"""Expansion of arguments: videos, folders and patterns, local and remote."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def found(*arguments: str, excluded: str | None = None) -> list[str]:
         ("nowhere.mp4", ["nowhere.mp4"]),
     ],
 )
-def test_an_argument_stands_for_its_videos_in_order(
+def test_an_argument_expands_to_its_videos_in_order(
     folder: Path, argument: str, videos: list[str]
 ) -> None:
     assert found(argument) == videos
 
 
 @pytest.mark.parametrize("name", ["a[1].mp4", "what?.mp4", "*.mp4"])
-def test_a_name_that_exists_is_taken_as_it_is(folder: Path, name: str) -> None:
+def test_an_existing_name_is_not_a_pattern(folder: Path, name: str) -> None:
     Path(name).touch()
     Path("a1.mp4").touch()
     assert found(name) == [name]
@@ -74,7 +74,7 @@ def test_arguments_keep_their_order(folder: Path) -> None:
     ]
 
 
-def test_links_are_followed_and_not_in_circles(folder: Path) -> None:
+def test_links_are_followed_but_not_in_cycles(folder: Path) -> None:
     os.symlink("..", "videos/c/back")
     os.symlink("../videos/c", "empty/link")
     assert found("videos") == [f"videos/{name}" for name in IN_ORDER]
@@ -82,13 +82,13 @@ def test_links_are_followed_and_not_in_circles(folder: Path) -> None:
     assert found("empty") == [f"empty/link/{name}" for name in linked]
 
 
-def test_a_folder_that_is_called_like_a_pattern_is_a_folder(folder: Path) -> None:
+def test_a_folder_named_like_a_pattern_is_a_folder(folder: Path) -> None:
     Path("a[1]").mkdir()
     with pytest.raises(UsageError, match=r"The folder a\[1\]"):
         found("a[1]")
 
 
-def test_a_folder_apart_is_no_part_of_another(folder: Path) -> None:
+def test_an_excluded_folder_is_skipped(folder: Path) -> None:
     assert found("videos", excluded="videos/c") == ["videos/a.MKV", "videos/b.mp4", "videos/c.mp4"]
 
 
@@ -105,7 +105,7 @@ def test_names_that_are_not_utf8_are_found(folder: Path) -> None:
         ("nosuch://x/a.mp4", r"nosuch://x/a.mp4 cannot be read \(Protocol not known"),
     ],
 )
-def test_what_stands_for_nothing_is_refused_in_one_sentence(
+def test_arguments_without_videos_are_refused_in_one_sentence(
     folder: Path, argument: str, sentence: str
 ) -> None:
     with pytest.raises(UsageError, match=sentence) as caught:
@@ -129,7 +129,7 @@ def test_folders_and_patterns_may_be_urls(stored: str, pattern: str, videos: lis
 
 
 @pytest.mark.parametrize("pattern", ["/nowhere/", "/videos/*.avi"])
-def test_urls_that_stand_for_nothing_are_refused(stored: str, pattern: str) -> None:
+def test_urls_without_videos_are_refused(stored: str, pattern: str) -> None:
     with pytest.raises(UsageError, match=r"no files with a video suffix|No file matches"):
         found(stored + pattern)
 
@@ -138,11 +138,11 @@ def test_urls_that_stand_for_nothing_are_refused(stored: str, pattern: str) -> N
     "url",
     ["http://127.0.0.1:9/*.mp4", "https://host/a?b=[c]", "zip://*.mp4::a.zip", "reference://x/"],
 )
-def test_urls_that_cannot_be_listed_stand_for_themselves(url: str) -> None:
+def test_urls_that_cannot_be_listed_are_not_expanded(url: str) -> None:
     assert found(url) == [url]
 
 
-def test_urls_that_end_like_videos_cost_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urls_with_a_video_suffix_cost_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any) -> None:
         raise AssertionError("a storage was asked")
 

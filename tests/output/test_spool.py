@@ -75,7 +75,7 @@ def test_large_features_come_back_from_a_file_in_order(
 
 
 @pytest.mark.parametrize("rows", [3, 30])
-def test_more_can_be_appended_after_a_look(temporary_files: list[IO[bytes]], rows: int) -> None:
+def test_more_can_be_appended_after_reading(temporary_files: list[IO[bytes]], rows: int) -> None:
     with FeatureSpool() as spooled:
         spooled.append(features(rows))
         before = spooled.array()
@@ -110,7 +110,7 @@ def test_features_of_another_dimension_are_refused() -> None:
             spooled.append(np.zeros((3, 7), np.float32))
 
 
-def test_nothing_gives_no_array() -> None:
+def test_an_empty_spool_has_no_array() -> None:
     with FeatureSpool() as spooled, pytest.raises(ValueError, match="at least one"):
         spooled.array()
 
@@ -145,7 +145,7 @@ def test_a_full_disk_is_an_os_error(monkeypatch: pytest.MonkeyPatch, rows: int) 
         assert caught.value.errno == errno.ENOSPC
 
 
-def test_a_folder_for_temporary_files_that_is_not_there_is_an_os_error(
+def test_a_missing_temporary_folder_is_an_os_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(spool, "MAX_IN_MEMORY", 0)
@@ -155,7 +155,7 @@ def test_a_folder_for_temporary_files_that_is_not_there_is_an_os_error(
 
 
 @pytest.mark.parametrize("rows", [0, 1, 9, 10, 11, 25])
-def test_slices_are_the_whole(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+def test_slices_add_up_to_the_array(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     monkeypatch.setattr(spool, "SLICE", 10 * ROW)
     lengths = [len(part) for part in slices(features(rows))]
     assert lengths == [10] * (rows // 10) + [rows % 10] * (rows % 10 > 0)
