@@ -39,7 +39,7 @@ _MODULES = {
     "encode": "rayclip.dataset",
     "extract": "rayclip.api",
     "iter_frames": "rayclip.media.frames",
-    "load_clip": "rayclip.model.clip_model",
+    "load_clip": "rayclip.model.loading",
     "load_features": "rayclip.load",
 }
 

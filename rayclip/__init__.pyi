@@ -16,7 +16,7 @@ from rayclip.load import VideoFeatures as VideoFeatures
 from rayclip.load import load_features as load_features
 from rayclip.media.frames import iter_frames as iter_frames
 from rayclip.model.clip_model import ClipModel as ClipModel
-from rayclip.model.clip_model import load_clip as load_clip
+from rayclip.model.loading import load_clip as load_clip
 from rayclip.report.results import Failure as Failure
 from rayclip.report.results import Summary as Summary
 
@@ -57,71 +57,72 @@ def extract(
 
     Args:
         video_paths: Videos, folders of videos or quoted patterns (``'videos/**/*.mp4'``): local
-            paths or URLs. Folders are searched to the bottom for the suffixes of videos, and
-            give their videos sorted. URLs are those of fsspec; SECURITY.md says what opening
-            them means.
+            paths or URLs. Folders are searched recursively for files with the suffix of a
+            video, in sorted order. URLs are those of fsspec; SECURITY.md explains the risks of
+            opening them.
         file_with_video_paths: A list of videos: text with one per line (``-`` is standard
-            input), or a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` table. What it lists is
-            never taken for a folder or a pattern. It may be as long as you like.
+            input), or a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` table. Its entries are
+            never expanded as folders or patterns. It may have any length.
         path_column: The table's column of paths, or its key in ``.jsonl``.
-        limit: Only the first N inputs, for a first try; says how long all of them would take.
-            The summary has it as ``estimate``. The inputs are read once more to count them.
-        storage_options: Given to fsspec for every URL, such as ``{"anon": true}``; never saved
+        limit: Process only the first N inputs, and estimate how long all of them would take.
+            The summary has it as ``estimate``. It takes another pass over the inputs.
+        storage_options: Passed to fsspec for every URL, such as ``{"anon": true}``; never saved
             anywhere.
-        extraction_fps: Frames per second, such as 5, 2.5 or 30000/1001; by default every frame.
-            At most 1000. docs/decoding.md says which frames these are.
+        extraction_fps: Frames per second, such as 5, 2.5 or 30000/1001; by default, every
+            frame. At most 1000. docs/decoding.md says which frames are selected.
         extraction_total: This many frames of each video, evenly spaced; not with
             ``extraction_fps``.
-        resize: ``pil`` (OpenAI's preprocessing, to the byte) or ``fast`` (cheaper, a few levels
-            of 255 off).
+        resize: ``pil`` (OpenAI's preprocessing, byte for byte) or ``fast`` (cheaper, a few
+            levels of 255 off).
         keep_tmp_files: Re-encode each video at ``extraction_fps`` as video_features does, keep
-            the file, and take the features from it. This is lossy; without it nothing is ever
+            the file, and extract from it. This is lossy. Without this option, nothing is
             re-encoded.
-        tmp_path: Local folder of the re-encoded videos.
-        model_name: A name of ``clip.available_models()``, ``custom`` or ``demo``. OpenAI's are
-            ``ViT-B/32``, ``ViT-B/16``, ``ViT-L/14``, ``ViT-L/14@336px``, ``RN50``, ``RN101``,
-            ``RN50x4``, ``RN50x16`` and ``RN50x64``. ``custom`` is the checkpoint that
-            ``weights`` names. ``demo`` is a tiny model that comes with rayclip and knows
-            coloured shapes.
-        weights: The checkpoint of the model ``custom``: a path or URL. It is a TorchScript
-            archive or a state dict in OpenAI's layout, also inside a training script's
-            dictionary (``state_dict``, ``model_state_dict``, ``model``) or with its prefix
-            (``module.``, ``model.``, ``clip.``, ``_orig_mod.``, …). A TorchScript archive is
-            code: use only those that you trust.
-        batch_size: Frames per forward pass; by default the device decides. That is 16 on CPUs,
-            and on GPUs 16 to 256, by the model and the GPU's memory. Shorter batches are padded
-            to this one shape, so that a frame's feature never depends on its neighbours.
-        precision: What the model computes in: ``auto`` (fp16 on GPUs, fp32 on CPUs), ``fp32``,
-            ``fp16`` or ``bf16``. docs/precision.md says what each costs and changes.
-        compile: Compile the model's forward pass first: takes up to minutes, and a C++
+        tmp_path: Local folder for re-encoded videos.
+        model_name: A name of ``clip.available_models()``, ``custom`` or ``demo``. OpenAI's
+            names are ``ViT-B/32``, ``ViT-B/16``, ``ViT-L/14``, ``ViT-L/14@336px``, ``RN50``,
+            ``RN101``, ``RN50x4``, ``RN50x16`` and ``RN50x64``. ``custom`` is the checkpoint
+            given by ``weights``. ``demo`` is a tiny model that comes with rayclip and
+            recognises coloured shapes.
+        weights: The checkpoint of the model ``custom``: a path or URL. A TorchScript archive or
+            a state dict in OpenAI's layout, optionally inside a training script's dictionary
+            (``state_dict``, ``model_state_dict``, ``model``) or with a prefix (``module.``,
+            ``model.``, ``clip.``, ``_orig_mod.``, …). A TorchScript archive is code: use only
+            archives that you trust.
+        batch_size: Frames per forward pass; by default, chosen by device. The default is 16 on
+            CPUs and 16 to 256 on GPUs, depending on the model and the GPU's memory. Shorter
+            batches are padded to this shape, so that a frame's feature never depends on the
+            rest of its batch.
+        precision: Number format of the model: ``auto`` (fp16 on GPUs, fp32 on CPUs), ``fp32``,
+            ``fp16`` or ``bf16``. docs/precision.md compares their speed and accuracy.
+        compile: Compile the forward pass at start, which takes up to minutes and needs a C++
             compiler.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPUs, or the CPU if a private
-            Ray finds none. On any other Ray without GPUs, ask for ``cpu``, or for ``encoders``
-            to wait for GPUs that will join.
-        on_extraction: ``print``; ``save_numpy`` or ``save_pickle`` (files for each video); or
-            ``save_parquet`` (a row for each, in shards).
-        output_path: Folder of the features: a local path or a URL.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; by default all GPUs, or the CPU if a private
+            Ray finds none. On any other Ray without GPUs, set ``cpu``, or set ``encoders`` to
+            wait for GPUs to join.
+        on_extraction: ``print``; ``save_numpy`` or ``save_pickle`` (files per video); or
+            ``save_parquet`` (a row per video, in shards).
+        output_path: Folder for features: a local path or a URL.
         feature_dtype: ``float32`` or ``float16``, of saved features.
-        naming: ``stem`` (files are called after the video) or ``path`` (in folders like its
-            own). ``path`` does not go with ``save_parquet``, which names no files.
-        overwrite: Make features again that are there already.
-        show_pred: Print for each frame the five texts that fit it best. If files are saved, so
-            is ``{stem}_pred.csv``. Not with ``save_parquet``.
-        pred_texts: For ``show_pred``: a text, or a list ``[a cat, a dog]``; by default the
-            labels of Kinetics 400. The labels are put as ``a photo of …``.
+        naming: ``stem`` (name files after the video) or ``path`` (and keep its folders).
+            ``path`` cannot be used with ``save_parquet``, which has no files per video.
+        overwrite: Recompute features that exist already.
+        show_pred: Print the five best texts for each frame. If features are saved,
+            ``{stem}_pred.csv`` is saved, too. Not with ``save_parquet``.
+        pred_texts: For ``show_pred``: a text, or a list ``[a cat, a dog]``; by default, the
+            labels of Kinetics 400. Each label becomes ``a photo of …``.
         address: Which Ray: ``auto``, ``host:port``, ``local`` (a private one) or ``none`` (no
-            Ray); by default RAY_ADDRESS, else ``local``. A Ray that this process is connected
-            to comes before RAY_ADDRESS. A private one can be reached by this machine only, and
-            ends with the run.
-        encoders: Encoder processes; by default one for each GPU, or one for about every 8 CPU
-            cores. Those for which there is no GPU yet wait for one.
-        encoders_per_gpu: Encoders that share a GPU, of this run or of others. With 1, a second
-            run waits for a free GPU.
-        max_attempts: How often a video may crash or hang its worker process before it is given
-            up. Processes that are killed from outside, for memory or with their node, do not
-            count, up to ten.
-        verbose: Show Ray's own messages, and what each encoder did. In Python, show progress,
-            too.
+            Ray); by default, RAY_ADDRESS or ``local``. A Ray that this process is connected to
+            takes precedence over RAY_ADDRESS. A private one is reachable only from this
+            machine, and ends with the run.
+        encoders: Encoder processes; by default, one per GPU, or one per about 8 CPU cores.
+            Encoders without a GPU wait for one to join.
+        encoders_per_gpu: How many encoders may share a GPU, of this run or of other runs. With
+            1, a second run waits for a free GPU.
+        max_attempts: How often a video may crash or hang its worker before it is reported as
+            failed. Workers killed from outside, for memory or with their node, do not count, up
+            to ten times.
+        verbose: Show Ray's own messages and statistics of each encoder. In Python, also show
+            progress.
 
     Returns:
         What was done, skipped and failed. A bad video raises nothing: it is listed in ``failed``.
@@ -162,41 +163,42 @@ def encode(
         path_column: holds local paths, as the nodes see them, or fsspec URLs.
         bytes_column: holds encoded videos instead, such as the content of an mp4 file.
         prefix: put before the names of the columns that are added.
-        storage_options: Given to fsspec for every URL, such as ``{"anon": true}``; never saved
+        storage_options: Passed to fsspec for every URL, such as ``{"anon": true}``; never saved
             anywhere.
-        extraction_fps: Frames per second, such as 5, 2.5 or 30000/1001; by default every frame.
-            At most 1000. docs/decoding.md says which frames these are.
+        extraction_fps: Frames per second, such as 5, 2.5 or 30000/1001; by default, every
+            frame. At most 1000. docs/decoding.md says which frames are selected.
         extraction_total: This many frames of each video, evenly spaced; not with
             ``extraction_fps``.
-        resize: ``pil`` (OpenAI's preprocessing, to the byte) or ``fast`` (cheaper, a few levels
-            of 255 off).
-        model_name: A name of ``clip.available_models()``, ``custom`` or ``demo``. OpenAI's are
-            ``ViT-B/32``, ``ViT-B/16``, ``ViT-L/14``, ``ViT-L/14@336px``, ``RN50``, ``RN101``,
-            ``RN50x4``, ``RN50x16`` and ``RN50x64``. ``custom`` is the checkpoint that
-            ``weights`` names. ``demo`` is a tiny model that comes with rayclip and knows
-            coloured shapes.
-        weights: The checkpoint of the model ``custom``: a path or URL. It is a TorchScript
-            archive or a state dict in OpenAI's layout, also inside a training script's
-            dictionary (``state_dict``, ``model_state_dict``, ``model``) or with its prefix
-            (``module.``, ``model.``, ``clip.``, ``_orig_mod.``, …). A TorchScript archive is
-            code: use only those that you trust.
-        batch_size: Frames per forward pass; by default the device decides. That is 16 on CPUs,
-            and on GPUs 16 to 256, by the model and the GPU's memory. Shorter batches are padded
-            to this one shape, so that a frame's feature never depends on its neighbours.
-        precision: What the model computes in: ``auto`` (fp16 on GPUs, fp32 on CPUs), ``fp32``,
-            ``fp16`` or ``bf16``. docs/precision.md says what each costs and changes.
-        compile: Compile the model's forward pass first: takes up to minutes, and a C++
+        resize: ``pil`` (OpenAI's preprocessing, byte for byte) or ``fast`` (cheaper, a few
+            levels of 255 off).
+        model_name: A name of ``clip.available_models()``, ``custom`` or ``demo``. OpenAI's
+            names are ``ViT-B/32``, ``ViT-B/16``, ``ViT-L/14``, ``ViT-L/14@336px``, ``RN50``,
+            ``RN101``, ``RN50x4``, ``RN50x16`` and ``RN50x64``. ``custom`` is the checkpoint
+            given by ``weights``. ``demo`` is a tiny model that comes with rayclip and
+            recognises coloured shapes.
+        weights: The checkpoint of the model ``custom``: a path or URL. A TorchScript archive or
+            a state dict in OpenAI's layout, optionally inside a training script's dictionary
+            (``state_dict``, ``model_state_dict``, ``model``) or with a prefix (``module.``,
+            ``model.``, ``clip.``, ``_orig_mod.``, …). A TorchScript archive is code: use only
+            archives that you trust.
+        batch_size: Frames per forward pass; by default, chosen by device. The default is 16 on
+            CPUs and 16 to 256 on GPUs, depending on the model and the GPU's memory. Shorter
+            batches are padded to this shape, so that a frame's feature never depends on the
+            rest of its batch.
+        precision: Number format of the model: ``auto`` (fp16 on GPUs, fp32 on CPUs), ``fp32``,
+            ``fp16`` or ``bf16``. docs/precision.md compares their speed and accuracy.
+        compile: Compile the forward pass at start, which takes up to minutes and needs a C++
             compiler.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPUs, or the CPU if a private
-            Ray finds none. On any other Ray without GPUs, ask for ``cpu``, or for ``encoders``
-            to wait for GPUs that will join.
-        encoders: Encoder processes; by default one for each GPU, or one for about every 8 CPU
-            cores. Those for which there is no GPU yet wait for one.
-        encoders_per_gpu: Encoders that share a GPU, of this run or of others. With 1, a second
-            run waits for a free GPU.
-        max_attempts: How often a video may crash or hang its worker process before it is given
-            up. Processes that are killed from outside, for memory or with their node, do not
-            count, up to ten.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; by default all GPUs, or the CPU if a private
+            Ray finds none. On any other Ray without GPUs, set ``cpu``, or set ``encoders`` to
+            wait for GPUs to join.
+        encoders: Encoder processes; by default, one per GPU, or one per about 8 CPU cores.
+            Encoders without a GPU wait for one to join.
+        encoders_per_gpu: How many encoders may share a GPU, of this run or of other runs. With
+            1, a second run waits for a free GPU.
+        max_attempts: How often a video may crash or hang its worker before it is reported as
+            failed. Workers killed from outside, for memory or with their node, do not count, up
+            to ten times.
 
     Returns:
         The dataset with all its columns and, in each row, ``clip`` (``list<fixed_size_list<float32,

@@ -1,4 +1,4 @@
-"""What can go wrong, as sentences for people and codes for machines."""
+"""Exceptions and error codes."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ Stage = Literal["open", "read", "decode", "encode", "write"]
 
 
 class RayclipError(Exception):
-    """A whole command or call that cannot go on. The message is one sentence for the user."""
+    """A command or call failed as a whole. The message is one sentence for the user."""
 
     exit_status = 1
 
 
 class UsageError(RayclipError):
-    """The command or call was wrong; nothing was started."""
+    """The command or call is invalid; nothing was started."""
 
     exit_status = 2
 
 
 class RunStopped(RayclipError):
-    """The run ended early; what was finished before is kept."""
+    """The run ended early; finished videos are kept."""
 
     exit_status = 3
 
 
 class WeightsUnavailable(RayclipError):
-    """A model's weights cannot be had: the network, a mirror, a checksum."""
+    """A model's weights are unavailable: the network, a mirror or a checksum failed."""
 
     exit_status = 3
 
 
 class Code(StrEnum):
-    """Why a video failed. The values are public: they stand in ``failures.jsonl``.
+    """Why a video failed. The values are public, since ``failures.jsonl`` has them.
 
     Attributes:
-        stages: where it can happen.
-        meaning: one sentence.
-        remedy: what to do about it, one sentence.
+        stages: the stages in which it can occur.
+        meaning: the cause, as one sentence.
+        remedy: what to do, as one sentence.
     """
 
     stages: tuple[str, ...]
@@ -46,7 +46,7 @@ class Code(StrEnum):
     remedy: str
 
     def __new__(cls, value: str, stages: str = "", meaning: str = "", remedy: str = "") -> Code:
-        # the defaults are for type checkers, to which Code("not_found") is a call of this
+        # defaults only for type checkers, which see Code("not_found") as a call of this
         code = str.__new__(cls, value)
         code._value_ = value
         code.stages = tuple(stages.split())
@@ -59,7 +59,7 @@ class Code(StrEnum):
         "is_a_folder",
         "open",
         "The path in the list is a folder.",
-        "Name the videos in it; make a video of it if it holds pictures.",
+        "Name the videos in it, or make a video of it if it holds images.",
     )
     NOT_A_FILE = (
         "not_a_file",
@@ -78,7 +78,7 @@ class Code(StrEnum):
         "truncated",
         "open",
         "The file begins as an mp4, but its index is missing or damaged.",
-        "Copy or download it again: its end is probably missing.",
+        "Copy or download it again, since its end is probably missing.",
     )
     IS_A_PLAYLIST = (
         "is_a_playlist",
@@ -125,7 +125,7 @@ class Code(StrEnum):
     ACCESS_DENIED = (
         "access_denied",
         "read",
-        "The storage refuses to give the file.",
+        "The storage denies access to the file.",
         "Check its permissions and your credentials.",
     )
     READ_FAILED = (
@@ -144,7 +144,7 @@ class Code(StrEnum):
     NO_FRAMES = (
         "no_frames",
         "decode",
-        "Not one frame could be decoded.",
+        "No frame could be decoded.",
         "Copy or download the file again; play it to see whether it is damaged.",
     )
     NO_SIZE = (
@@ -181,7 +181,7 @@ class Code(StrEnum):
         "worker_crashed",
         "decode",
         "The decoding process crashed on this video at every attempt.",
-        "Re-encode the video: it is probably damaged in a way that libav does not survive.",
+        "Re-encode the video, since it is probably damaged in a way that crashes libav.",
     )
     WORKER_HUNG = (
         "worker_hung",
@@ -192,8 +192,8 @@ class Code(StrEnum):
     WORKER_KILLED = (
         "worker_killed",
         "decode",
-        "The decoding process was killed ten times on this video, probably for want of memory.",
-        "Use machines with more memory, or fewer decoding processes on each.",
+        "The decoding process was killed ten times on this video, probably for lack of memory.",
+        "Use machines with more memory, or fewer decoding processes per machine.",
     )
     ENCODER_FAILED = (
         "encoder_failed",
@@ -228,24 +228,24 @@ class Code(StrEnum):
     TOO_LARGE_FOR_A_ROW = (
         "too_large_for_a_row",
         "write",
-        "The video has more features than `save_parquet` puts into one row.",
-        "Use `save_numpy`, or fewer frames a second.",
+        "The video has more features than `save_parquet` can save in one row.",
+        "Use `save_numpy`, or fewer frames per second.",
     )
     INTERNAL_ERROR = (
         "internal_error",
         "decode write",
-        "An exception that rayclip did not expect: probably a bug.",
+        "rayclip raised an unexpected exception, which is probably a bug.",
         "Report it with the traceback in the log.",
     )
 
 
 class VideoError(Exception):
-    """One video failed; the others go on.
+    """One video failed; the others continue.
 
     Attributes:
-        stage: where it failed: open, read, decode, encode or write.
-        code: a stable word for machines, e.g. ``no_video_stream``; docs/errors.md lists them all.
-        message: one sentence for people.
+        stage: the stage that failed: open, read, decode, encode or write.
+        code: a stable code for programs, e.g. ``no_video_stream``; docs/errors.md lists them.
+        message: one sentence for users.
     """
 
     def __init__(self, stage: Stage, code: Code, message: str) -> None:
@@ -263,4 +263,4 @@ class BadVideo(VideoError):
 
 
 class CredentialsRefused(VideoError):
-    """Reading a video was refused, as it will be for every other one of the same storage."""
+    """The storage refused the credentials, as it will for all its other videos."""

@@ -1,7 +1,7 @@
-"""The words of video_features' command lines, as options of ours.
+"""Translate the ``key=value`` arguments of video_features to command line options.
 
 ``model_name="ViT-B/32" video_paths="[a.mp4, b.mp4]" show_pred=true`` becomes
-``--model-name=ViT-B/32 a.mp4 b.mp4 --show-pred``. Everything else is left as it is.
+``--model-name=ViT-B/32 a.mp4 b.mp4 --show-pred``. Everything else stays unchanged.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from rayclip.errors import UsageError
 
 KEY_AND_VALUE = re.compile(r"(?:--)?([A-Za-z]\w*)=(.*)", re.DOTALL)
 NULLS = ("null", "none", "~", "")
-TRUTHS = {"true": True, "yes": True, "on": True, "1": True}
-TRUTHS |= {"false": False, "no": False, "off": False, "0": False}
+BOOLEANS = {"true": True, "yes": True, "on": True, "1": True}
+BOOLEANS |= {"false": False, "no": False, "off": False, "0": False}
 
 
-def options_of(words: Sequence[str], values: Sequence[str], switches: Sequence[str]) -> list[str]:
-    """Translate ``key=value`` words, wherever they stand among others.
+def translate_key_values(
+    words: Sequence[str], values: Sequence[str], switches: Sequence[str]
+) -> list[str]:
+    """Translate ``key=value`` arguments, anywhere among others.
 
     Args:
         words: the command line after ``extract``.
@@ -30,50 +32,51 @@ def options_of(words: Sequence[str], values: Sequence[str], switches: Sequence[s
         switches: keys that are true or false.
 
     Returns:
-        Words that a usual command line parser understands.
+        Arguments for an ordinary command line parser.
 
     Raises:
-        UsageError: an unknown key that is no existing path either, or a value that is not of its
-            key's kind.
+        UsageError: a key is unknown and not an existing path either, or a value is invalid.
     """
     options: list[str] = []
     before = ""
     for word in words:
         match = KEY_AND_VALUE.fullmatch(word)
         follows_option = before.startswith("--") and "=" not in before
-        takes_it = follows_option and before[2:].replace("-", "_") in values
+        is_its_value = follows_option and before[2:].replace("-", "_") in values
         before = word
-        if match is None or takes_it:
+        if match is None or is_its_value:
             options.append(word)
             continue
         key, value = match.group(1), match.group(2)
         if key == "video_paths":
-            options += [f"./{item}" if item[:1] == "-" else item for item in items_of(key, value)]
+            options += [
+                f"./{item}" if item[:1] == "-" else item for item in parse_items(key, value)
+            ]
         elif key == "feature_type":
-            if unquoted(value) != "clip":
+            if unquote(value) != "clip":
                 raise UsageError(f"feature_type is {value}, but rayclip extracts clip only.")
         elif key in switches:
-            if _truth(key, unquoted(value)):
+            if _parse_bool(key, unquote(value)):
                 options.append(f"--{_dashed(key)}")
         elif key in values:
-            if unquoted(value).lower() not in NULLS or _is_address(key, unquoted(value)):
-                options.append(f"--{_dashed(key)}={unquoted(value)}")
+            if unquote(value).lower() not in NULLS or _is_address(key, unquote(value)):
+                options.append(f"--{_dashed(key)}={unquote(value)}")
         elif not word.startswith("--") and os.path.exists(word):
             options.append(word)
         elif word.startswith("--"):
-            options.append(word)  # the parser knows what to say
+            options.append(word)  # the parser reports it
         else:
             raise UsageError(_unknown(key, word, [*values, *switches]))
     return options
 
 
-def items_of(key: str, value: str) -> list[str]:
-    """The strings of ``[a.mp4, 'b c.mp4']``, or of one that stands alone; none of ``null``."""
+def parse_items(key: str, value: str) -> list[str]:
+    """Parse ``[a.mp4, 'b c.mp4']`` or a single string; ``null`` is an empty list."""
     text = value.strip()
     if text.lower() in NULLS:
         return []
     if not text.startswith("["):
-        return [unquoted(text)]
+        return [unquote(text)]
     try:
         items = yaml.load(text, Loader=yaml.BaseLoader)  # BaseLoader: every scalar is a string
     except yaml.YAMLError:
@@ -83,8 +86,8 @@ def items_of(key: str, value: str) -> list[str]:
     return items
 
 
-def unquoted(value: str) -> str:
-    """A string without the quotes that may stand around it."""
+def unquote(value: str) -> str:
+    """Strip whitespace and one pair of quotes."""
     text = value.strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         return text[1:-1]
@@ -92,7 +95,7 @@ def unquoted(value: str) -> str:
 
 
 def _is_address(key: str, value: str) -> bool:
-    """Whether what video_features would take for null is a value of ours: no Ray at all."""
+    """Whether a null of video_features is a value here: address ``none`` means no Ray."""
     return (key, value) == ("address", "none")
 
 
@@ -100,11 +103,11 @@ def _dashed(key: str) -> str:
     return key.replace("_", "-")
 
 
-def _truth(key: str, value: str) -> bool:
+def _parse_bool(key: str, value: str) -> bool:
     if value.lower() in NULLS:
         return False
     try:
-        return TRUTHS[value.lower()]
+        return BOOLEANS[value.lower()]
     except KeyError:
         raise UsageError(f"{key} must be true or false, not {value}.") from None
 
@@ -115,5 +118,5 @@ def _unknown(key: str, word: str, known: Sequence[str]) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Which known name somebody probably meant."""
+    """Return the known name that is most similar."""
     return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]

@@ -1,4 +1,4 @@
-"""Values of options: what a caller or the command line gives becomes what ``Settings`` holds."""
+"""Convert and check the values of options that callers and the command line give."""
 
 from __future__ import annotations
 
@@ -10,38 +10,40 @@ from fractions import Fraction
 from typing import Any
 
 from rayclip.errors import UsageError
-from rayclip.key_value_args import NULLS, items_of
+from rayclip.key_value_args import NULLS, parse_items
 from rayclip.media.sampling import MAX_FPS, parse_fps
 
 AnyPath = str | os.PathLike[str]
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 
-def path_of(value: AnyPath | None) -> str | None:
-    """A local path or URL as text; None stays None."""
+def to_path(value: AnyPath | None) -> str | None:
+    """Convert a local path or URL to a string; None stays None."""
     return None if value is None else os.fspath(value)
 
 
-def paths_of(value: AnyPath | Iterable[AnyPath]) -> tuple[str, ...]:
-    """One path or several, as texts.
+def to_paths(value: AnyPath | Iterable[AnyPath]) -> tuple[str, ...]:
+    """Convert one path or several to strings.
 
     Raises:
-        UsageError: one of them is empty, or cannot be a file's name.
+        UsageError: one is empty, or cannot be a file name.
     """
-    several = [value] if isinstance(value, str | os.PathLike) else value
-    paths = tuple(os.fspath(path) for path in several)
+    values = [value] if isinstance(value, str | os.PathLike) else value
+    paths = tuple(os.fspath(path) for path in values)
     for path in paths:
         if not path:
-            raise UsageError("One of the video_paths is empty.")
+            raise UsageError("One of the video_paths is empty: remove it.")
         try:
             os.fsencode(path)
         except UnicodeEncodeError:
-            raise UsageError(f"{path!r} of video_paths cannot be a file's name.") from None
+            raise UsageError(
+                f"{path!r} of video_paths cannot be a file name: correct it."
+            ) from None
     return paths
 
 
-def local_folder_of(value: AnyPath) -> str:
-    """A local path as text.
+def to_local_folder(value: AnyPath) -> str:
+    """Convert a local path to a string.
 
     Raises:
         UsageError: it is a URL.
@@ -51,22 +53,22 @@ def local_folder_of(value: AnyPath) -> str:
     return folder
 
 
-def device_of(value: str | None) -> str | None:
-    """A device; None stays None.
+def check_device(value: str | None) -> str | None:
+    """Check the name of a device; None stays None.
 
     Raises:
-        UsageError: there is no such kind of device.
+        UsageError: it is not a device name.
     """
     if value is not None and not DEVICE.fullmatch(value):
         raise UsageError(f"device must be cpu, cuda or cuda:N, not {value!r}.")
     return value
 
 
-def address_of(value: str | None) -> str | None:
-    """The address of a Ray; None stays None.
+def check_address(value: str | None) -> str | None:
+    """Check the address of a Ray; None stays None.
 
     Raises:
-        UsageError: it is one of Ray Client.
+        UsageError: it is an address of Ray Client.
     """
     if value is not None and value.startswith("ray://"):
         raise UsageError(
@@ -76,29 +78,31 @@ def address_of(value: str | None) -> str | None:
     return value
 
 
-def texts_of(value: str | Sequence[str] | None) -> tuple[str, ...]:
-    """One text, several or none.
+def to_texts(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Convert one text, several or none to a tuple.
 
     Raises:
-        UsageError: one of them cannot be read.
+        UsageError: one is blank or not printable.
     """
     texts = (value,) if isinstance(value, str) else tuple(value or ())
     for text in texts:
         if not text.isprintable() or not text.strip():
-            raise UsageError(f"The text {text!r} of pred_texts is not one that can be read.")
+            raise UsageError(
+                f"The text {text!r} of pred_texts is blank or not printable: correct it."
+            )
     return texts
 
 
-def texts_in(words: Sequence[str]) -> list[str]:
-    """The texts in words of the command line, each of which is one or a list in brackets."""
-    return [text for word in words for text in items_of("pred_texts", word)]
+def parse_texts(arguments: Sequence[str]) -> list[str]:
+    """Parse command line arguments, each of which is a text or a list in brackets."""
+    return [text for argument in arguments for text in parse_items("pred_texts", argument)]
 
 
-def extraction_fps_of(value: str | int | float | Fraction | None) -> Fraction | None:
-    """A user's frame rate as an exact fraction; None stays None.
+def to_fps(value: str | int | float | Fraction | None) -> Fraction | None:
+    """Convert a frame rate to an exact fraction; None stays None.
 
     Raises:
-        UsageError: it is no frame rate.
+        UsageError: it is not a frame rate.
     """
     if value is None or (isinstance(value, str) and value.lower() in NULLS):
         return None
@@ -111,14 +115,14 @@ def extraction_fps_of(value: str | int | float | Fraction | None) -> Fraction | 
         ) from None
 
 
-def storage_options_in(word: str) -> dict[str, Any]:
-    """A JSON object in a word of the command line.
+def parse_storage_options(argument: str) -> dict[str, Any]:
+    """Parse a JSON object from a command line argument.
 
     Raises:
-        UsageError: it is no JSON object.
+        UsageError: it is not a JSON object.
     """
     try:
-        options = json.loads(word)
+        options = json.loads(argument)
     except ValueError:
         options = None
     if not isinstance(options, dict):

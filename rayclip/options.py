@@ -1,7 +1,7 @@
-"""What an option is. :class:`rayclip.settings.Settings` declares each one once.
+"""Declare options. :class:`rayclip.settings.Settings` declares each one once.
 
-The command line (:mod:`rayclip.cli_options`), the functions of Python (:func:`takes_options`) and
-``docs/options.md`` are made from these declarations.
+The command line (:mod:`rayclip.cli_options`), the Python API (:func:`takes_options`) and
+``docs/options.md`` follow from these declarations.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from rayclip.errors import UsageError
 from rayclip.key_value_args import nearest
 
-Gop = Literal["input", "frames", "model", "output", "cluster"]
-GROUPS: tuple[Gop, ...] = get_args(Gop)
+Group = Literal["input", "frames", "model", "output", "cluster"]
+GROUPS: tuple[Group, ...] = get_args(Group)
 LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 CODE = re.compile(r"`([^`]*)`")
 DOCSTRING_WIDTH = 92
@@ -32,24 +32,24 @@ class Option:
     """One option.
 
     Attributes:
-        name: with underscores, the same everywhere.
+        name: the name with underscores.
         kind: the type of its value in ``Settings``.
-        default: of ``Settings``; None for a collection that nobody gave.
+        default: the default in ``Settings``; None for a mapping.
         group: the panel of ``--help`` and the section of the docs.
-        summary: for ``--help``, docstrings and docs: plain text, but for Markdown's links and code;
-            the name of another option is code.
-        details: sentences that only docstrings and docs have.
-        metavar: what stands for the value in ``--help``, if its type does not say it.
-        accepts: the type that a caller in Python may give, if it is wider than ``kind``.
-        convert: makes the value in ``Settings`` from what a caller gave.
-        parse: makes what a caller in Python would give from the words of the command line.
-        encode: whether ``rayclip.encode`` takes it, too.
+        summary: text for ``--help``, docstrings and docs. It may have links and code in Markdown;
+            names of other options are code.
+        details: more sentences, for docstrings and docs only.
+        metavar: the placeholder of the value in ``--help``, unless its type is enough.
+        accepts: the type that Python callers may pass, if it is wider than ``kind``.
+        convert: converts a caller's value to the one in ``Settings``.
+        parse: converts command line arguments to a value that a Python caller would pass.
+        encode: whether ``rayclip.encode`` has this option, too.
     """
 
     name: str
     kind: Any
     default: Any
-    group: Gop
+    group: Group
     summary: str
     details: str = ""
     metavar: str | None = None
@@ -64,19 +64,19 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """How it is written on the command line."""
+        """The flag on the command line."""
         return f"--{self.name.replace('_', '-')}"
 
     @property
     def text(self) -> str:
-        """Everything that is to say about it, as Markdown."""
+        """The full description, as Markdown."""
         return f"{self.summary} {self.details}".strip()
 
     def checked(self, value: Any) -> Any:
-        """The value for ``Settings``.
+        """Convert and validate a value for ``Settings``.
 
         Raises:
-            UsageError: it is not one; the sentence names the option.
+            UsageError: it is invalid; the message names the option.
         """
         if self.convert is not None:
             value = self.convert(value)
@@ -88,18 +88,18 @@ class Option:
             choices = ", ".join(get_args(self.kind))
             raise UsageError(f"{self.name} must be one of {choices}, not {value!r}.")
         if self.kind is str and not value.strip():
-            raise UsageError(f"{self.name} is empty.")
+            raise UsageError(f"{self.name} is empty: give a value.")
         return value
 
 
-def option(default: T, group: Gop, summary: str, *, shown: bool = True, **others: Any) -> T:
-    """Declare a field of ``Settings`` as an :class:`Option`; ``others`` are more of its attributes.
+def option(default: T, group: Group, summary: str, *, shown: bool = True, **others: Any) -> T:
+    """Declare a field of ``Settings`` as an :class:`Option`; ``others`` are further attributes.
 
     Args:
-        default: its value if nobody gives one.
+        default: the default value.
         group: see :class:`Option`.
         summary: see :class:`Option`.
-        shown: whether the ``repr`` of ``Settings`` has it.
+        shown: whether the ``repr`` of ``Settings`` includes it.
     """
     metadata = {"group": group, "summary": summary, **others}
     declared: Any = (
@@ -107,71 +107,76 @@ def option(default: T, group: Gop, summary: str, *, shown: bool = True, **others
         if isinstance(default, dict)
         else field(default=default, repr=shown, metadata=metadata)
     )
-    return declared  # type: ignore[no-any-return]  # what dataclass makes of it has type T
+    return declared  # type: ignore[no-any-return]  # the dataclass replaces it by a value of type T
 
 
 def declared_options(settings: type) -> dict[str, Option]:
-    """The options that a dataclass declares, by name and in their order."""
+    """Return the options that a dataclass declares, by name, in order."""
     kinds = get_type_hints(settings)
 
-    def declared(one: Field[Any]) -> Option:
-        default = one.default if callable(one.default_factory) is False else None
-        return Option(one.name, kinds[one.name], default, **one.metadata)
+    def from_field(item: Field[Any]) -> Option:
+        default = None if callable(item.default_factory) else item.default
+        return Option(item.name, kinds[item.name], default, **item.metadata)
 
-    return {one.name: declared(one) for one in fields(settings)}
+    return {item.name: from_field(item) for item in fields(settings)}
 
 
 def takes_options(options: Iterable[Option]) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Let the ``**options`` of a function be these.
+    """Decorate a function so that its ``**options`` are these.
 
-    Its signature and its docstring, for ``{options}``, list them all, with types and defaults. Any
-    other keyword is a TypeError that names the nearest one.
+    Its signature lists them with types and defaults, and its docstring at ``{options}``. Any other
+    keyword raises a TypeError that names the nearest option.
     """
-    known = {one.name: one for one in options}
+    known = {option.name: option for option in options}
 
-    def dress(function: Callable[..., T]) -> Callable[..., T]:
+    def decorate(function: Callable[..., T]) -> Callable[..., T]:
         signature = inspect.signature(function)
-        own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-        own = [as_parameter(known[one.name], one.kind) if one.name in known else one for one in own]
-        names = [one.name for one in own]
-        rest = [one for one in known.values() if one.name not in names]
-        keywords = [*names, *(one.name for one in rest)]
+        own = [
+            as_parameter(known[parameter.name], parameter.kind)
+            if parameter.name in known
+            else parameter
+            for parameter in signature.parameters.values()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        ]
+        names = [parameter.name for parameter in own]
+        rest = [option for option in known.values() if option.name not in names]
+        keywords = [*names, *(option.name for option in rest)]
 
         @wraps(function)
-        def call(*args: Any, **given: Any) -> T:
-            for name in given:
+        def call(*args: Any, **selected: Any) -> T:
+            for name in selected:
                 if name not in keywords:
                     raise TypeError(
                         f"{function.__name__}() has no option {name!r}; "
                         f"the nearest is {nearest(name, keywords)}"
                     )
-            return function(*args, **given)
+            return function(*args, **selected)
 
-        parameters = [*own, *(as_parameter(one) for one in rest)]
-        dressed: Any = call
-        dressed.__signature__ = signature.replace(parameters=parameters)
-        dressed.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(
-            PLACEHOLDER, "\n".join(as_entry(one) for one in known.values())
+        parameters = [*own, *(as_parameter(option) for option in rest)]
+        decorated: Any = call
+        decorated.__signature__ = signature.replace(parameters=parameters)
+        decorated.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(
+            PLACEHOLDER, "\n".join(as_entry(option) for option in known.values())
         )
         return call
 
-    return dress
+    return decorate
 
 
 def as_parameter(
-    one: Option, kind: inspect._ParameterKind = inspect.Parameter.KEYWORD_ONLY
+    option: Option, kind: inspect._ParameterKind = inspect.Parameter.KEYWORD_ONLY
 ) -> inspect.Parameter:
-    """An option in a signature of Python."""
+    """Return the signature's parameter for an option."""
     return inspect.Parameter(
-        one.name, kind, default=one.default, annotation=one.accepts or one.kind
+        option.name, kind, default=option.default, annotation=option.accepts or option.kind
     )
 
 
-def as_entry(one: Option) -> str:
-    """An option in the Args of a docstring in Google's style."""
-    text = CODE.sub(r"``\1``", LINK.sub(r"\1", one.text))
+def as_entry(option: Option) -> str:
+    """Return the entry for an option in a docstring's Args, in Google's style."""
+    text = CODE.sub(r"``\1``", LINK.sub(r"\1", option.text))
     return textwrap.fill(
-        f"{one.name}: {text}",
+        f"{option.name}: {text}",
         DOCSTRING_WIDTH,
         initial_indent=" " * 4,
         subsequent_indent=" " * 8,
@@ -181,7 +186,7 @@ def as_entry(one: Option) -> str:
 
 
 def with_flags(text: str, options: Mapping[str, Option]) -> str:
-    """A text of Markdown in which other options are written as on the command line."""
+    """Replace the names of options in Markdown by their command line flags."""
     return CODE.sub(
         lambda code: f"`{options[code[1]].flag}`" if code[1] in options else code[0], text
     )

@@ -1,4 +1,4 @@
-"""What is to be done: the inputs, less those that are done, and no two of one name."""
+"""Plan a run: its inputs without finished videos and duplicates, all with different names."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Plan:
     """The work of a run.
 
     Attributes:
-        videos: to be extracted, in input order.
-        skipped: how many were done before.
-        discarded: those whose old features go before the work begins.
-        done: what was complete in the folder; None where nothing is saved.
+        videos: the videos to extract, in input order.
+        skipped: the number of videos finished before.
+        discarded: the videos whose old features are removed before the run starts.
+        done: the complete videos of the folder; None if nothing is saved.
     """
 
     videos: Selection
@@ -35,11 +35,11 @@ class Plan:
 
 @dataclass
 class NamedInputs(PassStats):
-    """What a pass keeps of inputs that have names: 16 bytes of each.
+    """What a pass over the inputs records: 16 bytes per input.
 
     Attributes:
-        names: hashes of their names.
-        texts: hashes of the inputs themselves, of this process only.
+        names: hashes of their names in the output folder.
+        texts: hashes of the inputs themselves, valid only in this process.
     """
 
     names: array[int] = field(default_factory=lambda: array("Q"))
@@ -53,25 +53,25 @@ def plan_files(
     record: dict[str, object],
     overwrite: bool,
 ) -> Plan:
-    """Compare the inputs with the output folder; nothing is changed yet.
+    """Compare the inputs with the output folder, without changing it.
 
-    This is one pass over the inputs; each use of what is in the plan is another.
+    This takes one pass over the inputs; each use of the plan's videos takes another.
 
     Args:
-        inputs: gives the videos.
-        name_of: gives the name of a video's files in the folder.
-        folder: where features go.
-        record: what ``run.json`` will hold.
-        overwrite: make everything again.
+        inputs: the videos.
+        name_of: returns the name of a video in the folder.
+        folder: the output folder.
+        record: the new content of ``run.json``.
+        overwrite: whether to recompute everything.
 
     Raises:
-        UsageError: two inputs would have the same file names, or the folder holds features of
-            other settings or in another form.
+        UsageError: two inputs have the same name, or the folder holds features of other settings or
+            in another format.
     """
-    seen = _look_at(inputs, name_of)
-    first = _first_of_each(seen, inputs, name_of)
-    names, block_hashes = np.frombuffer(seen.names, np.uint64), seen.block_hashes
-    del seen  # 80 MB of 10 million inputs
+    hashed = _hash_inputs(inputs, name_of)
+    first = _first_occurrences(hashed, inputs, name_of)
+    names, block_hashes = np.frombuffer(hashed.names, np.uint64), hashed.block_hashes
+    del hashed  # frees 80 MB for 10 million inputs
     before = folder.read_run()
     done = folder.done()
     if done.other_format:
@@ -80,35 +80,35 @@ def plan_files(
             "another output_path."
         )
     if overwrite:
-        begun = np.unique(done.begun)
-        discarded = first & is_in(names, begun)
-        others = len(begun) - np.count_nonzero(discarded)
+        started = np.unique(done.started)
+        discarded = first & is_in(names, started)
+        others = len(started) - np.count_nonzero(discarded)
         if others and differences(before, record):
             raise UsageError(
-                f"{folder.url} holds other videos, {others} of them, of other settings "
+                f"{folder.url} holds other videos ({others}), made with other settings "
                 f"({', '.join(differences(before, record))}): choose another output_path."
             )
-        if others and folder.goes_together:
+        if others and folder.discards_all:
             raise UsageError(
-                f"{folder.url} holds other videos, {others} of them, in the {folder.unit}s that "
-                "overwrite would remove: choose another output_path, or give them, too."
+                f"{folder.url} holds other videos ({others}) in the {folder.unit}s that overwrite "
+                "would remove: choose another output_path, or add these videos to the inputs."
             )
-        again = Selection(inputs, discarded, block_hashes)
-        return Plan(Selection(inputs, first, block_hashes), 0, again, done)
-    if len(done.begun):
+        overwritten = Selection(inputs, discarded, block_hashes)
+        return Plan(Selection(inputs, first, block_hashes), 0, overwritten, done)
+    if len(done.started):
         refuse_to_mix(before, record, folder.url)
-    left = first & ~is_in(names, done.hashes)
-    skipped = int(np.count_nonzero(first) - np.count_nonzero(left))
-    return Plan(Selection(inputs, left, block_hashes), skipped, done=done)
+    remaining = first & ~is_in(names, done.hashes)
+    skipped = int(np.count_nonzero(first) - np.count_nonzero(remaining))
+    return Plan(Selection(inputs, remaining, block_hashes), skipped, done=done)
 
 
 def begin(
     plan: Plan, name_of: Callable[[str], str], folder: FeatureFolder, record: dict[str, object]
 ) -> None:
-    """Take back what is to be made again, and say in ``run.json`` how it is made.
+    """Remove the features to be recomputed, and write ``run.json``.
 
     Raises:
-        UsageError, RunStopped: the folder cannot be written, or the inputs not be read again.
+        UsageError, RunStopped: the folder cannot be written, or the inputs cannot be read again.
     """
     folder.prepare()
     if plan.discarded:
@@ -117,33 +117,33 @@ def begin(
 
 
 def refuse_shared_names(inputs: Inputs, name_of: Callable[[str], str]) -> None:
-    """Make sure that no two inputs have one name, in one pass.
+    """Refuse inputs that share a name, in one pass.
 
     Raises:
-        UsageError: naming two inputs of one name.
+        UsageError: two inputs share a name; the message names both.
     """
-    _first_of_each(_look_at(inputs, name_of), inputs, name_of)
+    _first_occurrences(_hash_inputs(inputs, name_of), inputs, name_of)
 
 
-def _look_at(inputs: Inputs, name_of: Callable[[str], str]) -> NamedInputs:
-    seen = NamedInputs()
+def _hash_inputs(inputs: Inputs, name_of: Callable[[str], str]) -> NamedInputs:
+    hashed = NamedInputs()
     for block in in_blocks(inputs.names()):
-        seen.add(block)
-        seen.names.extend(name_hash(name_of(video)) for video in block)
-        seen.texts.extend(map(hash, block))
-    return seen
+        hashed.add(block)
+        hashed.names.extend(name_hash(name_of(video)) for video in block)
+        hashed.texts.extend(map(hash, block))
+    return hashed
 
 
-def _first_of_each(
-    seen: NamedInputs, inputs: Inputs, name_of: Callable[[str], str]
+def _first_occurrences(
+    hashed: NamedInputs, inputs: Inputs, name_of: Callable[[str], str]
 ) -> NDArray[np.bool_]:
-    """Of each input, whether it is not there before: one that is listed again is done once.
+    """Return for each input whether it is its first occurrence, since duplicates run once.
 
     Raises:
-        UsageError: naming two inputs of one name, for which they are read again.
+        UsageError: two inputs share a name; reads the inputs again to name both.
     """
-    names, texts = np.frombuffer(seen.names, np.uint64), np.frombuffer(seen.texts, np.int64)
-    first = np.ones(seen.count, np.bool_)
+    names, texts = np.frombuffer(hashed.names, np.uint64), np.frombuffer(hashed.texts, np.int64)
+    first = np.ones(hashed.count, np.bool_)
     order = np.argsort(names, kind="stable")
     earlier, later = order[:-1], order[1:]
     repeated = names[earlier] == names[later]
@@ -151,18 +151,18 @@ def _first_of_each(
         earlier, later = earlier[repeated], later[repeated]
         shared = names[later[texts[earlier] != texts[later]]]
         if len(shared):
-            _refuse({int(name) for name in shared}, inputs, name_of)
+            _raise_shared_name({int(name) for name in shared}, inputs, name_of)
         first[later] = False
     return first
 
 
-def _refuse(shared: set[int], inputs: Inputs, name_of: Callable[[str], str]) -> None:
+def _raise_shared_name(shared: set[int], inputs: Inputs, name_of: Callable[[str], str]) -> None:
     first: dict[int, str] = {}
     for video in inputs.names():
         name = name_hash(name_of(video))
         if name in shared and first.setdefault(name, video) != video:
             raise UsageError(
-                f"{first[name]} and {video} would both be saved as {name_of(video)}: say "
-                "--naming path, where their folders differ, or extract them with different "
+                f"{first[name]} and {video} would both be saved as {name_of(video)}: use "
+                "--naming path if their folders differ, or extract them with different "
                 "output_paths."
             )

@@ -13,7 +13,7 @@ from rayclip.actors.job import ExtractionJob
 from rayclip.console import say_to_user
 from rayclip.errors import UsageError
 from rayclip.in_process import in_process
-from rayclip.inputs.selection import Inputs, every
+from rayclip.inputs.selection import Inputs, select_all
 from rayclip.inputs.videos import (
     extra_columns,
     folder_of_inputs,
@@ -25,7 +25,7 @@ from rayclip.machine import Machine
 from rayclip.media.sampling import FrameChoice
 from rayclip.model.models import ModelSpec, describe
 from rayclip.output.folder import FeatureFolder
-from rayclip.output.open_run import Form, open_folder
+from rayclip.output.open_run import FolderFormat, open_folder
 from rayclip.output.run_record import run_record
 from rayclip.output.safe_names import output_name
 from rayclip.output.storage import model_folder
@@ -125,12 +125,14 @@ def find_work(settings: Settings) -> Work:
     folder, record = None, run_record(settings, spec)
     if settings.saves:
         url = model_folder(settings.output_path, settings.model_name)
-        form = Form(spec.dim, settings.on_extraction, settings.feature_dtype, settings.naming)
+        form = FolderFormat(
+            spec.dim, settings.on_extraction, settings.feature_dtype, settings.naming
+        )
         folder = open_folder(url, form, settings.storage_options)
         name_of = folder.name_of
         plan = plan_files(inputs, name_of, folder, record, settings.overwrite)
     else:
-        plan = Plan(every(inputs))
+        plan = Plan(select_all(inputs))
     in_all = None
     if settings.limit is not None:
         count = sum(1 for _ in iter_all_videos(settings))

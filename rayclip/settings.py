@@ -1,4 +1,4 @@
-"""What a run was asked to do: the same words for the command line and for Python."""
+"""The settings of a run, which the command line and Python share."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, Literal
 from rayclip.errors import UsageError
 from rayclip.option_values import (
     AnyPath,
-    address_of,
-    device_of,
-    extraction_fps_of,
-    local_folder_of,
-    path_of,
-    paths_of,
-    storage_options_in,
-    texts_in,
-    texts_of,
+    check_address,
+    check_device,
+    parse_storage_options,
+    parse_texts,
+    to_fps,
+    to_local_folder,
+    to_path,
+    to_paths,
+    to_texts,
 )
 from rayclip.options import declared_options, option
 
@@ -32,32 +32,32 @@ Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a run needs to know, validated. Each field declares an option.
+    """The validated settings of a run. Each field declares an option.
 
     Raises:
-        UsageError: a value is wrong; the sentence names it and the right ones.
+        UsageError: a value is invalid; the message names the option and valid values.
     """
 
     video_paths: tuple[str, ...] = option(
         (),
         "input",
         "Videos, folders of videos or quoted patterns (`'videos/**/*.mp4'`): local paths or URLs.",
-        details="Folders are searched to the bottom for [the suffixes of videos](inputs.md), and "
-        "give their videos sorted. URLs are those of "
+        details="Folders are searched recursively for files with [the suffix of a video]"
+        "(inputs.md), in sorted order. URLs are those of "
         "[fsspec](https://filesystem-spec.readthedocs.io); "
-        "[SECURITY.md](../SECURITY.md#what-is-not-promised) says what opening them means.",
+        "[SECURITY.md](../SECURITY.md#what-is-not-promised) explains the risks of opening them.",
         accepts=AnyPath | Iterable[AnyPath],
-        convert=paths_of,
+        convert=to_paths,
     )
     file_with_video_paths: str | None = option(
         None,
         "input",
         "A list of videos: text with one per line (`-` is standard input), or a `.csv`, `.tsv`, "
         "`.jsonl` or `.parquet` table.",
-        details="What it lists is never taken for a folder or a pattern. It may be "
-        "[as long as you like](scale.md).",
+        details="Its entries are never expanded as folders or patterns. It may have "
+        "[any length](scale.md).",
         accepts=AnyPath | None,
-        convert=path_of,
+        convert=to_path,
         metavar="PATH",
     )
     path_column: str = option(
@@ -66,29 +66,29 @@ class Settings:
     limit: int | None = option(
         None,
         "input",
-        "Only the first N inputs, for a first try; says how long all of them would take.",
-        details="The summary has it as `estimate`. The inputs are read once more to count them.",
+        "Process only the first N inputs, and estimate how long all of them would take.",
+        details="The summary has it as `estimate`. It takes another pass over the inputs.",
     )
     storage_options: Mapping[str, Any] = option(
         {},
         "input",
-        'Given to fsspec for every URL, such as `{"anon": true}`; never saved anywhere.',
+        'Passed to fsspec for every URL, such as `{"anon": true}`; never saved anywhere.',
         metavar="JSON",
         accepts=Mapping[str, Any] | None,
         convert=lambda value: value or {},
-        parse=storage_options_in,
+        parse=parse_storage_options,
         encode=True,
         shown=False,
     )
     extraction_fps: Fraction | None = option(
         None,
         "frames",
-        "Frames per second, such as 5, 2.5 or 30000/1001; by default every frame.",
-        details="At most 1000. [docs/decoding.md](decoding.md#which-frames) says which frames "
-        "these are.",
+        "Frames per second, such as 5, 2.5 or 30000/1001; by default, every frame.",
+        details="At most 1000. [docs/decoding.md](decoding.md#which-frames) says which frames are "
+        "selected.",
         metavar="FPS",
         accepts=str | int | float | Fraction | None,
-        convert=extraction_fps_of,
+        convert=to_fps,
         encode=True,
     )
     extraction_total: int | None = option(
@@ -100,92 +100,92 @@ class Settings:
     resize: Resize = option(
         "pil",
         "frames",
-        "`pil` (OpenAI's preprocessing, to the byte) or `fast` (cheaper, "
+        "`pil` (OpenAI's preprocessing, byte for byte) or `fast` (cheaper, "
         "[a few levels of 255 off](decoding.md#resize)).",
         encode=True,
     )
     keep_tmp_files: bool = option(
         False,
         "frames",
-        "Re-encode each video at `extraction_fps` as video_features does, keep the file, and take "
-        "the features from it.",
-        details="This is lossy; without it nothing is ever re-encoded.",
+        "Re-encode each video at `extraction_fps` as video_features does, keep the file, and "
+        "extract from it.",
+        details="This is lossy. Without this option, nothing is re-encoded.",
     )
     tmp_path: str = option(
         "./tmp",
         "frames",
-        "Local folder of the re-encoded videos.",
+        "Local folder for re-encoded videos.",
         accepts=AnyPath,
-        convert=local_folder_of,
+        convert=to_local_folder,
         metavar="PATH",
     )
     model_name: str = option(
         "ViT-B/32",
         "model",
         "A name of `clip.available_models()`, `custom` or `demo`.",
-        details="OpenAI's are `ViT-B/32`, `ViT-B/16`, `ViT-L/14`, `ViT-L/14@336px`, `RN50`, "
-        "`RN101`, `RN50x4`, `RN50x16` and `RN50x64`. `custom` is the checkpoint that `weights` "
-        "names. `demo` is a tiny model that comes with rayclip and knows coloured shapes.",
+        details="OpenAI's names are `ViT-B/32`, `ViT-B/16`, `ViT-L/14`, `ViT-L/14@336px`, `RN50`, "
+        "`RN101`, `RN50x4`, `RN50x16` and `RN50x64`. `custom` is the checkpoint given by "
+        "`weights`. `demo` is a tiny model that comes with rayclip and recognises coloured shapes.",
         encode=True,
     )
     weights: str | None = option(
         None,
         "model",
         "The checkpoint of the model `custom`: a path or URL.",
-        details="It is a TorchScript archive or a state dict in OpenAI's layout, also inside a "
-        "training script's dictionary (`state_dict`, `model_state_dict`, `model`) or with its "
+        details="A TorchScript archive or a state dict in OpenAI's layout, optionally inside a "
+        "training script's dictionary (`state_dict`, `model_state_dict`, `model`) or with a "
         "prefix (`module.`, `model.`, `clip.`, `_orig_mod.`, …). A TorchScript archive is code: "
-        "[use only those that you trust](../SECURITY.md#what-is-not-promised).",
+        "[use only archives that you trust](../SECURITY.md#what-is-not-promised).",
         accepts=AnyPath | None,
-        convert=path_of,
+        convert=to_path,
         metavar="PATH",
         encode=True,
     )
     batch_size: int | None = option(
         None,
         "model",
-        "Frames per forward pass; by default the device decides.",
-        details="That is 16 on CPUs, and on GPUs 16 to 256, "
-        "[by the model and the GPU's memory](precision.md#frames-per-forward-pass). Shorter "
-        "batches are padded to this one shape, so that a frame's feature never depends on its "
-        "neighbours.",
+        "Frames per forward pass; by default, chosen by device.",
+        details="The default is 16 on CPUs and 16 to 256 on GPUs, "
+        "[depending on the model and the GPU's memory](precision.md#frames-per-forward-pass). "
+        "Shorter batches are padded to this shape, so that a frame's feature never depends on "
+        "the rest of its batch.",
         encode=True,
     )
     precision: Precision = option(
         "auto",
         "model",
-        "What the model computes in: `auto` (fp16 on GPUs, fp32 on CPUs), `fp32`, `fp16` or "
+        "Number format of the model: `auto` (fp16 on GPUs, fp32 on CPUs), `fp32`, `fp16` or "
         "`bf16`.",
-        details="[docs/precision.md](precision.md) says what each costs and changes.",
+        details="[docs/precision.md](precision.md) compares their speed and accuracy.",
         encode=True,
     )
     compile: bool = option(
         False,
         "model",
-        "Compile the model's forward pass first: takes up to minutes, and a C++ compiler.",
+        "Compile the forward pass at start, which takes up to minutes and needs a C++ compiler.",
         encode=True,
     )
     device: str | None = option(
         None,
         "model",
-        "`cpu`, `cuda` or `cuda:N`; by default the GPUs, or the CPU if a private Ray finds none.",
-        details="On any other Ray without GPUs, ask for `cpu`, or for `encoders` to wait for GPUs "
-        "that will join.",
-        convert=device_of,
+        "`cpu`, `cuda` or `cuda:N`; by default all GPUs, or the CPU if a private Ray finds none.",
+        details="On any other Ray without GPUs, set `cpu`, or set `encoders` to wait for GPUs to "
+        "join.",
+        convert=check_device,
         encode=True,
     )
     on_extraction: OnExtraction = option(
         "print",
         "output",
-        "`print`; `save_numpy` or `save_pickle` (files for each video); or `save_parquet` (a row "
-        "for each, [in shards](formats.md)).",
+        "`print`; `save_numpy` or `save_pickle` (files per video); or `save_parquet` (a row per "
+        "video, [in shards](formats.md)).",
     )
     output_path: str = option(
         "./output",
         "output",
-        "Folder of the features: a local path or a URL.",
+        "Folder for features: a local path or a URL.",
         accepts=AnyPath,
-        convert=path_of,
+        convert=to_path,
         metavar="PATH",
     )
     feature_dtype: FeatureDtype = option(
@@ -194,107 +194,107 @@ class Settings:
     naming: Naming = option(
         "stem",
         "output",
-        "`stem` (files are called after the video) or `path` (in folders like its own).",
-        details="`path` does not go with `save_parquet`, which names no files.",
+        "`stem` (name files after the video) or `path` (and keep its folders).",
+        details="`path` cannot be used with `save_parquet`, which has no files per video.",
     )
-    overwrite: bool = option(False, "output", "Make features again that are there already.")
+    overwrite: bool = option(False, "output", "Recompute features that exist already.")
     show_pred: bool = option(
         False,
         "output",
-        "Print for each frame the five texts that fit it best.",
-        details="If files are saved, so is `{stem}_pred.csv`. Not with `save_parquet`.",
+        "Print the five best texts for each frame.",
+        details="If features are saved, `{stem}_pred.csv` is saved, too. Not with `save_parquet`.",
     )
     pred_texts: tuple[str, ...] = option(
         (),
         "output",
-        "For `show_pred`: a text, or a list `[a cat, a dog]`; by default the labels of "
+        "For `show_pred`: a text, or a list `[a cat, a dog]`; by default, the labels of "
         "Kinetics 400.",
-        details="The labels are put as `a photo of …`.",
+        details="Each label becomes `a photo of …`.",
         metavar="TEXT",
         accepts=str | Sequence[str] | None,
-        convert=texts_of,
-        parse=texts_in,
+        convert=to_texts,
+        parse=parse_texts,
     )
     address: str | None = option(
         None,
         "cluster",
-        "Which Ray: `auto`, `host:port`, `local` (a private one) or `none` (no Ray); by default "
-        "RAY_ADDRESS, else `local`.",
-        details="A Ray that this process is connected to comes before RAY_ADDRESS. A private one "
-        "can be reached by this machine only, and ends with the run.",
+        "Which Ray: `auto`, `host:port`, `local` (a private one) or `none` (no Ray); by default, "
+        "RAY_ADDRESS or `local`.",
+        details="A Ray that this process is connected to takes precedence over RAY_ADDRESS. "
+        "A private one is reachable only from this machine, and ends with the run.",
         metavar="ADDRESS",
-        convert=address_of,
+        convert=check_address,
     )
     encoders: int | None = option(
         None,
         "cluster",
-        "Encoder processes; by default one for each GPU, or one for about every 8 CPU cores.",
-        details="Those for which there is no GPU yet wait for one.",
+        "Encoder processes; by default, one per GPU, or one per about 8 CPU cores.",
+        details="Encoders without a GPU wait for one to join.",
         encode=True,
     )
     encoders_per_gpu: int = option(
         1,
         "cluster",
-        "Encoders that share a GPU, of this run or of others.",
+        "How many encoders may share a GPU, of this run or of other runs.",
         details="With 1, a second run [waits for a free GPU](gpus.md).",
         encode=True,
     )
     max_attempts: int = option(
         3,
         "cluster",
-        "How often a video may crash or hang its worker process before it is given up.",
-        details="Processes that are killed from outside, for memory or with their node, do not "
-        "count, up to ten.",
+        "How often a video may crash or hang its worker before it is reported as failed.",
+        details="Workers killed from outside, for memory or with their node, do not count, up to "
+        "ten times.",
         encode=True,
     )
     verbose: bool = option(
         False,
         "cluster",
-        "Show Ray's own messages, and what each encoder did.",
-        details="In Python, show progress, too.",
+        "Show Ray's own messages and statistics of each encoder.",
+        details="In Python, also show progress.",
     )
 
     def __post_init__(self) -> None:
         for name, declared in OPTIONS.items():
             object.__setattr__(self, name, declared.checked(getattr(self, name)))
         if self.on_extraction == "save_parquet":
-            self._refuse_what_shards_lack()
+            self._refuse_unsupported_by_shards()
         if self.extraction_fps is not None and self.extraction_total is not None:
             raise UsageError("extraction_fps and extraction_total exclude each other: give one.")
         if self.saves and os.path.abspath(self.output_path) == os.path.abspath(self.tmp_path):
             raise UsageError(f"output_path and tmp_path are the same folder, {self.output_path}.")
         if self.saves and self.output_path.lower().startswith(("http://", "https://")):
             raise UsageError(
-                f"output_path {self.output_path} is an http address, where no file can be written: "
-                "name a local folder, or one of a storage such as s3://bucket/folder."
+                f"output_path {self.output_path} is an http URL, which cannot be written: "
+                "name a local folder, or one in a storage such as s3://bucket/folder."
             )
         if self.weights is not None and self.model_name != "custom":
             raise UsageError(
-                f"weights belong to model_name custom, but model_name is {self.model_name}."
+                f"weights are only for model_name custom, but model_name is {self.model_name}."
             )
 
-    def _refuse_what_shards_lack(self) -> None:
+    def _refuse_unsupported_by_shards(self) -> None:
         if self.show_pred:
             raise UsageError(
-                "save_parquet has no place for the predictions of show_pred: extract with "
-                "save_numpy, or look at them with print."
+                "save_parquet cannot save the predictions of show_pred: extract with save_numpy "
+                "or print."
             )
         if self.naming == "path" and not self.keep_tmp_files:
             raise UsageError(
-                "naming path is for files of videos, and save_parquet makes none: rows have the "
-                "inputs as they were given. Leave naming out."
+                "naming path is only for formats with files per video, and save_parquet has rows "
+                "with the input paths: leave naming out."
             )
 
     @property
     def saves(self) -> bool:
-        """Whether features go to files."""
+        """Whether features are saved to files."""
         return self.on_extraction != "print"
 
     @property
     def has_extra_columns(self) -> bool:
-        """Whether what is saved has the other columns of a table of videos, too."""
+        """Whether the other columns of a table of videos are saved, too."""
         return self.on_extraction == "save_parquet"
 
 
 OPTIONS = declared_options(Settings)
-"""All of them, by name."""
+"""All options, by name."""

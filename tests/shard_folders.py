@@ -52,7 +52,7 @@ def shards(folder: FeatureFolder) -> list[str]:
 
 def table(folder: FeatureFolder) -> pa.Table:
     """Everything in the shards, as any reader would see it."""
-    fs, root = folder.where()
+    fs, root = folder.fs_and_path()
     return pa.concat_tables(
         [pq.read_table(fs.open(f"{root}/{name}")) for name in shards(folder)],
         promote_options="default",
@@ -65,7 +65,7 @@ def videos(folder: FeatureFolder) -> list[str]:
 
 def cut(folder: FeatureFolder, name: str, by: int = 100) -> None:
     """Leave a shard without its last bytes."""
-    fs, root = folder.where()
+    fs, root = folder.fs_and_path()
     fs.pipe_file(f"{root}/{name}", fs.cat_file(f"{root}/{name}")[:-by])
 
 

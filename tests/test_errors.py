@@ -44,7 +44,7 @@ def test_every_code_is_used_and_only_at_the_stages_that_it_names() -> None:
 
 
 @pytest.mark.parametrize("code", Code)
-def test_a_code_says_where_it_happens_what_it_means_and_what_to_do(code: Code) -> None:
+def test_a_code_has_stages_a_meaning_and_a_remedy(code: Code) -> None:
     assert code.stages
     assert set(code.stages) <= set(STAGES)
     for sentence in (code.meaning, code.remedy):
@@ -58,11 +58,11 @@ def test_a_code_is_a_plain_string_outside_of_python() -> None:
     assert f"{error.code}" == "not_found"
 
 
-def test_an_error_survives_the_way_to_another_process() -> None:
+def test_an_error_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(VideoError("read", Code.READ_FAILED, "no route to host")))
     assert (error.stage, error.code, str(error)) == ("read", Code.READ_FAILED, "no route to host")
     assert error.code.meaning == Code.READ_FAILED.meaning
 
 
-def test_the_page_of_the_codes_is_true_to_them() -> None:
+def test_the_page_of_codes_is_current() -> None:
     assert errors_page.PAGE.read_text() == errors_page.page(), "run python scripts/errors_page.py"

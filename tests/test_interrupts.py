@@ -1,4 +1,4 @@
-"""Signals end a program in order, or at once; a private Ray does not outlive who started it."""
+"""Signals end a program cleanly or immediately; a private Ray ends with its program."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ except (KeyboardInterrupt, Terminated):
 WHILE_PARSING = """
 import os, signal
 from rayclip import cli, key_value_args
-options_of = key_value_args.options_of
+translate_key_values = key_value_args.translate_key_values
 
 def interrupted(*given):
     os.kill(os.getpid(), NUMBER)
-    return options_of(*given)
+    return translate_key_values(*given)
 
-cli.options_of = interrupted
+cli.translate_key_values = interrupted
 from rayclip.__main__ import main
 import sys
 sys.argv = ["rayclip", "extract", "a.mp4"]
@@ -125,7 +125,7 @@ def line_of(command: subprocess.Popen[str]) -> str:
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
     ids=["Ctrl-C", "SIGTERM", "closed terminal"],
 )
-def test_the_first_signal_lets_the_program_tidy_up_and_the_second_does_not(
+def test_the_first_signal_ends_cleanly_and_the_second_immediately(
     number: signal.Signals, status: int
 ) -> None:
     with started(SLOW_TO_END) as command:
@@ -138,18 +138,18 @@ def test_the_first_signal_lets_the_program_tidy_up_and_the_second_does_not(
 
 HALF_AN_IMPORT = """
 import signal, sys, threading
-from rayclip.interrupts import import_whole
+from rayclip.interrupts import import_uninterrupted
 main = threading.main_thread().ident
 threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
 try:
-    import_whole("slow")
+    import_uninterrupted("slow")
 except KeyboardInterrupt:
-    print("interrupted", import_whole("slow").whole, flush=True)
+    print("interrupted", import_uninterrupted("slow").whole, flush=True)
 """
 
 
 def test_an_interrupt_leaves_no_module_half_imported(tmp_path: Path) -> None:
-    """Of torch nothing could be used any more in that notebook."""
+    """Otherwise torch would be unusable in that notebook."""
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(1)\nwhole = 1")
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{HALF_AN_IMPORT}"
     with started(program) as command:
@@ -174,12 +174,12 @@ def test_a_signal_whose_exception_is_ignored_still_ends_the_program_and_is_not_p
 
 
 @pytest.mark.parametrize(("number", "status"), ENDING)
-def test_a_signal_that_a_library_makes_another_exception_of_has_its_status(
+def test_a_signal_converted_to_another_exception_by_a_library_keeps_its_status(
     number: int, status: int
 ) -> None:
     """As Ray's compiled code does: "returned a result with an exception set"."""
     program = WHILE_PARSING.replace("NUMBER", str(int(number))).replace(
-        "    return options_of(*given)",
+        "    return translate_key_values(*given)",
         "    time.sleep(0.1)\n\n"
         "def wrapped(*given):\n"
         "    try: interrupted(*given)\n"
@@ -232,7 +232,7 @@ def test_a_signal_that_is_deferred_comes_after_the_block_and_a_second_one_is_not
         assert command.wait(DEADLINE_S) == status
 
 
-def test_a_signal_that_the_program_was_started_to_ignore_stays_ignored(tmp_path: Path) -> None:
+def test_an_inherited_ignored_signal_stays_ignored(tmp_path: Path) -> None:
     with started(f"import signal; signal.signal(1, signal.SIG_IGN)\n{SLOW_TO_END}") as command:
         assert line_of(command) == "begun"
         command.send_signal(signal.SIGHUP)

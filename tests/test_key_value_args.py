@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rayclip.errors import UsageError
-from rayclip.key_value_args import items_of, options_of
+from rayclip.key_value_args import parse_items, translate_key_values
 
 VALUES = [
     "model_name",
@@ -22,7 +22,7 @@ SWITCHES = ["show_pred", "keep_tmp_files"]
 
 
 def translated(*words: str) -> list[str]:
-    return options_of(words, VALUES, SWITCHES)
+    return translate_key_values(words, VALUES, SWITCHES)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def translated(*words: str) -> list[str]:
     ],
     ids=lambda value: " ".join(value) or "nothing",
 )
-def test_words_become_options(words: list[str], options: list[str]) -> None:
+def test_key_values_become_options(words: list[str], options: list[str]) -> None:
     assert translated(*words) == options
 
 
@@ -79,7 +79,7 @@ def test_an_existing_file_with_an_equals_sign_is_a_path(
         ("video_paths=[[a.mp4]]", "video_paths must be a list"),
     ],
 )
-def test_a_wrong_word_is_refused_in_a_sentence(word: str, sentence: str) -> None:
+def test_an_invalid_argument_is_refused_in_a_sentence(word: str, sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         translated(word)
     assert sentence in str(caught.value)
@@ -98,4 +98,4 @@ def test_a_wrong_word_is_refused_in_a_sentence(word: str, sentence: str) -> None
     ],
 )
 def test_a_list_is_read_as_strings(value: str, items: list[str]) -> None:
-    assert items_of("pred_texts", value) == items
+    assert parse_items("pred_texts", value) == items

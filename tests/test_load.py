@@ -1,4 +1,4 @@
-"""``rayclip.load_features``: what a run wrote comes back, whichever format it is in."""
+"""``rayclip.load_features``: saved features can be read back from any format."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def same(loaded: rayclip.VideoFeatures, made: Extraction) -> bool:
 
 
 def a_parquet_run(output: Path, dtype: str = "float32") -> Path:
-    """A folder as a run has begun it, without shards."""
+    """The folder of a run without shards."""
     folder = output / "clip/demo"
     folder.mkdir(parents=True)
     run = {"model_name": "demo", "dim": DIM, "feature_dtype": dtype}
@@ -62,7 +62,7 @@ def write_shard(
 
 
 def named(key: str, rows: int = 1) -> str:
-    """What a shard is called, by the key of the group that made it."""
+    """Return the name of a shard, given the key of its task."""
     return f"{key if key == 'joined' else key * 16}-{'0' * 16}-{rows}.parquet"
 
 
@@ -103,7 +103,7 @@ def test_shards_come_by_their_names_and_rows_with_what_was_saved(
     assert all(same(video, made[video.video]) for video in loaded)
 
 
-def test_a_video_in_two_shards_is_given_once(tmp_path: Path) -> None:
+def test_a_video_in_two_shards_is_loaded_once(tmp_path: Path) -> None:
     folder = a_parquet_run(tmp_path)
     cat, dog, cow = (extraction(number) for number in range(3))
     write_shard(folder / named("a"), {"cat": cat, "dog": dog})
@@ -124,7 +124,7 @@ def test_shards_may_be_joined_while_they_are_read(tmp_path: Path) -> None:
     assert [video.video for video in videos] == ["bee", "cat"]
 
 
-def test_of_a_shard_one_row_group_is_in_memory(
+def test_one_row_group_of_a_shard_is_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = a_parquet_run(tmp_path)
@@ -143,7 +143,7 @@ def test_of_a_shard_one_row_group_is_in_memory(
     assert read == [0, 1]
 
 
-def test_the_arrays_are_ones_own(tmp_path: Path) -> None:
+def test_each_video_has_its_own_arrays(tmp_path: Path) -> None:
     a_run(tmp_path / "npy").commit("cat", extraction(1))
     a_run(tmp_path / "pkl", pickled=True).commit("cat", extraction(1))
     write_shard(a_parquet_run(tmp_path / "parquet") / named("a"), {"cat": extraction(1)})
@@ -154,7 +154,7 @@ def test_the_arrays_are_ones_own(tmp_path: Path) -> None:
         assert video.clip.flags.owndata or video.clip.base.flags.owndata
 
 
-def test_videos_that_are_not_done_are_left_out(tmp_path: Path) -> None:
+def test_incomplete_videos_are_skipped(tmp_path: Path) -> None:
     folder = a_run(tmp_path)
     commit(folder, "cat")
     commit(folder, "dog")
@@ -162,7 +162,7 @@ def test_videos_that_are_not_done_are_left_out(tmp_path: Path) -> None:
     assert names(tmp_path) == ["cat"]
 
 
-def test_a_video_that_is_made_again_meanwhile_is_left_out(tmp_path: Path) -> None:
+def test_a_video_that_is_being_recomputed_is_skipped(tmp_path: Path) -> None:
     folder = a_run(tmp_path)
     for name in ("cat", "cow", "dog"):
         commit(folder, name)
@@ -172,13 +172,13 @@ def test_a_video_that_is_made_again_meanwhile_is_left_out(tmp_path: Path) -> Non
     assert [video.video for video in videos] == ["dog"]
 
 
-def test_files_of_another_format_than_the_last_run_made_are_left_out(tmp_path: Path) -> None:
+def test_files_in_another_format_than_the_last_runs_are_skipped(tmp_path: Path) -> None:
     commit(a_run(tmp_path), "cat")
     commit(a_run(tmp_path, pickled=True), "dog")
     assert names(tmp_path) == ["dog"]
 
 
-def test_of_several_models_one_is_named(tmp_path: Path) -> None:
+def test_one_of_several_models_must_be_named(tmp_path: Path) -> None:
     commit(a_run(tmp_path, "demo"), "cat")
     commit(a_run(tmp_path, "ViT-B/32"), "dog")
     (video,) = rayclip.load_features(tmp_path, model_name="ViT-B/32")
@@ -195,7 +195,7 @@ def test_a_folder_without_features_is_one_sentence(tmp_path: Path) -> None:
         rayclip.load_features(tmp_path)
 
 
-def test_a_damaged_file_is_an_error_that_names_it_and_what_to_do(tmp_path: Path) -> None:
+def test_a_damaged_file_is_an_error_that_names_it_and_the_remedy(tmp_path: Path) -> None:
     folder = a_run(tmp_path)
     for name in ("cat", "dog"):
         commit(folder, name)

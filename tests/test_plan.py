@@ -1,4 +1,4 @@
-"""What a run has to do, and what it refuses to begin."""
+"""What a run has to do, and what it refuses."""
 
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rayclip.errors import RunStopped, UsageError
-from rayclip.inputs.selection import BLOCK_ROWS, Inputs, every
-from rayclip.inputs.video_rows import names_in, tables_of
+from rayclip.inputs.selection import BLOCK_ROWS, Inputs, select_all
+from rayclip.inputs.video_rows import name_tables, names_in
 from rayclip.output.formats import file_format
 from rayclip.output.run_record import COMPARED
 from rayclip.output.safe_names import stem
@@ -27,12 +27,12 @@ def inputs(*videos: str) -> Inputs:
 
 
 def given(names: Callable[[], Iterator[str]]) -> Inputs:
-    """Inputs that have nothing beside their names, each pass anew."""
-    return Inputs(names, lambda: tables_of(names(), 2))
+    """Inputs without extra columns, read again for each pass."""
+    return Inputs(names, lambda: name_tables(names(), 2))
 
 
 def work(plan: Plan) -> tuple[list[str], int, list[str]]:
-    """The videos to do, how many are skipped, and the videos whose features go."""
+    """Return the videos to extract, the number skipped, and the discarded videos."""
     return list(plan.videos), plan.skipped, list(plan.discarded or ())
 
 
@@ -48,25 +48,25 @@ def folder(tmp_path: Path) -> OutputFolder:
     return OutputFolder(str(tmp_path / "out"), DIM, {})
 
 
-def test_into_a_new_folder_every_video_is_done_in_input_order(folder: OutputFolder) -> None:
+def test_a_new_folder_needs_every_video_in_input_order(folder: OutputFolder) -> None:
     plan = plan_files(inputs("b.mp4", "a.mp4"), stem, folder, RECORD, overwrite=False)
     assert work(plan) == (["b.mp4", "a.mp4"], 0, [])
 
 
-def test_the_record_is_written_before_the_work_begins(folder: OutputFolder) -> None:
+def test_the_record_is_written_before_the_run_starts(folder: OutputFolder) -> None:
     plan = plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=False)
     assert folder.read_run() is None  # nothing changes before the machine is up
     begin(plan, stem, folder, RECORD)
     assert folder.read_run() == RECORD
 
 
-def test_what_is_done_already_is_skipped(folder: OutputFolder) -> None:
+def test_finished_videos_are_skipped(folder: OutputFolder) -> None:
     committed(folder, ["a", "c"], RECORD)
     plan = plan_files(inputs("x/a.mp4", "b.mp4", "c.mkv"), stem, folder, RECORD, overwrite=False)
     assert work(plan) == (["b.mp4"], 2, [])
 
 
-def test_what_is_half_done_is_done_again(folder: OutputFolder, tmp_path: Path) -> None:
+def test_incomplete_videos_are_recomputed(folder: OutputFolder, tmp_path: Path) -> None:
     committed(folder, ["a"], RECORD)
     (tmp_path / "out" / "a_clip.npy").write_bytes(b"half")
     plan = plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=False)
@@ -76,8 +76,8 @@ def test_what_is_half_done_is_done_again(folder: OutputFolder, tmp_path: Path) -
 # ---- one name, several inputs ----
 
 
-def test_two_inputs_of_one_name_are_refused_naming_both(folder: OutputFolder) -> None:
-    with pytest.raises(UsageError, match=r"x/a\.mp4 and y/a\.mkv .* saved as a: say --naming path"):
+def test_two_inputs_with_one_name_are_refused_naming_both(folder: OutputFolder) -> None:
+    with pytest.raises(UsageError, match=r"x/a\.mp4 and y/a\.mkv .* saved as a: use --naming path"):
         plan_files(inputs("x/a.mp4", "b.mp4", "y/a.mkv"), stem, folder, RECORD, overwrite=False)
 
 
@@ -89,7 +89,7 @@ def test_two_inputs_of_one_name_are_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_two_inputs_of_one_name_are_refused_even_where_it_is_done(folder: OutputFolder) -> None:
+def test_two_inputs_with_one_name_are_refused_even_if_it_is_done(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     with pytest.raises(UsageError, match=r"x/a\.mp4 and y/a\.mp4"):
         plan_files(inputs("x/a.mp4", "y/a.mp4"), stem, folder, RECORD, overwrite=True)
@@ -126,7 +126,7 @@ def test_a_refused_run_leaves_the_record_as_it_was(folder: OutputFolder) -> None
     assert folder.read_run() == RECORD
 
 
-def test_another_device_or_batch_size_is_no_other_setting(folder: OutputFolder) -> None:
+def test_device_and_batch_size_may_change(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD | {"device": "cpu", "batch_size": 1})
     now = RECORD | {"device": "cuda", "batch_size": 256}
     assert work(plan_files(inputs("a.mp4"), stem, folder, now, overwrite=False)) == ([], 1, [])
@@ -135,13 +135,13 @@ def test_another_device_or_batch_size_is_no_other_setting(folder: OutputFolder) 
 # ---- overwrite ----
 
 
-def test_overwrite_makes_everything_again(folder: OutputFolder) -> None:
+def test_overwrite_recomputes_everything(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     plan = plan_files(inputs("a.mp4", "b.mp4"), stem, folder, RECORD, overwrite=True)
     assert work(plan) == (["a.mp4", "b.mp4"], 0, ["a.mp4"])
 
 
-def test_overwrite_takes_back_the_old_features_first(folder: OutputFolder) -> None:
+def test_overwrite_removes_the_old_features_first(folder: OutputFolder) -> None:
     committed(folder, ["a", "b"], RECORD)
     plan = plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=True)
     assert (folder.committed_frames("a"), folder.committed_frames("b")) == (2, 2)
@@ -149,7 +149,7 @@ def test_overwrite_takes_back_the_old_features_first(folder: OutputFolder) -> No
     assert (folder.committed_frames("a"), folder.committed_frames("b")) == (None, 2)
 
 
-def test_overwrite_with_the_same_input_twice_takes_it_back_once(folder: OutputFolder) -> None:
+def test_overwrite_with_the_same_input_twice_removes_it_once(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     plan = plan_files(inputs("a.mp4", "a.mp4"), stem, folder, RECORD, overwrite=True)
     assert work(plan) == (["a.mp4"], 0, ["a.mp4"])
@@ -162,11 +162,11 @@ def test_overwrite_with_other_settings_may_replace_all_that_is_there(folder: Out
     assert folder.read_run() == OTHER_RECORD
 
 
-def test_overwrite_with_other_settings_is_refused_where_other_videos_would_stay(
+def test_overwrite_with_other_settings_is_refused_if_other_videos_would_remain(
     folder: OutputFolder,
 ) -> None:
     committed(folder, ["a", "b", "c"], RECORD)
-    with pytest.raises(UsageError, match=r"other videos, 2 of them, .*extraction_fps=5 \(now 1\)"):
+    with pytest.raises(UsageError, match=r"other videos \(2\), .*extraction_fps=5 \(now 1\)"):
         plan_files(inputs("a.mp4"), stem, folder, OTHER_RECORD, overwrite=True)
     assert folder.committed_frames("a") == 2
 
@@ -178,20 +178,20 @@ def pickles(folder: OutputFolder) -> OutputFolder:
     return OutputFolder(folder.url, DIM, {}, file_format("save_pickle", "float32"))
 
 
-def test_files_of_another_format_count_where_settings_differ(folder: OutputFolder) -> None:
+def test_files_of_another_format_count_if_settings_differ(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     with pytest.raises(UsageError, match=r"extraction_fps=5 \(now 1\)"):
         plan_files(inputs("a.mp4"), stem, pickles(folder), OTHER_RECORD, overwrite=False)
 
 
-def test_damaged_files_count_where_settings_differ(folder: OutputFolder, tmp_path: Path) -> None:
+def test_damaged_files_count_if_settings_differ(folder: OutputFolder, tmp_path: Path) -> None:
     committed(folder, ["a"], RECORD)
     (tmp_path / "out" / "a_timestamps_ms.npy").write_bytes(b"half")
     with pytest.raises(UsageError, match=r"extraction_fps=5 \(now 1\)"):
         plan_files(inputs("a.mp4"), stem, folder, OTHER_RECORD, overwrite=False)
 
 
-def test_overwrite_takes_back_the_files_of_every_format(folder: OutputFolder) -> None:
+def test_overwrite_removes_the_files_of_every_format(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     committed(pickles(folder), ["a"], RECORD)
     plan = plan_files(inputs("a.mp4"), stem, pickles(folder), OTHER_RECORD, overwrite=True)
@@ -231,7 +231,7 @@ def test_a_plan_is_one_pass_over_the_inputs_and_its_videos_are_another(
     assert (list(plan.videos), len(passes)) == (["b.mp4"], 2)
 
 
-def test_names_are_told_apart_across_the_blocks_of_a_list(
+def test_shared_names_are_found_across_the_blocks_of_a_list(
     folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rayclip.inputs.selection.BLOCK_ROWS", 2)
@@ -249,22 +249,22 @@ def test_names_are_told_apart_across_the_blocks_of_a_list(
 )
 def test_a_list_that_is_changed_between_its_passes_stops_the_run(after: list[str]) -> None:
     now = ["a.mp4", "b.mp4", "c.mp4"]
-    chosen = every(given(lambda: iter(now)))
+    chosen = select_all(given(lambda: iter(now)))
     now = after
-    with pytest.raises(RunStopped, match="was changed while it was in use"):
+    with pytest.raises(RunStopped, match="was changed during the run"):
         list(chosen)
 
 
-def test_videos_that_are_added_to_a_list_meanwhile_are_left_for_the_next_run() -> None:
+def test_videos_appended_to_a_list_during_a_run_are_ignored() -> None:
     now = ["a.mp4", "b.mp4"]
-    chosen = every(given(lambda: iter(now)))
+    chosen = select_all(given(lambda: iter(now)))
     now = ["a.mp4", "b.mp4", "c.mp4"]
     assert list(chosen) == ["a.mp4", "b.mp4"]
 
 
-def test_a_list_that_can_no_more_be_read_stops_the_run() -> None:
+def test_a_list_that_becomes_unreadable_stops_the_run() -> None:
     def gone() -> Iterator[str]:
         raise UsageError("The list cannot be read.")
 
     with pytest.raises(RunStopped, match=r"The list cannot be read\."):
-        list(replace(every(inputs("a.mp4")), inputs=given(gone)))
+        list(replace(select_all(inputs("a.mp4")), inputs=given(gone)))

@@ -1,4 +1,4 @@
-"""Settings refuse what is wrong with a sentence that names the right values."""
+"""Settings refuse invalid values in a sentence that names valid ones."""
 
 import inspect
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def test_the_defaults_are_those_of_the_documentation(name: str, value: object) -
 
 
 @pytest.mark.parametrize("device", [None, "cpu", "cuda", "cuda:0", "cuda:13"])
-def test_devices_that_are_taken(device: str | None) -> None:
+def test_valid_devices_are_accepted(device: str | None) -> None:
     assert Settings(device=device).device == device
 
 
@@ -75,7 +75,7 @@ def test_devices_that_are_taken(device: str | None) -> None:
         ({"device": "cpu:0"}, "device must be cpu, cuda or cuda:N, not 'cpu:0'."),
         (
             {"weights": "a.pt"},
-            "weights belong to model_name custom, but model_name is ViT-B/32.",
+            "weights are only for model_name custom, but model_name is ViT-B/32.",
         ),
     ],
 )
@@ -95,7 +95,7 @@ def test_ray_client_addresses_get_a_sentence_about_ray_job_submit() -> None:
 
 
 @pytest.mark.parametrize("address", [None, "auto", "none", "10.0.0.1:6379"])
-def test_other_addresses_are_taken(address: str | None) -> None:
+def test_other_addresses_are_accepted(address: str | None) -> None:
     assert Settings(address=address).address == address
 
 
@@ -125,7 +125,7 @@ def test_a_frame_rate_becomes_a_fraction(value: Any, fps: Fraction | None) -> No
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "fast", "1001", "1e400", "1/0", "nan", 0, -2.5])
-def test_what_is_no_frame_rate_is_refused_naming_right_ones(value: Any) -> None:
+def test_an_invalid_frame_rate_is_refused_with_valid_examples(value: Any) -> None:
     with pytest.raises(UsageError) as caught:
         Settings(extraction_fps=value)
     assert str(caught.value) == (
@@ -135,7 +135,7 @@ def test_what_is_no_frame_rate_is_refused_naming_right_ones(value: Any) -> None:
 
 
 def test_a_name_that_no_file_can_have_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"'a\\ud800' of video_paths cannot be a file's name"):
+    with pytest.raises(UsageError, match=r"'a\\ud800' of video_paths cannot be a file name"):
         Settings(video_paths=("a\ud800",))
 
 

@@ -61,7 +61,7 @@ class CommitBuffer:
         Raises:
             VideoError: it has too many features.
         """
-        largest = None if self._writer is None else self._writer.largest_bytes
+        largest = None if self._writer is None else self._writer.max_bytes
         if largest is not None and extraction.clip.nbytes > largest:
             raise VideoError(
                 "write",
@@ -90,7 +90,7 @@ class CommitBuffer:
         if self._writer is None or not self._bytes:
             return False
         waited_s = time.monotonic() - self._since
-        return self._bytes < self._writer.gathers_bytes and waited_s < self._writer.gathers_s
+        return self._bytes < self._writer.buffer_bytes and waited_s < self._writer.buffer_s
 
     def flush(self) -> Iterator[VideoResult]:
         """Save what waits, and give its results.

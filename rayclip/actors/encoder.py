@@ -17,9 +17,10 @@ from rayclip.actors.messages import EncodeReply, EncodeRequest, Features
 from rayclip.console import node_name
 from rayclip.errors import RayclipError, RunStopped
 from rayclip.io.crash_log import LOADING, Cause, CrashLog
-from rayclip.model.clip_model import ClipModel, load_spec
+from rayclip.model.clip_model import ClipModel
+from rayclip.model.loading import load_spec
 from rayclip.model.models import ModelSpec
-from rayclip.model.weights import placed_checkpoint
+from rayclip.model.weights import store_checkpoint
 from rayclip.model.zeroshot import ZeroShot
 from rayclip.report.run_stats import BatchStats
 from rayclip.settings import Precision
@@ -78,7 +79,7 @@ def load_encoder_model(settings: EncoderSettings, checkpoint: bytes | None = Non
     try:
         spec = settings.spec
         if checkpoint is not None:
-            path = placed_checkpoint(checkpoint, spec.weights_sha256)
+            path = store_checkpoint(checkpoint, spec.weights_sha256)
             spec = replace(spec, checkpoint=path)
         return load_spec(
             spec,

@@ -142,6 +142,7 @@ class PendingVideo:
         """Begin again with this video."""
         self.error = None
         self._timestamps_ms = array("d")
+        self._spool.close()
         self._spool = FeatureSpool()
 
     def collect(self) -> None:
@@ -165,8 +166,9 @@ class PendingVideo:
             VideoError: something went wrong with this video.
             RunStopped: no encoder is left.
         """
-        while self._chunks:
-            self._chunks.popleft().collect()
-        if self.error is not None:
-            raise self.error
-        return Extraction(self._spool.array(), np.array(self._timestamps_ms), self.fps)
+        with self._spool:  # the array stays valid
+            while self._chunks:
+                self._chunks.popleft().collect()
+            if self.error is not None:
+                raise self.error
+            return Extraction(self._spool.array(), np.array(self._timestamps_ms), self.fps)

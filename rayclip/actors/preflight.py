@@ -23,7 +23,7 @@ from rayclip.io.remote import open_remote
 from rayclip.io.retry import PROBE, with_retry
 from rayclip.io.storage_errors import is_transient, reason
 from rayclip.model.models import ModelSpec
-from rayclip.model.weights import look_for_official
+from rayclip.model.weights import check_official_available
 from rayclip.output.folder import FeatureFolder
 
 ANSWER_S = 20.0
@@ -158,7 +158,7 @@ def what_is_missing(
     """
     if weights is not None:
         try:
-            look_for_official(*weights)
+            check_official_available(*weights)
         except RayclipError as error:
             return f"the weights cannot be had: {error}"
     if video is not None and (why := why_closed(video, storage_options)):
@@ -191,7 +191,7 @@ def why_closed(video: str, storage_options: Mapping[str, Any]) -> str | None:
 
 
 def _why_not_writable(folder: FeatureFolder) -> str | None:
-    fs, root = folder.where()
+    fs, root = folder.fs_and_path()
     path = f"{root}/{temporary_name()}"
     if why := _why_not(lambda: fs.pipe_file(path, b"")):
         return why

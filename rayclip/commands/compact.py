@@ -21,7 +21,7 @@ from rayclip.errors import RunStopped, UsageError
 from rayclip.io.storage_errors import reason
 from rayclip.output.open_run import model_folders, open_run
 from rayclip.output.shard_names import JOINED, VIDEO, shard_name
-from rayclip.output.shard_reading import look_at, read_shard
+from rayclip.output.shard_reading import read_hashes, read_shard
 from rayclip.output.shard_tables import ROW_GROUP
 from rayclip.output.shards import ShardFolder
 from rayclip.output.storage import model_folder
@@ -151,7 +151,7 @@ def _sources(folder: ShardFolder) -> list[Source]:
 
 
 def _schema_and_hashes(shard: pq.ParquetFile) -> tuple[pa.Schema, list[int]]:
-    return shard.schema_arrow, look_at(shard).hashes.tolist()
+    return shard.schema_arrow, read_hashes(shard).hashes.tolist()
 
 
 def _join(folder: ShardFolder, group: list[Source]) -> None:
@@ -169,7 +169,7 @@ def _join(folder: ShardFolder, group: list[Source]) -> None:
             raise RunStopped(
                 f"{folder.url}/{joined} cannot be written: {reason(error)}."
             ) from error
-    folder.take_away(old)
+    folder.remove_files(old)
 
 
 def _kept_names(source: Source, shard: pq.ParquetFile) -> list[str]:

@@ -33,14 +33,14 @@ class Recent:
     """Counts the recently written feature files of a listing.
 
     Attributes:
-        work_in: the videos and frames in a file; None if it has no features or was compacted.
+        estimate_work: the videos and frames in a file; None if it has no features or was compacted.
         now: seconds since 1970.
         started: start of the run, in seconds since 1970; earlier files do not count. None if
             unknown.
         newest: modification time of the newest file; None if no file has one.
     """
 
-    work_in: Callable[[StoredFile], Work | None]
+    estimate_work: Callable[[StoredFile], Work | None]
     now: float
     started: float | None
     newest: float | None = None
@@ -50,7 +50,7 @@ class Recent:
     def tracking(self, listing: Iterable[StoredFile]) -> Iterator[StoredFile]:
         """Yield the files of a listing, and count them."""
         for file in listing:
-            work = self.work_in(file)
+            work = self.estimate_work(file)
             if work is not None and file.modified is not None:
                 self._count(work, file.modified)
             yield file

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.commands.recent import Rate, Recent
-from rayclip.commands.verify import verify
 from rayclip.console import shown
 from rayclip.inputs.videos import iter_videos
 from rayclip.output.done import DoneVideos, name_hash
@@ -91,7 +90,7 @@ def read_status(recorded: RecordedRun, settings: Settings | None, now: float) ->
         now: seconds since 1970.
     """
     folder = recorded.folder
-    recent = Recent(folder.work_in, now, folder.modified(RUN_FILE))
+    recent = Recent(folder.estimate_work, now, folder.modified(RUN_FILE))
     done = folder.done(recent.tracking(folder.files()))
     failed: Counter[str] = Counter()
     failed_names = array("Q")
@@ -136,7 +135,7 @@ def status_lines(status: Status, recorded: RecordedRun) -> list[str]:
 
 def _show_damage(recorded: RecordedRun, out: TextIO) -> bool:
     videos = damaged = 0
-    for damage in verify(recorded):
+    for damage in recorded.folder.verify():
         videos += 1
         if damage is not None:
             damaged += 1

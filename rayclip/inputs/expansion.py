@@ -1,4 +1,4 @@
-"""What an argument stands for: a video, all videos of a folder, or what matches a pattern."""
+"""Expand arguments: a video, a folder of videos, or a pattern."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from rayclip.errors import UsageError
-from rayclip.inputs.local_names import as_meant
+from rayclip.inputs.local_names import resolve_local_name
 from rayclip.io.remote import INDIRECT_PROTOCOLS, check_protocol, file_system
 from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient, reason
@@ -24,73 +24,75 @@ VIDEO_NAME = re.compile(
     rm|rmvb|ts|vob|webm|wmv|y4m)""",
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
-"""By which videos in folders are known."""
+"""Names of videos in folders."""
 
-WITHOUT_LISTING = ("http", "https")  # their addresses have * and ? in them, too
+WITHOUT_LISTING = ("http", "https")  # their URLs may contain * and ?, too
 MAGIC = re.compile(r"[*?[]")
-NAMES_AT_A_TIME = 65_536
+SORT_BLOCK = 65_536
 NO_MATCH = "No file matches {}."
 NO_VIDEOS = (
-    "There are no videos in the folder {}: they are known by their suffixes, such as .mp4; others "
-    "have to be named, or listed in a file."
+    "The folder {} has no files with a video suffix such as .mp4: name videos with other suffixes, "
+    "or list them in a file."
 )
 
 Folder = tuple[int, int]
-"""A local folder, whatever it is called: its device and inode."""
+"""The identity of a local folder: its device and inode."""
 
 
-def expanded(
-    arguments: Iterable[str], storage_options: Mapping[str, Any], apart: str | None = None
+def expand(
+    arguments: Iterable[str], storage_options: Mapping[str, Any], excluded: str | None = None
 ) -> Iterator[str]:
-    """The videos that arguments stand for, in their order; those of a folder or a pattern sorted.
+    """Yield the videos of each argument in order; those of a folder or a pattern are sorted.
 
-    Names that exist are taken as they are, whatever is in them. URLs that end like videos cost no
-    request. Those of http(s) and those of several parts (``zip://...::...``) mean themselves.
+    An existing file with pattern characters in its name is not a pattern. URLs with a video suffix
+    cost no request. URLs of http(s) and chained ones (``zip://...::...``) are never expanded.
 
     Args:
         arguments: paths or URLs of videos and folders, or patterns such as ``videos/**/*.mp4``.
-        storage_options: given to fsspec for URLs.
-        apart: a local folder that does not count as a part of others.
+        storage_options: passed to fsspec for URLs.
+        excluded: a local folder to skip inside other folders.
 
     Raises:
-        UsageError: there is nothing in a folder, nothing that matches, or it cannot be told.
+        UsageError: a folder has no videos, nothing matches a pattern, or it cannot be listed.
     """
     for given in arguments:
-        argument = as_meant(given)
+        argument = resolve_local_name(given)
         try:
             if "://" in argument:
-                yield from _of_url(argument, storage_options)
+                yield from _expand_url(argument, storage_options)
             else:
-                yield from _of_path(argument, apart)
+                yield from _expand_path(argument, excluded)
         except UsageError:
             raise
         except Exception as error:  # each storage has exceptions of its own
-            raise UsageError(f"The input {argument} cannot be used: {reason(error)}.") from error
+            raise UsageError(
+                f"The input {argument} cannot be read ({reason(error)}): check the path or URL."
+            ) from error
 
 
 def is_video_name(name: str) -> bool:
-    """Whether a file's name ends like that of a video."""
+    """Whether a file name has the suffix of a video."""
     return VIDEO_NAME.fullmatch(name) is not None
 
 
-def _of_path(path: str, apart: str | None) -> Iterator[str]:
+def _expand_path(path: str, excluded: str | None) -> Iterator[str]:
     if os.path.isdir(path):
         closed = [_identity(path)]
-        if apart is not None and os.path.isdir(apart):
-            closed.append(_identity(apart))
-        yield from _some(_in_folder(path, frozenset(closed)), NO_VIDEOS, path)
+        if excluded is not None and os.path.isdir(excluded):
+            closed.append(_identity(excluded))
+        yield from _require_any(_in_folder(path, frozenset(closed)), NO_VIDEOS, path)
     elif has_magic(path) and not os.path.lexists(path):
         found = filter(os.path.isfile, glob.iglob(path, recursive=True))
-        yield from _some(map(os.fsdecode, _sorted(map(os.fsencode, found))), NO_MATCH, path)
+        yield from _require_any(map(os.fsdecode, _sorted(map(os.fsencode, found))), NO_MATCH, path)
     else:
         yield path
 
 
 def _in_folder(folder: str, closed: frozenset[Folder]) -> Iterator[str]:
-    """The videos below a folder, in the order of the bytes of their paths. Links are followed, but
-    not in circles.
+    """Yield the videos below a folder in byte order of their paths. Links are followed, but not in
+    cycles.
 
-    The names that are held are those in this folder, and in those around it.
+    Only the names in this folder and its parents are in memory.
     """
     for name in map(os.fsdecode, _sorted(_entries(folder))):
         path = os.path.join(folder, name)
@@ -101,7 +103,7 @@ def _in_folder(folder: str, closed: frozenset[Folder]) -> Iterator[str]:
 
 
 def _entries(folder: str) -> Iterator[bytes]:
-    """The names of videos, and those of folders with a slash; hidden ones are left out."""
+    """Yield the names of videos, and of folders with a slash at the end; skips hidden ones."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -118,16 +120,16 @@ def _identity(folder: str) -> Folder:
 
 
 def _sorted(names: Iterator[bytes]) -> Iterator[bytes]:
-    """In order; held by Arrow, in which they take a third of what they take in a list."""
+    """Sort names in Arrow, which takes a third of a list's memory."""
     held = []
-    while block := list(islice(names, NAMES_AT_A_TIME)):
+    while block := list(islice(names, SORT_BLOCK)):
         held.append(pa.array(block, pa.large_binary()))
     column = pa.chunked_array(held, pa.large_binary()).sort()
-    for start in range(0, len(column), NAMES_AT_A_TIME):
-        yield from column.slice(start, NAMES_AT_A_TIME).to_pylist()
+    for start in range(0, len(column), SORT_BLOCK):
+        yield from column.slice(start, SORT_BLOCK).to_pylist()
 
 
-def _of_url(url: str, storage_options: Mapping[str, Any]) -> Iterator[str]:
+def _expand_url(url: str, storage_options: Mapping[str, Any]) -> Iterator[str]:
     protocol = url.partition("://")[0].lower()
     if "::" in url or protocol in INDIRECT_PROTOCOLS:
         yield url
@@ -138,37 +140,37 @@ def _of_url(url: str, storage_options: Mapping[str, Any]) -> Iterator[str]:
         return
     fs, path = file_system(url, storage_options)
     fs.invalidate_cache()
-    if has_magic(url) and not _ask(lambda: fs.exists(path)):
-        found = _ask(lambda: fs.glob(path, detail=True))
+    if has_magic(url) and not _retried(lambda: fs.exists(path)):
+        found = _retried(lambda: fs.glob(path, detail=True))
         files = [name for name, entry in found.items() if entry["type"] == "file"]
         base = MAGIC.split(url, maxsplit=1)[0].rpartition("/")[0] + "/"
-        yield from _some(_below(base, fs, files), NO_MATCH, url)
-    elif url.endswith("/") or _ask(lambda: fs.isdir(path)):
-        files = list(filter(is_video_name, _ask(lambda: fs.find(path))))
+        yield from _require_any(_below(base, fs, files), NO_MATCH, url)
+    elif url.endswith("/") or _retried(lambda: fs.isdir(path)):
+        files = list(filter(is_video_name, _retried(lambda: fs.find(path))))
         base = url.rstrip("/") + "/"
-        seen = (name for name in _below(base, fs, files) if "/." not in name[len(base) - 1 :])
-        yield from _some(seen, NO_VIDEOS, url)
+        visible = (name for name in _below(base, fs, files) if "/." not in name[len(base) - 1 :])
+        yield from _require_any(visible, NO_VIDEOS, url)
     else:
         yield url
 
 
 def _below(base: str, fs: Any, files: Iterable[str]) -> Iterator[str]:
-    """The URLs of files, sorted, beginning as the user's own does."""
+    """Return the URLs of files, sorted, with the same beginning as the user's URL."""
     root = fs._strip_protocol(base).rstrip("/")
     for name in sorted(files):
         yield base + name[len(root) :].lstrip("/")
 
 
-def _ask(call: Callable[[], T]) -> T:
+def _retried(call: Callable[[], T]) -> T:
     return with_retry(call, is_transient)
 
 
 def has_magic(argument: str) -> bool:
-    """Whether there are characters in it that patterns have."""
+    """Whether an argument contains pattern characters."""
     return MAGIC.search(argument) is not None
 
 
-def _some(videos: Iterator[str], none: str, argument: str) -> Iterator[str]:
+def _require_any(videos: Iterator[str], none: str, argument: str) -> Iterator[str]:
     first = next(videos, None)
     if first is None:
         raise UsageError(none.format(argument))

@@ -1,4 +1,4 @@
-"""Lists of videos in JSON Lines: an object for each video, with its path under one key."""
+"""Read lists of videos in JSON Lines: one object for each video, with its path under a key."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import pyarrow.parquet as pq
 from pyarrow import json
 
 from rayclip.errors import UsageError
-from rayclip.inputs.tables import as_text, columns_of, with_names
+from rayclip.inputs.tables import as_text, columns_to_read, with_video_column
 from rayclip.inputs.video_rows import NAMES_ONLY
 
-BLOCK_BYTES = 4 * 2**20  # of a list, parsed at a time
+BLOCK_BYTES = 4 * 2**20  # parsed at a time
 
 
 def json_tables(
     file: IO[bytes], again: IO[bytes], path: str, column: str, extra_columns: bool
 ) -> Iterator[pa.Table]:
-    """The rows of a list, in tables; the first one is empty and gives the types.
+    """Yield the rows of a list as tables; the first one is empty and has the schema.
 
-    With ``carried`` the list is read once more, before, for the types that Arrow's reader infers.
-    Text that looks like a date stays text.
+    With ``extra_columns``, a first pass over the list infers the types. Text that looks like a date
+    stays text.
 
     Args:
         file: the list.
-        again: the same, opened once more.
-        path: its name.
+        again: the same file, opened a second time.
+        path: its name, for messages.
         column: the key of the paths.
-        carried: whether the other keys are wanted.
+        extra_columns: whether to read the other keys, too.
 
     Raises:
         UsageError: a line is not an object or has no path, or the values of a key differ in type.
@@ -39,20 +39,21 @@ def json_tables(
     if found is None:
         yield NAMES_ONLY.empty_table()
         return
-    columns = columns_of(path, found.names, column, extra_columns)
+    columns = columns_to_read(path, found.names, column, extra_columns)
     schema = pa.schema([(column, pa.string()), *(found.field(name) for name in columns[1:])])
-    yield with_names(schema.empty_table(), path, column)
+    yield with_video_column(schema.empty_table(), path, column)
     for line, block in _blocks(again):
         table = _parsed(block, line, path, schema)
-        for place, field in enumerate(schema):
-            if place and field.type == pa.string():  # what is in the file need not be UTF-8
-                texts = [as_text(values.cast(pa.binary())) for values in table[place].chunks]
-                table = table.set_column(place, field, pa.chunked_array(texts, pa.string()))
-        yield with_names(table, path, column)
+        for index, field in enumerate(schema):
+            if index and field.type == pa.string():  # the file may not be UTF-8
+                texts = [as_text(values.cast(pa.binary())) for values in table[index].chunks]
+                table = table.set_column(index, field, pa.chunked_array(texts, pa.string()))
+        yield with_video_column(table, path, column)
 
 
 def _schema(file: IO[bytes], path: str, extra_columns: bool) -> pa.Schema | None:
-    """The keys of a list and their types, or just the keys of its first line; None if empty."""
+    """Return the keys of a list and their types; without ``extra_columns``, only the first line's
+    keys. None if the list is empty."""
     found = None
     for line, block in _blocks(file):
         if not extra_columns:
@@ -66,16 +67,16 @@ def _schema(file: IO[bytes], path: str, extra_columns: bool) -> pa.Schema | None
     return found and _with_strings(found, pa.types.is_null)
 
 
-def _with_strings(schema: pa.Schema, is_such: Callable[[pa.DataType], bool]) -> pa.Schema:
-    """A schema with strings in the place of such types."""
+def _with_strings(schema: pa.Schema, is_replaced: Callable[[pa.DataType], bool]) -> pa.Schema:
+    """Return the schema with strings instead of these types."""
     return pa.schema(
-        (field.name, pa.string() if is_such(field.type) else field.type) for field in schema
+        (field.name, pa.string() if is_replaced(field.type) else field.type) for field in schema
     )
 
 
 def _parsed(block: bytes, line: int, path: str, schema: pa.Schema | None = None) -> pa.Table:
-    """Lines as a table: of all keys, or of those in a schema."""
-    read = json.ReadOptions(use_threads=False, block_size=len(block) + 1)  # all at once
+    """Parse lines to a table with all keys, or with those in a schema."""
+    read = json.ReadOptions(use_threads=False, block_size=len(block) + 1)  # as a single block
     others = "infer" if schema is None else "ignore"
     parse = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=others)
     try:
@@ -86,13 +87,13 @@ def _parsed(block: bytes, line: int, path: str, schema: pa.Schema | None = None)
 
 def _unusable(path: str, why: str) -> UsageError:
     return UsageError(
-        f"{path} cannot be read as JSON Lines ({why}): write one object on each line, and under "
-        "each key values of one type, or null."
+        f"{path} cannot be read as JSON Lines ({why}): write one object on each line, and values "
+        "of one type, or null, under each key."
     )
 
 
 def _blocks(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Whole lines, some megabytes at a time, and the number of the first of them, from 1."""
+    """Yield complete lines, some MB at a time, with the number of the first one, from 1."""
     line, rest = 1, b""
     while data := file.read(BLOCK_BYTES):
         whole, end, rest = (rest + data).rpartition(b"\n")

@@ -1,4 +1,4 @@
-"""The file that lists a run's videos: text, a table or JSON Lines, by its suffix."""
+"""Read the file that lists a run's videos: text, a table or JSON Lines, by its suffix."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from rayclip.errors import UsageError
 from rayclip.inputs.json_lines import json_tables
-from rayclip.inputs.local_names import as_meant
+from rayclip.inputs.local_names import resolve_local_name
 from rayclip.inputs.tables import DELIMITERS, csv_tables, parquet_tables
-from rayclip.inputs.video_rows import NAMES_ONLY, ROWS_AT_A_TIME, names_in, tables_of
+from rayclip.inputs.video_rows import BATCH_ROWS, NAMES_ONLY, name_tables, names_in
 from rayclip.io.remote import open_remote
 from rayclip.io.storage_errors import reason
 
@@ -30,12 +30,12 @@ PATH_COLUMN = "path"
 
 @dataclass(frozen=True)
 class VideoList:
-    """A list of videos, opened anew for each pass over it.
+    """A list of videos, opened again for each pass over it.
 
     Attributes:
         path: a local path, an fsspec URL, or ``-`` for standard input.
-        path_column: of a table: the column of paths.
-        storage_options: given to fsspec.
+        path_column: for tables, the column of paths.
+        storage_options: passed to fsspec.
     """
 
     path: str
@@ -43,12 +43,12 @@ class VideoList:
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def names(self) -> Iterator[str]:
-        """The videos, in order.
+        """Yield the videos, in order.
 
         Raises:
-            UsageError: the list cannot be read, or has something else in it.
+            UsageError: the list cannot be read or parsed.
         """
-        with self._in_sentences():
+        with self._readable_errors():
             if self._is_table:
                 for table in self._tables(extra_columns=False):
                     yield from names_in(table)
@@ -56,22 +56,22 @@ class VideoList:
                 yield from self._lines()
 
     def rows(self) -> Iterator[pa.Table]:
-        """The videos with the columns beside them; the first table is empty, and tells the types.
+        """Yield tables of videos with extra columns; the first one is empty and has the schema.
 
         Raises:
-            UsageError: as :meth:`names`, or the columns cannot be carried along.
+            UsageError: the same as in :meth:`names`, or a column cannot be copied.
         """
-        with self._in_sentences():
+        with self._readable_errors():
             if self._is_table:
                 yield from self._tables(extra_columns=True)
             else:
                 yield NAMES_ONLY.empty_table()
-                yield from tables_of(self._lines(), ROWS_AT_A_TIME)
+                yield from name_tables(self._lines(), BATCH_ROWS)
 
     @property
     def _suffix(self) -> str:
         path = self.path
-        if path.lower().startswith(("http://", "https://")):  # a query may say anything
+        if path.lower().startswith(("http://", "https://")):  # ignore the query
             path = urlsplit(path).path
         return PurePosixPath(path).suffix.lower()
 
@@ -97,14 +97,14 @@ class VideoList:
     def _lines(self) -> Iterator[str]:
         if self.path_column != PATH_COLUMN:
             raise UsageError(
-                f"path_column is {self.path_column}, but {self.path} is taken for a text list: "
-                "tables have the suffix .csv, .tsv, .jsonl or .parquet."
+                f"path_column is {self.path_column}, but {self.path} is read as a text list: give "
+                "tables the suffix .csv, .tsv, .jsonl or .parquet."
             )
         if self.path == STANDARD_INPUT:
             yield from _standard_input_lines()
             return
         with self._text() as text:
-            yield from lines_of(text)
+            yield from video_lines(text)
 
     def _open(self) -> AbstractContextManager[IO[bytes]]:
         if "://" in self.path:
@@ -114,10 +114,10 @@ class VideoList:
     @contextmanager
     def _text(self) -> Iterator[TextIO]:
         with self._open() as file:
-            yield decoded(file)
+            yield decode_text(file)
 
     @contextmanager
-    def _in_sentences(self) -> Iterator[None]:
+    def _readable_errors(self) -> Iterator[None]:
         try:
             yield
         except UsageError:
@@ -129,37 +129,37 @@ class VideoList:
 
 
 def fits_a_line(video: str) -> bool:
-    """Whether a text list can hold this input: :func:`lines_of` gives it back as it was."""
+    """Whether a text list can hold this input, so that :func:`video_lines` returns it unchanged."""
     return bool(video) and video == video.strip() and "\n" not in video and "\r" not in video
 
 
-def decoded(file: IO[bytes]) -> io.TextIOWrapper:
-    """Bytes that are not UTF-8 stand for themselves, as in the names of files."""
+def decode_text(file: IO[bytes]) -> io.TextIOWrapper:
+    """Decode UTF-8; other bytes become surrogates, as in file names."""
     return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape")
 
 
-def lines_of(file: TextIO) -> Iterator[str]:
-    """The videos of a text list, one per line."""
+def video_lines(file: TextIO) -> Iterator[str]:
+    """Yield the videos of a text list, one per line."""
     for line in file:
         if "\0" in line:
-            raise ValueError("there are zero bytes in it, so that it is no UTF-8 text")
+            raise ValueError("it contains zero bytes, so it is not UTF-8 text")
         if video := line.strip():
-            yield as_meant(video)
+            yield resolve_local_name(video)
 
 
 @cache
 def _standard_input() -> IO[bytes]:
-    """Standard input can be read only once, but the list is passed over more than once."""
-    kept = tempfile.TemporaryFile()  # noqa: SIM115  # open until the process ends
-    shutil.copyfileobj(sys.stdin.buffer, kept)
-    return kept
+    """Copy standard input to a file, since the list needs more than one pass."""
+    copy = tempfile.TemporaryFile()  # noqa: SIM115  # open until the process ends
+    shutil.copyfileobj(sys.stdin.buffer, copy)
+    return copy
 
 
 def _standard_input_lines() -> Iterator[str]:
-    kept = _standard_input()
-    kept.seek(0)
-    text = decoded(kept)
+    copy = _standard_input()
+    copy.seek(0)
+    text = decode_text(copy)
     try:
-        yield from lines_of(text)
+        yield from video_lines(text)
     finally:
-        text.detach()  # which would close it
+        text.detach()  # otherwise it would close the copy

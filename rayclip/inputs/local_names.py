@@ -1,4 +1,4 @@
-"""Names of local files as people and programs write them: ``~`` and file URIs."""
+"""Resolve ``~`` and file URIs to local paths."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from urllib.parse import unquote
 FILE_URI = re.compile(r"file://(?:localhost)?(/.*)", re.IGNORECASE | re.DOTALL)  # RFC 8089
 
 
-def as_meant(name: str) -> str:
-    """A name with what a shell or a browser would have resolved; others as they are.
+def resolve_local_name(name: str) -> str:
+    """Resolve ``~`` and file URIs as a shell or a browser would; return other names unchanged.
 
-    ``~/a.mp4`` is in the home folder, and ``file:///with%20space.mp4`` has a space. Files that are
-    called just so come first.
+    ``~/a.mp4`` is in the home folder, and ``file:///with%20space.mp4`` has a space. An existing
+    file of exactly this name comes first.
     """
     if name.startswith("~"):
         return name if os.path.lexists(name) else os.path.expanduser(name)

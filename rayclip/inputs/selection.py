@@ -1,4 +1,4 @@
-"""Some of a run's inputs: read again where they are needed, and never held all at once."""
+"""Select some of a run's inputs; these are read again for each pass, and never all in memory."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayclip.errors import RunStopped, UsageError
-from rayclip.inputs.video_rows import in_tables_of, names_in
+from rayclip.inputs.video_rows import names_in, rechunk
 
-BLOCK_ROWS = 65_536  # inputs that are held at a time; some 4 MB of them become one block on Ray
+BLOCK_ROWS = 65_536  # inputs in memory at a time; about 4 MB, which become one block on Ray
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """All inputs of a run, in order; each call is one more pass over them.
+    """All inputs of a run, in order; each call is another pass over them.
 
     Attributes:
-        names: gives their names.
-        rows: gives the same as tables of a column ``video`` and whatever is carried beside it. It
-            may go on after the last name.
+        names: returns their names.
+        rows: returns tables with a column ``video`` and the extra columns. There may be more rows
+            than names.
     """
 
     names: Callable[[], Iterator[str]]
@@ -33,12 +33,12 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Selection:
-    """Inputs that were chosen, in input order, as a byte for each input that there is.
+    """Selected inputs, in input order, as a mask over all inputs.
 
     Attributes:
-        inputs: gives all of them.
-        chosen: of each, whether it is one of these.
-        block_hashes: of each block of inputs, as :meth:`Seen.add` first saw it.
+        inputs: all inputs.
+        chosen: whether each input is selected.
+        block_hashes: a hash of each block of inputs, from the first pass (:class:`PassStats`).
     """
 
     inputs: Inputs
@@ -53,65 +53,65 @@ class Selection:
             yield from names_in(block)
 
     def blocks(self) -> Iterator[pa.Table]:
-        """The rows that are chosen of each :data:`BLOCK_ROWS` inputs, where any are.
+        """Yield the selected rows of each block of :data:`BLOCK_ROWS` inputs, if there are any.
 
-        Inputs that were added at the end since they were first read are left alone.
+        Ignores inputs that were appended after the first pass.
 
         Raises:
-            RunStopped: the inputs cannot be read again, or are no more what they were.
+            RunStopped: the inputs cannot be read again, or have changed.
         """
         start = 0
         try:
-            blocks = in_tables_of(self.inputs.rows(), BLOCK_ROWS)
+            blocks = rechunk(self.inputs.rows(), BLOCK_ROWS)
             for block_hash in self.block_hashes:
                 block = next(blocks, None)
                 if block is not None:
                     block = block.slice(0, len(self.chosen) - start)
-                if block is None or _hash_of(names_in(block)) != block_hash:
+                if block is None or _block_hash(names_in(block)) != block_hash:
                     raise RunStopped(
-                        "The list of videos was changed while it was in use: give the same "
-                        "command again; what is done is kept."
+                        "The list of videos was changed during the run: rerun the same command; "
+                        "finished videos are kept."
                     )
                 chosen = self.chosen[start : start + block.num_rows]
                 start += block.num_rows
                 if chosen.any():
                     yield block.filter(pa.array(chosen))
-        except UsageError as error:  # they could be read before: the command was not wrong
+        except UsageError as error:  # they were readable before, so the command is not wrong
             raise RunStopped(str(error)) from error
 
 
 @dataclass
 class PassStats:
-    """What one pass over the inputs keeps of them.
+    """What one pass over the inputs records.
 
     Attributes:
-        count: how many there are.
-        block_hashes: a number for each block, by which a later pass sees that it is the same.
+        count: the number of inputs.
+        block_hashes: a hash of each block, so that later passes can check that it is the same.
     """
 
     count: int = 0
     block_hashes: array[int] = field(default_factory=lambda: array("q"))
 
     def add(self, block: list[str]) -> None:
-        """Note the next block."""
+        """Record the next block."""
         self.count += len(block)
-        self.block_hashes.append(_hash_of(block))
+        self.block_hashes.append(_block_hash(block))
 
 
-def every(inputs: Inputs) -> Selection:
-    """All inputs, counted in one pass."""
-    seen = PassStats()
+def select_all(inputs: Inputs) -> Selection:
+    """Select all inputs, which takes one pass to count them."""
+    stats = PassStats()
     for block in in_blocks(inputs.names()):
-        seen.add(block)
-    return Selection(inputs, np.ones(seen.count, np.bool_), seen.block_hashes)
+        stats.add(block)
+    return Selection(inputs, np.ones(stats.count, np.bool_), stats.block_hashes)
 
 
 def in_blocks(videos: Iterable[str]) -> Iterator[list[str]]:
-    """Lists of :data:`BLOCK_ROWS`; the last one may be shorter."""
+    """Yield lists of :data:`BLOCK_ROWS` videos; the last one may be shorter."""
     videos = iter(videos)
     while block := list(islice(videos, BLOCK_ROWS)):
         yield block
 
 
-def _hash_of(block: list[str]) -> int:
+def _block_hash(block: list[str]) -> int:
     return hash(tuple(block))

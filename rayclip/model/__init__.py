@@ -1,1 +1,1 @@
-"""CLIP: names, weights, and what is computed with them."""
+"""CLIP models: names, weights and inference."""

@@ -1,4 +1,4 @@
-"""A loaded CLIP: image and text encoders, in forward passes of one fixed shape."""
+"""A loaded CLIP model: image and text encoders that run forward passes of one fixed shape."""
 
 from __future__ import annotations
 
@@ -7,53 +7,42 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.errors import UsageError
-from rayclip.model.checkpoint import load_model, openai_clip, sha256_of
-from rayclip.model.models import ModelSpec, describe
-from rayclip.model.precision import (
-    CPU_BATCH_SIZE,
-    bytes_of_a_frame,
-    compiled,
-    first_call,
-    fitting,
-    gpu_batch_size,
-    set_precision,
-)
-from rayclip.model.weights import official_checkpoint
-from rayclip.settings import Precision
+from rayclip.model.checkpoint import openai_clip
+from rayclip.model.precision import call_compiled, compile_function, largest_that_fits
 
 if TYPE_CHECKING:
     import torch
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP's normalisation, RGB
 STD = (0.26862954, 0.26130258, 0.27577711)
-PASSES_AT_ONCE_ON_CUDA = 2  # frames are copied to the device during the pass before theirs
-TEXTS_AT_ONCE = 64
+CUDA_CONCURRENT_PASSES = 2  # frames are copied to the device during the pass before theirs
+TEXT_BATCH_SIZE = 64
 
 
 class ClipModel:
-    """A CLIP on a device.
+    """A CLIP model on a device.
 
-    Every forward pass has the same shape, and on a CPU its own thread, so that the features of a
-    frame do not depend on its neighbours, on its place among them or on the number of threads.
-    (With several threads in one pass, each takes a part of a tensor, and the elements at the ends
-    of the parts are computed by other instructions, which round differently.) On CUDA each pass has
-    a stream and a pinned buffer of its own.
+    Every forward pass has the same shape, and on CPUs runs on a single thread. So the features of a
+    frame do not depend on the other frames of its batch, on its position in it or on the number of
+    threads. (Several threads would split each tensor, and the elements at the ends of the parts are
+    computed by other instructions, which round differently.) On CUDA each pass has its own stream
+    and pinned buffer.
 
     Attributes:
         n_px: side of the square input in pixels.
         dim: features per frame.
-        context_length: tokens of a text, its beginning and end included.
-        logit_scale: factor of the cosines between frames and texts, exponentiated.
+        context_length: tokens of a text, including the start and end tokens.
+        logit_scale: factor for cosines between frames and texts, already exponentiated.
         batch_size: frames per forward pass.
-        passes_at_once: how many forward passes can be of use at the same time.
-        device: where it is, e.g. ``cuda:0``.
-        notes: what was decided while it was loaded, a line each.
+        passes_at_once: how many forward passes run concurrently.
+        device: the device that it is on, e.g. ``cuda:0``.
+        notes: decisions made while loading, one line each.
     """
 
     def __init__(
@@ -63,13 +52,13 @@ class ClipModel:
         threads: int | None = None,
         compile: bool = False,  # noqa: A002  # the option's name
     ) -> None:
-        """Wrap a model that OpenAI's loader made.
+        """Wrap a model from OpenAI's loader.
 
         Args:
             model: OpenAI's ``CLIP`` module, in eval mode.
             batch_size: frames per forward pass.
-            threads: CPU threads for it, each for a pass of its own; None takes all.
-            compile: compile the forward pass before anything else, which takes up to minutes.
+            threads: CPU threads, each of which runs its own passes; None takes all cores.
+            compile: compile the forward pass now, which takes up to minutes.
 
         Raises:
             UsageError: it cannot be compiled here.
@@ -87,30 +76,34 @@ class ClipModel:
         self.device = str(self._device)
         on_cpu = self._device.type == "cpu"
         threads = threads or os.cpu_count() or 1
-        self.passes_at_once = threads if on_cpu else PASSES_AT_ONCE_ON_CUDA
+        self.passes_at_once = threads if on_cpu else CUDA_CONCURRENT_PASSES
         self._mean = torch.tensor(MEAN, device=self._device).view(1, 3, 1, 1)
         self._std = torch.tensor(STD, device=self._device).view(1, 3, 1, 1)
         if not on_cpu:
-            torch.cuda.synchronize(self._device)  # other streams do not wait for what is begun here
+            torch.cuda.synchronize(
+                self._device
+            )  # other streams do not wait for work started on this one
         self._thread = threading.local()
         self._passes = ThreadPoolExecutor(
             self.passes_at_once,
             thread_name_prefix="forward",
-            initializer=_one_thread if on_cpu else partial(_one_stream, self._device),
+            initializer=_use_one_thread if on_cpu else partial(_use_own_stream, self._device),
         )
-        self._features = compiled(self._features_of) if compile else self._features_of
-        if compile:  # on one of the threads, because the code is made for their settings
+        self._features = (
+            compile_function(self._compute_features) if compile else self._compute_features
+        )
+        if compile:  # on a pass thread, since the code is specialised for its settings
             black = [np.zeros((self.n_px, self.n_px, 3), np.uint8)]
 
             def compile_for(size: int) -> None:
-                self._passes.submit(first_call, partial(self._forward, size, black)).result()
+                self._passes.submit(call_compiled, partial(self._forward, size, black)).result()
 
-            self.batch_size, self.notes = fitting(compile_for, batch_size)
+            self.batch_size, self.notes = largest_that_fits(compile_for, batch_size)
 
     def encode_image(
         self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
     ) -> NDArray[np.float32]:
-        """Features as CLIP's image encoder gives them, not normalised.
+        """Return the image encoder's features, not normalised.
 
         Args:
             images: uint8 ``[n, n_px, n_px, 3]``, or a list of n ``[n_px, n_px, 3]``: RGB, resized
@@ -120,22 +113,22 @@ class ClipModel:
             float32 ``[n, dim]``.
 
         Raises:
-            ValueError: an array is of another type or shape.
+            ValueError: an array has another dtype or shape.
         """
         kinds = {(image.dtype.name, image.shape) for image in images}
         if kinds != {("uint8", (self.n_px, self.n_px, 3))}:
-            there = " and ".join(f"{dtype} {list(shape)}" for dtype, shape in sorted(kinds))
+            found = " and ".join(f"{dtype} {list(shape)}" for dtype, shape in sorted(kinds))
             raise ValueError(
                 f"images must be n >= 1 arrays of uint8 [{self.n_px}, {self.n_px}, 3], "
-                f"not {there or 'none'}"
+                f"not {found or 'none'}"
             )
-        size = self.batch_size  # once: a batcher may lower it meanwhile
+        size = self.batch_size  # read once, since a batcher may lower it during the call
         frames = list(images)
         batches = [frames[start : start + size] for start in range(0, len(frames), size)]
         return np.concatenate(list(self._passes.map(partial(self._forward, size), batches)))
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Features as CLIP's text encoder gives them, not normalised.
+        """Return the text encoder's features, not normalised.
 
         Args:
             texts: at least one; each must fit the model's context.
@@ -144,7 +137,7 @@ class ClipModel:
             float32 ``[n, dim]``.
 
         Raises:
-            UsageError: a text is too long; the sentence names it.
+            UsageError: a text is too long; the message names it.
             ValueError: there is no text, or it is not in a list.
         """
         import torch
@@ -155,37 +148,39 @@ class ClipModel:
         with torch.inference_mode():
             features = [
                 self._model.encode_text(some.to(self._device)).float().cpu()
-                for some in tokens.split(TEXTS_AT_ONCE)
+                for some in tokens.split(TEXT_BATCH_SIZE)
             ]
         return np.asarray(torch.cat(features).numpy(), np.float32)
 
     def close(self) -> None:
-        """End its threads; it encodes no more pictures."""
+        """Stop its threads; it can encode no more images."""
         self._passes.shutdown()
 
     def _tokens(self, text: str) -> Any:
         try:
             return openai_clip().tokenize(text, self.context_length)
-        except RuntimeError:  # clip's only one
+        except RuntimeError:  # clip raises it only for long texts
             raise UsageError(
-                f"The text {text!r} is too long: the model reads {self.context_length} tokens."
+                f"The text {text!r} is too long: shorten it to {self.context_length} tokens."
             ) from None
 
     def _forward(self, size: int, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """One pass, on a thread of its own: at most ``size`` images to float32 features."""
+        """Run one pass, on a pass thread: at most ``size`` images to float32 features."""
         import torch
 
         with torch.inference_mode():
             frames = self._staging(size)
-            np.stack(images, out=frames.numpy()[: len(images)])  # straight from the object store
+            np.stack(
+                images, out=frames.numpy()[: len(images)]
+            )  # copied directly from the object store
             frames.numpy()[len(images) :] = 0
             features = self._features(frames.to(self._device, non_blocking=True))
-            # waits for this thread's stream, after which its buffer may be filled again
+            # waits for this thread's stream, so the buffer can be reused afterwards
             features = features[: len(images)].cpu()
         return np.asarray(features.numpy(), np.float32)
 
     def _staging(self, size: int) -> Any:
-        """This thread's buffer for the frames of a pass, uint8; pinned for copies to a GPU."""
+        """Return this thread's uint8 buffer for a pass, pinned for copies to a GPU."""
         import torch
 
         shape = (size, self.n_px, self.n_px, 3)
@@ -195,11 +190,11 @@ class ClipModel:
             buffer = self._thread.staging = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         return buffer
 
-    def _features_of(self, frames: torch.Tensor) -> torch.Tensor:
-        """uint8 ``[batch_size, n_px, n_px, 3]`` to float32 ``[batch_size, dim]``, on the device.
+    def _compute_features(self, frames: torch.Tensor) -> torch.Tensor:
+        """Encode uint8 ``[batch_size, n_px, n_px, 3]`` to float32 ``[batch_size, dim]``.
 
-        Seen as ``[n, 3, n_px, n_px]`` the pixels lie in torch's channels_last layout, which the
-        convolutions keep and are faster in.
+        Permuted to ``[n, 3, n_px, n_px]``, the pixels are in torch's channels_last layout, in which
+        convolutions are faster, and which they keep.
         """
         pixels = frames.permute(0, 3, 1, 2).float()
         pixels = pixels.div_(255).sub_(self._mean).div_(self._std)
@@ -207,91 +202,12 @@ class ClipModel:
         return features.float()
 
 
-def load_clip(
-    model_name: str,
-    weights: str | None = None,
-    device: str | None = None,
-    batch_size: int | None = None,
-    precision: Precision = "auto",
-    compile: bool = False,  # noqa: A002
-) -> ClipModel:
-    """Load a model with OpenAI's own loader.
+def _use_one_thread() -> None:
+    """Limit the calling thread to one intra-op thread.
 
-    Args:
-        model_name: a name of ``clip.available_models()``, ``custom`` or ``demo``. Official
-            weights are downloaded on first use.
-        weights: the checkpoint of ``custom``: a TorchScript archive or a state dict.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the first GPU, or the CPU without one.
-        batch_size: frames per forward pass; None lets the device decide.
-        precision: what the model computes in: ``fp32``, ``fp16``, ``bf16``, or ``auto``, which is
-            what OpenAI's loader does: fp16 on CUDA, fp32 on the CPU. Features are always float32.
-        compile: compile the image encoder's forward pass, which takes up to minutes once and a
-            C++ compiler.
-
-    Raises:
-        UsageError: there is no such model, device or precision, its checkpoint is none of CLIP's,
-            or it cannot be compiled here.
-        WeightsUnavailable: official weights cannot be downloaded.
+    Torch keeps this number per thread, but also makes it the default of new threads. Another thread
+    restores that default, which belongs to the user.
     """
-    import torch
-
-    if weights is not None and model_name != "custom":
-        raise UsageError(f"weights belong to model_name custom, but model_name is {model_name}.")
-    if precision not in get_args(Precision):
-        choices = ", ".join(get_args(Precision))
-        raise UsageError(f"precision must be one of {choices}, not {precision!r}.")
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"batch_size must be at least 1, not {batch_size}.")
-    if device not in (None, "cpu"):
-        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-        if device not in (["cuda", *gpus] if gpus else []):
-            there = ", ".join(["cpu", *gpus])
-            raise UsageError(f"There is no device {device!r} here; there is: {there}.")
-    spec = describe(model_name, weights)
-    return load_spec(spec, device, batch_size, precision=precision, compile=compile)
-
-
-def load_spec(
-    spec: ModelSpec,
-    device: str | None,
-    batch_size: int | None,
-    threads: int | None = None,
-    precision: Precision = "auto",
-    compile: bool = False,  # noqa: A002
-) -> ClipModel:
-    """:func:`load_clip` for a model that was already found.
-
-    Raises:
-        UsageError: its checkpoint is not the file that was found, or it cannot be compiled here.
-        WeightsUnavailable: official weights cannot be downloaded.
-    """
-    import torch
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if spec.checkpoint is None:
-        checkpoint = official_checkpoint(spec.model_name, spec.weights_sha256, spec.mirror)
-    else:
-        checkpoint = spec.checkpoint
-        there = os.path.isfile(checkpoint)
-        if not there or sha256_of(checkpoint) != spec.weights_sha256:
-            raise UsageError(f"{checkpoint} is another file here, or it was changed.")
-    model = load_model(checkpoint, device, precision)
-    set_precision(model, precision)
-    notes = []
-    if batch_size is None and torch.device(device).type == "cpu":
-        batch_size = CPU_BATCH_SIZE
-    elif batch_size is None:
-        memory = torch.cuda.get_device_properties(device).total_memory
-        batch_size = gpu_batch_size(memory, bytes_of_a_frame(model.visual))
-        notes = [f"batch size: {batch_size}, for a GPU of {memory / 2**30:.0f} GiB"]
-    loaded = ClipModel(model, batch_size, threads, compile)
-    loaded.notes += notes
-    return loaded
-
-
-def _one_thread() -> None:
-    """Let the calling thread compute alone. Torch keeps the number for each thread, but also as
-    the default of threads to come, which another thread puts back: it is the user's."""
     import torch
 
     default = torch.get_num_threads()
@@ -301,8 +217,8 @@ def _one_thread() -> None:
     other.join()
 
 
-def _one_stream(device: torch.device) -> None:
-    """Let the calling thread give its work to a CUDA stream of its own."""
+def _use_own_stream(device: torch.device) -> None:
+    """Give the calling thread its own CUDA stream."""
     import torch
 
     torch.cuda.set_stream(torch.cuda.Stream(device))

@@ -1,4 +1,4 @@
-"""The names of models, and what each takes and gives before it is loaded."""
+"""Model names, and the input and output sizes of each, known before it is loaded."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rayclip.errors import UsageError
-from rayclip.model.checkpoint import clip_shape, sha256_of
-from rayclip.model.weights import MIRROR_VARIABLE, fetched_checkpoint
+from rayclip.model.checkpoint import clip_shape, file_sha256
+from rayclip.model.weights import MIRROR_VARIABLE, fetch_checkpoint
 
 DEMO_WEIGHTS = Path(__file__).parent / "assets" / "demo.pt"
-DEFAULT_CUSTOM_WEIGHTS = "models/clip/checkpoints/CLIP-custom.pth"  # the reference's place
+DEFAULT_CUSTOM_WEIGHTS = "models/clip/checkpoints/CLIP-custom.pth"  # as in video_features
 
 
 class PublishedModel(NamedTuple):
-    """What is known of a model without its checkpoint.
+    """Facts about a model that do not need its checkpoint.
 
     Attributes:
         n_px: side of its square input in pixels.
         dim: features per frame.
-        weights_sha256: of the checkpoint.
+        weights_sha256: SHA-256 of the checkpoint, in hexadecimal.
     """
 
     n_px: int
@@ -30,7 +30,7 @@ class PublishedModel(NamedTuple):
     weights_sha256: str
 
 
-# as OpenAI published them; the checksums are part of their addresses
+# OpenAI's list; the checksums are part of the download URLs
 OFFICIAL_MODELS = {
     "RN50": PublishedModel(
         224, 1024, "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
@@ -66,15 +66,15 @@ MODEL_NAMES = (*OFFICIAL_MODELS, "custom", "demo")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model that was found, before it is loaded.
+    """A model that exists, before it is loaded.
 
     Attributes:
-        model_name: as the user wrote it.
+        model_name: as given by the user.
         n_px: side of its square input in pixels.
         dim: features per frame.
-        weights_sha256: of the checkpoint, in hexadecimal.
+        weights_sha256: SHA-256 of the checkpoint, in hexadecimal.
         checkpoint: the local file; None for official weights, which are cached per node.
-        mirror: where official weights are downloaded from; None for OpenAI's own address.
+        mirror: base URL for official weights; None for OpenAI's own.
     """
 
     model_name: str
@@ -90,34 +90,37 @@ def describe(
     weights: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> ModelSpec:
-    """Find a model and what it takes and gives.
+    """Look up a model, and read its sizes from its checkpoint if it is a custom one.
 
     Args:
         model_name: one of :data:`MODEL_NAMES`.
         weights: the checkpoint of ``custom``, a local path or an fsspec URL.
-        storage_options: given to fsspec for a URL.
+        storage_options: passed to fsspec for a URL.
 
     Raises:
-        UsageError: there is no such model, or its checkpoint is none of CLIP's.
+        UsageError: there is no such model, or its checkpoint is not a CLIP model.
     """
     if model_name in OFFICIAL_MODELS:
         n_px, dim, sha256 = OFFICIAL_MODELS[model_name]
         mirror = os.environ.get(MIRROR_VARIABLE)
         if mirror is not None and "://" not in mirror:
-            mirror = os.path.abspath(mirror)  # workers have working folders of their own
+            mirror = os.path.abspath(mirror)  # workers have other working directories
         return ModelSpec(model_name, n_px, dim, sha256, None, mirror)
     if model_name == "demo":
         checkpoint = str(DEMO_WEIGHTS)
         n_px, dim = DEMO_N_PX, DEMO_DIM
     elif model_name == "custom":
         if weights is not None and "://" in weights:
-            checkpoint = fetched_checkpoint(weights, storage_options or {})
+            checkpoint = fetch_checkpoint(weights, storage_options or {})
         else:
             checkpoint = os.path.abspath(os.path.expanduser(weights or DEFAULT_CUSTOM_WEIGHTS))
         if not os.path.isfile(checkpoint):
-            raise UsageError(f"The weights {checkpoint} of model_name custom do not exist.")
+            raise UsageError(
+                f"The checkpoint {checkpoint} of model_name custom does not exist: name it with "
+                "weights."
+            )
         n_px, dim = clip_shape(checkpoint)
     else:
         names = ", ".join(MODEL_NAMES)
         raise UsageError(f"There is no model {model_name!r}; model_name is one of: {names}.")
-    return ModelSpec(model_name, n_px, dim, sha256_of(checkpoint), checkpoint)
+    return ModelSpec(model_name, n_px, dim, file_sha256(checkpoint), checkpoint)

@@ -1,4 +1,4 @@
-"""What a forward pass is made of: number formats, compiled code, how many frames fit."""
+"""Number formats, compilation and batch sizes of forward passes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CPU_BATCH_SIZE = 16  # measured: at 64, eager passes outgrow the caches and cost more a frame
-CUDA_BATCH_SIZES = (16, 256)  # the least and the most; more only pads the ends of short runs
-MEMORY_OF_A_PASS = 1 / 8  # of the device: two passes at once, weights, and other encoders on it
+CPU_BATCH_SIZE = 16  # measured: at 64, eager passes outgrow the caches and cost more per frame
+CUDA_BATCH_SIZES = (16, 256)  # minimum and maximum; larger batches mostly pad the end of short runs
+PASS_MEMORY_SHARE = (
+    1 / 8
+)  # of the device: leaves room for a second pass, the weights and other encoders
 MAX_REASON = 200
 
 
 def set_precision(model: Any, precision: str) -> None:
-    """Let a CLIP compute in another format, in place.
+    """Convert a CLIP model to another number format, in place.
 
-    The tensors that OpenAI's loader has in fp16 on CUDA change; the others stay in fp32, and with
-    them the normalisations, which the halves would lose too much in.
+    Converts the tensors that OpenAI's loader keeps in fp16 on CUDA. The others stay in fp32,
+    including the normalisation layers, which lose too much in half precision.
 
     Args:
-        model: OpenAI's ``CLIP`` module, as their loader gives it.
-        precision: ``auto`` (as it is), ``fp32``, ``fp16`` or ``bf16``.
+        model: OpenAI's ``CLIP`` module, from their loader.
+        precision: ``auto`` (unchanged), ``fp32``, ``fp16`` or ``bf16``.
     """
     import torch
     from torch import nn
@@ -40,24 +42,27 @@ def set_precision(model: Any, precision: str) -> None:
     for module in model.modules():
         parameters = dict(module.named_parameters(recurse=False))
         if not isinstance(module, nn.Conv2d | nn.Linear | nn.MultiheadAttention):
-            names = ("text_projection", "proj")  # bare matrices of their modules
+            names = (
+                "text_projection",
+                "proj",
+            )  # matrices that are direct attributes of their modules
             parameters = {name: parameters[name] for name in names if name in parameters}
         for parameter in parameters.values():
             parameter.data = parameter.data.to(dtype)
 
 
-def compiled(
+def compile_function(
     function: Callable[[torch.Tensor], torch.Tensor],
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The function compiled for each shape that it is called with, on the first such call."""
+    """Return the function compiled; the first call with each shape compiles it for that shape."""
     import torch
 
     fast: Callable[[torch.Tensor], torch.Tensor] = torch.compile(function, dynamic=False)
     return fast
 
 
-def first_call(function: Callable[[], T]) -> T:
-    """Call what compiles something on the way.
+def call_compiled(function: Callable[[], T]) -> T:
+    """Call a function that compiles on this call.
 
     Raises:
         UsageError: it cannot be compiled here.
@@ -70,16 +75,16 @@ def first_call(function: Callable[[], T]) -> T:
         inner = getattr(error, "inner_exception", error)
         reason = " ".join(str(inner).split())[:MAX_REASON].rstrip(" .,:")
         raise UsageError(
-            "compile needs a C++ compiler (g++, or what CXX names), Python's headers and, on GPUs, "
-            f"Triton, and torch cannot compile here ({type(inner).__name__}: {reason})."
+            "compile needs a C++ compiler (g++, or the one that CXX names), Python's headers and, "
+            f"on GPUs, Triton, but torch cannot compile here ({type(inner).__name__}: {reason})."
         ) from None
 
 
-def fitting(call: Callable[[int], object], batch_size: int) -> tuple[int, list[str]]:
-    """Make a call for a batch size, with half of it where the device has no memory for so many.
+def largest_that_fits(call: Callable[[int], object], batch_size: int) -> tuple[int, list[str]]:
+    """Call with a batch size, halving it until the device has enough memory.
 
     Returns:
-        The size that it had memory for, and a line for each that it had none for.
+        The batch size that fits, and a line about each that did not.
     """
     import torch
 
@@ -92,40 +97,42 @@ def fitting(call: Callable[[int], object], batch_size: int) -> tuple[int, list[s
             if batch_size == 1:
                 raise
         half = batch_size // 2
-        notes.append(f"There is no memory for batches of {batch_size} frames: they have {half}.")
+        notes.append(f"Not enough memory for batches of {batch_size} frames: trying {half}.")
         batch_size = half
         torch.cuda.empty_cache()
 
 
 def gpu_batch_size(memory: int, frame_bytes: int) -> int:
-    """Frames per forward pass on a GPU where the user does not say.
+    """Return the default number of frames per forward pass on a GPU.
 
-    All of the device's memory counts, not what is free just now: the size must not differ from run
-    to run, because the last bits of features differ with it.
+    It depends on the device's total memory, not on what is free now. Otherwise it would differ from
+    run to run, and with it the last bits of features.
 
     Args:
-        memory: bytes that the GPU has.
-        frame_bytes: see :func:`bytes_of_a_frame`.
+        memory: total memory of the GPU in bytes.
+        frame_bytes: see :func:`peak_bytes_per_frame`.
 
     Returns:
         A power of two.
     """
-    least, most = CUDA_BATCH_SIZES
-    fit = int(memory * MEMORY_OF_A_PASS / frame_bytes)
-    return max(least, min(most, 1 << (max(1, fit).bit_length() - 1)))
+    smallest, largest = CUDA_BATCH_SIZES
+    fit = int(memory * PASS_MEMORY_SHARE / frame_bytes)
+    return max(smallest, min(largest, 1 << (max(1, fit).bit_length() - 1)))
 
 
-def bytes_of_a_frame(visual: Any) -> int:
-    """About what a frame in a forward pass takes of the device's memory at its peak.
+def peak_bytes_per_frame(visual: Any) -> int:
+    """Estimate the peak device memory in bytes that a forward pass takes per frame.
 
     Args:
         visual: OpenAI's image encoder, a ``VisionTransformer`` or a ``ModifiedResNet``.
     """
     n_px, weight = visual.input_resolution, visual.conv1.weight
-    pixels = 3 * n_px**2 * 16  # as they come, in fp32, normalised and in the model's format
+    pixels = 3 * n_px**2 * 16  # as uint8, in fp32, normalised, and in the model's format
     if hasattr(visual, "transformer"):
         tokens = (n_px // weight.shape[-1]) ** 2 + 1
-        numbers = 16 * tokens * weight.shape[0]  # a block's input, and its MLP four times as wide
+        numbers = (
+            16 * tokens * weight.shape[0]
+        )  # a block's input and its MLP, which is four times as wide
     else:
         numbers = 12 * weight.shape[0] * (n_px // 2) ** 2  # the stem's end and the first blocks
     return int(pixels + numbers * weight.element_size())

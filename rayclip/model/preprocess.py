@@ -1,4 +1,4 @@
-"""OpenAI's image preprocessing up to normalisation, to the byte, without torch."""
+"""OpenAI's image preprocessing before normalisation, byte for byte, without torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 class ClipBox(NamedTuple):
-    """Where the model's square lies in the resized picture, in pixels."""
+    """Size of the resized image and top left corner of the model's square in it, in pixels."""
 
     width: int
     height: int
@@ -19,7 +19,7 @@ class ClipBox(NamedTuple):
 
 
 def clip_box(width: int, height: int, n_px: int) -> ClipBox:
-    """The resized size and crop of torchvision's ``Resize(n_px)`` + ``CenterCrop(n_px)``."""
+    """Compute the resize and crop of torchvision's ``Resize(n_px)`` + ``CenterCrop(n_px)``."""
     if width <= height:
         new_width, new_height = n_px, int(n_px * height / width)
     else:
@@ -30,8 +30,10 @@ def clip_box(width: int, height: int, n_px: int) -> ClipBox:
 
 
 def resize_crop_fast(rgb: NDArray[np.uint8], n_px: int) -> NDArray[np.uint8]:
-    """:func:`resize_crop` with torch's antialiased bicubic on uint8: at most 2 levels off, at a
-    fraction of the cost. It imports torch."""
+    """Do the same as :func:`resize_crop` with torch's antialiased bicubic on uint8.
+
+    This is much cheaper, and at most 2 levels of 255 off. It imports torch.
+    """
     import torch
 
     height, width = rgb.shape[:2]
@@ -45,21 +47,21 @@ def resize_crop_fast(rgb: NDArray[np.uint8], n_px: int) -> NDArray[np.uint8]:
 
 
 def resize_crop(rgb: NDArray[np.uint8], n_px: int) -> NDArray[np.uint8]:
-    """Resize the shorter side to ``n_px`` (PIL bicubic) and cut out the centre.
+    """Resize the shorter side to ``n_px`` (PIL bicubic) and crop the centre.
 
     Args:
         rgb: uint8 ``[height, width, 3]``.
         n_px: the model's input resolution.
 
     Returns:
-        uint8 ``[n_px, n_px, 3]``, the bytes of ``clip.load``'s own preprocess before it
+        uint8 ``[n_px, n_px, 3]``, the same bytes as ``clip.load``'s preprocess before it
         normalises.
     """
     height, width = rgb.shape[:2]
     box = clip_box(width, height, n_px)
     image = Image.fromarray(rgb)
     if height <= width:
-        # Pillow resizes rows first, then columns: those that are cut off need no second pass
+        # Pillow resizes horizontally first: crop in between to resize fewer columns vertically
         image = image.resize((box.width, height), Image.Resampling.BICUBIC)
         image = image.crop((box.left, 0, box.left + n_px, height))
         return np.asarray(image.resize((n_px, n_px), Image.Resampling.BICUBIC))

@@ -1,4 +1,4 @@
-"""Checkpoints that come from elsewhere: OpenAI's are downloaded once per node and verified."""
+"""Download and cache checkpoints; OpenAI's are downloaded once per node and verified."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from rayclip.io.atomic_write import is_stale_tmp, temporary_name, write_atomical
 from rayclip.io.remote import open_remote
 from rayclip.io.retry import RetriesExhausted, with_retry
 from rayclip.io.storage_errors import is_transient, reason
-from rayclip.model.checkpoint import sha256_of
+from rayclip.model.checkpoint import file_sha256
 
 OFFICIAL_ADDRESS = "https://openaipublic.azureedge.net/clip/models"
 MIRROR_VARIABLE = "RAYCLIP_WEIGHTS_MIRROR"
 CUSTOM_CACHE = "~/.cache/rayclip"
-DEFAULT_CACHE = "~/.cache/clip"  # OpenAI's own, so that what clip downloaded is used
+DEFAULT_CACHE = "~/.cache/clip"  # the same as clip's, so its downloads are reused
 TIMEOUT_S = 30.0
 CHUNK_BYTES = 1 << 20
 
@@ -36,56 +36,56 @@ logger = logging.getLogger(__name__)
 
 
 class _Unreadable(Exception):
-    """An address cannot be read; the cause tells whether another try may help."""
+    """A URL cannot be read; ``__cause__`` says whether a retry may help."""
 
 
 def official_checkpoint(
     model_name: str, sha256: str, mirror: str | None = None, cache: Path | None = None
 ) -> str:
-    """The local path of OpenAI's checkpoint, downloaded when no right one is there.
+    """Return the local path of OpenAI's checkpoint; downloads it unless it is cached.
 
-    The processes of a node take turns, so that one downloads and the others find the file. It
-    appears under its name only when it is whole.
+    A lock lets one process of a node download while the others wait for the file, which is written
+    atomically.
 
     Args:
         model_name: one of ``clip.available_models()``.
-        sha256: of the checkpoint, in hexadecimal; an existing file is checked against it too.
-        mirror: an http(s) or other fsspec URL, or a local folder, with files laid out as at
+        sha256: of the checkpoint, in hexadecimal; a cached file is verified, too.
+        mirror: an http(s) or other fsspec URL, or a local folder, with the layout of
             :data:`OFFICIAL_ADDRESS`, which is the default.
-        cache: the folder to keep it in; None takes :data:`DEFAULT_CACHE`.
+        cache: the cache folder; None takes :data:`DEFAULT_CACHE`.
 
     Raises:
-        WeightsUnavailable: it cannot be read there or kept here, or it has another checksum.
+        WeightsUnavailable: it cannot be downloaded or saved, or its checksum is wrong.
     """
-    path, address = _places(model_name, sha256, mirror, cache)
+    path, address = _location(model_name, sha256, mirror, cache)
     try:
-        if not _is_right(path, sha256):  # before the lock: a cache may be read-only
+        if not _is_verified(path, sha256):  # before the lock: a cache may be read-only
             path.parent.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(path.with_name(f"{path.name}.lock")):
-                if not _is_right(path, sha256):
-                    _remove_left_overs(path.parent)
+                if not _is_verified(path, sha256):
+                    _remove_stale_tmp(path.parent)
                     logger.info("Downloading %s to %s.", address, path)
-                    download = partial(_write, path, partial(_download, address, sha256))
+                    download = partial(_write_atomically, path, partial(_download, address, sha256))
                     with_retry(download, is_transient, retry.RESTART)
     except (_Unreadable, RetriesExhausted) as error:
         raise _unavailable(address, error) from error
     except OSError as error:
         raise WeightsUnavailable(
-            f"The weights from {address} cannot be kept as {path} ({reason(error)}): make sure "
-            "that the folder is writable and has room."
+            f"The weights from {address} cannot be saved as {path} ({reason(error)}): make sure "
+            "that the folder is writable and has free space."
         ) from error
     return str(path)
 
 
-def look_for_official(
+def check_official_available(
     model_name: str, sha256: str, mirror: str | None = None, cache: Path | None = None
 ) -> None:
-    """Make sure that :func:`official_checkpoint` has a file here, or where to get it.
+    """Check that :func:`official_checkpoint` has a cached file or can start a download.
 
     Raises:
-        WeightsUnavailable: neither; not even its beginning can be downloaded.
+        WeightsUnavailable: neither is the case.
     """
-    path, address = _places(model_name, sha256, mirror, cache)
+    path, address = _location(model_name, sha256, mirror, cache)
     if path.is_file():
         return
     with closing(_chunks(address)) as chunks:
@@ -95,8 +95,8 @@ def look_for_official(
             raise _unavailable(address, error) from error
 
 
-def fetched_checkpoint(url: str, storage_options: Mapping[str, Any]) -> str:
-    """The local path of a copy of a user's checkpoint, named after its content.
+def fetch_checkpoint(url: str, storage_options: Mapping[str, Any]) -> str:
+    """Download a user's checkpoint; returns the local path, which is named by its content.
 
     Raises:
         UsageError: it cannot be read.
@@ -109,17 +109,19 @@ def fetched_checkpoint(url: str, storage_options: Mapping[str, Any]) -> str:
         path = folder / f"{sha256}.pt"
         os.replace(temporary, path)
     except Exception as error:  # each storage has exceptions of its own
-        raise UsageError(f"The weights {url} cannot be read: {reason(error)}.") from error
+        raise UsageError(
+            f"The weights {url} cannot be read ({reason(error)}): check the URL."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     return str(path)
 
 
-def placed_checkpoint(content: bytes, sha256: str) -> str:
-    """The local path of a checkpoint that came from another node, named after its content."""
+def store_checkpoint(content: bytes, sha256: str) -> str:
+    """Save a checkpoint sent by another node; returns the local path, named by its content."""
     path = _custom_cache() / f"{sha256}.pt"
-    if not _is_right(path, sha256):
-        _write(path, lambda file: file.write(content))
+    if not _is_verified(path, sha256):
+        _write_atomically(path, lambda file: file.write(content))
     return str(path)
 
 
@@ -129,10 +131,10 @@ def _custom_cache() -> Path:
     return folder
 
 
-def _places(
+def _location(
     model_name: str, sha256: str, mirror: str | None, cache: Path | None
 ) -> tuple[Path, str]:
-    """Where OpenAI's checkpoint is kept, and its address."""
+    """Return the cache path and the URL of OpenAI's checkpoint."""
     file_name = model_name.replace("/", "-").replace("@", "-") + ".pt"
     folder = cache or Path(os.path.expanduser(DEFAULT_CACHE))
     return folder / file_name, f"{(mirror or OFFICIAL_ADDRESS).rstrip('/')}/{sha256}/{file_name}"
@@ -140,23 +142,23 @@ def _places(
 
 def _unavailable(address: str, error: Exception) -> WeightsUnavailable:
     return WeightsUnavailable(
-        f"{address} cannot be read ({reason(error)}): check the network, or name a mirror or a "
-        f"local folder with the same files in {MIRROR_VARIABLE}."
+        f"{address} cannot be read ({reason(error)}): check the network, or set "
+        f"{MIRROR_VARIABLE} to a mirror or a local folder with the same files."
     )
 
 
-def _is_right(path: Path, sha256: str) -> bool:
-    return path.is_file() and sha256_of(str(path)) == sha256
+def _is_verified(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_sha256(str(path)) == sha256
 
 
-def _remove_left_overs(folder: Path) -> None:
-    """Remove what downloads that were killed have left."""
+def _remove_stale_tmp(folder: Path) -> None:
+    """Remove temporary files of killed downloads."""
     for file in folder.glob(".*.tmp"):
         if is_stale_tmp(file.name, time.time() - file.stat().st_mtime):
             file.unlink(missing_ok=True)
 
 
-def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     write_atomically(LocalFileSystem(), str(path), 0, write)
 
 
@@ -165,19 +167,19 @@ def _download(address: str, sha256: str, file: IO[bytes]) -> None:
 
     Raises:
         _Unreadable: it cannot be read.
-        WeightsUnavailable: it has another checksum.
+        WeightsUnavailable: its checksum is wrong.
         OSError: it cannot be written.
     """
     found = _copy(_chunks(address), file)
     if found != sha256:
         raise WeightsUnavailable(
-            f"{address} gives another file than OpenAI published (SHA-256 {found}, expected "
-            f"{sha256}): name a good copy in {MIRROR_VARIABLE}."
+            f"{address} is not the file that OpenAI published (SHA-256 {found}, expected "
+            f"{sha256}): set {MIRROR_VARIABLE} to a correct copy."
         )
 
 
 def _copy(chunks: Iterator[bytes], file: IO[bytes]) -> str:
-    """Write chunks to a file; gives their SHA-256."""
+    """Write chunks to a file; returns their SHA-256 in hexadecimal."""
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
@@ -186,10 +188,11 @@ def _copy(chunks: Iterator[bytes], file: IO[bytes]) -> str:
 
 
 def _chunks(address: str) -> Generator[bytes]:
-    """What is at an address; none of its errors is an OSError, which means the local file.
+    """Read a URL in chunks.
 
     Raises:
-        _Unreadable: whatever the network, the server or the storage raises.
+        _Unreadable: for any error of the network, the server or the storage, so that an OSError
+            always means the local file.
     """
     is_http = address.lower().startswith(("http://", "https://"))
     try:
@@ -201,15 +204,15 @@ def _chunks(address: str) -> Generator[bytes]:
     except Exception as error:  # each storage has exceptions of its own
         cause = error
         if type(error) is urllib.error.URLError and isinstance(error.reason, Exception):
-            cause = error.reason  # which says whether it is transient
+            cause = error.reason  # shows whether it is transient
         raise _Unreadable(reason(cause)) from cause
 
 
 def _http_chunks(address: str) -> Iterator[bytes]:
-    """By urllib, which is always there and uses the proxies of the environment."""
+    """Read with urllib, which needs no extra package and uses the environment's proxies."""
     with urllib.request.urlopen(address, timeout=TIMEOUT_S) as response:
         yield from _blocks(response)
-        if response.length:  # http.client says nothing
+        if response.length:  # http.client does not raise for a short body
             raise ConnectionError(f"it ended {response.length} bytes early")
 
 

@@ -1,4 +1,4 @@
-"""What a frame shows, in words: its features beside those of texts, and the printed table."""
+"""Zero-shot classification of frames: compare their features with those of texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rayclip.errors import UsageError
 
 KINETICS_LABELS = Path(__file__).parent / "assets" / "kinetics400.txt"
 KINETICS_PROMPT = "a photo of {}"
-CHUNK_BYTES = 64 * 2**20  # working memory, however long the video is
+CHUNK_BYTES = 64 * 2**20  # working memory, regardless of the video's length
 
 
 class Prediction(NamedTuple):
@@ -24,7 +24,7 @@ class Prediction(NamedTuple):
 
     Attributes:
         rank: 1 for the best.
-        label: the whole text.
+        label: the text, including its prompt.
         logit: ``logit_scale`` times the cosine between the frame and the text.
         probability: softmax of the logit over all texts.
     """
@@ -37,43 +37,43 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ZeroShot:
-    """Texts that frames are compared with.
+    """Texts to compare frames with.
 
     Attributes:
         texts: at least one.
-        text_features: float32 ``[N, D]``, as CLIP's text encoder gives them, not normalised.
-        logit_scale: CLIP's factor of the cosines, exponentiated: 100 in OpenAI's models.
+        text_features: float32 ``[N, D]`` of CLIP's text encoder, not normalised.
+        logit_scale: CLIP's factor for cosines, already exponentiated: 100 in OpenAI's models.
     """
 
     texts: tuple[str, ...]
     text_features: NDArray[np.float32]
     logit_scale: float
 
-    def top(self, clip: NDArray[np.float32], most: int = 5) -> list[list[Prediction]]:
-        """The best texts of every frame, best first; equal ones in the order of ``texts``.
+    def top(self, clip: NDArray[np.float32], k: int = 5) -> list[list[Prediction]]:
+        """Return the best texts of each frame, best first; ties keep the order of ``texts``.
 
-        The numbers of a frame do not depend on the other frames, to the bit.
+        The numbers of a frame do not depend on the other frames, bit for bit.
 
         Args:
             clip: features of the frames, float32 ``[T, D]``, not normalised.
-            most: texts per frame; all where there are fewer.
+            k: texts per frame; all if there are fewer.
         """
-        texts = _normalised(self.text_features)
+        texts = _normalise(self.text_features)
         frame_bytes = 8 * (4 * len(texts) + 2 * clip.shape[1])  # logits, their sort and softmax
         step = max(1, CHUNK_BYTES // frame_bytes)
         return [
             predictions
             for start in range(0, len(clip), step)
-            for predictions in self._top(_normalised(clip[start : start + step]), texts, most)
+            for predictions in self._top(_normalise(clip[start : start + step]), texts, k)
         ]
 
     def _top(
-        self, frames: NDArray[np.float64], texts: NDArray[np.float64], most: int
+        self, frames: NDArray[np.float64], texts: NDArray[np.float64], k: int
     ) -> list[list[Prediction]]:
-        # Not frames @ texts.T: BLAS rounds a product differently at the end of a matrix, so equal
-        # texts would not tie, and a frame's last digits would depend on the length of the video.
+        # Not frames @ texts.T: BLAS rounds products at the end of a matrix differently. Equal texts
+        # would not tie, and a frame's last digits would depend on the length of the video.
         logits = self.logit_scale * np.einsum("td,nd->tn", frames, texts)
-        best = np.argsort(-logits, axis=1, kind="stable")[:, :most]
+        best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         sums = exponentials.sum(axis=1, keepdims=True)
         best_logits = np.take_along_axis(logits, best, axis=1)
@@ -88,7 +88,7 @@ class ZeroShot:
 
 
 def prompts(pred_texts: Sequence[str] | None) -> tuple[str, ...]:
-    """The texts of ``pred_texts``; without any, one for each of the 400 classes of Kinetics.
+    """Return ``pred_texts``; for None, a prompt for each of the 400 classes of Kinetics.
 
     Raises:
         UsageError: ``pred_texts`` is not a list, or it is empty.
@@ -102,7 +102,7 @@ def prompts(pred_texts: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def format_table(predictions: Sequence[Prediction]) -> str:
-    """The predictions of a frame as video_features prints them, with the empty line below."""
+    """Format the predictions of a frame as video_features does, with a blank line at the end."""
     rows = [f"{logit:8.3f} | {share:.3f} | {label}" for _, label, logit, share in predictions]
     return "\n".join(["  Logits | Prob. | Label ", *rows, "", ""])
 
@@ -110,24 +110,24 @@ def format_table(predictions: Sequence[Prediction]) -> str:
 def predictions_csv(
     timestamps_ms: Iterable[float], frames: Iterable[Sequence[Prediction]]
 ) -> bytes:
-    """The predictions of a video as a CSV file, one row for each frame and rank.
+    """Return the predictions of a video as a CSV file, with a row for each frame and rank.
 
     Args:
-        timestamps_ms: of each frame.
+        timestamps_ms: of each frame, in ms.
         frames: the predictions of each frame.
     """
     text = io.StringIO(newline="")
     header = ("timestamp_ms", *Prediction._fields)
     csv.writer(text, lineterminator="\n").writerow(header)
-    # Every label in quotes: by default Python 3.11 leaves a carriage return bare.
+    # Quote every label: by default Python 3.11 does not quote a carriage return.
     rows = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     for timestamp_ms, predictions in zip(timestamps_ms, frames, strict=True):
         rows.writerows((float(timestamp_ms), *prediction) for prediction in predictions)
     return text.getvalue().encode()
 
 
-def _normalised(features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Rows of length 1, in double."""
+def _normalise(features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Scale rows to unit length, in float64."""
     rows = features.astype(np.float64, order="C")
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return rows

@@ -1,4 +1,4 @@
-"""Which videos of an output folder are done, as its listing tells."""
+"""Find the complete videos of an output folder from its listing."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from rayclip.output.shard_names import SHARD
 FEATURES = "_clip"
 TIMESTAMPS = "_timestamps_ms"
 FPS = "_fps"
-HASHES_AT_A_TIME = 2**20  # so that looking many up takes no memory to speak of
+LOOKUP_BLOCK = 2**20  # hashes looked up at a time, to bound temporary arrays
 
 
 @dataclass(frozen=True, eq=False)
 class DoneVideos:
-    """Which videos of a folder are complete.
+    """The complete videos of a folder.
 
     Attributes:
-        hashes: of their names, in ascending order.
-        frames: of all of them together.
-        begun: hashes of the names of all that have features, in any form and state.
-        incomplete: how many files of features are damaged, or lack what goes with them.
-        leftovers: temporary files of runs that are no more, and files that nobody can read.
-        foreign: a file of features that has another form than this folder's; None without any.
-        others: how many features files have another suffix.
+        hashes: hashes of their names, in ascending order.
+        frames: the number of frames of all complete videos.
+        started: hashes of the names of all videos with features, in any format and state.
+        incomplete: the number of features files that are damaged or lack their companion files.
+        stale_tmp: temporary files of runs that have ended, and unreadable files.
+        other_format: a features file in another format than this folder's; None if there is none.
+        others: the number of features files with another suffix.
     """
 
     hashes: NDArray[np.uint64]
     frames: int
-    begun: NDArray[np.uint64]
+    started: NDArray[np.uint64]
     incomplete: int = 0
     stale_tmp: Sequence[str] = ()
     other_format: str | None = None
@@ -59,14 +59,14 @@ def find_done(
     file_format: FileFormat,
     dim: int,
 ) -> DoneVideos:
-    """Find every complete video: its files are all there, and their sizes agree.
+    """Find each video whose files all exist and have matching sizes.
 
     Args:
-        files: in the folder.
-        file_format: of the arrays that count.
+        files: the files of the folder.
+        file_format: the format of the arrays; videos in another one are not complete.
         dim: features per frame.
     """
-    fps, begun = array("Q"), array("Q")
+    fps, started = array("Q"), array("Q")
     timestamps, features = (array("Q"), array("Q")), (array("Q"), array("Q"))
     stale_tmp = []
     other_format = None
@@ -85,7 +85,7 @@ def find_done(
         ours = suffix == file_format.suffix
         if name.endswith(FEATURES):
             hashed = name_hash(name.removesuffix(FEATURES))
-            begun.append(hashed)
+            started.append(hashed)
             if ours:
                 features[0].append(hashed)
                 features[1].append(size)
@@ -104,31 +104,31 @@ def find_done(
     )
     whole = (frames > 0) & is_in(both, np.sort(_numbers(fps)))
     incomplete = len(features[0]) - int(np.count_nonzero(whole))
-    others = len(begun) - len(features[0])
+    others = len(started) - len(features[0])
     total = int(frames[whole].sum())
     return DoneVideos(
-        both[whole], total, _numbers(begun), incomplete, stale_tmp, other_format, others
+        both[whole], total, _numbers(started), incomplete, stale_tmp, other_format, others
     )
 
 
 def is_stale_tmp_file(file: StoredFile, now: float) -> bool:
-    """Whether a file is a temporary one of a run that is no more; ``now`` is in s since 1970."""
+    """Whether a file is a temporary file of a run that has ended; ``now`` is in s since 1970."""
     name, modified = file.path.rpartition("/")[2], file.modified
     return modified is not None and is_stale_tmp(name, now - modified)
 
 
 def is_in(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Of each hash, whether it is one of those known, which are in ascending order."""
+    """Return for each hash whether it is in ``known``, which is in ascending order."""
     found = np.zeros(len(hashes), np.bool_)
-    for start in range(0, len(hashes) if len(known) else 0, HASHES_AT_A_TIME):
-        part = hashes[start : start + HASHES_AT_A_TIME]
+    for start in range(0, len(hashes) if len(known) else 0, LOOKUP_BLOCK):
+        part = hashes[start : start + LOOKUP_BLOCK]
         places = np.minimum(np.searchsorted(known, part), len(known) - 1)
-        found[start : start + HASHES_AT_A_TIME] = known[places] == part
+        found[start : start + LOOKUP_BLOCK] = known[places] == part
     return found
 
 
 def name_hash(name: str) -> int:
-    """64 bits of a name, the same on every machine."""
+    """Hash a name to 64 bits, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")
 
 

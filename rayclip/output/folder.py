@@ -1,4 +1,4 @@
-"""The folder of one model's features: what is made, read and listed there, in whichever form."""
+"""The output folder of one model, in whichever format: reading, writing and listing its files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rayclip.io.retry import RetriesExhausted, with_retry
 from rayclip.io.storage_errors import ErrorKind, classify_error, is_transient, reason, stop_reason
 from rayclip.output.done import DoneVideos
 from rayclip.output.formats import SUFFIXES
-from rayclip.output.rows import Work, Writer
+from rayclip.output.rows import Damage, StoredVideo, Work, Writer
 from rayclip.output.shard_names import SHARD_SUFFIX
 
 if TYPE_CHECKING:
@@ -31,27 +31,27 @@ FAILURES_FILE = "failures.jsonl"
 
 
 class FeatureFolder(ABC):
-    """Where the features of one model go; cheap to send to another process.
+    """The output folder of one model; cheap to send to another process.
 
     Attributes:
         url: a local path or an fsspec URL.
-        unit: what its files of features are called, in the singular.
-        goes_together: whether features can be taken back only all at once.
+        unit: the noun for its features files, in the singular.
+        discards_all: whether :meth:`discard` always removes the features of all videos.
     """
 
     unit: str
-    goes_together: bool
+    discards_all: bool
 
     def __init__(self, url: str, storage_options: Mapping[str, Any], nested: bool = False) -> None:
-        """Name a folder; nothing is made or read yet.
+        """Name a folder, without creating or reading it.
 
         Args:
             url: a local path or an fsspec URL.
-            storage_options: given to fsspec.
-            nested: whether there are folders in it.
+            storage_options: passed to fsspec.
+            nested: whether it contains folders.
 
         Raises:
-            UsageError: no storage is known under this URL's protocol.
+            UsageError: the URL's protocol is unknown.
         """
         try:
             self._fs, self._root = file_system(url, storage_options)
@@ -62,71 +62,96 @@ class FeatureFolder(ABC):
 
     @abstractmethod
     def name_of(self, video: str) -> str:
-        """By what a video, as it was given, is known in this folder."""
+        """Return a video's name in this folder, given its input path or URL."""
 
     @abstractmethod
     def writer(self, videos: Sequence[str], extra_columns: pa.Table | None) -> Writer:
-        """Who saves a group of videos.
+        """Return a writer for the videos of one task.
 
         Args:
-            videos: of the group, in order.
-            carried: other columns of these, a row each, for formats that have a place for them.
+            videos: the videos of the task, in order.
+            extra_columns: other columns for them, a row for each video; formats without columns
+                ignore them.
         """
 
     @abstractmethod
     def done(self, listing: Iterable[StoredFile] | None = None) -> DoneVideos:
-        """Find every complete video in one listing of the folder.
+        """Find each complete video in one listing of the folder.
 
         Args:
-            listing: what :meth:`files` gives, handed on; None lists the folder.
+            listing: the result of :meth:`files`; None lists the folder.
 
         Raises:
             UsageError, RunStopped: it cannot be listed or read.
         """
 
     @abstractmethod
-    def discard(self, names: Iterable[str]) -> None:
-        """Take back that these videos are done; with ``goes_together``, all that is there."""
+    def read_videos(self) -> Iterator[StoredVideo]:
+        """Read the complete videos with their features, one by one; the arrays are copies.
+
+        Raises:
+            UsageError, RunStopped: the folder cannot be listed.
+            DamagedFile: a file is damaged or cannot be read.
+        """
 
     @abstractmethod
-    def work_in(self, file: StoredFile) -> Work | None:
-        """What a file tells, unopened, of the work of runs; None where it is none of theirs."""
+    def verify(self) -> Iterator[Damage | None]:
+        """Open every file of features, and those that go with it, and check their content.
 
-    def where(self) -> tuple[Any, str]:
-        """The fsspec file system that it is on, and its path there."""
+        Memory is bounded for ``.npy`` files of any size. A ``.pkl`` file is in memory as a whole,
+        twice, and up to :data:`~rayclip.io.concurrent_map.THREADS` are read at once. Of a shard,
+        one row group is in memory.
+
+        Yields:
+            For each video its first damage, or None; for a damaged shard one damage in total.
+
+        Raises:
+            UsageError, RunStopped: the folder cannot be listed.
+        """
+
+    @abstractmethod
+    def discard(self, names: Iterable[str]) -> None:
+        """Remove the features of these videos; of all videos if ``discards_all``."""
+
+    @abstractmethod
+    def estimate_work(self, file: StoredFile) -> Work | None:
+        """Estimate a file's videos and frames from its name and size; None if no run wrote it."""
+
+    def fs_and_path(self) -> tuple[Any, str]:
+        """Return the fsspec file system of this folder, and its path there."""
         return self._fs, self._root
 
     def prepare(self) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            UsageError, RunStopped: it cannot be made.
+            UsageError, RunStopped: it cannot be created.
         """
         try:
             with_retry(lambda: self._fs.makedirs(self._root, exist_ok=True), is_transient)
         except Exception as error:  # each storage has exceptions of its own
-            raise self._unusable(f"The folder {self.url} cannot be made", error) from error
+            raise self._unusable(f"The folder {self.url} cannot be created", error) from error
 
     def remove(self, stale_tmp: Iterable[str]) -> None:
-        """Take away what :meth:`done` found that is of no use to anybody, as far as one may."""
+        """Remove stale files found by :meth:`done`, as far as permissions allow."""
         for name in stale_tmp:
-            with suppress(OSError):  # another run was faster, or may and we may not
+            with suppress(OSError):  # already removed by another run, or not permitted
                 self._fs.rm_file(self._path(name))
 
     def open(self, file: str) -> IO[bytes]:
-        """Open one of its files for reading."""
+        """Open a file of the folder for reading."""
         opened: IO[bytes] = self._fs.open(self._path(file), "rb")
         return opened
 
     def modified(self, file: str) -> float | None:
-        """When one of its files was written, in seconds since 1970, where the storage tells."""
+        """Return a file's modification time in seconds since 1970; None if the storage has none."""
         return modified_time(self._fs.info(self._path(file)))
 
     def read_run(self) -> dict[str, Any] | None:
-        """What ``run.json`` says; None where there is none.
+        """Read ``run.json``; returns None if there is none.
 
         Raises:
-            UsageError, RunStopped: there is one that cannot be read or understood.
+            UsageError, RunStopped: it cannot be read or parsed.
         """
         content = self._content(RUN_FILE)
         if content is None:
@@ -134,7 +159,7 @@ class FeatureFolder(ABC):
         try:
             run = json.loads(content)
             if not isinstance(run, dict) or "model_name" not in run:
-                raise ValueError("it does not tell any settings")
+                raise ValueError("it holds no settings")
         except ValueError as error:
             raise UsageError(f"{self.url}/{RUN_FILE} is damaged ({error}): remove it.") from error
         return run
@@ -153,7 +178,7 @@ class FeatureFolder(ABC):
             raise self._unusable(f"{self.url}/{RUN_FILE} cannot be written", error) from error
 
     def read_failures(self) -> list[dict[str, Any]]:
-        """The lines of ``failures.jsonl``; those that cannot be understood are left out."""
+        """Read ``failures.jsonl``; lines that cannot be parsed are left out."""
         failures = []
         for line in (self._content(FAILURES_FILE) or b"").split(b"\n"):
             try:
@@ -165,20 +190,20 @@ class FeatureFolder(ABC):
         return failures
 
     def write_failures(self, failures: Iterable[Mapping[str, Any]]) -> None:
-        """Write ``failures.jsonl``; raises as :meth:`Writer.save`."""
+        """Write ``failures.jsonl``; raises the same errors as :meth:`Writer.save`."""
         lines = [json.dumps(failure) + "\n" for failure in failures]
         self._put(FAILURES_FILE, "".join(lines).encode())
 
-    def take_away(self, files: Iterable[str]) -> None:
-        """Remove files; those that are gone already are no trouble.
+    def remove_files(self, files: Iterable[str]) -> None:
+        """Remove files; missing ones are ignored.
 
         Raises:
             RunStopped: one cannot be removed.
         """
-        for _ in concurrent_map(self._take_away, files):
+        for _ in concurrent_map(self._remove_file, files):
             pass
 
-    def _take_away(self, file: str) -> None:
+    def _remove_file(self, file: str) -> None:
         try:
             with suppress(FileNotFoundError):
                 with_retry(partial(self._fs.rm_file, self._path(file)), is_transient)
@@ -187,7 +212,7 @@ class FeatureFolder(ABC):
             raise RunStopped(f"{what}: {reason(error)}.") from error
 
     def _entries(self) -> list[dict[str, Any]]:
-        if self._nested:  # by default a part that cannot be listed would be left out
+        if self._nested:  # the default would silently skip folders that cannot be listed
             found = self._fs.find(self._root, detail=True, on_error="raise")
             return list(found.values())
         return [e for e in self._fs.ls(self._root, detail=True) if e["type"] == "file"]
@@ -221,14 +246,14 @@ class FeatureFolder(ABC):
             raise RunStopped(sentence) from error
 
     def _unusable(self, what: str, error: Exception) -> RayclipError:
-        """The command is wrong where its folder can never be used, and else may be repeated."""
+        """Return RunStopped if a rerun may help, otherwise UsageError."""
         if classify_error(error) in (ErrorKind.CREDENTIALS, ErrorKind.FULL):
             return RunStopped(str(stop_reason(error, self.url)))
         kind = RunStopped if isinstance(error, RetriesExhausted) else UsageError
         return kind(f"{what}: {reason(error)}.")
 
     def files(self) -> Iterator[StoredFile]:
-        """List the files of features, and temporary ones; streamed where the folder is local.
+        """List features files and temporary files; a local folder is streamed.
 
         Raises:
             UsageError, RunStopped: it cannot be listed.

@@ -1,4 +1,4 @@
-"""How an array becomes a file, and how many frames files of some size have."""
+"""File formats of arrays: writing them, and the number of frames by file size."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from rayclip.output.spool import slices
 
 SUFFIXES = (".npy", ".pkl")
-PICKLE_SLACK = 24  # bytes: pickle writes large numbers, and long contents, with more around them
+PICKLE_SLACK = 24  # bytes: pickle's overhead grows with the size of numbers and contents
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class FileFormat:
-    """The files of a run.
+    """The format of a run's features files.
 
     Attributes:
         suffix: ``.npy`` or ``.pkl``.
-        dtype: of the features, ``float32`` or ``float16``.
-        slack: bytes by which the overhead of two files may differ.
+        dtype: ``float32`` or ``float16``, of the features.
+        slack: by how many bytes the overhead of two files may differ.
     """
 
     suffix: str
@@ -37,10 +37,10 @@ class FileFormat:
         """Write an array as a whole file, in C order.
 
         Args:
-            file: takes the bytes.
-            values: of any shape. A ``np.memmap`` is written slice by slice as ``.npy``; as ``.pkl``
-                all of it is in memory.
-            dtype: of the numbers in the file.
+            file: the open file.
+            values: an array of any shape. A ``np.memmap`` is written slice by slice to ``.npy``,
+                but read into memory as a whole for ``.pkl``.
+            dtype: the dtype in the file.
 
         Raises:
             OSError: the file cannot be written.
@@ -55,7 +55,7 @@ class FileFormat:
 
     @cached_property
     def overhead(self) -> tuple[int, ...]:
-        """Bytes that a small file has in addition to its numbers, by the number of its axes."""
+        """Bytes of a small file in addition to its data, by the number of axes."""
         return tuple(self._overhead(axes) for axes in range(3))
 
     def _overhead(self, axes: int) -> int:
@@ -66,14 +66,16 @@ class FileFormat:
     def frames(
         self, features: NDArray[np.int64], timestamps: NDArray[np.int64], dim: int
     ) -> NDArray[np.int64]:
-        """The frames of videos, by the bytes of their files; 0 if these do not fit together.
+        """Return the frames of each video, from file sizes in bytes; 0 if these do not match.
 
-        A ``.npy`` file has one size for its shape, a ``.pkl`` one of :attr:`slack` + 1.
+        The shape of a ``.npy`` file determines its size; that of a ``.pkl`` file leaves
+        :attr:`slack` + 1 possible sizes.
         """
         row = np.dtype(self.dtype).itemsize * dim
-        frames, more = np.divmod(features - self.overhead[2], row)
-        beside = timestamps - self.overhead[1] - 8 * frames
-        whole = (frames > 0) & (more <= self.slack) & (beside >= 0) & (beside <= self.slack)
+        frames, extra = np.divmod(features - self.overhead[2], row)
+        extra_timestamps = timestamps - self.overhead[1] - 8 * frames
+        whole = (frames > 0) & (extra <= self.slack)
+        whole &= (extra_timestamps >= 0) & (extra_timestamps <= self.slack)
         return np.where(whole, frames, 0)
 
     def is_fps(self, size: int) -> bool:
@@ -82,7 +84,7 @@ class FileFormat:
 
 
 def file_format(on_extraction: str, feature_dtype: str) -> FileFormat:
-    """The format of ``save_numpy`` or ``save_pickle``."""
+    """Return the format of ``save_numpy`` or ``save_pickle``."""
     if on_extraction == "save_pickle":
         return FileFormat(".pkl", feature_dtype, PICKLE_SLACK)
     return FileFormat(".npy", feature_dtype, 0)

@@ -1,4 +1,4 @@
-"""Output folders as they are found: which there are, opened as their ``run.json`` says."""
+"""Find existing output folders, and open them by their ``run.json``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rayclip.output.shards import ShardFolder
 from rayclip.output.storage import OutputFolder
 
 
-class Form(NamedTuple):
-    """What features look like in a folder.
+class FolderFormat(NamedTuple):
+    """The format of the features in a folder.
 
     Attributes:
         dim: features per frame.
         on_extraction: ``save_numpy``, ``save_pickle`` or ``save_parquet``.
         feature_dtype: ``float32`` or ``float16``.
-        naming: how files are called, ``stem`` or ``path``.
+        naming: how files are named, ``stem`` or ``path``.
     """
 
     dim: int
@@ -32,29 +32,23 @@ class Form(NamedTuple):
 
 
 class RecordedRun(NamedTuple):
-    """The features of one model, and how they were made.
+    """The output folder of one model, and the settings of its last run.
 
     Attributes:
-        folder: where they are.
-        run: what ``run.json`` says.
+        folder: the folder.
+        run: the content of ``run.json``.
     """
 
     folder: FeatureFolder
     run: dict[str, Any]
 
-    @property
-    def dim(self) -> int:
-        """Features per frame."""
-        return int(self.run["dim"])
-
-    @property
-    def dtype(self) -> str:
-        """Of a feature, ``float32`` or ``float16``."""
-        return str(self.run["feature_dtype"])
-
 
 def model_folders(output_path: str, storage_options: Mapping[str, Any]) -> list[str]:
-    """The folders with a ``run.json``: this one, or those of the models in an ``output_path``.
+    """Return the folders with a ``run.json``: this one, or those of its models.
+
+    Args:
+        output_path: of a run, or the folder of one model in it.
+        storage_options: passed to fsspec.
 
     Raises:
         UsageError: there is none, or the storage cannot be read.
@@ -62,54 +56,60 @@ def model_folders(output_path: str, storage_options: Mapping[str, Any]) -> list[
     base = output_path if output_path.endswith("/") else f"{output_path}/"
     try:
         fs, root = fsspec.core.url_to_fs(output_path, **storage_options)
-        if _is_there(fs, f"{root}/{RUN_FILE}"):
+        if _exists(fs, f"{root}/{RUN_FILE}"):
             return [output_path]
         names = sorted(path.rstrip("/").rpartition("/")[2] for path in _entries(fs, f"{root}/clip"))
-        found = [name for name in names if _is_there(fs, f"{root}/clip/{name}/{RUN_FILE}")]
+        found = [name for name in names if _exists(fs, f"{root}/clip/{name}/{RUN_FILE}")]
     except Exception as error:  # each storage has exceptions of its own
         raise UsageError(f"The folder {output_path} cannot be read: {error}.") from error
     if not found:
         raise UsageError(
             f"{output_path} has no {RUN_FILE}, and no clip/MODEL in it has one: name the "
-            "output_path of a run that has begun to save features."
+            "output_path of a run that has started to save features."
         )
     return [f"{base}clip/{name}" for name in found]
 
 
 def open_run(url: str, storage_options: Mapping[str, Any]) -> RecordedRun:
-    """Open the features of one model.
+    """Open the output folder of one model.
 
     Raises:
         UsageError: ``run.json`` is damaged.
     """
     run = OutputFolder(url, 1, storage_options).read_run() or {}
     try:
-        form = Form(
+        folder_format = FolderFormat(
             int(run["dim"]),
             run.get("on_extraction", "save_numpy"),
             run["feature_dtype"],
             run.get("naming", "stem"),
         )
-        return RecordedRun(open_folder(url, form, storage_options), run)
+        return RecordedRun(open_folder(url, folder_format, storage_options), run)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{url}/{RUN_FILE} is damaged ({error!r}): remove it.") from error
 
 
-def open_folder(url: str, form: Form, storage_options: Mapping[str, Any]) -> FeatureFolder:
-    """The folder of one model, whatever its features look like.
+def open_folder(
+    url: str, folder_format: FolderFormat, storage_options: Mapping[str, Any]
+) -> FeatureFolder:
+    """Open a folder of this format.
 
     Raises:
-        UsageError: no storage is known under this URL's protocol.
-        TypeError, ValueError: there is no such form.
+        UsageError: the URL's protocol is unknown.
+        TypeError, ValueError: there is no such format.
     """
-    if form.on_extraction == "save_parquet":
-        return ShardFolder(url, form.dim, storage_options, np.dtype(form.feature_dtype).name)
-    files = file_format(form.on_extraction, form.feature_dtype)
-    np.empty((0, form.dim), form.feature_dtype)
-    return OutputFolder(url, form.dim, storage_options, files, form.naming == "path")
+    if folder_format.on_extraction == "save_parquet":
+        return ShardFolder(
+            url, folder_format.dim, storage_options, np.dtype(folder_format.feature_dtype).name
+        )
+    files = file_format(folder_format.on_extraction, folder_format.feature_dtype)
+    np.empty((0, folder_format.dim), folder_format.feature_dtype)
+    return OutputFolder(
+        url, folder_format.dim, storage_options, files, folder_format.naming == "path"
+    )
 
 
-def _is_there(fs: Any, path: str) -> bool:
+def _exists(fs: Any, path: str) -> bool:
     try:
         fs.info(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,20 +1,20 @@
-"""What is saved of a video, and what whoever saves it must be able to do."""
+"""The data saved for a video, and the interface of writers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 class Extraction(NamedTuple):
-    """What is kept of one video.
+    """The features of one video.
 
     Attributes:
-        clip: features, float32 ``[T, D]``; those of a long video may be a ``np.memmap``.
-        timestamps_ms: float64 ``[T]``, ms from the container's start.
+        clip: float32 ``[T, D]``; for a long video this may be a ``np.memmap``.
+        timestamps_ms: float64 ``[T]``, in ms from the container's start.
         fps: the video's own average frame rate.
     """
 
@@ -24,13 +24,13 @@ class Extraction(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A video whose features are made, to be saved.
+    """An extracted video to be saved.
 
     Attributes:
-        position: in its group.
-        video: as it was given.
+        position: its index in the task.
+        video: its input path or URL.
         extraction: its arrays.
-        predictions: the content of a csv file, where there are any.
+        predictions: the content of its csv file of predictions, if there are any.
     """
 
     position: int
@@ -40,39 +40,50 @@ class Row(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What a file of features holds: videos, and about how many frames."""
+    """The number of videos in a features file, and about how many frames they have."""
 
     videos: int
     frames: float
 
 
+class Damage(NamedTuple):
+    """A damaged file of a folder, and what is wrong with it."""
+
+    file: str
+    reason: str
+
+
+StoredVideo = tuple[str, NDArray[Any], NDArray[Any], float]
+"""A saved video: its name, features, timestamps in ms and frame rate."""
+
+
 class Writer(Protocol):
-    """Saves the videos of one group."""
+    """Saves the videos of one task."""
 
     @property
-    def gathers_bytes(self) -> int:
-        """Of features, up to which videos may wait to be saved together."""
+    def buffer_bytes(self) -> int:
+        """Maximum bytes of features to buffer before videos are saved together."""
         ...
 
     @property
-    def gathers_s(self) -> float:
-        """Seconds for which they may."""
+    def buffer_s(self) -> float:
+        """Maximum time in seconds to buffer them."""
         ...
 
     @property
-    def largest_bytes(self) -> int | None:
-        """Of the features, float32, of one video; None for any number."""
+    def max_bytes(self) -> int | None:
+        """Maximum bytes of one video's float32 features; None if there is no limit."""
         ...
 
     def saved_before(self, video: str) -> int | None:
-        """The frames of a video that an earlier process of this group saved; None without."""
+        """Return the frames of a video that an earlier attempt at this task saved; else None."""
         ...
 
     def save(self, rows: Sequence[Row]) -> None:
         """Save videos, all or none.
 
         Raises:
-            RunStopped: nothing can be written here: the sentence says why and what to do.
-            Exception: what the storage raises, of these videos only.
+            RunStopped: the folder cannot be written; the message says why and what to do.
+            Exception: any error of the storage that concerns only these videos.
         """
         ...

@@ -1,4 +1,4 @@
-"""``run.json``: what was asked and with what, and whether a folder may be continued."""
+"""``run.json``: the settings and versions of a run, and whether another run may resume it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rayclip.media.sampling import RULE_VERSION
 from rayclip.model.models import ModelSpec
 from rayclip.settings import Settings
 
-# features made under different values of these must not lie in one folder
+# one folder must not mix features with different values of these
 COMPARED = (
     "model_name",
     "weights_sha256",
@@ -26,7 +26,7 @@ PACKAGES = ("rayclip", "ray", "torch", "torchvision", "clip-anytorch", "av", "nu
 
 
 def run_record(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
-    """The content of ``run.json``; it never holds ``storage_options``, which may be secret."""
+    """Return the content of ``run.json``, without ``storage_options``, which may be secret."""
     fps = settings.extraction_fps
     return {
         "model_name": spec.model_name,
@@ -50,9 +50,9 @@ def run_record(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
 
 
 def differences(before: dict[str, Any] | None, now: dict[str, Any]) -> list[str]:
-    """Which compared values differ, as ``name=old (now new)``; without a record, all of them."""
+    """Return the settings that differ, each as ``name=old (now new)``."""
     if before is None:
-        return ["settings that no run.json tells"]
+        return ["unknown settings, because it has no run.json"]
     return [
         f"{name}={before.get(name)} (now {now[name]})"
         for name in COMPARED
@@ -61,16 +61,16 @@ def differences(before: dict[str, Any] | None, now: dict[str, Any]) -> list[str]
 
 
 def refuse_to_mix(before: dict[str, Any] | None, now: dict[str, Any], folder: str) -> None:
-    """Stop before features of different settings come to lie in one folder.
+    """Refuse to mix features of different settings in one folder.
 
     Raises:
-        UsageError: naming the folder and every difference.
+        UsageError: the settings differ; the message names the folder and each difference.
     """
     changed = differences(before, now)
     if changed:
         raise UsageError(
             f"{folder} was made with {', '.join(changed)}: choose another output_path, or "
-            "overwrite=true to make everything again."
+            "overwrite=true to recompute everything."
         )
 
 

@@ -1,4 +1,4 @@
-"""How shards, and the videos in them, are called."""
+"""Names of shards, and of the videos in them."""
 
 from __future__ import annotations
 
@@ -10,56 +10,56 @@ from collections.abc import Iterable, Sequence
 from rayclip.errors import UsageError
 
 SHARD_SUFFIX = ".parquet"
-JOINED = "joined"  # in place of a group, where ``rayclip compact`` made the shard
-SHARD = re.compile(r"(?P<group>[0-9a-f]{16}|joined)-[0-9a-f]{16}-(?P<rows>\d+)\.parquet")
+JOINED = "joined"  # instead of a task's key in shards from ``rayclip compact``
+SHARD = re.compile(r"(?P<task>[0-9a-f]{16}|joined)-[0-9a-f]{16}-(?P<rows>\d+)\.parquet")
 
 VIDEO = "video"
 ADDED = ("clip", "timestamps_ms", "fps")
-"""The columns beside the video and those that its list has."""
+"""The columns that rayclip adds, besides the video."""
 
 
 def row_name(video: str) -> str:
-    """A video as it was given; bytes that are no UTF-8 become backslash escapes."""
+    """Return a video's input path or URL; bytes that are not UTF-8 become backslash escapes."""
     return os.fsencode(video).decode("utf-8", "backslashreplace")
 
 
-def key_of(names: Iterable[str]) -> str:
-    """16 hex digits of these names in this order, the same on every machine."""
+def names_key(names: Iterable[str]) -> str:
+    """Hash names in this order to 16 hex digits, the same on every machine."""
     joined = "\0".join(names).encode("utf-8", "surrogateescape")
     return hashlib.blake2b(joined, digest_size=8).hexdigest()
 
 
-def shard_name(group: str, names: Sequence[str]) -> str:
-    """A shard of so many rows, by what it holds: whoever writes other rows writes another file.
+def shard_name(task: str, names: Sequence[str]) -> str:
+    """Return a shard's name, which depends on its content: other rows give another file.
 
     Args:
-        group: the key of all videos of the group that made it, or :data:`JOINED`.
-        names: of the rows.
+        task: the :func:`names_key` of the task that writes it, or :data:`JOINED`.
+        names: the names of its videos.
     """
-    return f"{group}-{key_of(names)}-{len(names)}{SHARD_SUFFIX}"
+    return f"{task}-{names_key(names)}-{len(names)}{SHARD_SUFFIX}"
 
 
-def rows_of(file: str) -> int:
-    """How many rows a shard has, as its name tells."""
+def row_count(file: str) -> int:
+    """Return the number of rows of a shard, from its name."""
     found = SHARD.fullmatch(file)
     assert found is not None, file
     return int(found["rows"])
 
 
-def refuse_taken_columns(columns: Iterable[str]) -> None:
-    """Make sure that columns of a list can be carried into shards.
+def refuse_reserved_columns(columns: Iterable[str]) -> None:
+    """Refuse extra columns that shards cannot have.
 
     Args:
-        columns: those beside the videos.
+        columns: the names of all columns except that of the videos.
 
     Raises:
-        UsageError: one is called like one of ours, or two are alike.
+        UsageError: a name is reserved, or occurs twice.
     """
     seen = {VIDEO, *ADDED}
     for column in columns:
         if column in seen:
             raise UsageError(
-                f"The list has a column {column!r}, which save_parquet cannot carry: there is one "
-                f"of that name beside it ({', '.join((VIDEO, *ADDED))} are ours). Rename it."
+                f"The list has a column {column!r}, which save_parquet cannot copy, because the "
+                f"name is reserved ({', '.join((VIDEO, *ADDED))}) or occurs twice: rename it."
             )
         seen.add(column)

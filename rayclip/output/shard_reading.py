@@ -1,4 +1,4 @@
-"""Which videos lie in shards, as their footers and names of videos tell."""
+"""Find the videos in shards, by reading only footers and the column of names."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from rayclip.output.stored_arrays import Damaged
 
 T = TypeVar("T")
 
-LISTINGS = 5  # that are made while shards go from under our eyes, as ``rayclip compact`` takes them
+MAX_LISTINGS = 5  # list again if ``rayclip compact`` removes shards meanwhile
 
 
 class Shard(NamedTuple):
-    """What is in a shard.
+    """The content of a shard.
 
     Attributes:
-        hashes: of the names of its videos, in their order.
-        frames: of all together.
+        hashes: hashes of the names of its videos, in order.
+        frames: the number of frames of all its videos.
     """
 
     hashes: NDArray[np.uint64]
@@ -47,11 +47,11 @@ GONE = Shard(np.empty(0, np.uint64), 0)
 
 
 def read_shard(folder: FeatureFolder, file: str, read: Callable[[pq.ParquetFile], T]) -> T:
-    """Open a shard and read from it, again and again where the storage fails for a while.
+    """Open a shard and read from it, with retries for transient errors.
 
     Raises:
-        FileNotFoundError: it is gone.
-        Damaged: it has no footer that can be read.
+        FileNotFoundError: it does not exist any more.
+        Damaged: its footer cannot be read.
         UsageError, RunStopped: it cannot be read.
     """
 
@@ -73,15 +73,17 @@ def read_shard(folder: FeatureFolder, file: str, read: Callable[[pq.ParquetFile]
         raise UsageError(f"{folder.url}/{file} cannot be read: {reason(error)}.") from error
 
 
-def look_at(shard: pq.ParquetFile) -> Shard:
-    """Read the names of its videos, and nothing of their features."""
+def read_hashes(shard: pq.ParquetFile) -> Shard:
+    """Read the names of a shard's videos, but no features."""
     names = shard.read(columns=[VIDEO]).column(VIDEO).to_pylist()
     return Shard(np.array(list(map(name_hash, names)), np.uint64), _frames(shard.metadata))
 
 
 def frames_by_video(folder: FeatureFolder, shards: Callable[[], Iterable[str]]) -> dict[str, int]:
-    """The number of frames of each video in some shards; what cannot be read is left out: to make
-    it again is safe."""
+    """Return the number of frames of each video in some shards.
+
+    Unreadable shards are left out, since recomputing their videos is safe.
+    """
     found: dict[str, int] = {}
     with suppress(Exception):  # each storage has exceptions of its own
         for file in with_retry(shards, is_transient):
@@ -91,20 +93,20 @@ def frames_by_video(folder: FeatureFolder, shards: Callable[[], Iterable[str]]) 
 
 
 def find_rows(folder: FeatureFolder, listing: Iterable[StoredFile] | None = None) -> DoneVideos:
-    """Find every video that lies in a shard.
+    """Find each video that is in a shard.
 
     Args:
-        folder: of the shards.
-        listing: of its files; None lists it.
+        folder: the folder of the shards.
+        listing: its files; None lists it.
 
     Raises:
-        UsageError, RunStopped: it cannot be listed, or a shard not be read.
+        UsageError, RunStopped: it cannot be listed, or a shard cannot be read.
     """
     now = time.time()
     known: dict[str, Shard | None] = {}
     stale_tmp: list[str] = []
     other_format = None
-    for _ in range(LISTINGS):
+    for _ in range(MAX_LISTINGS):
         new = []
         for file in folder.files() if listing is None else listing:
             if SHARD.fullmatch(file.path) and file.path not in known:
@@ -113,12 +115,12 @@ def find_rows(folder: FeatureFolder, listing: Iterable[StoredFile] | None = None
                 stale_tmp.append(file.path)
             elif file.path.endswith(tuple(FEATURES + suffix for suffix in SUFFIXES)):
                 other_format = file.path
-        looks = concurrent_map(partial(_look, folder), new)
-        found = {name: look for name, look in zip(new, looks, strict=True) if look is not GONE}
+        results = concurrent_map(partial(_read_shard, folder), new)
+        found = {name: shard for name, shard in zip(new, results, strict=True) if shard is not GONE}
         known |= found
         if len(found) == len(new):
             break
-        listing = None  # what went is in other shards by now
+        listing = None  # the rows of removed shards are in other ones now
     shards = [shard for shard in known.values() if shard is not None]
     hashes = np.unique(np.concatenate([np.empty(0, np.uint64), *(s.hashes for s in shards)]))
     damaged = [name for name, shard in known.items() if shard is None]
@@ -132,10 +134,10 @@ def find_rows(folder: FeatureFolder, listing: Iterable[StoredFile] | None = None
     )
 
 
-def _look(folder: FeatureFolder, file: str) -> Shard | None:
-    """What is in a shard; None where it is damaged, and GONE where it is no more."""
+def _read_shard(folder: FeatureFolder, file: str) -> Shard | None:
+    """Read a shard; None if it is damaged, GONE if it was removed."""
     try:
-        return read_shard(folder, file, look_at)
+        return read_shard(folder, file, read_hashes)
     except Damaged:
         return None
     except FileNotFoundError:
@@ -143,7 +145,7 @@ def _look(folder: FeatureFolder, file: str) -> Shard | None:
 
 
 def _frames(metadata: pq.FileMetaData) -> int:
-    """Of all rows: how many times there are. None of them is null, and no list is empty."""
+    """Count the timestamps of all rows. None of them is null, and no list is empty."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     return sum(
         column.num_values

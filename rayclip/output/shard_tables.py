@@ -1,4 +1,4 @@
-"""The rows of a shard as Arrow tables: made from arrays, and written slice by slice."""
+"""The rows of a shard as Arrow tables, and writing and checking these."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rayclip.output.rows import Row
 from rayclip.output.shard_names import VIDEO, row_name
 from rayclip.output.spool import slices
 
-ROW_GROUP = 16 * 2**20  # bytes of features, or one row: writing takes five times as much memory
+ROW_GROUP = 16 * 2**20  # bytes of features, or one row: writing takes five times this memory
 
 
-def schema_of(extra_columns: pa.Schema | None, dim: int, dtype: str) -> pa.Schema:
-    """The columns of a shard.
+def shard_schema(extra_columns: pa.Schema | None, dim: int, dtype: str) -> pa.Schema:
+    """Return the schema of a shard.
 
     Args:
-        carried: what stands between the video and its features.
+        extra_columns: the columns between the video and its features.
         dim: features per frame.
-        dtype: of a feature, ``float32`` or ``float16``.
+        dtype: ``float32`` or ``float16``, of features.
     """
     number = pa.float16() if dtype == "float16" else pa.float32()
     return pa.schema(
@@ -38,23 +38,23 @@ def schema_of(extra_columns: pa.Schema | None, dim: int, dtype: str) -> pa.Schem
     )
 
 
-def tables_of(
+def row_tables(
     rows: Sequence[Row], extra_columns: pa.Table | None, schema: pa.Schema
 ) -> Iterator[Any]:
-    """Tables of rows, each to become a row group; features in files are not copied.
+    """Convert rows to tables, one for each row group; memory-mapped features are not copied.
 
     Args:
-        rows: in order.
-        carried: the columns of the whole group, of which each row takes its own.
-        schema: what :func:`schema_of` gave.
+        rows: the rows, in order.
+        extra_columns: columns of the whole task, indexed by :attr:`Row.position`.
+        schema: from :func:`shard_schema`.
     """
-    for part in _parts(rows):
+    for part in _row_groups(rows):
         positions = [row.position for row in part]
-        beside = extra_columns.take(positions).columns if extra_columns is not None else []
+        extra = extra_columns.take(positions).columns if extra_columns is not None else []
         features = schema.field("clip").type
         columns = [
             pa.array([row_name(row.video) for row in part], pa.string()),
-            *beside,
+            *extra,
             features_array([row.extraction.clip for row in part], features),
             pa.array([row.extraction.timestamps_ms for row in part], pa.list_(pa.float64())),
             pa.array([row.extraction.fps for row in part], pa.float64()),
@@ -63,10 +63,10 @@ def tables_of(
 
 
 def features_array(clips: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.ListArray:
-    """Lists of fixed-size lists, built from the arrays' own memory and not number by number.
+    """Build lists of fixed-size lists from the arrays' memory, not number by number.
 
     Args:
-        clips: float32 ``[T, D]`` each; None becomes null.
+        clips: each float32 ``[T, D]``; None becomes null.
         kind: ``list<fixed_size_list<float32 or float16, D>>``.
     """
     dtype = kind.value_type.value_type.to_pandas_dtype()
@@ -94,36 +94,36 @@ def write_tables(file: IO[bytes], schema: pa.Schema, tables: Iterable[Any]) -> N
     ) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=max(1, table.num_rows))
-    pa.default_memory_pool().release_unused()  # else it counts as memory of the next video
+    pa.default_memory_pool().release_unused()  # otherwise it counts as memory of the next video
 
 
-def why_not_sound(shard: pq.ParquetFile, schema: pa.Schema) -> str | None:
-    """Read a shard to its end, a row group at a time; what is wrong with it, or None.
+def find_damage(shard: pq.ParquetFile, schema: pa.Schema) -> str | None:
+    """Read a whole shard, one row group at a time; returns what is wrong with it, or None.
 
     Args:
-        shard: opened.
-        schema: of the columns that it must have.
+        shard: the open shard.
+        schema: the columns that it must have.
     """
     for field in schema:
         if field.name not in shard.schema_arrow.names:
             return f"it has no column {field.name}"
         found = shard.schema_arrow.field(field.name).type
         if found != field.type:
-            return f"its {field.name} are {found} and not {field.type}"
+            return f"its column {field.name} is {found}, not {field.type}"
     for group in range(shard.num_row_groups):
         table = shard.read_row_group(group)
         clip = table.column("clip").combine_chunks()
         times = table.column("timestamps_ms").combine_chunks()
         if not pc.all(pc.equal(pc.list_value_length(clip), pc.list_value_length(times))).as_py():
-            return "a video has other numbers of features than of times"
+            return "a video has different numbers of features and timestamps"
         if clip.null_count or pc.min(pc.list_value_length(clip)).as_py() < 1:
             return "a video has no features"
         if not np.isfinite(clip.flatten().flatten().to_numpy()).all():
-            return "not all of its numbers are finite"
+            return "some of its numbers are not finite"
     return None
 
 
-def _parts(rows: Sequence[Row]) -> Iterator[list[Row]]:
+def _row_groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
     part: list[Row] = []
     size = 0
     for row in rows:
@@ -137,12 +137,12 @@ def _parts(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 def _converted(clip: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """The array itself where it is of that type; a ``np.memmap`` is gone through in slices."""
+    """Convert an array to a dtype; a ``np.memmap`` is read in slices."""
     if clip.dtype == dtype:
         return clip
-    made = np.empty(clip.shape, dtype)
+    result = np.empty(clip.shape, dtype)
     done = 0
     for rows in slices(clip):
-        made[done : done + len(rows)] = rows
+        result[done : done + len(rows)] = rows
         done += len(rows)
-    return made
+    return result

@@ -1,9 +1,10 @@
-"""Features as one row for each video, in parquet files that are put once: the shards."""
+"""Shards: write-once parquet files with one row for each video."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import pyarrow as pa
@@ -12,37 +13,47 @@ from rayclip.errors import RayclipError
 from rayclip.io.listing import StoredFile
 from rayclip.output.done import DoneVideos
 from rayclip.output.folder import FeatureFolder
-from rayclip.output.rows import Row, Work
-from rayclip.output.shard_names import JOINED, SHARD, key_of, row_name, shard_name
+from rayclip.output.rows import Damage, Row, StoredVideo, Work
+from rayclip.output.shard_names import (
+    JOINED,
+    SHARD,
+    names_key,
+    row_count,
+    row_name,
+    shard_name,
+)
 from rayclip.output.shard_reading import find_rows, frames_by_video, read_shard
-from rayclip.output.shard_tables import schema_of, tables_of, why_not_sound, write_tables
+from rayclip.output.shard_rows import read_rows
+from rayclip.output.shard_tables import find_damage, row_tables, shard_schema, write_tables
 from rayclip.output.stored_arrays import Damaged
 
-GATHERED_BYTES = 64 * 2**20
-GATHERED_S = 60.0
-MAX_BYTES = 256 * 2**20  # of a row: five times as much memory to write, and eight as float16
-BY_PREFIX = {"s3", "s3a", "gs", "gcs"}  # storages that list by the beginning of names
+BUFFER_BYTES = 64 * 2**20
+BUFFER_S = 60.0
+MAX_BYTES = (
+    256 * 2**20
+)  # of a row: writing takes five times this memory, and eight times as float16
+BY_PREFIX = {"s3", "s3a", "gs", "gcs"}  # protocols of storages that can list by prefix
 
 
 class ShardFolder(FeatureFolder):
-    """A folder with a row for each video, in shards that are named by what they hold."""
+    """A folder of shards, which are named by their content."""
 
     unit = "shard"
-    goes_together = True
+    discards_all = True
 
     def __init__(
         self, url: str, dim: int, storage_options: Mapping[str, Any], dtype: str = "float32"
     ) -> None:
-        """Name a folder; nothing is made or read yet.
+        """Name a folder, without creating or reading it.
 
         Args:
             url: a local path or an fsspec URL.
             dim: features per frame.
-            storage_options: given to fsspec.
-            dtype: of a feature, ``float32`` or ``float16``.
+            storage_options: passed to fsspec.
+            dtype: ``float32`` or ``float16``, of features.
 
         Raises:
-            UsageError: no storage is known under this URL's protocol.
+            UsageError: the URL's protocol is unknown.
         """
         super().__init__(url, storage_options)
         self.dim = dim
@@ -57,86 +68,98 @@ class ShardFolder(FeatureFolder):
     def put_shard(
         self, name: str, size: int, schema: pa.Schema, tables: Callable[[], Iterable[Any]]
     ) -> None:
-        """Write a shard as a whole.
+        """Write a shard atomically.
 
         Args:
             name: from :func:`~rayclip.output.shard_names.shard_name`.
-            size: about how many bytes it has.
-            schema: of its rows.
-            tables: gives its row groups, anew for each attempt.
+            size: its approximate size in bytes.
+            schema: the schema of its rows.
+            tables: returns its row groups; called again for each retry.
 
         Raises:
-            RunStopped: nothing can be written here: the sentence says why and what to do.
-            Exception: what the storage raises; there is no new shard then.
+            RunStopped: the folder cannot be written; the message says why and what to do.
+            Exception: any error of the storage; the shard was not written.
         """
         self._write(name, size, lambda file: write_tables(file, schema, tables()))
 
     def done(self, listing: Iterable[StoredFile] | None = None) -> DoneVideos:
         return find_rows(self, listing)
 
-    def discard(self, names: Iterable[str]) -> None:
-        self.take_away([file.path for file in self.shards()])
+    def read_videos(self) -> Iterator[StoredVideo]:
+        schema = shard_schema(None, self.dim, self.dtype)
+        return read_rows(self, lambda: (file.path for file in self.shards()), schema)
 
-    def work_in(self, file: StoredFile) -> Work | None:
+    def verify(self) -> Iterator[Damage | None]:
+        for file in self.shards():
+            reason = shard_damage(self, file.path)
+            if reason:
+                yield Damage(file.path, reason)
+            else:
+                yield from repeat(None, row_count(file.path))
+
+    def discard(self, names: Iterable[str]) -> None:
+        self.remove_files([file.path for file in self.shards()])
+
+    def estimate_work(self, file: StoredFile) -> Work | None:
         found = SHARD.fullmatch(file.path)
-        if found is None or found["group"] == JOINED:
+        if found is None or found["task"] == JOINED:
             return None
-        frame = self.dim * (2 if self.dtype == "float16" else 4) + 8  # with its time
+        frame = self.dim * (2 if self.dtype == "float16" else 4) + 8  # with its timestamp
         return Work(int(found["rows"]), file.size / frame)
 
     def shards(self) -> Iterator[StoredFile]:
-        """All shards; raises as :meth:`files`."""
+        """List the shards; raises the same errors as :meth:`files`."""
         return (file for file in self.files() if SHARD.fullmatch(file.path))
 
-    def shards_of(self, group: str) -> list[str]:
-        """The shards that a group, by its key, has put."""
+    def shards_by_task(self, task: str) -> list[str]:
+        """Return the names of the shards that a task has written, given its key."""
         self._fs.invalidate_cache(self._root)
         protocol = self._fs.protocol
         if BY_PREFIX & ({protocol} if isinstance(protocol, str) else {*protocol}):
-            found = self._fs.find(self._root, prefix=group)
+            found = self._fs.find(self._root, prefix=task)
         else:
             found = self._fs.ls(self._root, detail=False)
         names = [path.rstrip("/").rpartition("/")[2] for path in found]
-        return [name for name in names if name.startswith(group) and SHARD.fullmatch(name)]
+        return [name for name in names if name.startswith(task) and SHARD.fullmatch(name)]
 
 
 class ShardWriter:
-    """Puts the rows of one group into shards."""
+    """Writes the rows of one task into shards."""
 
-    gathers_bytes = GATHERED_BYTES
-    gathers_s = GATHERED_S
-    largest_bytes = MAX_BYTES
+    buffer_bytes = BUFFER_BYTES
+    buffer_s = BUFFER_S
+    max_bytes = MAX_BYTES
 
     def __init__(
         self, folder: ShardFolder, videos: Sequence[str], extra_columns: pa.Table | None
     ) -> None:
         self._folder = folder
-        self._carried = extra_columns
-        self._group = key_of(map(row_name, videos))
+        self._extra_columns = extra_columns
+        self._task_key = names_key(map(row_name, videos))
         self._before: dict[str, int] | None = None
 
     def saved_before(self, video: str) -> int | None:
         if self._before is None:
             self._before = frames_by_video(
-                self._folder, partial(self._folder.shards_of, self._group)
+                self._folder, partial(self._folder.shards_by_task, self._task_key)
             )
         return self._before.get(row_name(video))
 
     def save(self, rows: Sequence[Row]) -> None:
-        extra_columns = self._carried
-        schema = schema_of(
+        extra_columns = self._extra_columns
+        schema = shard_schema(
             extra_columns and extra_columns.schema, self._folder.dim, self._folder.dtype
         )
-        name = shard_name(self._group, [row_name(row.video) for row in rows])
+        name = shard_name(self._task_key, [row_name(row.video) for row in rows])
         size = sum(row.extraction.clip.nbytes for row in rows)
-        self._folder.put_shard(name, size, schema, lambda: tables_of(rows, extra_columns, schema))
+        self._folder.put_shard(name, size, schema, lambda: row_tables(rows, extra_columns, schema))
 
 
-def trouble_of(folder: ShardFolder, file: str) -> str | None:
-    """What is wrong with a shard, read to its end; None where nothing is, or where it is gone."""
-    schema = schema_of(None, folder.dim, folder.dtype)
+def shard_damage(folder: ShardFolder, file: str) -> str | None:
+    """Read a whole shard and say what is wrong; None if nothing is, or if it was removed."""
+    schema = shard_schema(None, folder.dim, folder.dtype)
     try:
-        return read_shard(folder, file, partial(why_not_sound, schema=schema))
+        return read_shard(folder, file, partial(find_damage, schema=schema))
     except FileNotFoundError:
         return None
     except (Damaged, RayclipError) as error:

@@ -1,4 +1,4 @@
-"""Features that may outgrow memory: gathered in a temporary file, gone through in slices."""
+"""Collect features that may exceed memory in a temporary file, and read them in slices."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-SMALL = 16 * 2**20  # bytes of features up to which a video never touches the disk
-SLICE = 8 * 2**20  # bytes that are gone through at once
+MAX_IN_MEMORY = 16 * 2**20  # bytes of features; a video with more goes to disk
+SLICE = 8 * 2**20  # bytes read at a time
 
 
 class FeatureSpool:
-    """Features of one video, in order; those of a long one lie in a temporary file.
+    """The features of one video, in order, in a temporary file if there are many.
 
-    The file is in ``TMPDIR`` and has no name where the system can do that, so that a killed
-    process leaves nothing.
+    The file is in ``TMPDIR``. It has no name if the system supports that, so a killed process
+    leaves nothing behind.
 
     Attributes:
-        rows: appended so far.
+        rows: the number of rows appended so far.
     """
 
     def __init__(self) -> None:
@@ -44,34 +44,35 @@ class FeatureSpool:
         self.close()
 
     def append(self, features: NDArray[np.float32]) -> None:
-        """Add float32 ``[n, D]``, of which a copy is taken.
+        """Append a copy of float32 ``[n, D]``.
 
         Raises:
-            ValueError: D is not that of the rows before.
-            OSError: the temporary file cannot be made or written, for example on a full disk.
+            ValueError: D differs from that of earlier rows.
+            OSError: the temporary file cannot be created or written, e.g. on a full disk.
         """
         rows, dim = features.shape
         if self.rows and dim != self._dim:
-            raise ValueError(f"features of {dim} numbers after some of {self._dim}")
+            raise ValueError(f"cannot append features of {dim} numbers to features of {self._dim}")
         self._dim = dim
         if self._file is not None:
             self._file.write(np.ascontiguousarray(features, np.float32).data)
         else:
-            # Not the array itself: one that came through Ray would keep its place in the store.
+            # A copy, since an array from Ray would pin its memory in the object store.
             self._blocks.append(np.array(features, np.float32, order="C"))
-            if (self.rows + rows) * dim * np.float32().nbytes > SMALL:
+            if (self.rows + rows) * dim * np.float32().nbytes > MAX_IN_MEMORY:
                 self._move_to_disk()
         self.rows += rows
 
     def array(self) -> NDArray[np.float32]:
-        """What was appended so far, float32 ``[T, D]``, valid until :meth:`close`.
+        """Return what was appended so far, float32 ``[T, D]``; it stays valid after :meth:`close`.
 
-        It is in memory when small, else a read-only ``np.memmap``. Whatever reads all of the latter
-        should do so by :func:`slices`: pages that were read count as memory of this process.
+        A small array is in memory, a large one is a read-only ``np.memmap``, whose disk space is
+        freed with it. Read the latter with :func:`slices`, since pages that were read count as
+        memory of this process.
 
         Raises:
             ValueError: nothing was appended.
-            OSError: the temporary file cannot be written, for example on a full disk.
+            OSError: the temporary file cannot be written, e.g. on a full disk.
         """
         if self._file is None:
             self._blocks = [np.concatenate(self._blocks)]
@@ -80,10 +81,10 @@ class FeatureSpool:
         return np.memmap(self._file, np.float32, "r", shape=(self.rows, self._dim))
 
     def close(self) -> None:
-        """Delete the temporary file, if there is one."""
+        """Close and delete the temporary file; arrays that map it stay valid."""
         self._blocks = []
         if self._file is not None:
-            with suppress(OSError):  # what a full disk did not take is wanted no more
+            with suppress(OSError):  # buffered data that a full disk refused is not needed any more
                 self._file.close()
 
     def _move_to_disk(self) -> None:
@@ -94,20 +95,20 @@ class FeatureSpool:
 
 
 def slices(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Go through the rows of an array, about :data:`SLICE` bytes at a time.
+    """Yield the rows of an array, about :data:`SLICE` bytes at a time.
 
-    The pages of a ``np.memmap`` that is only read are given back after each slice, so that no more
-    than one counts as memory of this process. An array without dimensions is one row.
+    For a read-only ``np.memmap``, each slice's pages are released after use, so that only one slice
+    counts as memory of this process. A 0-d array is one row.
     """
     rows = np.atleast_1d(values)
     step = max(1, SLICE // max(1, rows[:1].nbytes))
     for first in range(0, len(rows), step):
         yield rows[first : first + step]
-        _give_back_pages(values)
+        _release_pages(values)
 
 
-def _give_back_pages(values: NDArray[Any]) -> None:
-    # Only where the file is read: what was written to a private mapping would be lost.
+def _release_pages(values: NDArray[Any]) -> None:
+    # Only for read-only maps: data written to a private mapping would be lost.
     if isinstance(values, np.memmap) and values.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
         mapping: Any = values
         mapping._mmap.madvise(mmap.MADV_DONTNEED)

@@ -1,26 +1,31 @@
-"""Features as three files for each video: names, atomic commits, and what is done."""
+"""Output folders with three files for each video: names, atomic commits, complete videos."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
+from rayclip.io.concurrent_map import concurrent_map
 from rayclip.io.listing import StoredFile
 from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient
 from rayclip.output.done import FEATURES, FPS, TIMESTAMPS, DoneVideos, find_done
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.formats import SUFFIXES, FileFormat, file_format
-from rayclip.output.rows import Extraction, Row, Work
+from rayclip.output.rows import Damage, Extraction, Row, StoredVideo, Work
 from rayclip.output.safe_names import output_name, utf8_name
+from rayclip.output.stored_arrays import Damaged, StoredArray
+from rayclip.output.video_files import DamagedFile, read_video
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+T = TypeVar("T")
 
 PREDICTIONS_FILE = "_pred.csv"
 NUMPY = file_format("save_numpy", "float32")
@@ -29,14 +34,14 @@ NUMPY = file_format("save_numpy", "float32")
 class OutputFolder(FeatureFolder):
     """A folder with three files for each video, ``.npy`` or ``.pkl``.
 
-    They are called after the video's ``name``, which may have folders in it.
+    They are named after the video's ``name``, which may contain folders.
     """
 
     unit = "features file"
-    goes_together = False
-    gathers_bytes = 0  # each video is committed by itself
-    gathers_s = 0.0
-    largest_bytes = None
+    discards_all = False
+    buffer_bytes = 0  # each video is committed by itself
+    buffer_s = 0.0
+    max_bytes = None
 
     def __init__(
         self,
@@ -46,22 +51,22 @@ class OutputFolder(FeatureFolder):
         files: FileFormat = NUMPY,
         nested: bool = False,
     ) -> None:
-        """Name a folder; nothing is made or read yet.
+        """Name a folder, without creating or reading it.
 
         Args:
             url: a local path or an fsspec URL.
-            dim: features per frame, by which whole files are told from damaged ones.
-            storage_options: given to fsspec.
+            dim: features per frame, to recognise damaged files by their size.
+            storage_options: passed to fsspec.
             files: the format of the arrays.
-            nested: whether names have folders in them.
+            nested: whether names contain folders.
 
         Raises:
-            UsageError: no storage is known under this URL's protocol.
+            UsageError: the URL's protocol is unknown.
         """
         super().__init__(url, storage_options, nested)
         self._dim = dim
         self._files = files
-        self._made: set[str] = set()
+        self._existing_folders: set[str] = set()
 
     def name_of(self, video: str) -> str:
         name = output_name(video, "path" if self._nested else "stem")
@@ -74,22 +79,22 @@ class OutputFolder(FeatureFolder):
         return self.committed_frames(self.name_of(video))
 
     def save(self, rows: Sequence[Row]) -> None:
-        """Commit each video; raises as :meth:`commit`."""
+        """Commit each video; raises the same errors as :meth:`commit`."""
         for row in rows:
             self.commit(self.name_of(row.video), row.extraction, row.predictions)
 
     def commit(self, name: str, extraction: Extraction, predictions: bytes | None = None) -> None:
-        """Write one video's files so that the features file, which says "done", comes last.
+        """Write the files of one video; the features file comes last and marks the video done.
 
         Args:
-            name: of the video in this folder.
+            name: the name of the video in this folder.
             extraction: its arrays.
-            predictions: the content of ``{name}_pred.csv``, where there is one.
+            predictions: the content of ``{name}_pred.csv``; None writes none.
 
         Raises:
-            RunStopped: nothing can be written here: the sentence says why and what to do.
-            Exception: what the storage raises, of this video's files only; there is no new features
-                file then.
+            RunStopped: the folder cannot be written; the message says why and what to do.
+            Exception: any error of the storage that concerns only this video; its features file
+                was not written.
         """
         if self._nested:
             self._make_folder(self._path(name).rpartition("/")[0])
@@ -100,40 +105,65 @@ class OutputFolder(FeatureFolder):
         self._put_array(self._file(name, FEATURES), extraction.clip, self._files.dtype)
 
     def discard(self, names: Iterable[str]) -> None:
-        """Take back that these videos are done, by removing their features, in any format, and what
-        was predicted from them: this run may predict nothing.
+        """Remove the features of these videos, in any format, and their predictions, since this run
+        may write none.
 
         Raises:
             RunStopped: a file cannot be removed.
         """
         kinds = (*(FEATURES + suffix for suffix in SUFFIXES), PREDICTIONS_FILE)
-        self.take_away(name + kind for name in names for kind in kinds)
+        self.remove_files(name + kind for name in names for kind in kinds)
 
     def committed_frames(self, name: str) -> int | None:
-        """The number of frames of one complete video; None where it is not known to be complete."""
+        """Return the number of frames of a video; None unless it is known to be complete."""
         sizes = []
         for kind in (FPS, TIMESTAMPS, FEATURES):
             size = partial(self._fs.size, self._path(self._file(name, kind)))
             try:
                 sizes.append(int(with_retry(size, is_transient)))
-            except Exception:  # a storage that does not tell: to make it again is safe
+            except Exception:  # the storage does not say; recomputing is safe
                 return None
         fps, timestamps, features = np.array(sizes, np.int64)
         frames = int(self._files.frames(features, timestamps, self._dim))
         return frames if frames and self._files.is_fps(fps) else None
 
     def done(self, listing: Iterable[StoredFile] | None = None) -> DoneVideos:
-        """Find every complete video in one listing of the folder.
+        """Find each complete video in one listing of the folder.
 
         Args:
-            listing: what :meth:`files` gives, handed on; None lists the folder.
+            listing: the result of :meth:`files`; None lists the folder.
 
         Raises:
             UsageError, RunStopped: it cannot be listed.
         """
         return find_done(self.files() if listing is None else listing, self._files, self._dim)
 
-    def work_in(self, file: StoredFile) -> Work | None:
+    def read_videos(self) -> Iterator[StoredVideo]:
+        ending = FEATURES + self._files.suffix
+        files = (file.path for file in self.files())
+        for name in sorted(file.removesuffix(ending) for file in files if file.endswith(ending)):
+            arrays = self._read(name + ending, StoredArray.read)
+            if arrays is not None:
+                clip, timestamps_ms, fps = arrays
+                yield name, clip, timestamps_ms, float(fps)
+
+    def verify(self) -> Iterator[Damage | None]:
+        endings = tuple(FEATURES + suffix for suffix in SUFFIXES)
+        files = (file.path for file in self.files() if file.path.endswith(endings))
+        yield from concurrent_map(self._damage, files)
+
+    def _damage(self, features: str) -> Damage | None:
+        """Return a video's first damage, given its features file; None if that was removed."""
+        try:
+            self._read(features, _expect_finite)
+        except DamagedFile as error:
+            return Damage(error.file, error.reason)
+        return None
+
+    def _read(self, features: str, read: Callable[[StoredArray], T]) -> list[T] | None:
+        return read_video(self, features, self._files.dtype, self._dim, read)
+
+    def estimate_work(self, file: StoredFile) -> Work | None:
         if not file.path.endswith(FEATURES + self._files.suffix):
             return None
         row = np.dtype(self._files.dtype).itemsize * self._dim
@@ -144,15 +174,25 @@ class OutputFolder(FeatureFolder):
         self._write(name, values.size * np.dtype(dtype).itemsize, write)
 
     def _make_folder(self, path: str) -> None:
-        if path not in self._made:  # a storage may need several requests to find that it is there
+        if (
+            path not in self._existing_folders
+        ):  # some storages need several requests to check for it
             self._persist(lambda: self._fs.makedirs(path, exist_ok=True))
-            self._made.add(path)
+            self._existing_folders.add(path)
 
     def _file(self, name: str, kind: str) -> str:
         return name + kind + self._files.suffix
 
 
+def _expect_finite(array: StoredArray) -> None:
+    """Read an array to its end."""
+    for block in array.blocks:
+        # the frame rate of a video may be unknown
+        if array.shape and not np.isfinite(block).all():
+            raise Damaged("not all of its numbers are finite")
+
+
 def model_folder(output_path: str, model_name: str) -> str:
-    """The reference's place for a model's features: ``{output_path}/clip/{model_name}``."""
+    """Return the folder of a model, as in video_features: ``{output_path}/clip/{model_name}``."""
     between = "" if output_path.endswith("/") else "/"
     return f"{output_path}{between}clip/{model_name.replace('/', '_')}"

@@ -1,4 +1,4 @@
-"""Arrays out of the files of an output folder; what is in these is data, and never believed."""
+"""Read arrays from the files of an output folder, whose content is not trusted."""
 
 from __future__ import annotations
 
@@ -19,52 +19,53 @@ NPY_HEADERS: dict[tuple[int, int], Callable[..., tuple[Shape, bool, np.dtype[Any
 }
 
 RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
-MAKES_ARRAYS = {
+ARRAY_GLOBALS = {
     ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,  # numpy 1
     ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
 }
-"""All that a pickle may call: another one could run any code."""
+"""The only globals that a pickle may use; any other one could run code."""
 
 Blocks = Iterator[NDArray[Any]]
 
 
 class Damaged(Exception):
-    """The file that is being read is damaged; the message is the reason."""
+    """The file being read is damaged; the message says how."""
 
 
 class StoredArray(NamedTuple):
     """An array that is being read.
 
     Attributes:
-        shape: as its file says.
-        blocks: its numbers in C order, some rows or megabytes at a time; raise :class:`Damaged`.
+        shape: the shape in the file's header.
+        blocks: its numbers in C order, some rows or megabytes at a time; iterating may raise
+            :class:`Damaged`.
     """
 
     shape: Shape
     blocks: Blocks
 
     def read(self) -> NDArray[Any]:
-        """All of it, in memory of its own.
+        """Read the whole array into memory.
 
         Raises:
-            Damaged: it ends early.
+            Damaged: the file ends early.
         """
         numbers = [block.reshape(-1) for block in self.blocks]
         return np.concatenate(numbers).reshape(self.shape)
 
 
 def open_array(file: IO[bytes], suffix: str, dtype: str) -> StoredArray:
-    """Begin to read an array.
+    """Start to read an array.
 
     Args:
-        file: a whole one, from its beginning.
-        suffix: of its format, ``.npy`` or ``.pkl``. The latter is in memory as a whole.
-        dtype: of its numbers.
+        file: the file, at its beginning.
+        suffix: ``.npy`` or ``.pkl``; the latter is read into memory as a whole.
+        dtype: the expected dtype.
 
     Raises:
-        Damaged: it holds no such array.
+        Damaged: the file holds no such array.
     """
     read = _npy if suffix == ".npy" else _pickled
     return read(file, np.dtype(dtype))
@@ -73,11 +74,11 @@ def open_array(file: IO[bytes], suffix: str, dtype: str) -> StoredArray:
 def _npy(file: IO[bytes], dtype: np.dtype[Any]) -> StoredArray:
     try:
         shape, by_columns, found = NPY_HEADERS[np.lib.format.read_magic(file)](file)
-    except Exception as error:  # numpy's, its parser's and its tokenizer's
-        raise Damaged("its header cannot be understood") from error
+    except Exception as error:  # numpy's own, or one of its parser or tokenizer
+        raise Damaged("its header cannot be parsed") from error
     _expect_dtype(found, dtype)
     if by_columns:
-        raise Damaged("its numbers lie column by column")
+        raise Damaged("its numbers are in Fortran order")
     return StoredArray(shape, _npy_blocks(file, math.prod(shape) * dtype.itemsize, dtype))
 
 
@@ -88,7 +89,7 @@ def _npy_blocks(file: IO[bytes], size: int, dtype: np.dtype[Any]) -> Blocks:
             raise Damaged(f"it ends after {done + len(content)} of {size} bytes of numbers")
         yield np.frombuffer(content, dtype)
     if file.read(1):
-        raise Damaged("there is more in it than its header says")
+        raise Damaged("it is longer than its header says")
 
 
 def _pickled(file: IO[bytes], dtype: np.dtype[Any]) -> StoredArray:
@@ -97,7 +98,9 @@ def _pickled(file: IO[bytes], dtype: np.dtype[Any]) -> StoredArray:
     except Damaged:
         raise
     except Exception as error:  # a damaged pickle may raise anything
-        raise Damaged(f"it is no whole pickle: {str(error) or type(error).__name__}") from error
+        raise Damaged(
+            f"it is not a complete pickle: {str(error) or type(error).__name__}"
+        ) from error
     if type(values) is not np.ndarray:
         raise Damaged("it holds no array")
     _expect_dtype(values.dtype, dtype)
@@ -105,15 +108,15 @@ def _pickled(file: IO[bytes], dtype: np.dtype[Any]) -> StoredArray:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Makes arrays, and calls nothing else."""
+    """Unpickles arrays and refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return MAKES_ARRAYS[module, name]
+            return ARRAY_GLOBALS[module, name]
         except KeyError:
-            raise Damaged(f"it asks for {module}.{name}, which no array needs") from None
+            raise Damaged(f"it uses {module}.{name}, which no array needs") from None
 
 
 def _expect_dtype(found: np.dtype[Any], expected: np.dtype[Any]) -> None:
     if found != expected:
-        raise Damaged(f"its numbers are {found} and not {expected}")
+        raise Damaged(f"its numbers are {found}, not {expected}")

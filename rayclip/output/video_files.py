@@ -1,4 +1,4 @@
-"""The three files of one video, opened together and held against one another."""
+"""Read the three files of one video and check that they match."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TypeVar
 from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient
 from rayclip.output.done import FEATURES, FPS, TIMESTAMPS
+from rayclip.output.folder import FeatureFolder
 from rayclip.output.formats import Shape
-from rayclip.output.open_run import RecordedRun
 from rayclip.output.stored_arrays import Damaged, StoredArray, open_array
 
 T = TypeVar("T")
@@ -19,11 +19,11 @@ Read = Callable[[StoredArray], T]
 
 
 class DamagedFile(Exception):
-    """A file of a folder is damaged.
+    """A file of an output folder is damaged.
 
     Attributes:
         file: its name in the folder.
-        reason: what is wrong with it.
+        reason: what is wrong with it, for users.
     """
 
     def __init__(self, file: str, reason: str) -> None:
@@ -32,36 +32,43 @@ class DamagedFile(Exception):
         self.reason = reason
 
 
-def read_video(recorded: RecordedRun, features: str, read: Read[T]) -> list[T] | None:
-    """Open the three files of a video, one after the other.
+def read_video(
+    folder: FeatureFolder, features: str, dtype: str, dim: int, read: Read[T]
+) -> list[T] | None:
+    """Open and read the three files of a video.
 
     Args:
-        recorded: the folder that they are in.
-        features: the features file.
-        read: goes through one of them; may raise :class:`Damaged`. It is called
-            again where a storage fails for a moment.
+        folder: the folder of the files.
+        features: the name of the features file.
+        dtype: the dtype of the features.
+        dim: features per frame.
+        read: reads one array; may raise :class:`Damaged`. It is called again for each retry.
 
     Returns:
-        What ``read`` gave of features, timestamps and rate; None where the features file is gone
-        meanwhile.
+        The results of ``read`` for features, timestamps and frame rate; None if the features file
+        was removed meanwhile.
 
     Raises:
-        DamagedFile: one of them is damaged, missing or cannot be read.
+        DamagedFile: one of them is damaged, missing or unreadable.
     """
     try:
-        return _read_video(recorded, features, read)
-    except DamagedFile:  # a run that goes on may replace files between our looks at two of them
-        return _read_video(recorded, features, read)
+        return _read_video(folder, features, dtype, dim, read)
+    except DamagedFile:  # a run in progress may have replaced files between two reads
+        return _read_video(folder, features, dtype, dim, read)
 
 
-def _read_video(recorded: RecordedRun, features: str, read: Read[T]) -> list[T] | None:
+def _read_video(
+    folder: FeatureFolder, features: str, dtype: str, dim: int, read: Read[T]
+) -> list[T] | None:
     stem, suffix = os.path.splitext(features)
     name = stem.removesuffix(FEATURES)
     values: list[T] = []
     shape: Shape | None = None
     for file in (features, name + TIMESTAMPS + suffix, name + FPS + suffix):
         try:
-            shape, value = with_retry(partial(_read_file, recorded, file, shape, read), _may_pass)
+            shape, value = with_retry(
+                partial(_read_file, folder, file, shape, dtype, dim, read), _is_transient
+            )
         except FileNotFoundError as error:
             if file == features:
                 return None
@@ -76,24 +83,23 @@ def _read_video(recorded: RecordedRun, features: str, read: Read[T]) -> list[T] 
 
 
 def _read_file(
-    recorded: RecordedRun, file: str, before: Shape | None, read: Read[T]
+    folder: FeatureFolder, file: str, before: Shape | None, dtype: str, dim: int, read: Read[T]
 ) -> tuple[Shape, T]:
-    """The shape of an array, and what ``read`` gives of it; ``before`` is the shape of the last."""
-    dtype = "float64" if before else str(recorded.run["feature_dtype"])
-    with recorded.folder.open(file) as opened:
-        array = open_array(opened, os.path.splitext(file)[1], dtype)
-        _expect_shape(array.shape, before, recorded.dim)
+    """Return an array's shape and the result of ``read``; ``before`` is the last file's shape."""
+    with folder.open(file) as opened:
+        array = open_array(opened, os.path.splitext(file)[1], "float64" if before else dtype)
+        _expect_shape(array.shape, before, dim)
         return array.shape, read(array)
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     return not isinstance(error, Damaged) and is_transient(error)
 
 
 def _expect_shape(shape: Shape, before: Shape | None, dim: int) -> None:
-    """Features are ``[T, dim]``, timestamps ``[T]`` and the rate ``[]``: an axis less each time."""
+    """Check a shape: ``[T, dim]`` for features, ``[T]`` for timestamps, ``[]`` for the rate."""
     if before is None:
         if len(shape) != 2 or shape[0] < 1 or shape[1] != dim:
-            raise Damaged(f"its shape is {shape} and not (T, {dim})")
+            raise Damaged(f"its shape is {shape}, not (T, {dim})")
     elif shape != before[:-1]:
-        raise Damaged(f"its shape is {shape} and not {before[:-1]}")
+        raise Damaged(f"its shape is {shape}, not {before[:-1]}")

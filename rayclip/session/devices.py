@@ -7,7 +7,7 @@ from typing import Any
 
 from rayclip.console import say_to_user
 from rayclip.errors import UsageError
-from rayclip.interrupts import import_whole
+from rayclip.interrupts import import_uninterrupted
 from rayclip.session.resources import EncoderResources, cpu_resources, gpu_resources
 from rayclip.settings import Settings
 
@@ -101,7 +101,7 @@ def device_here(wanted: str | None) -> str:
     """The device of a run without Ray."""
     if wanted == "cpu":
         return "cpu"
-    torch = import_whole("torch")
+    torch = import_uninterrupted("torch")
     if torch.cuda.is_available():
         return wanted or "cuda"
     if wanted is not None:

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rayclip.model.clip_model import ClipModel, load_spec
+from rayclip.model.clip_model import ClipModel
+from rayclip.model.loading import load_spec
 from rayclip.model.models import describe
 from rayclip.model.preprocess import resize_crop
 

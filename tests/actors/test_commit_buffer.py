@@ -38,11 +38,11 @@ class Attempts:
 class Writer:
     """Takes rows, or raises."""
 
-    largest_bytes = 100 * FRAME
+    max_bytes = 100 * FRAME
 
-    def __init__(self, gathers_bytes: int = 10 * FRAME, gathers_s: float = 1000.0) -> None:
-        self.gathers_bytes = gathers_bytes
-        self.gathers_s = gathers_s
+    def __init__(self, buffer_bytes: int = 10 * FRAME, buffer_s: float = 1000.0) -> None:
+        self.buffer_bytes = buffer_bytes
+        self.buffer_s = buffer_s
         self.saved: list[list[str]] = []
         self.error: Exception | None = None
         self.before: int | None = None
@@ -87,7 +87,7 @@ def test_a_video_is_reported_when_it_is_saved_and_not_before() -> None:
 
 
 def test_videos_are_saved_when_there_are_enough_bytes_of_them() -> None:
-    writer = Writer(gathers_bytes=10 * FRAME)
+    writer = Writer(buffer_bytes=10 * FRAME)
     saving = CommitBuffer(writer, Attempts(), keeps_arrays=False)
     assert taken(saving, good(0, 4), good(1, 5)) == []
     assert taken(saving, good(2, 1)) == ["v0", "v1", "v2"]
@@ -96,7 +96,7 @@ def test_videos_are_saved_when_there_are_enough_bytes_of_them() -> None:
 
 
 def test_videos_are_saved_when_they_have_waited_enough() -> None:
-    saving = CommitBuffer(Writer(gathers_s=0.0), Attempts(), keeps_arrays=False)
+    saving = CommitBuffer(Writer(buffer_s=0.0), Attempts(), keeps_arrays=False)
     assert taken(saving, good(0)) == ["v0"]
 
 

@@ -1,11 +1,17 @@
-"""Features of frames that are shown more than once."""
+"""Videos whose features come back from encoders: repeated frames and temporary files."""
 
 from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from typing import IO, Any
 
 import numpy as np
 import pytest
 
-from rayclip.actors.pending_video import repeated
+from rayclip.actors.pending_video import PendingVideo, repeated
+from rayclip.errors import Code, VideoError
+from rayclip.output import spool
 from rayclip.output.spool import SLICE
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -24,3 +30,33 @@ def test_a_frame_that_is_shown_for_hours_never_takes_more_than_a_block() -> None
     assert sum(len(block) for block in blocks) == 6 * times + 1
     assert np.array_equal(blocks[0][-1], FEATURES[0])
     assert np.array_equal(blocks[-1][-1], FEATURES[2])
+
+
+def finish(video: PendingVideo) -> None:
+    extraction = video.extraction()
+    assert np.array_equal(extraction.clip, FEATURES)
+
+
+def fail(video: PendingVideo) -> None:
+    video.fail(VideoError("decode", Code.NO_FRAMES, "no frame"))
+    with pytest.raises(VideoError, match="no frame"):
+        video.extraction()
+
+
+@pytest.mark.parametrize("end", [finish, fail, PendingVideo.forget])
+def test_the_temporary_file_is_closed_when_a_video_ends(
+    end: Callable[[PendingVideo], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[IO[bytes]] = []
+    create: Callable[..., IO[bytes]] = tempfile.TemporaryFile
+
+    def recorded(*arguments: Any, **options: Any) -> IO[bytes]:
+        opened.append(create(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", recorded)
+    monkeypatch.setattr(spool, "MAX_IN_MEMORY", 0)
+    video = PendingVideo("a.mp4", 0, 1)
+    video.take(np.arange(3.0), FEATURES)
+    end(video)
+    assert [file.closed for file in opened] == [True]

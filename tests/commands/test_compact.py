@@ -19,7 +19,7 @@ from rayclip.commands.compact import compact_folder
 from rayclip.errors import RunStopped
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import Extraction, Row
-from rayclip.output.shards import ShardFolder, trouble_of
+from rayclip.output.shards import ShardFolder, shard_damage
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -27,7 +27,7 @@ def output(request: pytest.FixtureRequest, tmp_path: Path, memory_url: str) -> s
     return memory_url if request.param == "memory" else str(tmp_path / "out")
 
 
-def rows_of(folder: FeatureFolder) -> dict[str, object]:
+def row_count(folder: FeatureFolder) -> dict[str, object]:
     found = table(folder).to_pylist()
     assert len({row["video"] for row in found}) == len(found), "duplicate video"
     return {row["video"]: row for row in found}
@@ -38,7 +38,7 @@ def compact_until(
 ) -> None:
     """Compact; ``killed`` replaces the deletion of old shards and raises KeyboardInterrupt."""
     with monkeypatch.context() as patch:
-        patch.setattr(ShardFolder, "take_away", killed)
+        patch.setattr(ShardFolder, "remove_files", killed)
         with pytest.raises(KeyboardInterrupt):
             compact_folder(folder)
 
@@ -48,12 +48,12 @@ def test_small_shards_become_one_with_the_same_rows(output: str) -> None:
     save(folder, "a", "bb")
     save(folder, "ccc")
     save(folder, "dddd", "eeeee")
-    before = rows_of(folder)
+    before = row_count(folder)
     ended = call("compact", output)
     assert (ended.status, ended.stderr) == (0, "")
     assert ended.stdout == f"{folder.url}: 5 videos, 3 shards are now 1\n"
-    assert rows_of(folder) == before
-    assert trouble_of(folder, shards(folder)[0]) is None
+    assert row_count(folder) == before
+    assert shard_damage(folder, shards(folder)[0]) is None
     assert len(folder.done()) == 5
 
 
@@ -72,7 +72,7 @@ def test_a_duplicate_video_is_kept_once(output: str) -> None:
     save(folder, "a", "b")
     save(folder, "b", "c")
     assert "1 duplicate rows dropped" in compact_folder(folder)
-    assert sorted(rows_of(folder)) == ["a", "b", "c"]
+    assert sorted(row_count(folder)) == ["a", "b", "c"]
 
 
 def test_a_kill_before_the_deletion_loses_and_duplicates_nothing(
@@ -81,7 +81,7 @@ def test_a_kill_before_the_deletion_loses_and_duplicates_nothing(
     folder = a_run(output)
     for video in ("a", "bb", "ccc"):
         save(folder, video)
-    before = rows_of(folder)
+    before = row_count(folder)
 
     def killed(self: object, files: object) -> None:
         raise KeyboardInterrupt
@@ -90,7 +90,7 @@ def test_a_kill_before_the_deletion_loses_and_duplicates_nothing(
     assert videos(folder) == ["a", "a", "bb", "bb", "ccc", "ccc"]
     assert len(folder.done()) == 3  # which counts a video once
     compact_folder(folder)
-    assert rows_of(folder) == before
+    assert row_count(folder) == before
     assert len(shards(folder)) == 1
 
 
@@ -100,17 +100,17 @@ def test_a_kill_during_the_deletion_loses_nothing(
     folder = a_run(output)
     for video in ("a", "bb", "ccc"):
         save(folder, video)
-    before = rows_of(folder)
-    take_away = ShardFolder.take_away
+    before = row_count(folder)
+    remove_files = ShardFolder.remove_files
 
     def killed(self: ShardFolder, files: list[str]) -> None:
-        take_away(self, files[:1])
+        remove_files(self, files[:1])
         raise KeyboardInterrupt
 
     compact_until(killed, folder, monkeypatch)
     save(folder, "dddd")  # a run is in progress
     compact_folder(folder)
-    assert {name: row for name, row in rows_of(folder).items() if name != "dddd"} == before
+    assert {name: row for name, row in row_count(folder).items() if name != "dddd"} == before
 
 
 def test_a_failed_write_changes_nothing(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,10 +146,10 @@ def test_shards_are_joined_up_to_a_size_and_large_ones_are_kept(
     small, large = sorted({file.size for file in folder.files()} - {0})[-2:]
     monkeypatch.setattr(compact, "TARGET_SIZE", 2.5 * small)
     assert large > 1.25 * small
-    before = rows_of(folder)
+    before = row_count(folder)
     compact_folder(folder)
     assert len(shards(folder)) == 1 + 3  # 2 + 2 + 1 of the small ones
-    assert rows_of(folder) == before
+    assert row_count(folder) == before
 
 
 def test_shards_with_different_columns_are_not_joined(output: str) -> None:
@@ -160,7 +160,7 @@ def test_shards_with_different_columns_are_not_joined(output: str) -> None:
     save(folder, "d")
     compact_folder(folder)
     assert len(shards(folder)) == 2
-    found = {name: row["label"] for name, row in rows_of(folder).items()}  # type: ignore[index]
+    found = {name: row["label"] for name, row in row_count(folder).items()}  # type: ignore[index]
     assert found == {"a": "x", "b": "y", "c": None, "d": None}
 
 
@@ -217,6 +217,6 @@ def test_compaction_does_not_count_as_recent_work(tmp_path: Path) -> None:
     save(folder, "a")
     folder.writer(["bb"], None).save(rows("bb"))
     compact_folder(folder)
-    assert [folder.work_in(file) for file in folder.files()] == [None]
+    assert [folder.estimate_work(file) for file in folder.files()] == [None]
     out = io.StringIO(call("status", tmp_path).stdout)
     assert "done       2 videos, 3 frames" in out.read()

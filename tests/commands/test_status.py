@@ -190,7 +190,7 @@ def test_failures_of_a_real_run_can_be_retried(tmp_path: Path) -> None:
 
 def recent(*ages_s: float, started: float | None = None, frames: int = 10) -> Recent:
     """The counts of feature files of these ages."""
-    found = Recent(FOLDER.work_in, NOW, started)
+    found = Recent(FOLDER.estimate_work, NOW, started)
     size = NUMPY.overhead[2] + 4 * DIM * frames
     for _ in found.tracking(
         StoredFile(f"v{i}_clip.npy", size, NOW - age) for i, age in enumerate(ages_s)
@@ -233,7 +233,7 @@ def test_the_clock_of_a_storage_may_be_ahead() -> None:
 
 
 def test_files_without_times_give_no_rate() -> None:
-    found = Recent(FOLDER.work_in, NOW, None)
+    found = Recent(FOLDER.estimate_work, NOW, None)
     list(found.tracking([StoredFile("cat_clip.npy", 200, None)]))
     assert (found.rate(), found.newest) == (None, None)
 
@@ -302,7 +302,7 @@ def test_a_listing_takes_few_bytes_per_video() -> None:
     )
     folder = OutputFolder("memory://none", DIM, {})
     tracemalloc.start()
-    done = folder.done(Recent(FOLDER.work_in, NOW, None).tracking(listing))
+    done = folder.done(Recent(FOLDER.estimate_work, NOW, None).tracking(listing))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (len(done), done.frames) == (videos, 3 * videos)

@@ -14,9 +14,9 @@ import pytest
 from output_folders import DIM, Harm, a_run, commit
 from run_cli import call
 
-from rayclip.commands.verify import Damage, verify
 from rayclip.io.concurrent_map import MAX_IN_FLIGHT
 from rayclip.output.open_run import open_run
+from rayclip.output.rows import Damage
 from rayclip.output.storage import OutputFolder
 
 FRAMES = 3
@@ -30,7 +30,7 @@ def make_folder(tmp_path: Path, suffix: str) -> tuple[OutputFolder, Path]:
 
 
 def damages(model: Path) -> list[Damage]:
-    return [damage for damage in verify(open_run(str(model), {})) if damage is not None]
+    return [damage for damage in open_run(str(model), {}).folder.verify() if damage is not None]
 
 
 def write(path: Path, values: Any) -> None:
@@ -43,7 +43,7 @@ def write(path: Path, values: Any) -> None:
 @pytest.mark.parametrize("suffix", [".npy", ".pkl"])
 def test_complete_files_are_not_damaged(suffix: str, tmp_path: Path) -> None:
     _, model = make_folder(tmp_path, suffix)
-    assert list(verify(open_run(str(model), {}))) == [None, None]
+    assert list(open_run(str(model), {}).folder.verify()) == [None, None]
 
 
 def test_the_frame_rate_may_be_unknown(tmp_path: Path) -> None:
@@ -59,15 +59,15 @@ def not_finite() -> np.ndarray:
 
 
 WRONG: list[tuple[str, Callable[[], Any], str]] = [
-    ("_clip", lambda: np.ones((FRAMES, DIM + 1), np.float32), r"shape is \(3, 5\) and not \(T, 4"),
+    ("_clip", lambda: np.ones((FRAMES, DIM + 1), np.float32), r"shape is \(3, 5\), not \(T, 4"),
     ("_clip", lambda: np.ones(FRAMES * DIM, np.float32), r"shape is \(12,\)"),
     ("_clip", lambda: np.ones((0, DIM), np.float32), r"shape is \(0, 4\)"),
-    ("_clip", lambda: np.ones((FRAMES, DIM)), "numbers are float64 and not float32"),
+    ("_clip", lambda: np.ones((FRAMES, DIM)), "numbers are float64, not float32"),
     ("_clip", not_finite, "not all of its numbers are finite"),
-    ("_timestamps_ms", lambda: np.ones(FRAMES + 1), r"shape is \(4,\) and not \(3,\)"),
+    ("_timestamps_ms", lambda: np.ones(FRAMES + 1), r"shape is \(4,\), not \(3,\)"),
     ("_timestamps_ms", lambda: np.full(FRAMES, np.inf), "not all of its numbers are finite"),
     ("_timestamps_ms", lambda: np.ones(FRAMES, np.int64), "numbers are int64"),
-    ("_fps", lambda: np.ones(1), r"shape is \(1,\) and not \(\)"),
+    ("_fps", lambda: np.ones(1), r"shape is \(1,\), not \(\)"),
 ]
 
 
@@ -105,7 +105,7 @@ def test_extra_bytes_are_damage(tmp_path: Path) -> None:
     _, model = make_folder(tmp_path, ".npy")
     with (model / "cat_clip.npy").open("ab") as file:
         file.write(b"\0")
-    assert damages(model) == [Damage("cat_clip.npy", "there is more in it than its header says")]
+    assert damages(model) == [Damage("cat_clip.npy", "it is longer than its header says")]
 
 
 @pytest.mark.parametrize("kind", ["_timestamps_ms", "_fps"])
@@ -123,7 +123,7 @@ def test_a_video_that_is_being_replaced_is_not_damaged(
     before = list(recorded.folder.files())
     monkeypatch.setattr(recorded.folder, "files", lambda: iter(before))
     folder.discard(["cat"])
-    assert list(verify(recorded)) == [None, None]
+    assert list(recorded.folder.verify()) == [None, None]
 
 
 # ---- malicious files ----
@@ -163,7 +163,7 @@ def test_a_pickle_with_a_huge_size_takes_no_memory(tmp_path: Path) -> None:
     claim = b"\x80\x04" + pickle.BINBYTES8 + (2**45).to_bytes(8, "little") + b"abc"
     (model / "cat_clip.pkl").write_bytes(claim)
     (damage,) = damages(model)
-    assert damage.reason.startswith("it is no whole pickle")
+    assert damage.reason.startswith("it is not a complete pickle")
 
 
 # ---- the command ----

@@ -70,7 +70,7 @@ class Patching(importlib.abc.MetaPathFinder):
     """Puts the faults into the model once it is imported."""
 
     def find_spec(self, name, path, target=None):
-        if name != "rayclip.model.clip_model":
+        if name != "rayclip.model.loading":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

@@ -340,5 +340,5 @@ def test_a_prefix_a_pattern_and_a_list_on_a_storage_give_the_features_of_a_local
 def test_a_prefix_without_videos_is_one_sentence(proxy: FaultProxy) -> None:
     ended = run(proxy, [f"s3://{BUCKET}/nothing/"], f"s3://{BUCKET}/features")
     assert ended.status == 2, ended.stderr
-    assert ended.stderr.startswith(f"rayclip: There are no videos in the folder s3://{BUCKET}/")
+    assert ended.stderr.startswith(f"rayclip: The folder s3://{BUCKET}/")
     assert len(ended.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""What arguments stand for: videos, folders, patterns, local and on storages."""
+"""Expansion of arguments: videos, folders and patterns, local and remote."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from rayclip.errors import UsageError
-from rayclip.inputs.expansion import expanded
+from rayclip.inputs.expansion import expand
 from rayclip.io.remote import file_system
 
 FILES = ["b.mp4", "a.MKV", "notes.txt", ".hidden.mp4", "c/d.webm", "c/x.mp4", "c.mp4", ".git/e.mp4"]
@@ -36,8 +36,8 @@ def stored(memory_url: str) -> str:
     return memory_url
 
 
-def found(*arguments: str, apart: str | None = None) -> list[str]:
-    return list(expanded(arguments, {}, apart))
+def found(*arguments: str, excluded: str | None = None) -> list[str]:
+    return list(expand(arguments, {}, excluded))
 
 
 @pytest.mark.parametrize(
@@ -52,14 +52,14 @@ def found(*arguments: str, apart: str | None = None) -> list[str]:
         ("nowhere.mp4", ["nowhere.mp4"]),
     ],
 )
-def test_an_argument_stands_for_its_videos_in_order(
+def test_an_argument_expands_to_its_videos_in_order(
     folder: Path, argument: str, videos: list[str]
 ) -> None:
     assert found(argument) == videos
 
 
 @pytest.mark.parametrize("name", ["a[1].mp4", "what?.mp4", "*.mp4"])
-def test_a_name_that_exists_is_taken_as_it_is(folder: Path, name: str) -> None:
+def test_an_existing_name_is_not_a_pattern(folder: Path, name: str) -> None:
     Path(name).touch()
     Path("a1.mp4").touch()
     assert found(name) == [name]
@@ -74,7 +74,7 @@ def test_arguments_keep_their_order(folder: Path) -> None:
     ]
 
 
-def test_links_are_followed_and_not_in_circles(folder: Path) -> None:
+def test_links_are_followed_but_not_in_cycles(folder: Path) -> None:
     os.symlink("..", "videos/c/back")
     os.symlink("../videos/c", "empty/link")
     assert found("videos") == [f"videos/{name}" for name in IN_ORDER]
@@ -82,14 +82,14 @@ def test_links_are_followed_and_not_in_circles(folder: Path) -> None:
     assert found("empty") == [f"empty/link/{name}" for name in linked]
 
 
-def test_a_folder_that_is_called_like_a_pattern_is_a_folder(folder: Path) -> None:
+def test_a_folder_named_like_a_pattern_is_a_folder(folder: Path) -> None:
     Path("a[1]").mkdir()
-    with pytest.raises(UsageError, match=r"no videos in the folder a\[1\]"):
+    with pytest.raises(UsageError, match=r"The folder a\[1\]"):
         found("a[1]")
 
 
-def test_a_folder_apart_is_no_part_of_another(folder: Path) -> None:
-    assert found("videos", apart="videos/c") == ["videos/a.MKV", "videos/b.mp4", "videos/c.mp4"]
+def test_an_excluded_folder_is_skipped(folder: Path) -> None:
+    assert found("videos", excluded="videos/c") == ["videos/a.MKV", "videos/b.mp4", "videos/c.mp4"]
 
 
 def test_names_that_are_not_utf8_are_found(folder: Path) -> None:
@@ -100,12 +100,12 @@ def test_names_that_are_not_utf8_are_found(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ("empty", "There are no videos in the folder empty"),
+        ("empty", "The folder empty has no files with a video suffix"),
         ("videos/*.avi", r"No file matches videos/\*\.avi"),
-        ("nosuch://x/a.mp4", "nosuch://x/a.mp4 cannot be used: Protocol not known"),
+        ("nosuch://x/a.mp4", r"nosuch://x/a.mp4 cannot be read \(Protocol not known"),
     ],
 )
-def test_what_stands_for_nothing_is_refused_in_one_sentence(
+def test_arguments_without_videos_are_refused_in_one_sentence(
     folder: Path, argument: str, sentence: str
 ) -> None:
     with pytest.raises(UsageError, match=sentence) as caught:
@@ -129,8 +129,8 @@ def test_folders_and_patterns_may_be_urls(stored: str, pattern: str, videos: lis
 
 
 @pytest.mark.parametrize("pattern", ["/nowhere/", "/videos/*.avi"])
-def test_urls_that_stand_for_nothing_are_refused(stored: str, pattern: str) -> None:
-    with pytest.raises(UsageError, match=r"no videos in the folder|No file matches"):
+def test_urls_without_videos_are_refused(stored: str, pattern: str) -> None:
+    with pytest.raises(UsageError, match=r"no files with a video suffix|No file matches"):
         found(stored + pattern)
 
 
@@ -138,11 +138,11 @@ def test_urls_that_stand_for_nothing_are_refused(stored: str, pattern: str) -> N
     "url",
     ["http://127.0.0.1:9/*.mp4", "https://host/a?b=[c]", "zip://*.mp4::a.zip", "reference://x/"],
 )
-def test_urls_that_cannot_be_listed_stand_for_themselves(url: str) -> None:
+def test_urls_that_cannot_be_listed_are_not_expanded(url: str) -> None:
     assert found(url) == [url]
 
 
-def test_urls_that_end_like_videos_cost_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urls_with_a_video_suffix_cost_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any) -> None:
         raise AssertionError("a storage was asked")
 
@@ -157,5 +157,5 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fsspec.get_filesystem_class", missing)
     with pytest.raises(ImportError, match=r"pip install 'rayclip\[s3\]'"):
         file_system("s3://bucket/a.mp4", {})
-    with pytest.raises(UsageError, match=r"cannot be used: .*pip install gcsfs"):
+    with pytest.raises(UsageError, match=r"cannot be read \(.*pip install gcsfs"):
         found("gs://bucket/a.mp4")

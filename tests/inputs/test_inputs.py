@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rayclip.errors import UsageError
 from rayclip.inputs import json_lines, lists
-from rayclip.inputs.selection import Inputs, every
+from rayclip.inputs.selection import Inputs, select_all
 from rayclip.inputs.videos import absolute, extra_columns, iter_rows, iter_videos
 from rayclip.output.safe_names import stem
 from rayclip.settings import Settings
@@ -41,7 +41,7 @@ def parquet_list(folder: Path, **columns: list[object]) -> Path:
 # ---- lists ----
 
 
-def test_arguments_come_in_their_order() -> None:
+def test_arguments_keep_their_order_in_a_run() -> None:
     assert videos("b.mp4", "a.mp4", "b.mp4") == ["b.mp4", "a.mp4", "b.mp4"]
 
 
@@ -108,7 +108,7 @@ def test_arguments_come_before_the_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["videos.txt", "videos.parquet"])
-def test_a_list_may_lie_behind_a_url(tmp_path: Path, memory_url: str, name: str) -> None:
+def test_a_list_can_be_a_url(tmp_path: Path, memory_url: str, name: str) -> None:
     text_list(tmp_path, "a.mp4\n")
     parquet_list(tmp_path, path=["a.mp4"])
     with fsspec.open(f"{memory_url}/{name}", "wb") as file:
@@ -117,7 +117,7 @@ def test_a_list_may_lie_behind_a_url(tmp_path: Path, memory_url: str, name: str)
 
 
 @pytest.mark.parametrize("query", ["", "?download=true", "?X-Signature=a/b.txt#c.txt"])
-def test_the_kind_of_a_list_on_a_server_is_told_by_its_path(
+def test_the_format_of_a_list_on_a_server_depends_on_its_path(
     query: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = b"label,path\n1,a.mp4\n"
@@ -126,7 +126,7 @@ def test_the_kind_of_a_list_on_a_server_is_told_by_its_path(
 
 
 def test_an_empty_list_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no videos"):
+    with pytest.raises(UsageError, match="is empty"):
         videos(list_file=text_list(tmp_path, "\n\n"))
 
 
@@ -141,7 +141,7 @@ def test_arguments_are_given_before_the_list_is_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["file", "standard-input"])
-def test_names_in_a_list_need_not_be_utf8(
+def test_names_in_a_list_may_be_any_bytes(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = text_list(tmp_path, b"\xef\xbb\xbfcaf\xe9.mp4\n\xc3\xbc.mp4\n")
@@ -155,7 +155,7 @@ def test_names_in_a_list_need_not_be_utf8(
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 def test_a_name_fits_a_line_if_it_is_read_back_as_it_was(video: str) -> None:
-    lines = lists.lines_of(lists.decoded(io.BytesIO(os.fsencode(f"x\n{video}\n"))))
+    lines = lists.video_lines(lists.decode_text(io.BytesIO(os.fsencode(f"x\n{video}\n"))))
     assert (list(lines) == ["x", video]) == lists.fits_a_line(video)
 
 
@@ -167,7 +167,7 @@ def test_no_videos_and_no_list_are_a_usage_error() -> None:
         videos()
 
 
-def test_a_list_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+def test_a_missing_list_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere\.txt cannot be read"):
         videos(list_file=tmp_path / "nowhere.txt")
 
@@ -177,17 +177,17 @@ def test_a_list_that_is_a_folder_is_a_usage_error(tmp_path: Path) -> None:
         videos(list_file=tmp_path)
 
 
-def test_a_list_that_is_no_text_is_a_usage_error(tmp_path: Path) -> None:
+def test_a_list_that_is_not_text_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         videos(list_file=text_list(tmp_path, b"\xff\xfe\x00"))
 
 
-def test_a_list_behind_an_unknown_protocol_is_a_usage_error() -> None:
+def test_a_list_with_an_unknown_protocol_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="nosuch://bucket"):
         videos(list_file="nosuch://bucket/videos.txt")
 
 
-def test_a_table_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_table_is_a_usage_error(tmp_path: Path) -> None:
     path = tmp_path / "videos.parquet"
     path.write_text("a.mp4\n")
     with pytest.raises(UsageError, match="is not a parquet table"):
@@ -196,19 +196,19 @@ def test_a_table_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_a_table_without_the_column_path_is_refused_naming_its_columns(tmp_path: Path) -> None:
     listed = parquet_list(tmp_path, video=["a.mp4"], label=[1])
-    with pytest.raises(UsageError, match="no column 'path'; its columns are: video, label"):
+    with pytest.raises(UsageError, match=r"no column 'path': .* one of video, label"):
         videos(list_file=listed)
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"video,label\na.mp4,1\n", "no column 'path'; its columns are: video, label"),
-        (b"a.mp4\nb.mp4\n", r"no column 'path'; its columns are: a\.mp4"),
-        (b"path,label\na.mp4,1\n,2\n", "has '' in column 'path': no path"),
+        (b"video,label\na.mp4,1\n", "no column 'path': .* one of video, label"),
+        (b"a.mp4\nb.mp4\n", r"no column 'path': .* one of a\.mp4"),
+        (b"path,label\na.mp4,1\n,2\n", "has '' in column 'path', which is not a path"),
         (b"path,label\na.mp4,1\nb.mp4\n", r"cannot be read: .*Row #3: Expected 2 columns, got 1"),
         (b"", "cannot be read: Empty CSV file"),
-        (b"path\n", "holds no videos"),
+        (b"path\n", "is empty"),
     ],
     ids=["other-columns", "no-header", "no-path", "short-row", "empty", "header-only"],
 )
@@ -254,7 +254,7 @@ def test_the_stem_of_a_video_is_its_name_without_folder_and_suffix(video: str, n
     assert stem(video) == name
 
 
-def test_hashes_in_the_keys_of_an_object_store_tell_videos_apart() -> None:
+def test_a_hash_sign_in_an_object_key_is_part_of_the_name() -> None:
     assert stem("s3://bucket/take#1.mp4") != stem("s3://bucket/take#2.mp4")
 
 
@@ -267,7 +267,7 @@ def test_hashes_in_the_keys_of_an_object_store_tell_videos_apart() -> None:
         ("s3://bucket/cat.mp4", "s3://bucket/cat.mp4"),
     ],
 )
-def test_relative_paths_begin_in_the_folder_of_the_command(video: str, path: str) -> None:
+def test_relative_paths_start_from_the_working_directory(video: str, path: str) -> None:
     assert absolute(video, "/here") == path
 
 
@@ -297,7 +297,9 @@ def test_the_columns_of_parquet_keep_their_types_and_are_null_for_arguments(tmp_
     }
 
 
-def test_views_and_columns_without_nulls_are_carried_as_what_can_be_saved(tmp_path: Path) -> None:
+def test_views_and_non_nullable_columns_are_copied_as_types_that_can_be_saved(
+    tmp_path: Path,
+) -> None:
     listed = tmp_path / "videos.parquet"
     schema = pa.schema(
         [
@@ -317,7 +319,7 @@ def test_views_and_columns_without_nulls_are_carried_as_what_can_be_saved(tmp_pa
     ]
 
 
-def test_the_columns_of_csv_are_strings_as_they_are_written(tmp_path: Path) -> None:
+def test_the_columns_of_csv_are_unchanged_strings(tmp_path: Path) -> None:
     late = "".join(f"{n}.mp4,{n},\n" for n in range(100_000))  # several blocks of Arrow's
     content = f"path,label,note\n{late}z.mp4,007,".encode() + b"caf\xe9\n"
     table = pa.concat_tables(rows(table_list(tmp_path, "videos.csv", content)))
@@ -375,7 +377,7 @@ def test_the_bytes_of_json_lines_need_not_be_utf8(tmp_path: Path) -> None:
     ids=["text-and-number", "boolean-and-number", "list-and-object", "no-keys", "half-a-character"],
 )
 @pytest.mark.parametrize("block_bytes", [5, 4 * 2**20])
-def test_json_values_that_make_no_column_are_refused_before_a_run_if_they_are_wanted(
+def test_json_values_that_make_no_column_are_refused_before_a_run_if_needed(
     values: list[str], block_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(json_lines, "BLOCK_BYTES", block_bytes)
@@ -386,7 +388,7 @@ def test_json_values_that_make_no_column_are_refused_before_a_run_if_they_are_wa
     assert "\n" not in str(caught.value)
 
 
-def test_json_values_of_several_types_are_no_trouble_if_only_the_paths_are_wanted(
+def test_json_values_of_several_types_are_allowed_if_only_paths_are_needed(
     tmp_path: Path,
 ) -> None:
     content = b'\xef\xbb\xbf{"path": "a.mp4", "label": "a"}\n\n{"label": 1, "path": "b.mp4"}'
@@ -397,8 +399,8 @@ def test_json_values_of_several_types_are_no_trouble_if_only_the_paths_are_wante
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b'{"video": "a.mp4"}\n', "no column 'path'; its columns are: video"),
-        (b'{"path": "a.mp4"}\n{"label": 1}\n', "has None in column 'path': no path"),
+        (b'{"video": "a.mp4"}\n', "no column 'path': .* one of video"),
+        (b'{"path": "a.mp4"}\n{"label": 1}\n', "has None in column 'path', which is not a path"),
         (
             b'{"path": "a.mp4"}\n[1]\n',
             r"in row 1; row 0 is line 1\): write one object on each line",
@@ -406,7 +408,7 @@ def test_json_values_of_several_types_are_no_trouble_if_only_the_paths_are_wante
         (b"\n\na.mp4\n", r"videos\.jsonl cannot be read as JSON Lines .*; row 0 is line 1\)"),
         (b'{"path": 1}\n', r"Column\(/path\) changed from string to number"),
         (b'{"path": "\\ud800"}\n', "cannot be read as JSON Lines"),
-        (b"", "holds no videos"),
+        (b"", "is empty"),
     ],
 )
 def test_json_lines_that_cannot_be_used_are_refused_in_one_sentence(
@@ -441,9 +443,7 @@ def test_the_column_of_paths_can_have_any_name(suffix: str, tmp_path: Path) -> N
         (b"path,a,a\na.mp4,b,c\n", "has a column 'a'"),
     ],
 )
-def test_columns_that_cannot_be_carried_are_refused(
-    content: bytes, sentence: str, tmp_path: Path
-) -> None:
+def test_invalid_extra_columns_are_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
     listed = table_list(tmp_path, "videos.csv", content)
     assert videos(list_file=listed) == ["a.mp4"]
     with pytest.raises(UsageError, match=sentence):
@@ -468,7 +468,7 @@ def test_the_columns_of_a_list_are_known_before_a_run(
 
 def test_a_column_for_a_text_list_is_refused(tmp_path: Path) -> None:
     listed = text_list(tmp_path, "a.mp4\n")
-    with pytest.raises(UsageError, match="is taken for a text list"):
+    with pytest.raises(UsageError, match="is read as a text list"):
         list(iter_videos(Settings(file_with_video_paths=str(listed), path_column="url")))
 
 
@@ -477,5 +477,5 @@ def test_a_limit_gives_the_first_inputs(tmp_path: Path) -> None:
     settings = Settings(video_paths=("a.mp4",), file_with_video_paths=listed, limit=2)
     assert list(iter_videos(settings)) == ["a.mp4", "b.mp4"]
     assert list(
-        every(Inputs(partial(iter_videos, settings), partial(iter_rows, settings, True)))
+        select_all(Inputs(partial(iter_videos, settings), partial(iter_rows, settings, True)))
     ) == ["a.mp4", "b.mp4"]

@@ -1,4 +1,4 @@
-"""Local files as people and programs name them, found in real runs."""
+"""Names of local files with ``~`` and as file URIs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from run_cli import call
 from video_factories import numbered_frames, write_video
 
-from rayclip.inputs.expansion import expanded
-from rayclip.inputs.local_names import as_meant
+from rayclip.inputs.expansion import expand
+from rayclip.inputs.local_names import resolve_local_name
 from rayclip.inputs.videos import absolute, folder_of_inputs
 from rayclip.settings import Settings
 
@@ -18,7 +18,7 @@ WITHOUT_RAY = ("--model-name", "demo", "--address", "none", "--device", "cpu")
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder with videos, apart from the working folder."""
+    """A home folder with videos, different from the working directory."""
     home, here = tmp_path / "home", tmp_path / "here"
     (home / "my videos").mkdir(parents=True)
     here.mkdir()
@@ -56,37 +56,39 @@ def test_a_video_is_found_however_its_name_is_written(way: str, place: str, home
     assert "videos: 1 done; 3 frames" in ended.stderr
 
 
-def test_folders_and_patterns_may_begin_at_home(home: Path) -> None:
+def test_folders_and_patterns_may_start_with_a_tilde(home: Path) -> None:
     video = str(home / "my videos" / "with space.mp4")
-    assert list(expanded(["~/my videos"], {})) == [video]
-    assert list(expanded(["~/*/*.mp4"], {})) == [video]
-    assert list(expanded([(home / "my videos").as_uri()], {})) == [video]
+    assert list(expand(["~/my videos"], {})) == [video]
+    assert list(expand(["~/*/*.mp4"], {})) == [video]
+    assert list(expand([(home / "my videos").as_uri()], {})) == [video]
 
 
 @pytest.mark.parametrize("name", ["~odd.mp4", "100%25.mp4"])
-def test_a_file_that_is_called_just_so_comes_first(name: str, home: Path) -> None:
+def test_an_existing_file_of_this_name_comes_first(name: str, home: Path) -> None:
     path = Path(name).absolute()
     path.touch()
-    assert as_meant(name) == name
-    assert as_meant(f"file://{path}") == str(path)
+    assert resolve_local_name(name) == name
+    assert resolve_local_name(f"file://{path}") == str(path)
 
 
 @pytest.mark.parametrize(
     "name", ["s3://bucket/a%20b.mp4", "zip://a.mp4::file:///b%20c.zip", "http://a/~b.mp4", "a.mp4"]
 )
-def test_other_names_stay_as_they_are(name: str) -> None:
-    assert as_meant(name) == name
+def test_other_names_are_unchanged(name: str) -> None:
+    assert resolve_local_name(name) == name
     assert absolute(name, "/folder") in (name, f"/folder/{name}")
 
 
-def test_paths_of_a_list_may_begin_in_its_own_folder(home: Path) -> None:
+def test_paths_of_a_list_may_start_from_its_folder(home: Path) -> None:
     Path(home / "list.txt").write_text("my videos/with space.mp4\nmissing.mp4\n")
     ended = call("extract", "--file-with-video-paths", home / "list.txt", *WITHOUT_RAY)
     assert "videos: 1 done, 1 failed; 3 frames" in ended.stderr
     assert ended.stdout.splitlines()[0] == "my videos/with space.mp4"
 
 
-def test_paths_of_a_list_begin_here_if_the_first_is_here(home: Path) -> None:
+def test_paths_of_a_list_start_from_the_working_directory_if_the_first_exists_there(
+    home: Path,
+) -> None:
     Path("my videos").mkdir()
     Path("my videos/with space.mp4").touch()
     Path(home / "list.txt").write_text("my videos/with space.mp4\n")
@@ -98,4 +100,4 @@ def test_features_are_not_sent_to_a_web_server(home: Path) -> None:
     words = ["--on-extraction", "save_numpy", "--output-path", "https://example.org/features"]
     ended = call("extract", "~/my videos", *WITHOUT_RAY, *words)
     assert ended.status == 2
-    assert "https://example.org/features is an http address" in ended.stderr
+    assert "https://example.org/features is an http URL" in ended.stderr

@@ -1,4 +1,4 @@
-"""Checkpoints as people have them: in dictionaries, with prefixes, and of other models."""
+"""Checkpoints from training scripts: in dictionaries, with prefixes, and of other models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from rayclip.errors import UsageError
-from rayclip.model.clip_model import load_clip
+from rayclip.model.loading import load_clip
 
 WRAPPERS = ["state_dict", "model_state_dict", "model"]
 PREFIXES = [
@@ -93,27 +93,27 @@ def refusal(path: Path) -> str:
         (["text_model.embeddings.position_ids"], "a Hugging Face CLIPModel"),
         (["clip.vision_model.post_layernorm.weight"], "a Hugging Face CLIPModel"),
         (["visual.trunk.pos_embed", "text.ln_final.weight"], "one of timm's"),
-        (["text.transformer.embeddings.word"], "a text encoder of another kind"),
+        (["text.transformer.embeddings.word"], "another kind of text encoder"),
         (["blocks.0.attn.qkv.weight"], "timm's vision transformers"),
         (["fc.weight", "fc.bias"], "but fc.weight, fc.bias"),
         ([], "it is empty"),
     ],
 )
-def test_tensors_of_another_model_are_called_what_they_are(
+def test_tensors_of_another_model_are_identified(
     names: list[str], said: str, tmp_path: Path
 ) -> None:
     path = save({name: torch.zeros(2) for name in names}, tmp_path / "a.pt")
     assert said in refusal(path)
 
 
-def test_a_safetensors_file_is_called_so(tmp_path: Path) -> None:
+def test_a_safetensors_file_is_identified(tmp_path: Path) -> None:
     header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     path = tmp_path / "model.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     assert "is a safetensors file" in refusal(path)
 
 
-def test_a_training_checkpoint_with_python_objects_is_called_so(tmp_path: Path) -> None:
+def test_a_training_checkpoint_with_python_objects_is_refused(tmp_path: Path) -> None:
     content = {"state_dict": checkpoints.small_vit().state_dict(), "args": argparse.Namespace(a=1)}
     assert "holds Python objects, as training checkpoints do" in refusal(
         save(content, tmp_path / "a.pt")

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from rayclip.errors import UsageError
-from rayclip.model import clip_model
-from rayclip.model.clip_model import ClipModel, load_clip, load_spec
+from rayclip.model import clip_model, loading
+from rayclip.model.clip_model import ClipModel
+from rayclip.model.loading import load_clip, load_spec
 from rayclip.model.models import (
     DEFAULT_CUSTOM_WEIGHTS,
     DEMO_DIM,
@@ -34,7 +35,7 @@ from rayclip.model.models import (
     OFFICIAL_MODELS,
     describe,
 )
-from rayclip.model.precision import CPU_BATCH_SIZE, bytes_of_a_frame, gpu_batch_size
+from rayclip.model.precision import CPU_BATCH_SIZE, gpu_batch_size, peak_bytes_per_frame
 from rayclip.model.preprocess import resize_crop
 
 with warnings.catch_warnings():
@@ -143,7 +144,7 @@ class TestImages:
         assert cosines.min() >= 0.9999
         np.testing.assert_allclose(lengths(ours), lengths(theirs), rtol=1e-4)
 
-    def test_features_do_not_depend_on_neighbours_or_place(self, loaded: Loaded) -> None:
+    def test_features_do_not_depend_on_the_batch_or_position(self, loaded: Loaded) -> None:
         backwards = loaded.model.encode_image(loaded.frames[3::-1])
         alone = loaded.model.encode_image(loaded.frames[3:4])
         np.testing.assert_array_equal(backwards[::-1], loaded.features[:4])
@@ -193,7 +194,7 @@ class TestSmallModels:
             torch.set_num_threads(1)
         np.testing.assert_array_equal(backwards[::-1], features)
 
-    def test_there_is_one_row_of_dim_numbers_for_every_frame(
+    def test_each_frame_has_one_row_of_dim_numbers(
         self, name: str, small_models: dict[str, Path]
     ) -> None:
         model = load_clip("custom", str(small_models[name]), "cpu", batch_size=4)
@@ -202,9 +203,7 @@ class TestSmallModels:
             features = model.encode_image(frames)
             assert (features.shape, features.dtype) == ((count, model.dim), np.float32)
 
-    def test_the_frames_that_are_given_stay_as_they_are(
-        self, name: str, small_models: dict[str, Path]
-    ) -> None:
+    def test_input_frames_are_not_modified(self, name: str, small_models: dict[str, Path]) -> None:
         model = load_clip("custom", str(small_models[name]), "cpu")
         frames = frames_for(model)
         frames.flags.writeable = False
@@ -305,7 +304,7 @@ class TestHalves:
             alone = model.encode_image(frames[number : number + 1])
             np.testing.assert_array_equal(alone, features[number : number + 1])
 
-    def test_texts_are_computed_in_it_too(
+    def test_texts_use_the_precision_too(
         self, precision: Any, name: str, small_models: dict[str, Path]
     ) -> None:
         weights = str(small_models[name])
@@ -336,7 +335,7 @@ class TestFullPrecision:
         frames = frames_for(auto)
         np.testing.assert_array_equal(auto.encode_image(frames), full.encode_image(frames))
 
-    def test_another_precision_is_refused_naming_the_right_ones(self) -> None:
+    def test_an_unknown_precision_is_refused_with_the_valid_ones(self) -> None:
         with pytest.raises(UsageError) as caught:
             load_clip("demo", device="cpu", precision="fp8")  # type: ignore[arg-type]
         assert str(caught.value) == ("precision must be one of auto, fp32, fp16, bf16, not 'fp8'.")
@@ -372,7 +371,7 @@ class TestCompiled:
         alone = np.concatenate([compiled_model.encode_image(frame[None]) for frame in frames])
         np.testing.assert_array_equal(alone, features)
 
-    def test_nothing_is_compiled_once_the_model_is_there(self, compiled_model: ClipModel) -> None:
+    def test_nothing_is_compiled_after_loading(self, compiled_model: ClipModel) -> None:
         with torch.compiler.set_stance("fail_on_recompile"):
             compiled_model.encode_image(np.concatenate([frames_for(compiled_model)] * 4))
 
@@ -386,16 +385,16 @@ class TestCompiled:
             if tried[-1] > 4:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-        monkeypatch.setattr(clip_model, "first_call", short_of_memory)
+        monkeypatch.setattr(clip_model, "call_compiled", short_of_memory)
         model = load_clip("custom", str(small_models["small ViT"]), "cpu", 16, compile=True)
         assert tried == [16, 8, 4]
         assert model.batch_size == 4
         assert model.notes == [
-            "There is no memory for batches of 16 frames: they have 8.",
-            "There is no memory for batches of 8 frames: they have 4.",
+            "Not enough memory for batches of 16 frames: trying 8.",
+            "Not enough memory for batches of 8 frames: trying 4.",
         ]
 
-    def test_without_a_compiler_one_sentence_says_what_is_missing(self, tmp_path: Path) -> None:
+    def test_a_missing_compiler_is_named_in_one_sentence(self, tmp_path: Path) -> None:
         code = """
 import sys
 import rayclip
@@ -417,16 +416,16 @@ GIB = 2**30
 
 
 class TestDefaultBatchSize:
-    def test_on_cpus_it_is_one_number(self) -> None:
+    def test_it_is_constant_on_cpus(self) -> None:
         model = load_clip("demo", device="cpu")
         assert model.batch_size == CPU_BATCH_SIZE
         assert not model.notes
 
-    def test_one_that_the_gpu_decides_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_chosen_by_gpu_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         gpu = SimpleNamespace(total_memory=80 * GIB)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
-        load = clip_model.load_model
-        monkeypatch.setattr(clip_model, "load_model", lambda file, *_: load(file, "cpu"))
+        load = loading.load_model
+        monkeypatch.setattr(loading, "load_model", lambda file, *_: load(file, "cpu"))
         model = load_spec(describe("demo", None), "cuda", None)
         assert model.batch_size == 256
         assert model.notes == ["batch size: 256, for a GPU of 80 GiB"]
@@ -465,7 +464,7 @@ class TestDefaultBatchSize:
     ) -> None:
         with torch.device("meta"):
             visual = checkpoints.CLIP(*shape, 77, 49408, 512, 8, 1).visual.half()
-        assert gpu_batch_size(memory, bytes_of_a_frame(visual)) == expected
+        assert gpu_batch_size(memory, peak_bytes_per_frame(visual)) == expected
 
 
 class TestDescribe:
@@ -498,7 +497,7 @@ class TestDescribe:
         assert spec.checkpoint == str(checkpoint)
 
     @pytest.mark.parametrize("weights", [None, DEFAULT_CUSTOM_WEIGHTS])
-    def test_custom_weights_are_looked_for_from_the_working_directory(
+    def test_custom_weights_are_relative_to_the_working_directory(
         self, weights: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         checkpoint = tmp_path / DEFAULT_CUSTOM_WEIGHTS
@@ -628,7 +627,7 @@ def each(cases: dict[str, Any]) -> pytest.MarkDecorator:
 
 class TestWrongModels:
     @pytest.mark.parametrize("name", ["ViT-B/99", "vit-b/32", ""])
-    def test_an_unknown_name_gets_all_right_ones(self, name: str) -> None:
+    def test_an_unknown_name_is_refused_with_the_valid_ones(self, name: str) -> None:
         with pytest.raises(UsageError) as caught:
             load_clip(name)
         assert repr(name) in str(caught.value)
@@ -646,7 +645,7 @@ class TestWrongModels:
             load_clip("custom")
 
     @each({**NO_CHECKPOINTS, **NO_CLIPS})
-    def test_a_file_that_is_no_clip_is_refused_by_name(
+    def test_a_file_that_is_not_a_clip_model_is_refused_by_name(
         self, content: Callable[[], bytes], tmp_path: Path
     ) -> None:
         assert refusal(tmp_path / "CLIP.pt", content())
@@ -658,7 +657,7 @@ class TestWrongModels:
         assert is_plain(refusal(tmp_path / "CLIP.pt", content()))
 
     @each(NO_CHECKPOINTS)
-    def test_a_file_that_is_no_checkpoint_is_refused_in_one_sentence(
+    def test_a_file_that_is_not_a_checkpoint_is_refused_in_one_sentence(
         self, content: Callable[[], bytes], tmp_path: Path
     ) -> None:
         assert is_plain(refusal(tmp_path / "CLIP.pt", content()))
@@ -695,7 +694,7 @@ def run_python(code: str, *words: str | Path, **env: str) -> subprocess.Complete
 
 
 class TestAnotherProcess:
-    def test_loading_and_encoding_say_nothing(self, tmp_path: Path) -> None:
+    def test_loading_and_encoding_print_nothing(self, tmp_path: Path) -> None:
         archive = checkpoints.save_torchscript(checkpoints.small_vit(), tmp_path / "archive.pt")
         code = """
 import sys

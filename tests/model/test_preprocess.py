@@ -1,4 +1,4 @@
-"""Resizing and cropping are OpenAI's, to the byte."""
+"""Resizing and cropping equal OpenAI's, byte for byte."""
 
 import random
 
@@ -53,7 +53,7 @@ def test_every_model_gets_a_square_of_its_own_size(n_px: int) -> None:
     np.testing.assert_array_equal(resize_crop(rgb, n_px), theirs(Image.fromarray(rgb)))
 
 
-def test_a_picture_of_the_right_size_is_left_as_it_is() -> None:
+def test_an_image_of_the_right_size_is_unchanged() -> None:
     rgb = picture(N_PX, N_PX)
     np.testing.assert_array_equal(resize_crop(rgb, N_PX), rgb)
 
@@ -68,7 +68,7 @@ def test_a_picture_of_the_right_size_is_left_as_it_is() -> None:
         (227, 224, ClipBox(227, 224, 2, 0)),  # one and a half: to even, 2
     ],
 )
-def test_the_square_is_in_the_middle_of_the_resized_picture(
+def test_the_square_is_in_the_centre_of_the_resized_image(
     width: int, height: int, box: ClipBox
 ) -> None:
     assert clip_box(width, height, 224) == box

@@ -1,4 +1,4 @@
-"""Official checkpoints are downloaded once, whole and verified, or there is one sentence."""
+"""Official checkpoints are downloaded once, atomically and verified, or refused in one sentence."""
 
 import hashlib
 import http.server
@@ -28,7 +28,7 @@ from rayclip.io.atomic_write import temporary_name
 from rayclip.io.retry import RetryPolicy
 from rayclip.model import weights
 from rayclip.model.models import OFFICIAL_MODELS, describe
-from rayclip.model.weights import MIRROR_VARIABLE, official_checkpoint, placed_checkpoint
+from rayclip.model.weights import MIRROR_VARIABLE, official_checkpoint, store_checkpoint
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # clip imports pkg_resources, which is deprecated
@@ -126,7 +126,7 @@ def fetch(mirror: Mirror | str | Path, cache: Path) -> Path:
 
 
 def refusal(mirror: Mirror | str | Path, cache: Path) -> str:
-    """The sentence with which it fails."""
+    """Return the message of the failure."""
     with pytest.raises(WeightsUnavailable) as caught:
         fetch(mirror, cache)
     sentence = str(caught.value)
@@ -136,7 +136,7 @@ def refusal(mirror: Mirror | str | Path, cache: Path) -> str:
 
 
 def kept(cache: Path) -> list[str]:
-    """What is in the cache beside its lock."""
+    """Return the files in the cache, except the lock."""
     return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
 
 
@@ -149,7 +149,7 @@ def put(folder: Path, content: bytes = CONTENT) -> Path:
 
 @contextmanager
 def downloading(mirror: Mirror, cache: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process of its own that downloads."""
+    """Start another process that downloads."""
     words = [sys.executable, "-c", DOWNLOAD, SHA256, mirror.url, str(cache)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -168,7 +168,7 @@ def test_a_checkpoint_is_downloaded_once(mirror: Mirror, cache: Path) -> None:
     assert mirror.requests == [WHERE]
 
 
-def test_what_clip_itself_downloaded_is_used(
+def test_a_file_downloaded_by_clip_is_used(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror.files = {f"/models{WHERE}": CONTENT}
@@ -189,7 +189,7 @@ def test_a_damaged_file_is_replaced(mirror: Mirror, cache: Path, damaged: bytes)
     assert len(mirror.requests) == 1
 
 
-def test_a_damaged_file_stays_when_no_good_one_can_be_had(mirror: Mirror, cache: Path) -> None:
+def test_a_damaged_file_stays_if_the_download_fails(mirror: Mirror, cache: Path) -> None:
     path = put(cache, b"damaged")
     mirror.files.clear()
     refusal(mirror, cache)
@@ -201,7 +201,7 @@ def test_addresses_are_those_of_openai(mirror: Mirror, cache: Path, model_name: 
     official = urlsplit(clip.clip._MODELS[model_name]).path.removeprefix("/clip/models")
     mirror.files[official] = b"another file"
     sha256 = OFFICIAL_MODELS[model_name].weights_sha256
-    with pytest.raises(WeightsUnavailable, match="another file than OpenAI published"):
+    with pytest.raises(WeightsUnavailable, match="not the file that OpenAI published"):
         official_checkpoint(model_name, sha256, mirror.url, cache)
     assert mirror.requests == [official]
     assert clip.clip._MODELS[model_name] == weights.OFFICIAL_ADDRESS + official
@@ -253,7 +253,7 @@ def test_a_wrong_mirror_is_refused_by_name(cache: Path, wrong: str) -> None:
 # ---- trouble on the way ----
 
 
-def test_a_missing_file_is_not_asked_for_again(mirror: Mirror, cache: Path) -> None:
+def test_a_missing_file_is_not_retried(mirror: Mirror, cache: Path) -> None:
     mirror.files.clear()
     sentence = refusal(mirror, cache)
     assert f"{mirror.url}{WHERE} cannot be read (HTTP Error 404: Not Found)" in sentence
@@ -261,19 +261,19 @@ def test_a_missing_file_is_not_asked_for_again(mirror: Mirror, cache: Path) -> N
     assert kept(cache) == []
 
 
-def test_a_wrong_checksum_is_an_error_at_once(mirror: Mirror, cache: Path) -> None:
+def test_a_wrong_checksum_is_not_retried(mirror: Mirror, cache: Path) -> None:
     wrong = b"<html>Please log in</html>"
     mirror.files[WHERE] = wrong
     sentence = refusal(mirror, cache)
     found = hashlib.sha256(wrong).hexdigest()
-    assert f"{mirror.url}{WHERE} gives another file" in sentence
+    assert f"{mirror.url}{WHERE} is not the file that OpenAI published" in sentence
     assert f"(SHA-256 {found}, expected {SHA256})" in sentence
     assert len(mirror.requests) == 1
     assert kept(cache) == []
 
 
 @pytest.mark.parametrize("faults", [["cut"], ["503"], ["cut", "500"]])
-def test_passing_trouble_is_waited_out(mirror: Mirror, cache: Path, faults: list[str]) -> None:
+def test_transient_errors_are_retried(mirror: Mirror, cache: Path, faults: list[str]) -> None:
     mirror.faults = list(faults)
     assert fetch(mirror, cache).read_bytes() == CONTENT
     assert len(mirror.requests) == len(faults) + 1
@@ -288,7 +288,7 @@ def test_passing_trouble_is_waited_out(mirror: Mirror, cache: Path, faults: list
         ("stall", "timed out"),
     ],
 )
-def test_lasting_trouble_ends_after_three_tries(
+def test_retries_end_after_three_attempts(
     mirror: Mirror, cache: Path, fault: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights, "TIMEOUT_S", 0.2)
@@ -300,7 +300,7 @@ def test_lasting_trouble_ends_after_three_tries(
     assert kept(cache) == []
 
 
-def test_an_unreachable_host_is_named_with_what_helps(cache: Path) -> None:
+def test_an_unreachable_host_is_named_with_a_remedy(cache: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # and nobody listens
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -333,7 +333,7 @@ def test_processes_that_start_together_download_once(mirror: Mirror, cache: Path
     assert kept(cache) == [NAME]
 
 
-def test_what_a_killed_process_left_is_removed(mirror: Mirror, cache: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed(mirror: Mirror, cache: Path) -> None:
     mirror.may_answer.clear()
     with downloading(mirror, cache) as process:
         wait_until(lambda: mirror.requests and kept(cache), "half a file")
@@ -352,7 +352,7 @@ def test_what_a_killed_process_left_is_removed(mirror: Mirror, cache: Path) -> N
 def test_a_cache_that_cannot_be_a_folder_is_an_error(mirror: Mirror, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     sentence = refusal(mirror, tmp_path / "file" / "clip")
-    assert f"cannot be kept as {tmp_path / 'file' / 'clip' / NAME} (" in sentence
+    assert f"cannot be saved as {tmp_path / 'file' / 'clip' / NAME} (" in sentence
     assert mirror.requests == []
 
 
@@ -377,7 +377,7 @@ def test_an_unwritable_cache_is_an_error(mirror: Mirror, cache: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_cache_for_reading_only_is_used(mirror: Mirror, cache: Path) -> None:
+def test_a_read_only_cache_is_used(mirror: Mirror, cache: Path) -> None:
     put(cache)
     cache.chmod(0o500)
     assert fetch(mirror, cache).read_bytes() == CONTENT
@@ -414,8 +414,8 @@ def test_a_checkpoint_from_another_node_is_placed_whole(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     sha256 = hashlib.sha256(b"weights").hexdigest()
-    path = Path(placed_checkpoint(b"weights", sha256))
+    path = Path(store_checkpoint(b"weights", sha256))
     path.write_bytes(b"damaged")
-    assert Path(placed_checkpoint(b"weights", sha256)) == path
+    assert Path(store_checkpoint(b"weights", sha256)) == path
     assert path.read_bytes() == b"weights"
     assert [one.name for one in path.parent.iterdir()] == [f"{sha256}.pt"]

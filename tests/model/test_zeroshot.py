@@ -112,7 +112,7 @@ def test_predictions_are_those_of_video_features(frames: int, texts: int, dim: i
 
 
 def test_the_logit_is_the_scaled_cosine_and_the_probability_is_the_softmax_of_all() -> None:
-    (predictions,) = with_logits(3, 5, -4).top(FRAME, most=2)
+    (predictions,) = with_logits(3, 5, -4).top(FRAME, k=2)
     total = math.exp(3) + math.exp(5) + math.exp(-4)
     assert predictions == [
         Prediction(1, "b", pytest.approx(5, rel=1e-7), pytest.approx(math.exp(5) / total)),
@@ -135,7 +135,7 @@ def test_there_are_as_many_predictions_as_asked_for_or_as_texts(
     ] * 3
 
 
-def test_five_predictions_are_given_where_nobody_says_how_many() -> None:
+def test_five_predictions_are_the_default() -> None:
     shown, clip = random_case(2, 9, 8)
     assert shown.top(clip) == shown.top(clip, 5)
 
@@ -158,7 +158,7 @@ def test_no_frames_have_no_predictions() -> None:
 
 @pytest.mark.parametrize("dim", [3, 64, 509])
 @pytest.mark.parametrize("frames", [1, 6])
-def test_equal_texts_keep_their_order_wherever_they_stand(frames: int, dim: int) -> None:
+def test_equal_texts_keep_their_order_in_any_position(frames: int, dim: int) -> None:
     four = ZeroShot(("0", "1", "2", "3"), random_features(4, dim, seed=1), LOGIT_SCALE)
     which = np.random.default_rng(0).integers(0, 4, 61)
     repeated = ZeroShot(tuple(map(str, range(61))), four.text_features[which], LOGIT_SCALE)
@@ -207,7 +207,7 @@ def test_logits_are_computed_in_double() -> None:
     assert 0 < predictions[0].logit - predictions[1].logit < 1e-11
 
 
-def test_the_features_that_are_given_stay_as_they_are() -> None:
+def test_input_features_are_not_modified() -> None:
     shown, clip = random_case(3, 6, 4)
     clip.flags.writeable = shown.text_features.flags.writeable = False
     before = clip.copy(), shown.text_features.copy()
@@ -244,7 +244,7 @@ def test_a_long_video_takes_no_more_memory_than_a_chunk(
     monkeypatch.setattr(zeroshot, "CHUNK_BYTES", 1_000_000)
     tracemalloc.start()
     try:
-        predictions = shown.top(clip, most=1)
+        predictions = shown.top(clip, k=1)
         kept, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -346,7 +346,7 @@ def test_the_csv_file_of_no_frames_is_its_header() -> None:
 
 
 @pytest.mark.parametrize(("timestamps_ms", "frames"), [([0.0], []), ([], [[]])])
-def test_timestamps_and_frames_must_be_of_one_number(
+def test_timestamps_and_frames_must_have_equal_lengths(
     timestamps_ms: list[float], frames: list[list[Prediction]]
 ) -> None:
     with pytest.raises(ValueError, match="zip"):
@@ -356,7 +356,7 @@ def test_timestamps_and_frames_must_be_of_one_number(
 # ---- texts ----
 
 
-def test_the_users_texts_are_taken_as_they_are() -> None:
+def test_the_users_texts_are_unchanged() -> None:
     assert prompts(["a red circle", " Ü ", "a red circle"]) == (
         "a red circle",
         " Ü ",
@@ -365,7 +365,7 @@ def test_the_users_texts_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["a red circle", "", [], ()])
-def test_texts_that_are_no_list_are_refused(wrong: Sequence[str]) -> None:
+def test_texts_that_are_not_a_list_are_refused(wrong: Sequence[str]) -> None:
     with pytest.raises(UsageError, match="pred_texts must be a list of at least one text"):
         prompts(wrong)
 
@@ -378,7 +378,7 @@ def test_without_texts_there_is_one_for_each_of_the_400_classes_of_kinetics() ->
     assert [text for text in texts if text != text.strip() or not text.isprintable()] == []
 
 
-def test_the_classes_are_those_of_the_list_that_we_were_given(shared_data: Path) -> None:
+def test_the_classes_are_those_of_the_published_list(shared_data: Path) -> None:
     given = (shared_data / "kinetics400.txt").read_bytes()
     assert zeroshot.KINETICS_LABELS.read_bytes() == given
 

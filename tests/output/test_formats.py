@@ -1,4 +1,4 @@
-"""The files of arrays, and what their sizes tell."""
+"""Files of arrays, and the number of frames by size."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def on_extraction(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_file_is_what_numpy_or_pickle_make(
+def test_a_file_equals_that_of_numpy_or_pickle(
     shape: tuple[int, ...], dtype: str, on_extraction: str
 ) -> None:
     values = np.full(shape, -1 / 3, dtype)
@@ -101,7 +101,7 @@ def test_the_number_of_frames_follows_from_sizes(on_extraction: str, frames: int
     ("more_features", "more_timestamps"),
     [(-32, 0), (32, 0), (0, -32), (0, 32), (-4 * 256, 0), (10**9, 0), (-(10**9), 0)],
 )
-def test_sizes_that_do_not_fit_together_give_no_frames(
+def test_mismatched_sizes_give_no_frames(
     on_extraction: str, more_features: int, more_timestamps: int
 ) -> None:
     files = file_format(on_extraction, "float32")

@@ -1,4 +1,4 @@
-"""``run.json``: what a run was asked, and which folders it may go on with."""
+"""``run.json``: the settings of a run, and which folders it may resume."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ SETTINGS = Settings(model_name="demo", extraction_fps=Fraction(5))
 NOW = run_record(SETTINGS, SPEC)
 
 
-def test_the_record_says_what_was_asked_and_with_what() -> None:
+def test_the_record_has_settings_and_versions() -> None:
     said = {name: NOW[name] for name in ("model_name", "weights_sha256", "dim", "n_px")}
     assert said == {"model_name": "demo", "weights_sha256": "ab" * 32, "dim": 64, "n_px": 64}
 
@@ -80,7 +80,7 @@ def test_a_value_that_an_older_record_lacks_is_a_difference() -> None:
     ],
     ids=["model", "weights", "precision", "every-frame", "frame-rate"],
 )
-def test_other_features_are_refused(other: Callable[[], dict[str, Any]]) -> None:
+def test_features_of_other_settings_are_refused(other: Callable[[], dict[str, Any]]) -> None:
     with pytest.raises(UsageError, match=r"^out was made with .* \(now .*\): choose another"):
         refuse_to_mix(NOW, other(), "out")
 
@@ -90,5 +90,5 @@ def test_a_folder_of_the_same_settings_is_not_refused() -> None:
 
 
 def test_features_of_unknown_settings_are_refused() -> None:
-    with pytest.raises(UsageError, match="settings that no run"):
+    with pytest.raises(UsageError, match="unknown settings, because"):
         refuse_to_mix(None, NOW, "out")

@@ -1,4 +1,4 @@
-"""Whatever a video is called, its files stay in the output folder, and a second run finds them."""
+"""Files of a video with any name stay in the output folder and are found by a second run."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_the_longest_name_that_fits_is_kept() -> None:
     assert output_name(f"{'n' * (most + 1)}.mp4", "stem") != "n" * (most + 1)
 
 
-def test_a_long_name_is_cut_between_letters_and_told_apart_by_its_end() -> None:
+def test_a_long_name_is_cut_between_characters_and_ends_in_a_hash() -> None:
     one, other = (output_name(f"{'日' * 100}{end}.mp4", "stem") for end in "ab")
     assert one != other
     assert one.rpartition("~")[0] == "日" * 73
@@ -156,7 +156,7 @@ def test_a_long_name_is_cut_between_letters_and_told_apart_by_its_end() -> None:
         ("\ud800", "\ud801"),
     ],
 )
-def test_names_that_had_to_be_changed_are_still_told_apart(one: str, other: str) -> None:
+def test_changed_names_stay_different(one: str, other: str) -> None:
     for naming in NAMINGS:
         if naming == "path" or "/" not in one:
             assert output_name(f"{one}.mp4", naming) != output_name(f"{other}.mp4", naming)

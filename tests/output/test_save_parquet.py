@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from rayclip.__main__ import main
 from rayclip.output.shards import ShardWriter
 
-ShardWriter.gathers_s = 0.0  # a shard for each video
+ShardWriter.buffer_s = 0.0  # a shard for each video
 put = pq.ParquetWriter.write_table
 
 def write_table(self, *table, **how):
@@ -97,7 +97,7 @@ def test_features_are_those_of_save_numpy(
         assert np.load(f"{base}_fps.npy") == fps
 
 
-def test_a_run_that_is_killed_in_the_middle_of_a_shard_goes_on_with_what_is_missing(
+def test_a_run_killed_during_a_shard_resumes(
     clips: list[Path], undisturbed: dict[str, tuple[object, ...]], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", KILLED_WHILE_IT_WRITES, *map(str, words(clips, tmp_path))]
@@ -114,7 +114,7 @@ def test_a_run_that_is_killed_in_the_middle_of_a_shard_goes_on_with_what_is_miss
     assert not list(tmp_path.glob("clip/demo/.*.tmp"))
 
 
-def test_a_truncated_shard_is_said_and_its_videos_are_made_again(
+def test_a_truncated_shard_is_reported_and_recomputed(
     clips: list[Path], undisturbed: dict[str, tuple[object, ...]], tmp_path: Path
 ) -> None:
     run(clips[:2], tmp_path)
@@ -144,7 +144,9 @@ def test_two_inputs_of_one_stem_are_two_rows(clips: list[Path], tmp_path: Path) 
     assert sorted(rows(tmp_path / "out")) == sorted([str(clips[0]), str(other)])
 
 
-def test_what_failed_is_in_the_list_and_not_in_a_shard(clips: list[Path], tmp_path: Path) -> None:
+def test_failed_videos_are_in_the_list_and_not_in_a_shard(
+    clips: list[Path], tmp_path: Path
+) -> None:
     missing = tmp_path / "missing.mp4"
     assert run([clips[0], missing], tmp_path / "out").status == 1
     assert list(rows(tmp_path / "out")) == [str(clips[0])]
@@ -155,7 +157,7 @@ def test_what_failed_is_in_the_list_and_not_in_a_shard(clips: list[Path], tmp_pa
     assert len(rows(tmp_path / "out")) == 2
 
 
-def test_a_folder_is_of_one_form(clips: list[Path], tmp_path: Path) -> None:
+def test_a_folder_has_one_format(clips: list[Path], tmp_path: Path) -> None:
     run(clips[:1], tmp_path / "rows")
     call(*words(clips[:1], tmp_path / "files", "save_numpy"))
     for folder, kind in (("rows", "save_numpy"), ("files", "save_parquet")):
@@ -172,12 +174,12 @@ def test_other_settings_are_refused_by_name(clips: list[Path], tmp_path: Path) -
     assert "feature_dtype=float32 (now float16)" in ended.stderr
 
 
-def test_overwrite_takes_all_shards_away_or_is_refused(clips: list[Path], tmp_path: Path) -> None:
+def test_overwrite_removes_all_shards_or_is_refused(clips: list[Path], tmp_path: Path) -> None:
     run(clips[:3], tmp_path)
     before = shards(tmp_path)
     ended = run(clips[:2], tmp_path, "--overwrite")
     assert (ended.status, len(ended.stderr.splitlines())) == (2, 1), ended.stderr
-    assert "holds other videos, 1 of them, in the shards" in ended.stderr
+    assert "holds other videos (1) in the shards" in ended.stderr
     assert shards(tmp_path) == before
     ended = run(clips[:4], tmp_path, "--overwrite", "--feature-dtype", "float16")
     assert ended.status == 0, ended.stderr
@@ -188,11 +190,11 @@ def test_overwrite_takes_all_shards_away_or_is_refused(clips: list[Path], tmp_pa
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        (["--show-pred"], "save_parquet has no place for the predictions"),
-        (["--naming", "path"], "naming path is for files of videos"),
+        (["--show-pred"], "save_parquet cannot save the predictions"),
+        (["--naming", "path"], "naming path is only for formats with files per video"),
     ],
 )
-def test_what_has_no_meaning_for_rows_is_refused(
+def test_options_without_meaning_for_rows_are_refused(
     clips: list[Path], tmp_path: Path, option: list[str], sentence: str
 ) -> None:
     ended = run(clips, tmp_path, *option)
@@ -201,7 +203,7 @@ def test_what_has_no_meaning_for_rows_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_reencoded_videos_are_kept_beside_rows(clips: list[Path], tmp_path: Path) -> None:
+def test_reencoded_videos_can_be_kept_with_rows(clips: list[Path], tmp_path: Path) -> None:
     tmp = tmp_path / "tmp"
     ended = run(
         clips[:2], tmp_path / "out", "--keep-tmp-files", "--extraction-fps", "5",
@@ -221,7 +223,7 @@ def test_in_memory_storages_take_shards(clips: list[Path], memory_url: str) -> N
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_the_columns_of_a_table_are_carried_and_null_for_arguments(
+def test_extra_columns_are_copied_and_null_for_arguments(
     clips: list[Path], tmp_path: Path, suffix: str
 ) -> None:
     listed = tmp_path / f"videos{suffix}"
@@ -247,12 +249,12 @@ def test_the_columns_of_a_table_are_carried_and_null_for_arguments(
     assert found == {str(clips[0]): (None, None), **beside}
 
 
-def test_columns_that_cannot_be_carried_are_refused_before_anything_is_written(
+def test_invalid_extra_columns_are_refused_before_anything_is_written(
     clips: list[Path], tmp_path: Path
 ) -> None:
     listed = tmp_path / "videos.csv"
     listed.write_text(f"path,clip\n{clips[0]},1\n")
     ended = call(*words([], tmp_path / "out"), "--file-with-video-paths", listed)
     assert ended.status == 2, ended.stderr
-    assert "has a column 'clip', which save_parquet cannot carry" in ended.stderr
+    assert "has a column 'clip', which save_parquet cannot copy" in ended.stderr
     assert not (tmp_path / "out").exists()

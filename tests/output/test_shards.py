@@ -1,4 +1,4 @@
-"""Shards: one row for each video, put once, and read by anybody."""
+"""Shards: one row for each video, written once, and readable by any parquet reader."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from rayclip.io import atomic_write, retry
 from rayclip.io.retry import RetryPolicy
 from rayclip.output import shard_reading, shard_tables, spool
 from rayclip.output.rows import Row
-from rayclip.output.shard_names import refuse_taken_columns, row_name, rows_of, shard_name
-from rayclip.output.shards import ShardFolder, trouble_of
+from rayclip.output.shard_names import refuse_reserved_columns, row_count, row_name, shard_name
+from rayclip.output.shards import ShardFolder, shard_damage
 from rayclip.output.spool import FeatureSpool
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.mp4")
@@ -53,17 +53,17 @@ def test_a_row_has_the_declared_types(tmp_path: Path, dtype: str) -> None:
     assert (first["timestamps_ms"], first["fps"]) == ([0.0, 40.0, 80.0, 120.0, 160.0], 25.0)
 
 
-def test_a_shard_is_named_by_its_group_and_its_rows(folder: ShardFolder) -> None:
+def test_a_shard_is_named_by_its_task_and_its_rows(folder: ShardFolder) -> None:
     writer = folder.writer(["a", "b", "c"], None)
     writer.save(rows("a", "b"))
     writer.save(rows("c", first=2))
     names = shards(folder)
     assert len({name.split("-")[0] for name in names}) == 1
-    assert sorted(map(rows_of, names)) == [1, 2]
+    assert sorted(map(row_count, names)) == [1, 2]
 
 
 def test_the_same_rows_have_the_same_name_and_others_another() -> None:
-    """A task that is taken for dead may still write: it must not write over what others put."""
+    """A task that is presumed dead may still write, and must not overwrite shards of others."""
     group = "0" * 16
     assert shard_name(group, ["a", "b"]) == shard_name(group, ["a", "b"])
     others = [["a", "c"], ["b", "a"], ["ab"], ["a\0b"], ["a"]]
@@ -76,7 +76,7 @@ def test_a_name_that_is_not_utf8_is_written_with_escapes(folder: ShardFolder) ->
     assert folder.name_of(NOT_UTF8) in folder.done()
 
 
-def test_columns_of_the_list_stand_between_the_video_and_its_features(folder: ShardFolder) -> None:
+def test_extra_columns_are_between_the_video_and_its_features(folder: ShardFolder) -> None:
     extra_columns = pa.table({"label": ["x", "y", "z"], "split": pa.array([1, None, 3], pa.int8())})
     writer = folder.writer(["a", "b", "c"], extra_columns)
     writer.save([rows("a")[0], rows("c", first=2)[0]])  # b has failed
@@ -90,15 +90,15 @@ def test_columns_of_the_list_stand_between_the_video_and_its_features(folder: Sh
 
 
 @pytest.mark.parametrize("column", ["video", "clip", "timestamps_ms", "fps"])
-def test_a_column_that_is_called_like_one_of_ours_is_refused_by_name(column: str) -> None:
+def test_a_reserved_column_is_refused_by_name(column: str) -> None:
     with pytest.raises(UsageError, match=f"has a column '{column}'"):
-        refuse_taken_columns(["label", column])
+        refuse_reserved_columns(["label", column])
 
 
-def test_two_columns_of_one_name_are_refused() -> None:
+def test_duplicate_columns_are_refused() -> None:
     with pytest.raises(UsageError, match="has a column 'label'"):
-        refuse_taken_columns(["label", "label"])
-    refuse_taken_columns(["label", "split"])
+        refuse_reserved_columns(["label", "label"])
+    refuse_reserved_columns(["label", "split"])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -107,7 +107,7 @@ def test_features_in_a_temporary_file_give_the_same_rows_as_in_memory(
 ) -> None:
     memory, disk = a_run(tmp_path / "memory", dtype), a_run(tmp_path / "disk", dtype)
     memory.writer(["a"], None).save([Row(0, "a", extraction(50))])
-    monkeypatch.setattr(spool, "SMALL", 0)
+    monkeypatch.setattr(spool, "MAX_IN_MEMORY", 0)
     monkeypatch.setattr(spool, "SLICE", 3 * DIM * 4)
     with FeatureSpool() as spooled:
         spooled.append(extraction(50).clip)
@@ -116,9 +116,7 @@ def test_features_in_a_temporary_file_give_the_same_rows_as_in_memory(
     assert table(disk).equals(table(memory))
 
 
-def test_rows_come_in_groups_of_some_bytes_each(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_row_groups_have_a_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = a_run(tmp_path)
     monkeypatch.setattr(shard_tables, "ROW_GROUP", 6 * DIM * 4)
     name = save(folder, "aaa", "bbb", "c", "dddddddddd", "e")
@@ -130,7 +128,7 @@ def test_rows_come_in_groups_of_some_bytes_each(
 # ---- what is done ----
 
 
-def test_what_is_in_a_shard_is_done(folder: ShardFolder) -> None:
+def test_videos_in_a_shard_are_done(folder: ShardFolder) -> None:
     save(folder, "a", "bb")
     save(folder, "ccc")
     done = folder.done()
@@ -139,7 +137,7 @@ def test_what_is_in_a_shard_is_done(folder: ShardFolder) -> None:
     assert "d" not in done
 
 
-def test_a_video_that_is_there_twice_is_one(folder: ShardFolder) -> None:
+def test_a_video_in_two_shards_counts_once(folder: ShardFolder) -> None:
     save(folder, "a", "b")
     save(folder, "b", "c")
     assert len(folder.done()) == 3
@@ -150,10 +148,10 @@ def test_nothing_is_done_in_a_folder_that_does_not_exist(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("left", [0, 3, 100, "all but one"])
-def test_a_truncated_shard_is_not_done_and_may_go(folder: ShardFolder, left: int | str) -> None:
+def test_a_truncated_shard_is_not_done_and_stale(folder: ShardFolder, left: int | str) -> None:
     save(folder, "a")
     name = save(folder, "b", "c")
-    fs, root = folder.where()
+    fs, root = folder.fs_and_path()
     content = fs.cat_file(f"{root}/{name}")
     fs.pipe_file(f"{root}/{name}", content[: len(content) - 1 if left == "all but one" else left])
     done = folder.done()
@@ -163,7 +161,7 @@ def test_a_truncated_shard_is_not_done_and_may_go(folder: ShardFolder, left: int
 
 
 def test_other_parquet_files_are_left_alone(folder: ShardFolder) -> None:
-    fs, root = folder.where()
+    fs, root = folder.fs_and_path()
     fs.pipe_file(f"{root}/mine.parquet", b"not one of ours")
     done = folder.done()
     assert (len(done), done.incomplete, done.stale_tmp) == (0, 0, [])
@@ -190,7 +188,7 @@ def test_names_are_read_without_the_features(tmp_path: Path) -> None:
     content[middle : middle + 64] = bytes(64)
     path.write_bytes(content)
     assert "a" in folder.done()  # for which nobody reads that far
-    trouble = trouble_of(folder, name)
+    trouble = shard_damage(folder, name)
     assert trouble is not None
     assert name in trouble
 
@@ -214,14 +212,14 @@ def test_a_storage_that_fails_for_good_does_not_make_a_shard_damaged(
 # ---- a group that is run again ----
 
 
-def test_a_group_that_is_run_again_finds_what_it_has_put(folder: ShardFolder) -> None:
+def test_a_retried_task_finds_the_shards_it_wrote(folder: ShardFolder) -> None:
     folder.writer(["a", "bb", "ccc"], None).save(rows("a", "bb"))
     save(folder, "ccc")  # by another group
     again = folder.writer(["a", "bb", "ccc"], None)
     assert [again.saved_before(video) for video in ("a", "bb", "ccc")] == [1, 2, None]
 
 
-def test_a_group_that_is_run_again_does_not_count_a_damaged_shard(folder: ShardFolder) -> None:
+def test_a_retried_task_ignores_a_damaged_shard(folder: ShardFolder) -> None:
     folder.writer(["a"], None).save(rows("a"))
     cut(folder, shards(folder)[0])
     assert folder.writer(["a"], None).saved_before("a") is None
@@ -230,7 +228,7 @@ def test_a_group_that_is_run_again_does_not_count_a_damaged_shard(folder: ShardF
 # ---- writes that fail ----
 
 
-def test_a_shard_that_cannot_be_written_is_not_there_at_all(
+def test_a_shard_that_cannot_be_written_does_not_exist(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = a_run(tmp_path)
@@ -271,7 +269,7 @@ def test_a_full_disk_stops_the_run(
     assert sorted(os.listdir(folder.url)) == ["run.json"]
 
 
-def test_a_write_that_passes_is_tried_again_with_the_same_rows(
+def test_a_transient_write_error_is_retried_with_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = a_run(tmp_path)
@@ -338,20 +336,18 @@ def test_others_read_the_columns_and_their_types(
         np.testing.assert_array_equal(np.array(clip, dtype), extraction(frames).clip)
 
 
-def test_many_shards_are_looked_at_side_by_side(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_shards_are_read_concurrently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = a_run(tmp_path)
     for number in range(4):
         save(folder, f"v{number}")
     together = threading.Barrier(4, timeout=60)
-    look_at = shard_reading.look_at
+    read_hashes = shard_reading.read_hashes
 
     def met(shard: pq.ParquetFile) -> Any:
         together.wait()
-        return look_at(shard)
+        return read_hashes(shard)
 
-    monkeypatch.setattr(shard_reading, "look_at", met)
+    monkeypatch.setattr(shard_reading, "read_hashes", met)
     assert len(folder.done()) == 4
 
 
@@ -360,12 +356,12 @@ def test_the_name_of_a_row_is_the_input_as_it_was_given() -> None:
     assert row_name("ünï/日本.mp4") == "ünï/日本.mp4"
 
 
-def test_a_listing_that_fails_is_not_taken_for_an_empty_folder(
+def test_a_failed_listing_is_not_an_empty_folder(
     memory_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = a_run(memory_url)
     save(folder, "a")
-    fs, _ = folder.where()
+    fs, _ = folder.fs_and_path()
     listed, tries = type(fs).ls, []
 
     def unsteady(self: Any, *path: Any, **how: Any) -> Any:

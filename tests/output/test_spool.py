@@ -44,7 +44,7 @@ def temporary_files(monkeypatch: pytest.MonkeyPatch) -> list[IO[bytes]]:
         return made[-1]
 
     monkeypatch.setattr(tempfile, "TemporaryFile", noted)
-    monkeypatch.setattr(spool, "SMALL", 10 * ROW)
+    monkeypatch.setattr(spool, "MAX_IN_MEMORY", 10 * ROW)
     return made
 
 
@@ -70,12 +70,12 @@ def test_large_features_come_back_from_a_file_in_order(
         array = spooled.array()
         assert isinstance(array, np.memmap)
         assert (array.dtype, array.flags.writeable, spooled.rows) == (np.float32, False, sum(sizes))
-        np.testing.assert_array_equal(array, np.concatenate(blocks))
     assert [file.closed for file in temporary_files] == [True]
+    np.testing.assert_array_equal(array, np.concatenate(blocks))  # still mapped
 
 
 @pytest.mark.parametrize("rows", [3, 30])
-def test_more_can_be_appended_after_a_look(temporary_files: list[IO[bytes]], rows: int) -> None:
+def test_more_can_be_appended_after_reading(temporary_files: list[IO[bytes]], rows: int) -> None:
     with FeatureSpool() as spooled:
         spooled.append(features(rows))
         before = spooled.array()
@@ -106,11 +106,11 @@ def test_features_in_another_order_in_memory_are_stored_row_by_row(
 def test_features_of_another_dimension_are_refused() -> None:
     with FeatureSpool() as spooled:
         spooled.append(features(3))
-        with pytest.raises(ValueError, match="7 numbers after some of 6"):
+        with pytest.raises(ValueError, match="7 numbers to features of 6"):
             spooled.append(np.zeros((3, 7), np.float32))
 
 
-def test_nothing_gives_no_array() -> None:
+def test_an_empty_spool_has_no_array() -> None:
     with FeatureSpool() as spooled, pytest.raises(ValueError, match="at least one"):
         spooled.array()
 
@@ -118,7 +118,7 @@ def test_nothing_gives_no_array() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the file may have a name")
 def test_the_temporary_file_is_in_tmpdir_and_has_no_name(tmp_path: Path) -> None:
     code = (
-        "import os; from rayclip.output import spool; import numpy as np; spool.SMALL = 0\n"
+        "import os; from rayclip.output import spool; import numpy as np; spool.MAX_IN_MEMORY = 0\n"
         "spooled = spool.FeatureSpool(); spooled.append(np.ones((3, 4), np.float32))\n"
         "print([os.readlink(f'/proc/self/fd/{fd}') for fd in (spooled._file.fileno(),)][0])\n"
         "print(os.listdir(os.environ['TMPDIR']))"
@@ -137,7 +137,7 @@ def test_the_temporary_file_is_in_tmpdir_and_has_no_name(tmp_path: Path) -> None
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no disk that is always full")
 @pytest.mark.parametrize("rows", [1, 10_000], ids=["while-looking", "while-appending"])
 def test_a_full_disk_is_an_os_error(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(spool, "SMALL", 0)
+    monkeypatch.setattr(spool, "MAX_IN_MEMORY", 0)
     with open("/dev/full", "w+b") as full, FeatureSpool() as spooled:
         monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
         with pytest.raises(OSError, match="No space left") as caught:
@@ -145,17 +145,17 @@ def test_a_full_disk_is_an_os_error(monkeypatch: pytest.MonkeyPatch, rows: int) 
         assert caught.value.errno == errno.ENOSPC
 
 
-def test_a_folder_for_temporary_files_that_is_not_there_is_an_os_error(
+def test_a_missing_temporary_folder_is_an_os_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(spool, "SMALL", 0)
+    monkeypatch.setattr(spool, "MAX_IN_MEMORY", 0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with FeatureSpool() as spooled, pytest.raises(FileNotFoundError):
         spooled.append(features(1))
 
 
 @pytest.mark.parametrize("rows", [0, 1, 9, 10, 11, 25])
-def test_slices_are_the_whole(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+def test_slices_add_up_to_the_array(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     monkeypatch.setattr(spool, "SLICE", 10 * ROW)
     lengths = [len(part) for part in slices(features(rows))]
     assert lengths == [10] * (rows // 10) + [rows % 10] * (rows % 10 > 0)

@@ -1,4 +1,4 @@
-"""The output folder: what is written, in which order, and what counts as done."""
+"""The output folder: files, their order, and complete videos."""
 
 import errno
 import json
@@ -94,7 +94,7 @@ def test_the_name_of_a_file_that_is_not_utf8_can_be_committed(tmp_path: Path) ->
     assert stem in folder.done()
 
 
-def test_a_foreign_file_whose_name_is_not_utf8_is_no_obstacle(tmp_path: Path) -> None:
+def test_other_files_with_names_that_are_not_utf8_are_ignored(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9_clip.npy")).write_bytes(bytes(NUMPY.overhead[2] + 4 * DIM))
     assert len(opened(tmp_path).done()) == 0
 
@@ -108,9 +108,7 @@ def test_the_features_file_is_written_after_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["_fps.npy", "_timestamps_ms.npy"])
-def test_there_are_no_features_where_one_of_the_others_was_not_written(
-    tmp_path: Path, suffix: str
-) -> None:
+def test_no_features_file_is_written_if_another_file_failed(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"cat{suffix}").mkdir()
     with pytest.raises(OSError, match=suffix):
         opened(tmp_path).commit("cat", extraction())
@@ -129,7 +127,7 @@ def test_a_commit_leaves_no_temporary_file(tmp_path: Path) -> None:
     assert all(not name.startswith(".") for name in os.listdir(tmp_path))
 
 
-def test_a_second_commit_takes_the_place_of_the_first(url: str) -> None:
+def test_a_second_commit_replaces_the_first(url: str) -> None:
     folder = opened(url)
     folder.commit("cat", extraction(3))
     folder.commit("cat", extraction(5))
@@ -148,7 +146,7 @@ def test_a_long_video_gives_the_same_files_as_one_in_memory(
     folder = OutputFolder(url, DIM, {}, files)
     folder.prepare()
     folder.commit("memory", extraction(25))
-    monkeypatch.setattr(spool, "SMALL", 0)
+    monkeypatch.setattr(spool, "MAX_IN_MEMORY", 0)
     monkeypatch.setattr(spool, "SLICE", 10 * DIM * 4)
     monkeypatch.setattr(
         atomic_write, "SPOOL_BYTES", 0
@@ -182,7 +180,7 @@ def test_a_committed_video_is_done_with_its_number_of_frames(url: str, frames: i
     assert (folder.committed_frames("cat"), folder.done().frames) == (frames, frames)
 
 
-def test_a_listing_tells_videos_apart(url: str) -> None:
+def test_a_listing_separates_videos(url: str) -> None:
     folder = opened(url)
     for frames in range(1, 30):
         folder.commit(f"video{frames}", extraction(frames))
@@ -228,7 +226,7 @@ def test_files_of_other_kinds_do_not_count(url: str) -> None:
     assert len(folder.done()) == 1
 
 
-def test_a_name_that_ends_in_clip_is_told_from_its_neighbour(url: str) -> None:
+def test_a_name_that_ends_in_clip_is_not_another_video(url: str) -> None:
     folder = opened(url)
     folder.commit("cat_clip", extraction(2))
     folder.commit("cat", extraction(3))
@@ -244,7 +242,7 @@ def test_a_discarded_video_is_no_longer_done(url: str) -> None:
     assert (folder.committed_frames("cat"), folder.committed_frames("dog")) == (None, 3)
 
 
-def test_what_was_predicted_goes_with_a_discarded_video(tmp_path: Path) -> None:
+def test_predictions_are_removed_with_a_discarded_video(tmp_path: Path) -> None:
     folder = opened(tmp_path)
     folder.commit("cat", extraction(), predictions=b"timestamp_ms,rank,label\n")
     folder.discard(["cat"])
@@ -259,12 +257,12 @@ def test_a_video_that_cannot_be_discarded_stops_the_run_in_a_sentence(
     def refuse(path: str) -> None:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(folder.where()[0], "rm_file", refuse)
+    monkeypatch.setattr(folder.fs_and_path()[0], "rm_file", refuse)
     with pytest.raises(RunStopped, match=r"cat_clip\.npy cannot be removed: .*Permission denied"):
         folder.discard(["cat"])
 
 
-def test_a_video_that_another_run_took_away_meanwhile_can_be_discarded(tmp_path: Path) -> None:
+def test_a_video_that_another_run_removed_can_be_discarded(tmp_path: Path) -> None:
     opened(tmp_path).discard(["gone"])
 
 
@@ -319,7 +317,7 @@ def test_the_failure_of_a_file_whose_name_is_not_utf8_can_be_written(tmp_path: P
     assert folder.read_failures() == [{"video": video}]
 
 
-def test_lines_of_failures_that_cannot_be_understood_are_left_out(tmp_path: Path) -> None:
+def test_lines_of_failures_that_cannot_be_parsed_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "failures.jsonl").write_text('{"video": "a"}\n{"vid\n[1]\n{}\n\n{"video": "b"}\n')
     assert opened(tmp_path).read_failures() == [{"video": "a"}, {"video": "b"}]
 
@@ -335,7 +333,7 @@ def test_lines_of_failures_that_cannot_be_understood_are_left_out(tmp_path: Path
         ("s3://bucket/features", "ViT-L/14@336px", "s3://bucket/features/clip/ViT-L_14@336px"),
     ],
 )
-def test_the_features_of_a_model_lie_where_video_features_has_them(
+def test_the_folder_of_a_model_is_that_of_video_features(
     output_path: str, model_name: str, folder: str
 ) -> None:
     assert model_folder(output_path, model_name) == folder
@@ -346,14 +344,14 @@ def test_the_root_of_a_storage_can_be_the_output_path() -> None:
     assert fs.protocol == "memory"
 
 
-def test_a_protocol_that_nobody_knows_is_a_usage_error() -> None:
+def test_an_unknown_protocol_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="nosuch://bucket"):
         OutputFolder("nosuch://bucket", DIM, {})
 
 
-def test_a_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot be made"):
+    with pytest.raises(UsageError, match="cannot be created"):
         OutputFolder(str(tmp_path / "file" / "folder"), DIM, {}).prepare()
 
 
@@ -388,7 +386,7 @@ def test_predictions_are_written_beside_the_arrays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("on_extraction", ["save_numpy", "save_pickle"])
 @pytest.mark.parametrize("feature_dtype", ["float32", "float16"])
-def test_every_format_knows_files_that_were_cut(
+def test_every_format_recognises_truncated_files(
     on_extraction: str, feature_dtype: str, tmp_path: Path
 ) -> None:
     files = file_format(on_extraction, feature_dtype)
@@ -426,7 +424,7 @@ def remote(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> OutputFolder:
 def fail(
     monkeypatch: pytest.MonkeyPatch, call: str, error: Exception, times: float = float("inf")
 ) -> list[None]:
-    """Let a call of the in-memory storage fail so often; gives one item for each time."""
+    """Let a call of the in-memory storage fail this many times; returns an item per failure."""
     storage = type(fsspec.filesystem("memory"))
     original = getattr(storage, call)
     failed: list[None] = []
@@ -442,7 +440,7 @@ def fail(
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_what_a_storage_fails_to_do_is_asked_for_again(
+def test_transient_errors_of_a_storage_are_retried(
     remote: OutputFolder, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     expected = CALLS[call](remote)
@@ -481,7 +479,7 @@ class NoCredentialsError(Exception):
         (NoCredentialsError(), "renew them"),
     ],
 )
-def test_what_keeps_everything_from_being_written_stops_the_run_at_once(
+def test_an_unwritable_folder_stops_the_run_at_once(
     remote: OutputFolder, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
 ) -> None:
     failed = fail(monkeypatch, "pipe_file", error)
@@ -505,7 +503,7 @@ def test_what_keeps_everything_from_being_written_stops_the_run_at_once(
         (DENIED, UsageError),
     ],
 )
-def test_before_anything_is_begun_only_a_wrong_folder_is_the_commands_fault(
+def test_before_the_start_only_a_wrong_folder_is_a_usage_error(
     remote: OutputFolder,
     monkeypatch: pytest.MonkeyPatch,
     call: str,
@@ -517,14 +515,16 @@ def test_before_anything_is_begun_only_a_wrong_folder_is_the_commands_fault(
         CALLS[call](remote)
 
 
-def test_a_storage_that_does_not_tell_of_a_video_lets_it_be_made_again(
+def test_a_video_is_recomputed_if_the_storage_cannot_report_on_it(
     remote: OutputFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail(monkeypatch, "size", RuntimeError("a word"))
     assert remote.committed_frames("dog") is None
 
 
-def test_a_folder_of_names_is_made_once(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_names_is_created_once(
+    memory_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = OutputFolder(memory_url, DIM, {}, nested=True)
     folder.commit("a/cat", extraction())
     made = fail(monkeypatch, "makedirs", AssertionError("not again"))
@@ -545,7 +545,7 @@ def left_by(process: int | str, age_s: float, folder: Path, host: str | None = N
 NOBODY = "9" * 12  # no process has such a number
 
 
-def test_temporary_files_of_the_dead_are_found_and_removed_and_no_others(tmp_path: Path) -> None:
+def test_only_stale_temporary_files_are_found_and_removed(tmp_path: Path) -> None:
     folder = OutputFolder(str(tmp_path), DIM, {}, nested=True)
     folder.commit("a/cat", extraction())
     dead = [left_by(NOBODY, 0, tmp_path), left_by(NOBODY, 0, tmp_path / "a")]
@@ -562,7 +562,7 @@ def test_temporary_files_of_the_dead_are_found_and_removed_and_no_others(tmp_pat
     assert "a/cat" in folder.done()
 
 
-def test_a_file_that_was_taken_for_left_over_is_written_again(
+def test_a_temporary_file_that_was_removed_as_stale_is_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "STORAGE", RetryPolicy(4, 60, first_pause_s=0.001))
@@ -570,13 +570,13 @@ def test_a_file_that_was_taken_for_left_over_is_written_again(
     replace = os.replace
     taken: list[object] = []
 
-    def take_away(source: str, destination: str) -> None:
+    def remove_files(source: str, destination: str) -> None:
         if not taken:
             taken.append(source)
             os.unlink(source)
         replace(source, destination)
 
-    monkeypatch.setattr(os, "replace", take_away)
+    monkeypatch.setattr(os, "replace", remove_files)
     folder.commit("cat", extraction())
     assert len(taken) == 1
     assert folder.committed_frames("cat") == 3

@@ -29,12 +29,12 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         yield server
 
 
-def address_of(server: socket.socket) -> str:
+def check_address(server: socket.socket) -> str:
     return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 def test_where_somebody_listens_ray_itself_is_asked(listener: socket.socket) -> None:
-    assert check_reachable(address_of(listener)) == address_of(listener)
+    assert check_reachable(check_address(listener)) == check_address(listener)
 
 
 def test_a_machine_that_is_no_node_of_the_cluster_is_told_so(
@@ -44,11 +44,11 @@ def test_a_machine_that_is_no_node_of_the_cluster_is_told_so(
     with pytest.raises(
         UsageError, match=r"This machine is no node of the Ray cluster.*ray job submit"
     ):
-        check_reachable(address_of(listener))
+        check_reachable(check_address(listener))
 
 
 def test_nobody_at_an_address_is_said_at_once(listener: socket.socket) -> None:
-    address = address_of(listener)
+    address = check_address(listener)
     listener.close()
     with pytest.raises(UsageError, match=f"answers at {address}: Connection refused"):
         check_reachable(address)

@@ -58,7 +58,7 @@ def synthetic_decoding(decoder: ModuleType) -> None:
     decoder.resize_crop = lambda rgb, n_px: square(n_px)
 
 
-def fake_encoding(clip_model: ModuleType) -> None:
+def fake_encoding(loading: ModuleType) -> None:
     """Let forward passes sleep, and give zeros; nothing is loaded, and no torch imported."""
 
     def encode_image(self: Any, images: Any) -> Any:
@@ -69,25 +69,25 @@ def fake_encoding(clip_model: ModuleType) -> None:
         return np.zeros((len(images), self.dim), np.float32)
 
     def load_spec(spec: Any, device: Any, batch_size: Any, *_: Any) -> Any:
-        model = clip_model.ClipModel.__new__(clip_model.ClipModel)
+        model = loading.ClipModel.__new__(loading.ClipModel)
         model.n_px, model.dim, model.device = spec.n_px, spec.dim, device
-        model.batch_size = batch_size or clip_model.CPU_BATCH_SIZE
+        model.batch_size = batch_size or loading.CPU_BATCH_SIZE
         model.passes_at_once, model.notes, model.logit_scale = PASSES_AT_ONCE, [], 1.0
         return model
 
-    clip_model.ClipModel.close = lambda self: None
-    clip_model.ClipModel.encode_image = encode_image
-    clip_model.load_spec = load_spec
+    loading.ClipModel.close = lambda self: None
+    loading.ClipModel.encode_image = encode_image
+    loading.load_spec = load_spec
 
 
-def pretended_gpus(clip_model: ModuleType) -> None:
+def pretended_gpus(loading: ModuleType) -> None:
     """Let models that are wanted on a GPU be loaded for a CPU."""
-    real = clip_model.load_spec
+    real = loading.load_spec
 
     def load_spec(spec: Any, device: Any, batch_size: Any, threads: Any, *more: Any) -> Any:
         return real(spec, "cpu", batch_size, threads or 1, *more)
 
-    clip_model.load_spec = load_spec
+    loading.load_spec = load_spec
 
 
 Patch = Callable[[ModuleType], None]
@@ -127,9 +127,9 @@ def _patches() -> Iterator[tuple[str, Patch]]:
     if FRAMES is not None:
         yield "rayclip.actors.decoder", synthetic_decoding
     if MICROSECONDS is not None:
-        yield "rayclip.model.clip_model", fake_encoding
+        yield "rayclip.model.loading", fake_encoding
     elif PRETENDED_GPUS is not None:
-        yield "rayclip.model.clip_model", pretended_gpus
+        yield "rayclip.model.loading", pretended_gpus
 
 
 sys.meta_path.insert(0, Patching(dict(_patches())))
