@@ -124,7 +124,7 @@ def test_a_truncated_shard_is_reported_and_recomputed(
     status = call("status", tmp_path, "--verify")
     assert status.status == 1
     assert "incomplete 1 shard" in status.stdout
-    assert f"damaged   {damaged}" in status.stdout
+    assert f"damaged    {damaged}" in status.stdout
     ended = run(clips, tmp_path)
     assert ended.status == 0, ended.stderr
     assert "incomplete, and therefore not done: 1 shard(s)" in ended.stderr
