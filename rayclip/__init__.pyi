@@ -1,4 +1,4 @@
-# Written by scripts/public_stub.py; a test holds it against the signatures.
+# Written by scripts/public_stub.py; a test checks that it is current.
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction

@@ -12,11 +12,11 @@ import rayclip
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 HEAD = """# The Python API
 
-Everything that `import rayclip` gives. This page is made of the docstrings by
-`python scripts/api_page.py`; a test holds it against them.
+Everything in `import rayclip`. This page is generated from the docstrings by
+`python scripts/api_page.py`; a test checks that it is current.
 """
 FIRST = ["extract", "load_features", "encode", "load_clip", "iter_frames"]
-"""What readers look for; the other names follow in their own order."""
+"""Names that come first; the others follow in alphabetical order."""
 
 MAX_LINE = 90
 SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises):$", re.MULTILINE)
@@ -30,7 +30,7 @@ def page() -> str:
 
 
 def entry(name: str, thing: Any, heading: str) -> str:
-    """One public name: how it is called, what its docstring says, and its methods."""
+    """The entry of a public name: its signature, docstring and methods."""
     lines = [f"{heading} {name}", ""]
     if inspect.isfunction(thing):
         lines += ["```text", signature(name, thing), "```", ""]
@@ -43,22 +43,23 @@ def entry(name: str, thing: Any, heading: str) -> str:
 
 
 def signature(name: str, function: Any) -> str:
-    """How a function is called, an argument on each line where there are many."""
+    """The signature of a function, with one argument per line if it is long."""
     found = inspect.signature(function)
-    arguments = [argument(one) for one in found.parameters.values() if one.name != "self"]
-    kinds = [one.kind for one in found.parameters.values() if one.name != "self"]
+    parameters = [p for p in found.parameters.values() if p.name != "self"]
+    arguments = [argument(parameter) for parameter in parameters]
+    kinds = [parameter.kind for parameter in parameters]
     if inspect.Parameter.KEYWORD_ONLY in kinds:
         arguments.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
     text = f"{name}({', '.join(arguments)}) -> {found.return_annotation}"
     if len(text) <= MAX_LINE:
         return text
-    return "\n    ".join([f"{name}(", *(f"{one}," for one in arguments)]) + (
+    return "\n    ".join([f"{name}(", *(f"{text}," for text in arguments)]) + (
         f"\n) -> {found.return_annotation}"
     )
 
 
 def argument(parameter: inspect.Parameter) -> str:
-    """As it stands in the function's head."""
+    """A parameter as written in a signature."""
     text = f"{parameter.name}: {annotation(parameter.annotation)}"
     if parameter.default is not inspect.Parameter.empty:
         text += f" = {parameter.default!r}"
@@ -66,13 +67,13 @@ def argument(parameter: inspect.Parameter) -> str:
 
 
 def annotation(kind: Any) -> str:
-    """A type as people write it, be it evaluated or not."""
+    """A type as written in source code, evaluated or not."""
     text = kind if isinstance(kind, str) else inspect.formatannotation(kind)
     return re.sub(r"\b(?:typing|collections\.abc|fractions)\.", "", text)
 
 
 def in_markdown(docstring: str) -> str:
-    """A docstring in Google's style as Markdown: its sections become lists."""
+    """A Google-style docstring as Markdown: its sections become lists."""
     text = docstring.replace("``", "`")
     text = re.sub(r":(?:meth|func|class|data):`~?([^`]*)`", r"`\1`", text)
     parts = SECTION.split(text)
@@ -83,7 +84,7 @@ def in_markdown(docstring: str) -> str:
 
 
 def as_list(body: str) -> str:
-    """The entries of a section; text that is no entry stays text."""
+    """The entries of a section as a list; other text is unchanged."""
     lines = []
     for line in body.strip("\n").splitlines():
         found = ENTRY.match(line)

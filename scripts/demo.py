@@ -1,4 +1,4 @@
-"""Draw a short video of moving shapes, extract its CLIP features, and show that they mean it."""
+"""Generate a short video of moving shapes, extract its CLIP features, and check their meaning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCENES = [
     ("white", "cross"),
 ]
 TABLE_LINES = 8
-ENOUGH_RIGHT = 0.95
+MIN_ACCURACY = 0.95
 SEARCH = Path(__file__).with_name("search.py")
 
 
@@ -50,21 +50,21 @@ def main() -> None:
     truth = [drawn[round(time * fps / 1000)] for time in timestamps_ms]
     with (folder / f"{VIDEO.stem}_pred.csv").open() as file:
         best = [row for row in csv.DictReader(file) if row["rank"] == "1"]
-    seen = [TEXTS[row["label"]] for row in best]
+    predicted = [TEXTS[row["label"]] for row in best]
     print("\n    time  drawn            best of 40 texts  probability")
-    for row, is_drawn, is_seen in zip(best, truth, seen, strict=True):
+    for row, true_label, label in zip(best, truth, predicted, strict=True):
         if float(row["timestamp_ms"]) % 400 == 0:
             seconds = float(row["timestamp_ms"]) / 1000
-            print(f"{seconds:6.1f} s  {is_drawn:15}  {is_seen:16}  {row['probability']:.5}")
-    right = float(np.mean([a == b for a, b in zip(truth, seen, strict=True)]))
-    print(f"\nThe best text for a frame is what was drawn in {right:.0%} of the frames.")
-    if right < ENOUGH_RIGHT:
-        sys.exit(f"expected at least {ENOUGH_RIGHT:.0%}")
+            print(f"{seconds:6.1f} s  {true_label:15}  {label:16}  {row['probability']:.5}")
+    accuracy = float(np.mean([a == b for a, b in zip(truth, predicted, strict=True)]))
+    print(f"\nThe best text is correct for {accuracy:.0%} of the frames.")
+    if accuracy < MIN_ACCURACY:
+        sys.exit(f"expected at least {MIN_ACCURACY:.0%}")
     show_search()
 
 
 def show_search() -> None:
-    """Search what was saved, in words; the picture needs matplotlib."""
+    """Search the saved features for a text; the picture needs matplotlib."""
     text, picture = next(iter(TEXTS)), OUTPUT / "similarity.png"
     words = [str(OUTPUT), text, "--frames", "3"]
     if find_spec("matplotlib") is not None:

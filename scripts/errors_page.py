@@ -11,7 +11,7 @@ HEAD = """# Error codes
 
 A video that fails has a stage, a code and a sentence: in `failures.jsonl`, in `error` columns, in
 `rayclip.VideoError`. The codes do not change; the sentences may. What is retried, and what stops
-a run: [what happens when something fails](reliability.md). This page is made from
+a run: [what happens when something fails](reliability.md). This page is generated from
 `rayclip/errors.py` by `python scripts/errors_page.py`; a test checks that it is current.
 
 | code | stage | meaning | what to do |

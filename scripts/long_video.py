@@ -1,4 +1,4 @@
-"""Long videos in no time: the packets of a short one come again and again."""
+"""Write long videos quickly, by repeating the packets of a short one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import av
 
 
 def repeated(video: Path, to: Path, times: int) -> Path:
-    """A copy in which all packets come so many times, later each time; gives its path back."""
+    """Write a video that repeats the packets of another one ``times`` times; return its path."""
     with av.open(str(video)) as once, av.open(str(to), "w") as output:
         source = once.streams.video[0]
         stream = output.add_stream_from_template(source)

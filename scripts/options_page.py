@@ -10,10 +10,10 @@ from rayclip.settings import OPTIONS
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 HEAD = """# Options
 
-Options of `rayclip extract`. `rayclip.extract` takes the same in Python, called with underscores:
+Options of `rayclip extract`. In Python, `rayclip.extract` takes the same options with underscores:
 `--extraction-fps 5` is `extraction_fps=5`; `rayclip.encode` takes [some of them](api.md#encode).
-On the command line `--extraction_fps 5` and `extraction_fps=5` will do, too. This page is made of
-`rayclip/settings.py` by `python scripts/options_page.py`; a test holds it against that.
+The command line also accepts `--extraction_fps 5` and `extraction_fps=5`. This page is generated
+from `rayclip/settings.py` by `python scripts/options_page.py`; a test checks that it is current.
 """
 
 
@@ -23,16 +23,16 @@ def page() -> str:
     for group in GROUPS:
         lines += [f"## {group.capitalize()}", "", "| option | default | meaning |"]
         lines += ["| --- | --- | --- |"]
-        lines += [row(one) for one in OPTIONS.values() if one.group == group]
+        lines += [row(option) for option in OPTIONS.values() if option.group == group]
         lines.append("")
     return "\n".join(lines)
 
 
-def row(one: Option) -> str:
-    """An option's line of the table."""
-    written = "VIDEO_PATHS …" if one.name == "video_paths" else one.flag
-    default = f"`{one.default}`" if one.default else ""
-    return f"| `{written}` | {default} | {with_flags(one.text, OPTIONS)} |"
+def row(option: Option) -> str:
+    """The row of an option in the table."""
+    flag = "VIDEO_PATHS …" if option.name == "video_paths" else option.flag
+    default = f"`{option.default}`" if option.default else ""
+    return f"| `{flag}` | {default} | {with_flags(option.text, OPTIONS)} |"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The most memory that each process of a command ever has, Ray's processes included."""
+"""The peak memory of each process of a command, including Ray's processes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import psutil
 from tables import number, table
 
 PERIOD_S = 0.1
-HEADER = ("process", "how many", "resident MB", "its own MB")
-UNNAMED = ("ray::IDLE", "python")  # what a worker is called before and after its work
+HEADER = ("process", "count", "resident MB", "private MB")
+UNNAMED = ("ray::IDLE", "python")  # titles of a worker before and after its work
 EXPLANATION = """\
-The largest of each kind. resident: as the system counts it, pages of Ray's object store and of
-libraries among it. its own: without what is shared, looked at every 0.1 s."""
+The maximum for each kind of process. resident: all resident memory, including pages of Ray's object
+store and of libraries. private: without shared pages, sampled every 0.1 s."""
 
 
 @dataclass
 class Peak:
-    """The most memory that a process had.
+    """The peak memory of a process.
 
     Attributes:
-        name: what it does.
-        resident: bytes, as the system remembers them.
-        own: bytes that it shares with nobody, at the moments when somebody looked.
+        name: the kind of process.
+        resident: peak resident bytes, as recorded by the kernel.
+        own: peak private bytes, as sampled.
     """
 
     name: str
@@ -36,10 +36,10 @@ class Peak:
 
 
 class MemoryWatch:
-    """Looks, on a thread, at a process and at all below it; a ``with`` block, which it lasts for.
+    """Samples a process and its descendants on a thread, during a ``with`` block.
 
     Attributes:
-        peaks: of every process that was seen.
+        peaks: the peaks of every process.
     """
 
     def __init__(self, pid: int) -> None:
@@ -65,20 +65,20 @@ class MemoryWatch:
             with suppress(psutil.NoSuchProcess):
                 for process in [self._root, *self._root.children(recursive=True)]:
                     with suppress(psutil.Error, OSError, StopIteration):
-                        self._look(process)
+                        self._sample(process)
 
-    def _look(self, process: psutil.Process) -> None:
+    def _sample(self, process: psutil.Process) -> None:
         name = "the command" if process == self._root else _name(process)
-        memory, most = process.memory_info(), _high_water_mark(process.pid)
+        memory, peak_rss = process.memory_info(), _high_water_mark(process.pid)
         peak = self._peaks.setdefault(process, Peak(name))
         if not name.startswith(UNNAMED):
             peak.name = name
-        peak.resident = max(peak.resident, most)
+        peak.resident = max(peak.resident, peak_rss)
         peak.own = max(peak.own, memory.rss - memory.shared)
 
 
 def _name(process: psutil.Process) -> str:
-    """What a process says that it does, without arguments and folders."""
+    """The title of a process, without arguments and folders."""
     words = process.cmdline() or [process.name()]
     first = words[0] if words[0].startswith("ray::") else process.name()
     return re.split("[(. ]", first)[0]
@@ -90,12 +90,12 @@ def _high_water_mark(pid: int) -> int:
 
 
 def report(peaks: Iterable[Peak]) -> str:
-    """A table with a row for each kind of process, the largest first, and what it means."""
+    """A table with a row for each kind of process, the largest first, and an explanation."""
     return f"{table(HEADER, list(_rows(list(peaks))))}\n\n{EXPLANATION}"
 
 
 def _rows(peaks: list[Peak]) -> Iterator[list[str]]:
     kinds = {peak.name: [one for one in peaks if one.name == peak.name] for peak in peaks}
-    for name, alike in sorted(kinds.items(), key=lambda kind: -max(p.own for p in kind[1])):
-        largest = (max(p.resident for p in alike), max(p.own for p in alike))
-        yield [name, str(len(alike)), *(number(size / 2**20, 0) for size in largest)]
+    for name, same_name in sorted(kinds.items(), key=lambda kind: -max(p.own for p in kind[1])):
+        largest = (max(p.resident for p in same_name), max(p.own for p in same_name))
+        yield [name, str(len(same_name)), *(number(size / 2**20, 0) for size in largest)]

@@ -1,6 +1,6 @@
-"""Write rayclip/__init__.pyi: what type checkers and editors know of the public names.
+"""Write rayclip/__init__.pyi, the public names as seen by type checkers and editors.
 
-They cannot see signatures that are made when Python runs, as those with options are.
+They cannot see signatures that are built at run time, such as those with options.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from api_page import signature
 import rayclip
 
 STUB = Path(rayclip.__file__).with_suffix(".pyi")
-HEAD = """# Written by scripts/public_stub.py; a test holds it against the signatures.
+HEAD = """# Written by scripts/public_stub.py; a test checks that it is current.
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -38,7 +38,7 @@ def stub() -> str:
 
 
 def definition(name: str, function: Any) -> str:
-    """A function's head and docstring."""
+    """The signature and docstring of a function."""
     doc = textwrap.indent(f'"""{inspect.getdoc(function)}\n"""', "    ")
     return f"def {signature(name, function)}:\n{doc}\n"
 

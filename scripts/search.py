@@ -1,4 +1,4 @@
-"""Search what a run saved for the frames that fit a text, and draw how well each one does."""
+"""Search saved features for the frames that match a text, and draw their similarity over time."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 import rayclip
 
-MAX_PANELS = 8  # of the picture: the videos that fit best
+MAX_PANELS = 8  # the best-matching videos
 
 
 class Curve(NamedTuple):
-    """How well the frames of one video fit a text.
+    """The similarity of one video's frames and a text.
 
     Attributes:
-        video: its name.
-        seconds: float64 ``[T]``, from its start.
-        similarity: float ``[T]``, the cosine of each frame and the text.
+        video: the name of the video.
+        seconds: float64 ``[T]``, time from the start of the video.
+        similarity: float ``[T]``, cosine of each frame and the text.
     """
 
     video: str
@@ -31,18 +31,18 @@ class Curve(NamedTuple):
 
 
 def search(output_path: str, text: str, model_name: str) -> list[Curve]:
-    """The curves of all videos in an ``output_path``, the best first."""
-    wanted = rayclip.load_clip(model_name).encode_text([text])[0]
-    wanted /= np.linalg.norm(wanted)
+    """The curves of all videos in an ``output_path``, best match first."""
+    query = rayclip.load_clip(model_name).encode_text([text])[0]
+    query /= np.linalg.norm(query)
     curves = []
     for video, clip, timestamps_ms, _ in rayclip.load_features(output_path, model_name=model_name):
-        similarity = clip @ wanted / np.linalg.norm(clip, axis=1)
+        similarity = clip @ query / np.linalg.norm(clip, axis=1)
         curves.append(Curve(video, timestamps_ms / 1000, similarity))
     return sorted(curves, key=lambda curve: curve.similarity.max(), reverse=True)
 
 
 def best_frames(curves: Sequence[Curve], number: int) -> list[tuple[float, str, float]]:
-    """``(similarity, video, seconds)`` of the frames that fit best, the best first."""
+    """``(similarity, video, seconds)`` of the best-matching frames, best first."""
     frames = [
         (float(similarity), curve.video, float(seconds))
         for curve in curves
@@ -52,10 +52,10 @@ def best_frames(curves: Sequence[Curve], number: int) -> list[tuple[float, str, 
 
 
 def draw(curves: Sequence[Curve], text: str, picture: Path) -> None:
-    """Write a picture of similarity over time, a panel for each video.
+    """Draw similarity over time, one panel per video.
 
     Raises:
-        ImportError: there is no matplotlib.
+        ImportError: matplotlib is not installed.
     """
     from matplotlib.figure import Figure
 
@@ -74,24 +74,24 @@ def draw(curves: Sequence[Curve], text: str, picture: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("output_path", help="of a run that saved features")
+    parser.add_argument("output_path", help="output folder of a run")
     parser.add_argument("text", help='such as "a photo of a red circle"')
-    parser.add_argument("--model-name", default="demo", help="of that run; default: demo")
-    parser.add_argument("--frames", type=int, default=10, help="to print; default: 10")
-    parser.add_argument("--picture", type=Path, help="of similarity over time, e.g. red_circle.png")
-    words = parser.parse_args()
+    parser.add_argument("--model-name", default="demo", help="model of that run; default: demo")
+    parser.add_argument("--frames", type=int, default=10, help="how many to print; default: 10")
+    parser.add_argument("--picture", type=Path, help="file for the plot, e.g. red_circle.png")
+    arguments = parser.parse_args()
     try:
-        curves = search(words.output_path, words.text, words.model_name)
+        curves = search(arguments.output_path, arguments.text, arguments.model_name)
     except rayclip.RayclipError as error:
         sys.exit(f"search.py: {error}")
-    for similarity, video, seconds in best_frames(curves, words.frames):
+    for similarity, video, seconds in best_frames(curves, arguments.frames):
         print(f"{similarity:6.3f}  {video}  {seconds:.1f} s")
-    if words.picture is not None and curves:
+    if arguments.picture is not None and curves:
         try:
-            draw(curves, words.text, words.picture)
+            draw(curves, arguments.text, arguments.picture)
         except ImportError:
             sys.exit("search.py: a picture needs matplotlib: pip install 'rayclip[plot]'")
-        print(f"Drew {words.picture}.")
+        print(f"Drew {arguments.picture}.")
 
 
 if __name__ == "__main__":

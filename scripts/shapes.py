@@ -1,7 +1,7 @@
-"""Pictures and videos of coloured shapes, drawn on the spot.
+"""Generated pictures and videos of coloured shapes.
 
-They stand in for photographs wherever meaning is checked: what a picture shows is known, because
-we drew it. Everything here is a pure function of its arguments and of the given `rng`.
+They replace photographs if the meaning of features is checked, since their contents are known.
+Everything here is a pure function of its arguments and of the given `rng`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,15 +55,15 @@ _OUTLINES = _outlines()
 
 SHAPES: tuple[str, ...] = tuple(_OUTLINES)
 
-# How many pixels of the drawing become one pixel of the picture, each way: smooth edges.
+# Pixels of the drawing per pixel of the picture, in each direction, for smooth edges.
 _OVERSAMPLING = 4
 
-# Euclidean distance in 8-bit RGB below which a shape would be lost on its background.
-_CLEAR_DISTANCE = 140.0
+# Minimum Euclidean distance in 8-bit RGB at which a shape is visible on its background.
+_MIN_DISTANCE = 140.0
 
 
 def label(colour: str, shape: str) -> str:
-    """The words for one coloured shape: `"red circle"`."""
+    """The label of one coloured shape: `"red circle"`."""
     return f"{colour} {shape}"
 
 
@@ -97,11 +97,11 @@ def draw(
 
 
 def random_background(rng: np.random.Generator, colour: str) -> Rgb:
-    """A plain 8-bit RGB on which a shape of `colour` stands out: a grey half of the time."""
+    """A plain 8-bit RGB on which a shape of `colour` is visible; in half of the cases a grey."""
     while True:
         grey = rng.random() < 0.5
         background = np.repeat(rng.integers(256), 3) if grey else rng.integers(256, size=3)
-        if np.linalg.norm(background - np.array(COLOURS[colour])) >= _CLEAR_DISTANCE:
+        if np.linalg.norm(background - np.array(COLOURS[colour])) >= _MIN_DISTANCE:
             red, green, blue = background.tolist()
             return red, green, blue
 
@@ -109,7 +109,7 @@ def random_background(rng: np.random.Generator, colour: str) -> Rgb:
 def _random_centre(
     rng: np.random.Generator, size: tuple[int, int], radius: float
 ) -> tuple[float, float]:
-    """A place (x, y) in pixels where a shape stays inside the square that CLIP's crop keeps."""
+    """A position (x, y) in pixels at which a shape stays inside CLIP's centre crop."""
     slack = min(size) / 2 - radius
     return size[0] / 2 + rng.uniform(-slack, slack), size[1] / 2 + rng.uniform(-slack, slack)
 
@@ -119,8 +119,9 @@ def random_picture(
 ) -> tuple[Image.Image, str]:
     """An RGB picture of one shape, and its label.
 
-    The shorter side is 64 to 180 pixels, the picture square, 4:3, 16:9 or 3:4. Background, place,
-    radius and a rotation of up to 15 degrees are random; so are `colour` and `shape` if not given.
+    The shorter side is 64 to 180 pixels, the picture square, 4:3, 16:9 or 3:4. Background,
+    position, radius and a rotation of up to 15 degrees are random; so are `colour` and `shape` if
+    not given.
     The shape lies inside the centred square, so that CLIP's centre crop never cuts it.
     """
     colour = colour or str(rng.choice(list(COLOURS)))
@@ -144,7 +145,7 @@ def random_picture(
 def _scene(
     rng: np.random.Generator, colour: str, shape: str, size: tuple[int, int], frames: int
 ) -> Iterator[Image.Image]:
-    """`frames` RGB pictures of one shape that glides, and turns a little, over one background."""
+    """`frames` RGB pictures of one shape that moves and turns slightly on one background."""
     radius = min(size) * rng.uniform(0.25, 0.4)
     background = random_background(rng, colour)
     start, end = _random_centre(rng, size, radius), _random_centre(rng, size, radius)
@@ -172,7 +173,7 @@ def write_video(
     seconds_per_scene: float = 2.0,
     seed: int = 0,
 ) -> list[str]:
-    """Write an h264 (yuv420p) mp4 in which each (colour, shape) of `scenes` moves for a while.
+    """Write an h264 (yuv420p) mp4 in which each (colour, shape) of `scenes` moves.
 
     `width` and `height` are even numbers of pixels (yuv420p halves them). A scene is the nearest
     whole number of frames, at least one. `seed` decides backgrounds, sizes and paths. Returns the

@@ -1,4 +1,4 @@
-"""What SVT-AV1, an encoder, does to the process that it is used in, and how to undo it."""
+"""Undo the side effects of the encoder SVT-AV1 on its process."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def tamed() -> Iterator[None]:
-    """Let SVT-AV1 say only errors in this block, and leave no real-time priority behind."""
+def contain_svt_av1() -> Iterator[None]:
+    """Make SVT-AV1 log only errors in this block, and reset the priority afterwards."""
     os.environ.setdefault("SVT_LOG", "1")
     try:
         yield
     finally:
-        usual_priority()
+        reset_priority()
 
 
-def usual_priority() -> None:
-    """Take back the real-time priority that SVT-AV1 gives a process of root's, and which all that
-    it starts would inherit: torch's threads then starve others and one another."""
+def reset_priority() -> None:
+    """Reset the real-time priority that SVT-AV1 sets for a process of root.
+
+    Its children would inherit that priority, and torch's threads would starve other processes.
+    """
     if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -2,8 +2,8 @@
 
     python scripts/train_demo_model.py
 
-The weights that ship with the package come from exactly this command. Under ten minutes on one
-core; the same seed gives the same file on the same machine and torch.
+The weights in the package come from exactly this command, which takes less than ten minutes on one
+core. The same seed gives the same file on the same machine and torch.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 with warnings.catch_warnings():
-    # clip imports pkg_resources, which announces its own end on every import.
+    # clip imports pkg_resources, which warns about its deprecation.
     warnings.simplefilter("ignore", UserWarning)
     import clip
     from clip.clip import _transform as clip_preprocess
@@ -31,11 +31,11 @@ with warnings.catch_warnings():
 
 N_PX = 64
 CONTEXT_LENGTH = 16
-# At 1.5e-3 the shapes are learned hundreds of steps later, those of some colours not at all.
+# At 1.5e-3, shapes are learned hundreds of steps later, and some colours' shapes never.
 LEARNING_RATE = 8e-4
 PICTURES_PER_LABEL = 2
 TEMPLATES = ("a photo of {article} {label}", "a photo of {label}", "{article} {label}", "{label}")
-# Pictures for the closing test: never seen in training, whatever the training seed.
+# Pictures for the final test are never seen in training, for any training seed.
 TEST_SEED = 1_000_003
 MIN_ACCURACY = 0.95
 DEFAULT_OUTPUT = Path(__file__).resolve().parent.parent / "rayclip" / "model" / "assets" / "demo.pt"
@@ -67,9 +67,9 @@ def caption(template: str, label: str) -> str:
 
 
 def as_filmed(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The RGB picture as a camera and a codec might give it.
+    """The RGB picture as a camera and a codec might record it.
 
-    Half of the time each: softer, noisier and tinted, compressed with halved chroma as in h264.
+    With probability 1/2 each: blurred; noisy and tinted; compressed with 4:2:0 chroma as in h264.
     """
     if rng.random() < 0.5:
         radius = rng.uniform(0, 0.012) * min(picture.size)
@@ -86,7 +86,7 @@ def as_filmed(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def draw_batch(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Two pictures of each of the 40 labels, each with a caption of its own.
+    """Two pictures of each of the 40 labels, each with its own caption.
 
     Returns pictures (80, 3, 64, 64) float32, tokens (80, 16) int64, and the share of each caption
     in each picture (80, 80) float32: captions with the same label are equally right.
@@ -126,9 +126,9 @@ def train(steps: int, seed: int) -> CLIP:
             # As in CLIP's paper: a larger scale makes training unstable.
             model.logit_scale.clamp_(max=math.log(100))
         if step % 50 == 0 or step == steps:
-            passed = time.monotonic() - started
+            elapsed = time.monotonic() - started
             # With two right captions each, a perfect model's loss is ln 2.
-            print(f"step {step}/{steps}  loss {loss.item():.3f}  {passed:.0f} s", flush=True)
+            print(f"step {step}/{steps}  loss {loss.item():.3f}  {elapsed:.0f} s", flush=True)
     return model.eval()
 
 
@@ -148,10 +148,10 @@ def checkpoint(model: CLIP) -> dict[str, Tensor]:
 
 
 def save(state: dict[str, Tensor], path: Path) -> None:
-    """`torch.save` with the archive's members deflated: the zeros then take no room.
+    """`torch.save` with compressed archive members, so that zeros take no space.
 
-    torch reads such an archive as any other, only not with `mmap=True`. The members' dates are
-    zip's default, so that equal weights make equal files.
+    torch can read such an archive, except with `mmap=True`. The members have zip's default date, so
+    that equal weights give equal files.
     """
     plain = io.BytesIO()
     torch.save(state, plain)
@@ -163,10 +163,10 @@ def save(state: dict[str, Tensor], path: Path) -> None:
 
 
 @torch.no_grad()
-def confusions(path: Path, pictures_per_label: int) -> NDArray[np.int64]:
-    """How often each label's fresh pictures are taken for each label: (40, 40), a row per truth.
+def confusion_matrix(path: Path, pictures_per_label: int) -> NDArray[np.int64]:
+    """The confusion matrix on new pictures: (40, 40) counts, one row per true label.
 
-    The file is loaded by `clip.load` for the CPU, the prompts are `a photo of {label}`.
+    The file is loaded by `clip.load` on the CPU; the prompts are `a photo of {label}`.
     """
     model, preprocess = clip.load(str(path), device="cpu")
     prompts = [f"a photo of {label}" for label in shapes.LABELS]
@@ -179,36 +179,40 @@ def confusions(path: Path, pictures_per_label: int) -> NDArray[np.int64]:
             preprocess(shapes.random_picture(rng, colour=colour, shape=shape)[0])
             for _ in range(pictures_per_label)
         ]
-        guesses = (model.encode_image(torch.stack(drawn)) @ texts.T).argmax(dim=1)
-        counts[truth] = np.bincount(guesses.numpy(), minlength=len(shapes.LABELS))
+        predictions = (model.encode_image(torch.stack(drawn)) @ texts.T).argmax(dim=1)
+        counts[truth] = np.bincount(predictions.numpy(), minlength=len(shapes.LABELS))
     return counts
 
 
 def report(counts: NDArray[np.int64]) -> float:
-    """Print the share of right answers and the commonest mistakes; return the share."""
+    """Print the accuracy and the most common errors; return the accuracy."""
     accuracy = float(np.trace(counts) / counts.sum())
-    print(f"accuracy {accuracy:.2%} of {counts.sum()} fresh pictures")
+    print(f"accuracy {accuracy:.2%} of {counts.sum()} new pictures")
     wrong = counts - np.diag(np.diag(counts))
     for index in np.argsort(wrong, axis=None)[::-1][:5]:
-        truth, guess = np.unravel_index(index, wrong.shape)
-        if times := wrong[truth, guess]:
-            print(f"  {shapes.LABELS[truth]} taken for {shapes.LABELS[guess]}: {times}")
+        truth, prediction = np.unravel_index(index, wrong.shape)
+        if times := wrong[truth, prediction]:
+            print(f"  {shapes.LABELS[truth]} predicted as {shapes.LABELS[prediction]}: {times}")
     return accuracy
 
 
 def main() -> int:
-    """Train, save, test; the exit status is 1 if the model is not good enough to ship."""
+    """Train, save and test; the exit status is 1 if the accuracy is too low."""
     parser = argparse.ArgumentParser(description="Train the demo model that ships with rayclip.")
     parser.add_argument("--steps", type=int, default=1000, help="batches of 80 pictures (1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and pictures (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and pictures (0)")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="the .pt file to write")
     arguments = parser.parse_args()
 
-    # One thread: the sums are then added in one order, and the file depends on the seed alone.
+    # With one thread, sums have a fixed order, so the file depends only on the seed.
     torch.set_num_threads(1)
     save(checkpoint(train(arguments.steps, arguments.seed)), arguments.output)
     print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB")
-    return 0 if report(confusions(arguments.output, pictures_per_label=50)) >= MIN_ACCURACY else 1
+    return (
+        0
+        if report(confusion_matrix(arguments.output, pictures_per_label=50)) >= MIN_ACCURACY
+        else 1
+    )
 
 
 if __name__ == "__main__":

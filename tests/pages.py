@@ -1,4 +1,4 @@
-"""The pages of the documentation, and everything in them that a reader can run."""
+"""The pages of the documentation and their runnable examples."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("cluster/*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LANGUAGES = ("bash", "python", "sql")
-"""Of blocks that are run."""
+"""Languages of blocks that are run."""
 
 SHOWN = ("", "text", "mermaid")
-"""Languages of blocks that only show something: what is printed, or a picture."""
+"""Languages of blocks that only show output or a picture."""
 
 RUN = ("rayclip", "python")
-"""Programs of commands that are run. Others change the machine, such as ``pip`` and ``make``, or
-need other machines, such as ``ssh``, ``kubectl`` and ``ray start``."""
+"""Programs that are run. Others change the machine, such as ``pip`` and ``make``, or need other
+machines, such as ``ssh``, ``kubectl`` and ``ray start``."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A block of Python or of SQL, or one line of a block of bash.
+    """A block of Python or SQL, or one line of a bash block.
 
     Attributes:
         page: path in the repository.
-        line: of the page, from 1.
+        line: line number in the page, from 1.
         language: one of :data:`LANGUAGES`.
         text: the block or the line.
     """
@@ -41,8 +41,8 @@ class Example:
         return f"{self.page}:{self.line}"
 
     @property
-    def why_not(self) -> str | None:
-        """Why it is not run; None where it is."""
+    def skip_reason(self) -> str | None:
+        """Why it is not run; None if it is."""
         if self.language != "bash":
             return None
         program = shlex.split(self.text)[0].rpartition("/")[2]
@@ -50,12 +50,12 @@ class Example:
 
     @property
     def needs_ray(self) -> bool:
-        """Whether it speaks of a Ray that is already there."""
+        """Whether it needs a running Ray cluster."""
         return "--address auto" in self.text or "import ray" in self.text.replace("rayclip", "")
 
 
 def blocks(page: Path) -> list[tuple[int, str, str]]:
-    """``(line, language, text)`` of each block; the line is its first one."""
+    """``(first line, language, text)`` of each block."""
     content = page.read_text()
     return [
         (content.count("\n", 0, found.start(2)) + 1, found[1], found[2])
@@ -64,14 +64,14 @@ def blocks(page: Path) -> list[tuple[int, str, str]]:
 
 
 def examples(page: Path) -> list[Example]:
-    """What a reader can run, from top to bottom."""
+    """The runnable examples of a page, from top to bottom."""
     name = str(page.relative_to(ROOT))
     found = []
     for first, language, text in blocks(page):
         if language in LANGUAGES and language != "bash":
             found.append(Example(name, first, language, text))
         elif language == "bash":
-            # a line that ends in a backslash goes on; its lines are counted by the first
+            # Continued lines are joined, so later line numbers are too small.
             for number, line in enumerate(re.sub(r"\\\n\s*", "", text).splitlines(), first):
                 if shlex.split(line, comments=True):
                     found.append(Example(name, number, language, line))

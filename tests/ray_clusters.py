@@ -1,4 +1,4 @@
-"""Rays that somebody else than rayclip started, on loopback."""
+"""Ray clusters that rayclip did not start, on loopback."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pretended_nodes
 import psutil
+import simulated_nodes
 from run_cli import ON_LOOPBACK, alive, title, wait_until
 
-# `ray start` lets nodes join only where it is not held to loopback.
+# With `ray start`, nodes cannot join a head that is restricted to loopback.
 NODES = """
 import json, sys
-from pretended_nodes import PretendedNodes
+from simulated_nodes import SimulatedNodes
 
-cluster = PretendedNodes(1, cpus=2)
+cluster = SimulatedNodes(1, cpus=2)
 print(json.dumps([cluster.address, str(cluster.folder), cluster.environment]), flush=True)
 for line in sys.stdin:
     cpus, gpus = map(int, line.split())
@@ -33,11 +33,12 @@ cluster.close()
 
 @dataclass
 class Nodes:
-    """A Ray that nodes can join, all of them on loopback.
+    """A Ray cluster that nodes can join, all on loopback.
 
     Attributes:
-        address: of the head, a node of two CPUs.
-        environment: what who connects needs.
+        address: the address of the head, a node with two CPUs.
+        folder: the temporary folder of its processes.
+        environment: the environment variables that a client needs.
     """
 
     address: str
@@ -46,7 +47,7 @@ class Nodes:
     _program: subprocess.Popen[str]
 
     def add(self, cpus: int, gpus: int) -> psutil.Process:
-        """Let a node join that says it has so much; its raylet, with which it ends."""
+        """Add a node that declares these resources; return its raylet, which ends the node."""
         assert self._program.stdin is not None
         assert self._program.stdout is not None
         self._program.stdin.write(f"{cpus} {gpus}\n")
@@ -59,10 +60,10 @@ class Nodes:
 
 @contextmanager
 def ray_nodes(env: Mapping[str, str]) -> Iterator[Nodes]:
-    """Start a Ray that nodes can join.
+    """Start a Ray cluster that nodes can join.
 
     Args:
-        env: variables for its processes.
+        env: environment variables of its processes.
     """
     program = subprocess.Popen(
         [sys.executable, "-c", NODES],
@@ -70,7 +71,7 @@ def ray_nodes(env: Mapping[str, str]) -> Iterator[Nodes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(pretended_nodes.__file__).parent,
+        cwd=Path(simulated_nodes.__file__).parent,
     )
     assert program.stdin is not None
     assert program.stdout is not None
@@ -84,7 +85,7 @@ def ray_nodes(env: Mapping[str, str]) -> Iterator[Nodes]:
 
 
 def encoders_below(folder: str) -> list[psutil.Process]:
-    """The encoders of the Ray whose temporary folder this is, on whichever node."""
+    """The encoders on all nodes of the Ray cluster with this temporary folder."""
     running = [p for p in psutil.process_iter() if title(p).startswith("ray::Encoder")]
     return [p for p in alive(running) if any(folder in title(parent) for parent in p.parents())]
 
@@ -96,17 +97,17 @@ def ray_head(
     options: str = "--num-cpus=4 --num-gpus=0",
     port: int | None = None,
 ) -> Iterator[str]:
-    """Start a Ray, and give its address.
+    """Start a Ray cluster of one node, and yield its address.
 
     Args:
-        folder: for its log, and where what its workers write under relative names goes.
-        env: variables for its processes; without any, it asks for no token.
-        options: more words for ``ray start``.
-        port: where; any that is free by default.
+        folder: the working folder of its processes, with its log.
+        env: environment variables of its processes; by default, no token is required.
+        options: additional arguments of ``ray start``.
+        port: the port of the head; any free one by default.
     """
     port = port or free_port()
     environment = {**os.environ, **ON_LOOPBACK}
-    environment["RAY_AUTH_MODE"] = "disabled"  # else a token in ~/.ray would be demanded
+    environment["RAY_AUTH_MODE"] = "disabled"  # otherwise Ray would require a token in ~/.ray
     start = (
         f"start --head --block --node-ip-address=127.0.0.1 --port={port} "
         f"--include-dashboard=false --temp-dir=/tmp/rc-{port} {options}"

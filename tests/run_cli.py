@@ -1,4 +1,4 @@
-"""The real command in a process of its own, and the processes that it starts."""
+"""Run the command line, in this process or its own, and find the processes that it starts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from rayclip.cli import app
 
 DEADLINE_S = 120.0
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-"""For Rays that tests start, and for who connects to them: else Ray takes the address of the
-network for 127.0.0.1, and has a process more for its authors' statistics."""
+"""For Ray clusters of tests and their clients. Otherwise Ray replaces 127.0.0.1 by the address of
+the network, and starts a process for usage statistics."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def call(
 
 
 def rayclip(*words: str | Path, env: Mapping[str, str] | None = None) -> Finished:
-    """Run ``rayclip`` to its end."""
+    """Run ``rayclip`` in its own process, and wait for it."""
     with start_rayclip(*words, env=env) as command:
         return finish(command)
 
@@ -50,7 +50,7 @@ def rayclip(*words: str | Path, env: Mapping[str, str] | None = None) -> Finishe
 def start_rayclip(
     *words: str | Path, env: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start ``rayclip`` in its own process group; whatever is left at the end is killed."""
+    """Start ``rayclip`` in its own process group; kill all its remaining processes at the end."""
     command = subprocess.Popen(
         [sys.executable, "-m", "rayclip", *map(str, words)],
         stdout=subprocess.PIPE,
@@ -58,7 +58,7 @@ def start_rayclip(
         text=True,
         env={**os.environ, **(env or {})},
         start_new_session=True,
-        preexec_fn=_listen_to_interrupts,
+        preexec_fn=_restore_sigint,
     )
     try:
         yield command
@@ -73,8 +73,8 @@ def start_rayclip(
         command.wait()
 
 
-def _listen_to_interrupts() -> None:
-    """A suite that runs in the background of a script ignores SIGINT, and so would its children."""
+def _restore_sigint() -> None:
+    """Undo that background scripts ignore SIGINT, which children inherit."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -84,7 +84,7 @@ def finish(command: subprocess.Popen[str]) -> Finished:
 
 
 def family(command: subprocess.Popen[str]) -> list[psutil.Process]:
-    """A running command and all processes below it."""
+    """A running command and all its descendants."""
     try:
         process = psutil.Process(command.pid)
         return [process, *process.children(recursive=True)]
@@ -93,7 +93,7 @@ def family(command: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def workers(command: subprocess.Popen[str], name: str) -> list[psutil.Process]:
-    """The Ray processes of a command whose title begins with a name, e.g. ``ray::Encoder``."""
+    """The Ray processes of a command whose title starts with this name, e.g. ``ray::Encoder``."""
     return [process for process in family(command) if title(process).startswith(name)]
 
 
@@ -105,11 +105,11 @@ def title(process: psutil.Process) -> str:
 
 
 def wait_until(
-    happened: Callable[[], object], what: str, command: subprocess.Popen[str] | None = None
+    condition: Callable[[], object], what: str, command: subprocess.Popen[str] | None = None
 ) -> None:
-    """Wait for a condition, and say what never came; a command that ends first is a failure."""
+    """Wait for a condition; fail if it does not come true, or if the command ends first."""
     deadline = time.monotonic() + DEADLINE_S
-    while not happened():
+    while not condition():
         if command is not None and command.poll() is not None:
             raise AssertionError(f"the command ended before {what}: {command.communicate()}")
         if time.monotonic() > deadline:
@@ -118,7 +118,7 @@ def wait_until(
 
 
 def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run; zombies do not."""
+    """The processes that still run; zombies do not count."""
     running = []
     for process in processes:
         try:

@@ -1,6 +1,6 @@
-"""Run the examples of some pages, each page in a reader's folder of its own, and say how they end.
+"""Run the examples of some pages, each page in its own folder, and report the results.
 
-A process of its own, so that heavy modules are imported once and Ray can be connected.
+This is a separate process, so that heavy modules are imported once and it can connect to Ray.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from pages import EXAMPLES, ROOT, Example
 from run_cli import call
 
 SCENES = {"cat": "circle", "dog": "star"}
-ELSEWHERE = {"/shared/": "", "s3://bucket/": "bucket/"}
-"""Places of the pages, and where they are in the reader's folder."""
+PLACES = {"/shared/": "", "s3://bucket/": "bucket/"}
+"""Locations in the pages -> locations in the folder."""
 
 
 def make_folder(folder: Path) -> None:
-    """The files that the pages speak of."""
+    """Create the files that the pages mention."""
     for place in ("videos", "sample"):
         (folder / place).mkdir(parents=True)
     for name, shape in SCENES.items():
@@ -49,13 +49,13 @@ def make_folder(folder: Path) -> None:
 
 
 def run_command(line: str, cluster: str | None) -> str:
-    """Run one line as a shell would; what it writes to standard output."""
+    """Run one line as a shell would, and return its standard output."""
     output = ""
     for part in line.split(" | "):
-        output = output or "cat.mp4\n"  # for a list of failures where nothing has failed
+        output = output or "cat.mp4\n"  # instead of an empty list of failures
         words = shlex.split(part, comments=True)
-        for place, here in ELSEWHERE.items():
-            words = [word.replace(place, here) for word in words]
+        for documented, actual in PLACES.items():
+            words = [word.replace(documented, actual) for word in words]
         words = [name for word in words for name in (sorted(glob.glob(word)) or [word])]
         output = (
             _run_script(words[1:]) if words[0] == "python" else _run(words[1:], cluster, output)
@@ -65,7 +65,7 @@ def run_command(line: str, cluster: str | None) -> str:
 
 def _run(words: list[str], cluster: str | None, stdin: str) -> str:
     if words[0] == "extract":
-        if not any(word.endswith("demo") for word in words):  # others are a download of 350 MB
+        if not any(word.endswith("demo") for word in words):  # other models are 350 MB downloads
             words += ["--model-name", "demo"]
         if "--address" not in words:
             words += ["--address", "none"]
@@ -86,7 +86,7 @@ def _run_script(words: list[str]) -> str:
 
 
 def run_python(example: Example, names: dict[str, Any]) -> str:
-    """Run a block after those above it; what it prints."""
+    """Run a block in the namespace of those above it, and return what it prints."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(example.text, str(example), "exec"), names)
@@ -94,32 +94,32 @@ def run_python(example: Example, names: dict[str, Any]) -> str:
 
 
 def main(folder: Path, cluster: str | None, pages: Sequence[str]) -> dict[str, Any]:
-    """How each example of these pages ends: ``{"page:line": [has it gone well, what it said]}``."""
-    ended: dict[str, Any] = {}
+    """Run the examples of these pages; return ``{"page:line": [succeeded, output]}``."""
+    results: dict[str, Any] = {}
     for page, examples in groupby(EXAMPLES, lambda example: example.page):
         if page not in pages:
             continue
-        here = folder / page.replace("/", "-")
-        make_folder(here)
-        os.chdir(here)
+        page_folder = folder / page.replace("/", "-")
+        make_folder(page_folder)
+        os.chdir(page_folder)
         names: dict[str, Any] = {"__name__": "__main__"}
         for example in examples:
-            if example.why_not is not None:
+            if example.skip_reason is not None:
                 continue
             try:
                 if example.language == "python":
-                    said = run_python(example, names)
+                    output = run_python(example, names)
                 elif example.language == "sql":
-                    said = str(duckdb.sql(example.text))
+                    output = str(duckdb.sql(example.text))
                 else:
-                    said = run_command(example.text, cluster)
-                ended[str(example)] = [True, said]
+                    output = run_command(example.text, cluster)
+                results[str(example)] = [True, output]
             except (Exception, SystemExit):
-                ended[str(example)] = [False, traceback.format_exc()]
-    return ended
+                results[str(example)] = [False, traceback.format_exc()]
+    return results
 
 
 if __name__ == "__main__":
-    output, address, *names_of_pages = sys.argv[1:]
-    results = main(Path(output), address or None, names_of_pages)
-    (Path(output) / "ended.json").write_text(json.dumps(results))
+    output_folder, address, *pages = sys.argv[1:]
+    results = main(Path(output_folder), address or None, pages)
+    (Path(output_folder) / "results.json").write_text(json.dumps(results))

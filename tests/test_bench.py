@@ -1,4 +1,4 @@
-"""The benchmark compares like with like, and goes on where a way cannot."""
+"""The decoding benchmark compares equal work, and continues if a way fails."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass(frozen=True)
-class Ran:
-    """A benchmark that ended: what it printed, and what it saved as JSON."""
+class BenchmarkRun:
+    """The output of a benchmark: what it printed, and its JSON file."""
 
     printed: str
     saved: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def ran(video: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """One round at 5 fps where torchcodec cannot be imported, and decord kills the process."""
+def result(video: Path, tmp_path_factory: pytest.TempPathFactory) -> BenchmarkRun:
+    """One round at 5 fps; torchcodec cannot be imported, and decord kills the process."""
     folder = tmp_path_factory.mktemp("bench")
     (folder / "torchcodec.py").write_text("raise ImportError('there is no torchcodec')")
     (folder / "decord.py").write_text("import os; os._exit(9)")
     file = folder / "numbers.json"
     words = [video, "--extraction-fps", "5", "--rounds", "1", "--json", file]
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-    ended = subprocess.run(  # apart from pytest, whose threads should not be forked
+    ended = subprocess.run(  # a separate process: pytest's threads must not be forked
         [sys.executable, BENCHMARKS / "bench.py", "decode", *words],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
         check=True,
     )
-    return Ran(ended.stdout, json.loads(file.read_text()))
+    return BenchmarkRun(ended.stdout, json.loads(file.read_text()))
 
 
-def test_the_table_has_a_row_for_a_video_at_a_rate(ran: Ran) -> None:
-    header, _, row, end = ran.printed.split("\n")[:4]
+def test_the_table_has_a_row_for_each_video_and_rate(result: BenchmarkRun) -> None:
+    header, _, row, end = result.printed.split("\n")[:4]
     assert end == ""
     cells = dict(zip(header.split("|")[1:-1], row.split("|")[1:-1], strict=True))
     cells = {name.strip(): cell.strip() for name, cell in cells.items()}
@@ -78,30 +78,30 @@ def test_the_table_has_a_row_for_a_video_at_a_rate(ran: Ran) -> None:
     assert (cells["torchcodec"], cells["decord"]) == ("-", "-")
 
 
-def test_a_way_that_cannot_is_told_with_its_reason(ran: Ran) -> None:
-    assert "\ntorchcodec: ImportError: there is no torchcodec\n" in ran.printed
-    assert "\ndecord: its process ended with status 9\n" in ran.printed
-    ways = ran.saved["rows"][0]["ways"]
+def test_a_failed_way_is_reported_with_the_reason(result: BenchmarkRun) -> None:
+    assert "\ntorchcodec: ImportError: there is no torchcodec\n" in result.printed
+    assert "\ndecord: its process ended with status 9\n" in result.printed
+    ways = result.saved["rows"][0]["ways"]
     assert ways["decord"]["ms_per_feature"] is None
     assert ways[EVERYTHING]["made"] == 15
     assert len(ways[EVERYTHING]["cpu_s"]) == 1
 
 
-def test_the_last_line_sums_up(ran: Ran) -> None:
-    ratio = ran.saved["rows"][0]["ratios"]["pil/everything"]
-    last = ran.printed.splitlines()[-1]
+def test_the_last_line_is_the_summary(result: BenchmarkRun) -> None:
+    ratio = result.saved["rows"][0]["ratios"]["pil/everything"]
+    last = result.printed.splitlines()[-1]
     assert f"pil/everything mean {ratio:.2f}, max {ratio:.2f}" in last
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_everything_gives_the_bytes_that_rayclip_gives(video: Path, rate: Fraction | None) -> None:
+def test_decoding_everything_gives_the_bytes_of_rayclip(video: Path, rate: Fraction | None) -> None:
     ours, theirs = (list(WAYS[way].squares(video, rate)) for way in (PIL, EVERYTHING))
     assert ours[0].shape == (N_PX, N_PX, 3)
     np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("name", [name for name in WAYS if name not in (PIL, EVERYTHING)])
-def test_every_way_gives_as_many_frames(video: Path, name: str) -> None:
+def test_every_way_gives_the_same_number_of_frames(video: Path, name: str) -> None:
     for package in WAYS[name].packages:
         pytest.importorskip(package, exc_type=ImportError)
     for rate in RATES:
@@ -122,18 +122,18 @@ def test_nearest_frames(frames: int, fps: float, rate: int, expected: list[int])
 
 
 def row(rate: int | None, **cpu_s: Sequence[float]) -> Row:
-    """A row of ten frames with these costs, where the other ways failed."""
+    """A row of ten frames with these costs; the other ways failed."""
     costs: dict[str, Cost | Failed] = dict.fromkeys(WAYS, Failed("broken"))
     costs |= {way: Cost(10, tuple(seconds)) for way, seconds in cpu_s.items()}
     fps = None if rate is None else Fraction(rate)
     return Row(Video(Path(f"{rate}.mp4"), "h264", "64x48"), fps, costs)
 
 
-def test_the_cheapest_round_counts() -> None:
+def test_the_cheapest_round_is_used() -> None:
     assert row(1, **{PIL: [0.3, 0.1, 0.2]}).ms(PIL) == pytest.approx(10)
 
 
-def test_the_summary_is_of_usual_rates_and_of_ways_that_worked() -> None:
+def test_the_summary_covers_usual_rates_and_successful_ways() -> None:
     rows = [
         row(1, **{PIL: [0.1], REFERENCE: [0.2]}),
         row(5, **{PIL: [0.2], REFERENCE: [0.2], EVERYTHING: [0.4]}),
@@ -146,11 +146,11 @@ def test_the_summary_is_of_usual_rates_and_of_ways_that_worked() -> None:
     )
 
 
-def test_another_number_of_frames_is_told() -> None:
+def test_a_different_number_of_frames_is_reported() -> None:
     costs: dict[str, Cost | Failed] = dict.fromkeys(WAYS, Cost(10, (1.0,)))
     other = Row(Video(Path("a.mp4"), "h264", "64x48"), Fraction(5), costs | {FAST: Cost(9, (1.0,))})
     same = Row(Video(Path("b.mp4"), "h264", "64x48"), Fraction(5), costs)
-    assert bench_decode.notes([other, same]) == ["rayclip fast: gives 9 frames (a.mp4 at 5 fps)"]
+    assert bench_decode.notes([other, same]) == ["rayclip fast: returns 9 frames (a.mp4 at 5 fps)"]
 
 
 def test_every_rate_and_video_is_drawn(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_bad_input_is_one_sentence(words: list[str], sentence: str) -> None:
     assert ended.stderr.count("\n") == 1
 
 
-def test_made_videos_are_of_every_codec_and_made_once(tmp_path: Path) -> None:
+def test_every_codec_has_a_generated_video_that_is_kept(tmp_path: Path) -> None:
     paths = make_videos(tmp_path, size=(128, 96), seconds=0.5)
     assert [path.stem for path in paths] == list(ENCODINGS)
     for path in paths:

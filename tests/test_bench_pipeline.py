@@ -25,7 +25,7 @@ MACHINERY = ["--synthetic-decode", "--fake-encoder", "10", "--clips", "4", "--cl
 
 
 def run(*words: str) -> str:
-    """The benchmark apart from pytest, whose orphans and threads it should not touch."""
+    """Run the benchmark in its own process, apart from the threads and orphans of pytest."""
     ended = subprocess.run(
         [sys.executable, BENCHMARKS / "bench.py", *words],
         stdout=subprocess.PIPE,
@@ -35,8 +35,8 @@ def run(*words: str) -> str:
     return ended.stdout
 
 
-def rows_of(printed: str) -> dict[str, dict[str, str]]:
-    """The table that comes first: way -> heading -> cell."""
+def parse_rows(printed: str) -> dict[str, dict[str, str]]:
+    """The first table: way -> column -> cell."""
     lines = printed.partition("\n\n")[0].splitlines()
     header, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
     return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
@@ -44,7 +44,7 @@ def rows_of(printed: str) -> dict[str, dict[str, str]]:
 
 def test_encode_compares_with_the_forward_loop() -> None:
     ways = [word for way in (FORWARD, MODEL, BATCHER) for word in ("--way", way)]
-    rows = rows_of(run("encode", *TINY, *ways))
+    rows = parse_rows(run("encode", *TINY, *ways))
     assert list(rows) == [FORWARD, MODEL, BATCHER]
     assert (rows[FORWARD]["speed/limit"], rows[FORWARD]["CPU/limit"]) == ("1.000", "1.000")
     for row in rows.values():
@@ -55,13 +55,13 @@ def test_encode_compares_with_the_forward_loop() -> None:
 
 def test_the_stand_ins_need_no_videos() -> None:
     printed = run("pipeline", *TINY, *MACHINERY, "--way", ALONE)
-    rows = rows_of(printed)
+    rows = parse_rows(printed)
     assert list(rows) == [ALONE]
-    assert rows[ALONE]["frames"] == "9"  # of four clips less one
+    assert rows[ALONE]["frames"] == "9"  # of four clips minus one
     assert float(rows[ALONE]["start CPU s"]) > 0
 
 
-def test_the_references_way_gives_as_many_frames(tmp_path: Path) -> None:
+def test_the_reference_gives_the_same_number_of_frames(tmp_path: Path) -> None:
     pytest.importorskip("cv2", exc_type=ImportError)
     video = write_video(tmp_path / "numbers.mp4", numbered_frames(30), fps=10, codec="libx264")
     weights = tmp_path / "small.pt"
@@ -124,10 +124,10 @@ def test_the_report_has_medians_and_every_ratio(job: PipelineJob) -> None:
         }
 
     printed = bench_pipeline.report(job, [round_of(s) for s in (2.0, 9.0, 1.8)], fill=0.957)
-    row = rows_of(printed)[RAYCLIP]
+    row = parse_rows(printed)[RAYCLIP]
     assert (row["frames"], row["frames/s"], row["wall ms"]) == ("100", "50.0", "20.00")
     assert (row["CPU ms"], row["start s"], row["start CPU s"]) == ("30.00", "3.6", "1.4")
-    assert rows_of(printed)[DECODE]["start s"] == "-"
+    assert parse_rows(printed)[DECODE]["start s"] == "-"
     assert printed.rpartition("\n\n")[2].splitlines() == [
         "speed, rayclip / forward loop: 0.900 (0.200 to 1.000)",
         "speed, rayclip / reference: 2.000 (0.444 to 2.222)",

@@ -1,4 +1,4 @@
-"""The chaos script finds whatever can be wrong with an output folder, and counts it."""
+"""The chaos script finds every kind of error in an output folder, and counts them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import chaos
 import pytest
-from chaos_checks import content, finished, what_is_wrong
+from chaos_checks import content, find_errors, finished
 from chaos_rounds import Outcome
 from typer.testing import CliRunner
 
@@ -60,16 +60,16 @@ def fail(output: Path) -> None:
         (fail, ['failures.jsonl: {"video": "b.mp4"}']),
     ],
 )
-def test_all_that_differs_from_an_undisturbed_run_is_wrong(
+def test_every_difference_from_an_undisturbed_run_is_an_error(
     damage: Callable[[Path], None], sentences: list[str], tmp_path: Path
 ) -> None:
     undisturbed = content(write_output(tmp_path / "undisturbed"))
     output = write_output(tmp_path / "disturbed")
     damage(output)
-    assert list(what_is_wrong(undisturbed, output)) == sentences
+    assert list(find_errors(undisturbed, output)) == sentences
 
 
-def test_a_video_whose_features_are_written_again_is_redone(tmp_path: Path) -> None:
+def test_a_video_whose_features_are_rewritten_is_redone(tmp_path: Path) -> None:
     output = write_output(tmp_path)
     before = finished(output)
     assert before.redone(output) == []
@@ -91,7 +91,7 @@ def test_the_report_has_a_row_for_each_kind() -> None:
     ]
 
 
-def test_a_kind_of_kill_that_is_not_known_is_refused() -> None:
+def test_an_unknown_kind_of_kill_is_refused() -> None:
     ended = CliRunner().invoke(chaos.app, ["--kinds", "raylet,gcs"])
     assert ended.exit_code == 2
     assert ended.stderr == (

@@ -1,4 +1,4 @@
-"""The command as a user types it, without Ray."""
+"""The command line as users call it, without Ray."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def load(output: Path, name: str) -> np.ndarray:
     return np.load(output / "clip" / "demo" / f"{name}.npy")
 
 
-def test_three_files_a_video_with_their_types(clip: Path, tmp_path: Path) -> None:
+def test_each_video_has_three_files_of_the_documented_types(clip: Path, tmp_path: Path) -> None:
     ended = save(tmp_path, clip)
     assert ended.status == 0, ended.stderr
     assert ended.stdout == ""
@@ -51,12 +51,12 @@ def test_three_files_a_video_with_their_types(clip: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("option", ["--extraction-fps", "--extraction_fps"])
-def test_a_frame_rate_gives_ticks_at_that_rate(option: str, clip: Path, tmp_path: Path) -> None:
+def test_extraction_fps_sets_the_timestamps(option: str, clip: Path, tmp_path: Path) -> None:
     assert save(tmp_path, clip, option, "2.5").status == 0
     assert load(tmp_path, "shapes_timestamps_ms").tolist() == [0.0, 400.0, 800.0, 1200.0, 1600.0]
 
 
-def test_print_writes_the_arrays_and_nothing_else_to_standard_output(clip: Path) -> None:
+def test_print_writes_only_the_arrays_to_standard_output(clip: Path) -> None:
     ended = call("extract", clip, *WITHOUT_RAY, "--extraction-fps", "5")
     assert ended.status == 0, ended.stderr
     lines = ended.stdout.splitlines()
@@ -70,7 +70,7 @@ def test_print_writes_the_arrays_and_nothing_else_to_standard_output(clip: Path)
     assert "videos: " in ended.stderr
 
 
-def test_the_same_command_again_decodes_nothing(clip: Path, tmp_path: Path) -> None:
+def test_rerunning_the_same_command_decodes_nothing(clip: Path, tmp_path: Path) -> None:
     save(tmp_path, clip)
     before = (tmp_path / "clip/demo/shapes_clip.npy").stat().st_mtime_ns
     again = save(tmp_path, clip)
@@ -79,7 +79,7 @@ def test_the_same_command_again_decodes_nothing(clip: Path, tmp_path: Path) -> N
     assert (tmp_path / "clip/demo/shapes_clip.npy").stat().st_mtime_ns == before
 
 
-def test_only_a_video_whose_features_are_gone_is_made_again(clip: Path, tmp_path: Path) -> None:
+def test_only_a_video_with_missing_features_is_extracted_again(clip: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.mp4"
     shutil.copyfile(clip, other)
     output = tmp_path / "output"
@@ -93,14 +93,16 @@ def test_only_a_video_whose_features_are_gone_is_made_again(clip: Path, tmp_path
     assert (output / "clip/demo/shapes_clip.npy").stat().st_mtime_ns == kept
 
 
-def test_overwrite_makes_everything_again(clip: Path, tmp_path: Path) -> None:
+def test_overwrite_extracts_everything_again(clip: Path, tmp_path: Path) -> None:
     save(tmp_path, clip)
     again = save(tmp_path, clip, "--overwrite", "--extraction-fps", "5")
     assert again.status == 0, again.stderr
     assert load(tmp_path, "shapes_clip").shape == (10, 64)
 
 
-def test_other_settings_in_the_same_folder_are_refused_by_name(clip: Path, tmp_path: Path) -> None:
+def test_changed_settings_in_the_same_folder_are_refused_by_name(
+    clip: Path, tmp_path: Path
+) -> None:
     save(tmp_path, clip, "--extraction-fps", "5")
     mixed = save(tmp_path, clip, "--extraction-fps", "2")
     assert mixed.status == 2
@@ -108,7 +110,7 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(clip: Path, tmp_p
     assert len(mixed.stderr.splitlines()) == 1
 
 
-def test_bad_videos_are_lines_in_failures_and_the_good_one_is_done(
+def test_bad_videos_are_listed_in_failures_and_good_ones_are_done(
     clip: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.mp4").touch()
@@ -143,23 +145,23 @@ def test_a_folder_a_pattern_and_json_lines_are_extracted(clip: Path, tmp_path: P
     words = [tmp_path / "videos", tmp_path / "videos" / "c.*", "--extraction-fps", "1"]
     ended = save(tmp_path, *words, "--file-with-video-paths", listed, "--path-column", "url")
     assert ended.status == 0, ended.stderr
-    made = sorted(path.name for path in (tmp_path / "clip/demo").glob("*_clip.npy"))
-    assert made == ["a_clip.npy", "b_clip.npy", "c_clip.npy", "listed_clip.npy"]
+    names = sorted(path.name for path in (tmp_path / "clip/demo").glob("*_clip.npy"))
+    assert names == ["a_clip.npy", "b_clip.npy", "c_clip.npy", "listed_clip.npy"]
 
 
-def test_a_limited_run_tells_what_all_inputs_would_take(clip: Path, tmp_path: Path) -> None:
+def test_a_limited_run_estimates_the_time_for_all_inputs(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     for number in range(3):
         shutil.copyfile(clip, tmp_path / "videos" / f"{number}.mp4")
     words = [tmp_path / "videos", "--extraction-fps", "1", "--limit"]
-    for limit, told in (("2", True), ("2", False), ("3", False)):  # the second one skips both
+    for limit, has_estimate in (("2", True), ("2", False), ("3", False)):  # the second skips all
         ended = save(tmp_path / "output", *words, limit)
         assert ended.status == 0, ended.stderr
-        assert ("all 3 videos would take about " in ended.stderr) == told
+        assert ("all 3 videos would take about " in ended.stderr) == has_estimate
     assert len(list((tmp_path / "output/clip/demo").glob("*_clip.npy"))) == 3
 
 
-def test_a_failure_that_is_mended_leaves_the_list(clip: Path, tmp_path: Path) -> None:
+def test_a_failure_that_is_fixed_is_removed_from_the_list(clip: Path, tmp_path: Path) -> None:
     late, output = tmp_path / "late.mp4", tmp_path / "output"
     assert save(output, late).status == 1
     shutil.copyfile(clip, late)
@@ -202,7 +204,7 @@ def test_a_failure_that_is_mended_leaves_the_list(clip: Path, tmp_path: Path) ->
         ),
     ],
 )
-def test_a_wrong_command_is_one_sentence_and_status_2(
+def test_a_usage_error_is_one_sentence_and_status_2(
     words: tuple[str, ...], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -215,7 +217,7 @@ def test_a_wrong_command_is_one_sentence_and_status_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_refused_overwrite_leaves_what_was_made(clip: Path, tmp_path: Path) -> None:
+def test_a_refused_overwrite_keeps_existing_features(clip: Path, tmp_path: Path) -> None:
     save(tmp_path, clip)
     before = (tmp_path / "clip/demo/shapes_clip.npy").read_bytes()
     long = ["--show-pred", "--pred-texts", "too long " * 50]
@@ -237,7 +239,7 @@ def test_an_output_path_that_is_a_file_is_refused(clip: Path, tmp_path: Path) ->
     ("name", "content"),
     [("run.json", b"\xff\xfe"), ("run.json", b"{}"), ("failures.jsonl", b'\xff\n{"video": {}}\n')],
 )
-def test_damaged_records_are_no_traceback(
+def test_damaged_records_cause_no_traceback(
     name: str, content: bytes, clip: Path, tmp_path: Path
 ) -> None:
     save(tmp_path, clip)
@@ -250,16 +252,16 @@ def test_damaged_records_are_no_traceback(
         assert again.status == 0
 
 
-def test_a_pipe_that_is_closed_stops_the_run_in_a_sentence(clip: Path, tmp_path: Path) -> None:
+def test_a_closed_pipe_stops_the_run_with_one_sentence(clip: Path, tmp_path: Path) -> None:
     words = ["extract", clip, clip, *WITHOUT_RAY, "--extraction-fps", "1"]
     with start_rayclip(*words) as running:
         assert running.stdout is not None
         running.stdout.close()
         assert running.stderr is not None
-        told = running.stderr.read()
-        assert running.wait() == 3, told
-    assert "Standard output cannot be written" in told
-    assert "Traceback" not in told
+        stderr = running.stderr.read()
+        assert running.wait() == 3, stderr
+    assert "Standard output cannot be written" in stderr
+    assert "Traceback" not in stderr
 
 
 def test_an_unknown_option_is_refused() -> None:
@@ -269,13 +271,13 @@ def test_an_unknown_option_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["extract", "--help"], "Extract the CLIP features of videos."),
         (["--version"], f"rayclip {version('rayclip')}"),
     ],
 )
-def test_help_and_version_come_without_heavy_imports(words: list[str], said: str) -> None:
+def test_help_and_version_need_no_heavy_imports(words: list[str], expected: str) -> None:
     code = (
         "import sys; from rayclip.cli import app\n"
         "try: app(sys.argv[1:])\n"
@@ -285,11 +287,11 @@ def test_help_and_version_come_without_heavy_imports(words: list[str], said: str
     shown = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
     )
-    assert said in shown.stdout
+    assert expected in shown.stdout
     assert shown.stdout.splitlines()[-1] == "0 []"
 
 
-def test_help_shows_lists_in_their_brackets() -> None:
+def test_help_shows_lists_with_brackets() -> None:
     text = " ".join(call("extract", "--help").stdout.split())
     assert 'video_paths="[a.mp4, b.mp4]" show_pred=true' in text
 
@@ -303,29 +305,29 @@ def test_help_shows_each_option_once_in_its_group_within_80_columns(locale: str)
     listed: dict[str, list[str]] = {}
     for line in lines:
         if panel := re.match(r"\W+ (\w+) [^\w\s]+$", line):
-            options = listed[panel[1]] = []
-        elif option := re.match(r"\W+(--[\w-]+)\s", line):
-            options.append(option[1])
+            flags = listed[panel[1]] = []
+        elif flag := re.match(r"\W+(--[\w-]+)\s", line):
+            flags.append(flag[1])
     assert listed.pop("Options") == ["--help"]
     assert listed.pop("Arguments") == []
     assert listed == {
         group.capitalize(): [
-            one.flag for one in OPTIONS.values() if one.group == group and one.name != "video_paths"
+            option.flag
+            for option in OPTIONS.values()
+            if option.group == group and option.name != "video_paths"
         ]
         for group in GROUPS
     }
 
 
-def test_help_that_is_not_read_to_its_end_is_no_error() -> None:
+def test_help_may_be_cut_off_by_a_pipe() -> None:
     command = f"{shlex.quote(sys.executable)} -m rayclip extract --help | head -n 1"
     ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
     assert ended.stderr == ""
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-", "<&-"])
-def test_a_run_without_all_standard_streams_is_like_any_other(
-    clip: Path, tmp_path: Path, closed: str
-) -> None:
+def test_a_run_works_without_some_standard_streams(clip: Path, tmp_path: Path, closed: str) -> None:
     words = [clip, "--model-name", "demo", "--address", "none", "--device", "cpu"]
     command = shlex.join([sys.executable, "-m", "rayclip", "extract", *map(str, words)])
     ended = subprocess.run(
@@ -346,14 +348,14 @@ def test_a_run_without_all_standard_streams_is_like_any_other(
 
 def test_an_encoder_that_cannot_start_stops_the_run(clip: Path, tmp_path: Path) -> None:
     words = ["--model-name", "RN50", "--address", "none", "--device", "cpu"]
-    nowhere = {"https_proxy": "http://127.0.0.1:9", "HOME": str(tmp_path)}
-    ended = call("extract", clip, *words, env=nowhere)
+    unreachable = {"https_proxy": "http://127.0.0.1:9", "HOME": str(tmp_path)}
+    ended = call("extract", clip, *words, env=unreachable)
     assert ended.status == 3
     assert "No encoder can start" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_a_folder_of_another_precision_is_refused_by_name(clip: Path, tmp_path: Path) -> None:
+def test_a_changed_precision_is_refused_by_name(clip: Path, tmp_path: Path) -> None:
     ended = save(tmp_path, clip, "precision=bf16", "--extraction-fps", "2")
     assert ended.status == 0, ended.stderr
     features = load(tmp_path, "shapes_clip")
@@ -365,7 +367,7 @@ def test_a_folder_of_another_precision_is_refused_by_name(clip: Path, tmp_path: 
     assert (load(tmp_path, "shapes_clip") != features).any()
 
 
-def test_compiling_without_a_compiler_stops_the_run_in_a_sentence(
+def test_compiling_without_a_compiler_stops_the_run_with_one_sentence(
     clip: Path, tmp_path: Path
 ) -> None:
     without = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
@@ -381,7 +383,7 @@ def test_secrets_in_storage_options_are_never_written(clip: Path, tmp_path: Path
     assert "auto_mkdir" not in (tmp_path / "clip/demo/run.json").read_text()
 
 
-def test_a_missing_gpu_is_said_and_the_cpu_is_used(clip: Path, tmp_path: Path) -> None:
+def test_a_missing_gpu_is_reported_and_the_cpu_is_used(clip: Path, tmp_path: Path) -> None:
     words = ["extract", clip, *WITHOUT_RAY, "--device", "cuda:0", "--extraction-fps", "1"]
     ended = call(*words, env={"CUDA_VISIBLE_DEVICES": ""})
     assert ended.status == 0, ended.stderr
@@ -389,7 +391,7 @@ def test_a_missing_gpu_is_said_and_the_cpu_is_used(clip: Path, tmp_path: Path) -
 
 
 def _write_audio_with_cover(path: Path) -> None:
-    """An mp3 whose only picture is its cover."""
+    """Write an mp3 file with a cover as its only picture."""
     import av
 
     silence = av.AudioFrame.from_ndarray(

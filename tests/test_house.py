@@ -1,4 +1,4 @@
-"""Boundaries that must hold: what a module may import, and what a process must not load."""
+"""Module boundaries: what a module may import, and what a process must not load."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ WITHOUT_RAY_OR_TORCH = [
     "output.storage",
     "report.results",
     "actors.decoder",
-    "run",  # an import of ray before a private one is prepared would put that on the network
+    "run",  # importing ray before preparing a private one would expose that to the network
 ]
 
 
 def imports_of(path: Path) -> set[str]:
-    """The modules of rayclip that a module imports, in functions too."""
+    """The modules of rayclip that a module imports, also inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rayclip."):
             name = str(node.module).removeprefix("rayclip.")
             is_package = (PACKAGE / name).is_dir()
-            found |= {f"{name}.{one.name}" for one in node.names} if is_package else {name}
+            found |= {f"{name}.{alias.name}" for alias in node.names} if is_package else {name}
     return found
 
 
@@ -42,49 +42,49 @@ MODULES = {
 }
 
 
-def test_no_module_imports_itself_through_others() -> None:
-    reached: dict[str, set[str]] = {}
+def test_there_are_no_import_cycles() -> None:
+    checked: set[str] = set()
 
-    def below(name: str, above: tuple[str, ...]) -> set[str]:
-        assert name not in above, f"a circle: {' -> '.join([*above, name])}"
-        if name not in reached:
-            lower = MODULES[name]
-            reached[name] = lower.union(*(below(one, (*above, name)) for one in lower))
-        return reached[name]
+    def check(name: str, importers: tuple[str, ...]) -> None:
+        assert name not in importers, f"an import cycle: {' -> '.join([*importers, name])}"
+        if name not in checked:
+            for imported in MODULES[name]:
+                check(imported, (*importers, name))
+            checked.add(name)
 
     for name in MODULES:
-        below(name, ())
+        check(name, ())
 
 
 @pytest.mark.parametrize(("lower", "higher"), list(combinations(FLOORS, 2)))
 def test_no_folder_imports_a_higher_one(lower: str, higher: str) -> None:
     for module, imported in MODULES.items():
         if module.startswith(f"{lower}."):
-            assert not [one for one in imported if one.startswith(f"{higher}.")], module
+            assert not [name for name in imported if name.startswith(f"{higher}.")], module
 
 
 @pytest.mark.parametrize("name", ["cli", "api", "run"])
-def test_nothing_but_the_surface_imports_the_top(name: str) -> None:
-    users = {module for module, lower in MODULES.items() if name in lower}
-    assert users <= {"cli", "api"}
+def test_only_entry_points_import_the_top_modules(name: str) -> None:
+    importers = {module for module, imported in MODULES.items() if name in imported}
+    assert importers <= {"cli", "api"}
 
 
 @pytest.mark.parametrize("name", WITHOUT_RAY_OR_TORCH)
-def test_decoding_processes_stay_small(name: str) -> None:
+def test_decoding_processes_import_neither_ray_nor_torch(name: str) -> None:
     code = f"import sys, rayclip.{name}; print({{'ray', 'torch', 'clip'}} & set(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("name", ["rayclip", "rayclip.cli"])
-def test_nothing_waits_for_heavy_imports_before_it_needs_them(name: str) -> None:
+def test_heavy_modules_are_imported_lazily(name: str) -> None:
     heavy = {"av", "clip", "fsspec", "numpy", "PIL", "pyarrow", "ray", "torch"}
     code = f"import sys, {name}; print({heavy} & set(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout == "set()\n"
 
 
-def test_every_public_name_is_there_and_explained() -> None:
+def test_every_public_name_exists_and_has_a_docstring() -> None:
     import rayclip
 
     assert sorted(rayclip.__all__) == rayclip.__all__

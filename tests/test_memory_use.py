@@ -1,4 +1,4 @@
-"""Memory does not grow with the number of videos, nor with the length of one."""
+"""Memory grows neither with the number of videos nor with their length."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Encoded:
     def __init__(self, frames):
         self.frames = frames
     def done(self):
-        return self.frames is None  # only when waited for: as many frames as may be are in memory
+        return self.frames is None  # once waited for, so that memory holds as many frames as it may
     def result(self):
         if self.frames is not None:
             means = np.stack(self.frames).mean(axis=(1, 2, 3), dtype=np.float32)
@@ -52,11 +52,11 @@ def extract(videos):
     yield from VideoExtractor(job, Encoders(), FirstAttempts()).run(videos)
 """
 
-needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="tells no memory")
+needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="/proc is missing")
 
 
 def measured(program: str, *words: object) -> list[int]:
-    """The numbers that a program prints, in a process of its own."""
+    """The numbers that a program prints, run in its own process."""
     ended = subprocess.run(
         [sys.executable, "-c", EXTRACT + program, *map(str, words)],
         stdout=subprocess.PIPE,
@@ -77,7 +77,7 @@ print(sum(frames), max(used[:warm_up]), max(used[warm_up:]))
 
 @needs_proc
 def test_a_thousand_short_videos_take_no_more_memory_than_the_first(tmp_path: Path) -> None:
-    """They are decoded by plan, and in full, or are bad in several ways."""
+    """Some are decoded selectively, some in full, and some are broken in several ways."""
     planned = write_video(tmp_path / "a.mp4", textured_frames(20), codec="libx264")
     in_full = write_video(tmp_path / "b.avi", textured_frames(20))
     (tmp_path / "broken.mp4").write_bytes(planned.read_bytes()[:-600])
@@ -98,9 +98,9 @@ print(gc.collect())
 """
 
 
-def test_frames_are_free_as_soon_as_nobody_needs_them(tmp_path: Path) -> None:
-    """Python looks for what holds itself by the number of objects, and not by their megabytes."""
-    frames = textured_frames(100)  # of which half are shown
+def test_frames_are_freed_without_garbage_collection(tmp_path: Path) -> None:
+    """The garbage collector is triggered by the number of objects, not by their size."""
+    frames = textured_frames(100)  # half of them are selected
     upright = write_video(tmp_path / "a.mp4", frames, codec="libx264")
     turned = write_video(tmp_path / "b.mp4", frames, orientation={"degrees": 90})
     for video in (upright, turned):
@@ -116,11 +116,11 @@ print(result.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
 
 @needs_proc
-def test_a_long_video_takes_the_memory_of_its_window(tmp_path: Path) -> None:
+def test_the_memory_for_a_long_video_is_bounded(tmp_path: Path) -> None:
     short = write_video(tmp_path / "short.mp4", numbered_frames(250), fps=25, codec="libx264")
     long = repeated(short, tmp_path / "long.mp4", LONG_FRAMES // 250)
     frames, kb = measured(PEAK, long)
     assert frames == LONG_FRAMES / 5
     squares_kb = frames * 64 * 64 * 3 // 1024
-    assert squares_kb > 70 * 1024  # were they kept, ...
+    assert squares_kb > 70 * 1024  # if all were kept
     assert kb < 32 * 1024

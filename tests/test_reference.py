@@ -1,4 +1,4 @@
-"""What users of video_features' CLIP extractor type, and what they then find."""
+"""Command lines of video_features' CLIP extractor, and their results."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def shapes_video(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[s
 def checkout(
     shapes_video: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A folder like a checkout of video_features, as the working folder."""
+    """A working folder with the files of a video_features checkout."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sample").mkdir()
     names = ["./sample/v_ZNVhz7ctTq0.mp4", "./sample/v_GGSY1Qvo990.mp4"]
@@ -81,7 +81,7 @@ def test_a_documented_command_line_works(command: str, checkout: Path) -> None:
         assert ended.stdout.count("  Logits | Prob. | Label \n") == tables
 
 
-def test_a_list_on_standard_input_is_read(checkout: Path) -> None:
+def test_a_list_is_read_from_standard_input(checkout: Path) -> None:
     words = ["--file-with-video-paths", "-", "--model-name", "demo", "--address", "none"]
     ended = call("extract", *words, stdin="sample/v_GGSY1Qvo990.mp4\n")
     assert ended.status == 0, ended.stderr
@@ -111,7 +111,9 @@ def test_pickle_numpy_and_python_give_equal_arrays(
         np.testing.assert_array_equal(python, array)
 
 
-def test_batch_sizes_agree(shapes_video: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_features_do_not_depend_on_the_batch_size(
+    shapes_video: tuple[Path, list[str]], tmp_path: Path
+) -> None:
     features = {}
     for batch_size in (1, 7, 64):
         rayclip.extract(
@@ -130,7 +132,7 @@ def test_batch_sizes_agree(shapes_video: tuple[Path, list[str]], tmp_path: Path)
         assert cosine.min() >= 0.9999
 
 
-def test_the_top_label_of_show_pred_is_the_drawn_shape_and_the_numbers_are_openais(
+def test_show_pred_finds_the_drawn_shape_with_openais_numbers(
     shapes_video: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     video, drawn = shapes_video
@@ -172,7 +174,7 @@ def test_the_top_label_of_show_pred_is_the_drawn_shape_and_the_numbers_are_opena
 
 
 @pytest.mark.parametrize(("total", "frames"), [(1, [15]), (4, [3, 11, 18, 26]), (99, range(30))])
-def test_extraction_total_takes_frames_from_the_middles_of_equal_parts(
+def test_extraction_total_selects_the_middle_frames_of_equal_parts(
     total: int, frames: list[int], shapes_video: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     words = ["--model-name", "demo", "--address", "none", "--on-extraction", "save_numpy"]
@@ -184,7 +186,7 @@ def test_extraction_total_takes_frames_from_the_middles_of_equal_parts(
     assert times.tolist() == pytest.approx([100 * frame for frame in frames])
 
 
-def test_keep_tmp_files_keeps_the_video_at_the_new_rate_and_uses_it(
+def test_keep_tmp_files_keeps_and_uses_the_reencoded_video(
     shapes_video: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     words = ["--model-name", "demo", "--address", "none", "--on-extraction", "save_numpy"]
@@ -218,7 +220,7 @@ def test_the_sample_of_video_features_at_5_fps_keeps_90_frames(
         assert sum(1 for _ in container.decode(video=0)) == 90
 
 
-def test_naming_path_mirrors_the_folders_of_inputs_of_one_stem(checkout: Path) -> None:
+def test_naming_path_mirrors_folders_of_inputs_with_equal_stems(checkout: Path) -> None:
     (checkout / "other").mkdir()
     shutil.copyfile("sample/v_GGSY1Qvo990.mp4", "other/v_GGSY1Qvo990.mp4")
     words = ["sample/v_GGSY1Qvo990.mp4", "other/v_GGSY1Qvo990.mp4", "--model-name", "demo"]
@@ -253,7 +255,7 @@ def test_float16_is_saved_on_request(shapes_video: tuple[Path, list[str]], tmp_p
 
 
 @pytest.mark.parametrize("n_px", [64, 224])
-def test_fast_resizing_of_a_video_is_at_most_two_levels_off(
+def test_fast_resizing_differs_by_at_most_two_levels(
     n_px: int, shapes_video: tuple[Path, list[str]]
 ) -> None:
     for _, rgb in rayclip.iter_frames(shapes_video[0], extraction_fps=2):
@@ -261,7 +263,7 @@ def test_fast_resizing_of_a_video_is_at_most_two_levels_off(
         assert np.abs(exact.astype(int) - fast).max() <= 2
 
 
-def test_fast_resizing_changes_features_but_little(
+def test_fast_resizing_changes_features_only_slightly(
     shapes_video: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     words = ["--model-name", "demo", "--address", "none", "--on-extraction", "save_numpy"]
@@ -276,7 +278,7 @@ def test_fast_resizing_changes_features_but_little(
     assert cosines(pil - pil.mean(axis=0), fast - fast.mean(axis=0)).min() >= 0.999
 
 
-def test_features_are_those_of_video_features(shared_data: Path) -> None:
+def test_features_equal_those_of_video_features(shared_data: Path) -> None:
     weights = Path.home() / ".cache" / "clip" / "ViT-B-32.pt"
     if not weights.exists():
         pytest.skip(f"OpenAI's ViT-B/32 weights are not in {weights}")

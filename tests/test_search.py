@@ -1,4 +1,4 @@
-"""Searching what a run saved: the blocks of the page, and the script that draws."""
+"""Searching saved features: the examples of docs/search.md, and scripts/search.py."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ SCENES = {
     "middle": [("red", "square"), ("red", "circle"), ("green", "circle")],
 }
 FPS = 25
-PYTHON = [one for one in EXAMPLES if one.page == "docs/search.md" and one.language == "python"]
-SEARCH, FRAMES = (one.text for one in PYTHON)
+PYTHON = [e for e in EXAMPLES if e.page == "docs/search.md" and e.language == "python"]
+SEARCH, FRAMES = (example.text for example in PYTHON)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a run has saved the features of two drawn videos."""
-    here = tmp_path_factory.mktemp("searched")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two generated videos and their features."""
+    folder = tmp_path_factory.mktemp("searched")
     for name, scenes in SCENES.items():
-        shapes.write_video(here / f"{name}.mp4", scenes, fps=FPS, seconds_per_scene=1)
+        shapes.write_video(folder / f"{name}.mp4", scenes, fps=FPS, seconds_per_scene=1)
     words = ["--model-name", "demo", "--extraction-fps", "5", "--on-extraction", "save_numpy"]
-    videos = [here / f"{name}.mp4" for name in SCENES]
+    paths = [folder / f"{name}.mp4" for name in SCENES]
     ended = call(
-        "extract", *videos, *words, "--output-path", here / "features", "--address", "none"
+        "extract", *paths, *words, "--output-path", folder / "features", "--address", "none"
     )
     assert ended.status == 0, ended.stderr
-    return here
+    return folder
 
 
 @pytest.fixture(autouse=True)
-def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
+def _in_folder(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(videos)
 
 
 def drawn(video: str, seconds: float) -> str:
     return shapes.label(*SCENES[video][int(seconds)])
 
 
-def test_the_search_of_the_page_finds_the_red_circle_at_its_seconds(
+def test_the_search_of_the_page_finds_the_red_circle_when_it_is_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert len(SEARCH.splitlines()) == 10
@@ -56,10 +56,10 @@ def test_the_search_of_the_page_finds_the_red_circle_at_its_seconds(
     first, middle = np.arange(5) * 0.2, 1 + np.arange(5) * 0.2
     assert [video for video, _ in found] == ["first"] * 5 + ["middle"] * 5
     assert np.allclose([seconds for _, seconds in found], [*first, *middle])
-    assert {drawn(*one) for one in found} == {"red circle"}
+    assert {drawn(video, seconds) for video, seconds in found} == {"red circle"}
 
 
-def test_the_table_of_frames_of_the_page_has_a_row_for_each() -> None:
+def test_the_table_of_the_page_has_a_row_for_each_frame() -> None:
     exec(FRAMES, {})
     rows = pq.read_table("frames.parquet").to_pylist()
     assert [row["video"] for row in rows] == ["first"] * 15 + ["middle"] * 15

@@ -1,6 +1,6 @@
-"""Broken files: cut off or with bytes changed, they give what a plain decoder gives, or one error.
+"""Truncated and corrupted files give the frames of a plain decoder, or one error.
 
-Neither may hang; a hang here would be seen by the time that the suite takes.
+Nothing may hang: a hang would show in the duration of the suite.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from rayclip.media.decoding import decode_all, selected_frames, timed_frames
 from rayclip.media.frames import iter_frames
 from rayclip.media.sampling import EveryFrame, FrameRule, TickGrid
 
-Given = list[tuple[float, str]]
+Frames = list[tuple[float, str]]
 
 RATES = (None, Fraction(5))
-CUTS = 20  # of each file, at each of two rates
+CUTS = 20  # per file and rate
 FLIPS = 12
 FILES: dict[str, tuple[str, dict[str, Any]]] = {
     "index-first": ("a.mp4", {"codec": "libx264", "muxing": {"movflags": "faststart"}}),
@@ -42,7 +42,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module", params=FILES)
 def content(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The bytes of a good file of two seconds."""
+    """The bytes of a valid file of two seconds."""
     name, how = FILES[request.param]
     if how["codec"] not in av.codecs_available:
         pytest.skip(f"this libav cannot encode {how['codec']}")
@@ -55,8 +55,8 @@ def md5_of(rgb: Any) -> str:
     return hashlib.md5(rgb.tobytes()).hexdigest()
 
 
-def plainly(content: bytes, fps: Fraction | None) -> Given | None:
-    """What decoding everything and the rule give; None for what is no video."""
+def decode_plainly(content: bytes, fps: Fraction | None) -> Frames | None:
+    """The frames from decoding everything; None if it is not a video."""
     try:
         with open_stream(io.BytesIO(content), {}) as (container, stream):
             assert stream.time_base is not None
@@ -70,16 +70,16 @@ def plainly(content: bytes, fps: Fraction | None) -> Given | None:
             if not shown:
                 return None
             found = [
-                (ms, md5_of(one.frame.to_ndarray(format="rgb24")))
-                for one in shown
-                for ms in one.timestamps_ms
+                (ms, md5_of(selected.frame.to_ndarray(format="rgb24")))
+                for selected in shown
+                for ms in selected.timestamps_ms
             ]
             return found or [(0.0, md5_of(shown[0].frame.to_ndarray(format="rgb24")))]
     except BadVideo:
         return None
 
 
-def given(content: bytes, fps: Fraction | None) -> Given | None:
+def decode(content: bytes, fps: Fraction | None) -> Frames | None:
     try:
         return [(ms, md5_of(rgb)) for ms, rgb in iter_frames(io.BytesIO(content), fps)]
     except BadVideo:
@@ -87,33 +87,33 @@ def given(content: bytes, fps: Fraction | None) -> Given | None:
 
 
 @pytest.mark.parametrize("fps", RATES, ids=["native", "5"])
-def test_a_file_that_is_cut_off_gives_what_is_in_it(content: bytes, fps: Fraction | None) -> None:
+def test_a_truncated_file_gives_all_its_frames(content: bytes, fps: Fraction | None) -> None:
     for end in np.random.default_rng(len(content)).integers(1, len(content), CUTS):
         part = content[:end]
-        assert given(part, fps) == plainly(part, fps), end
+        assert decode(part, fps) == decode_plainly(part, fps), end
 
 
-def test_a_file_that_is_cut_off_loses_only_its_last_ticks(content: bytes) -> None:
+def test_a_truncated_file_loses_only_its_last_ticks(content: bytes) -> None:
     fps = Fraction(5)
-    whole = given(content, fps)
+    whole = decode(content, fps)
     assert whole is not None
     for end in np.random.default_rng(1).integers(len(content) // 2, len(content), CUTS // 2):
-        found = given(content[:end], fps) or []
+        found = decode(content[:end], fps) or []
         ticks = [ms for ms, _ in found]
         assert ticks == [ms for ms, _ in whole][: len(ticks)], end
-        assert found[:-2] == whole[: len(found)][:-2], end  # the last picture may be half there
+        assert found[:-2] == whole[: len(found)][:-2], end  # the last picture may be incomplete
 
 
 @pytest.mark.parametrize("fps", RATES, ids=["native", "5"])
-def test_changed_bytes_give_the_ticks_of_a_plain_decoder(
+def test_a_corrupted_file_gives_the_ticks_of_a_plain_decoder(
     content: bytes, fps: Fraction | None
 ) -> None:
-    """Ticks alone: not every decoder notices damage, and those that do not are not asked again."""
+    """Only ticks are compared, since not every decoder notices damage."""
     rng = np.random.default_rng(len(content))
     for place in rng.integers(0, len(content), FLIPS // 2):
         changed = bytearray(content)
         changed[place] ^= int(rng.integers(1, 256))
-        found, plain = given(bytes(changed), fps), plainly(bytes(changed), fps)
+        found, plain = decode(bytes(changed), fps), decode_plainly(bytes(changed), fps)
         if fps is None or found is None or plain is None:
             assert found == plain, place
         else:

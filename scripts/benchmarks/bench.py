@@ -1,4 +1,4 @@
-"""Measure what rayclip costs, beside other ways to the same end, interleaved in one run.
+"""Measure rayclip and its alternatives, interleaved in one run.
 
     python scripts/benchmarks/bench.py decode           # on generated videos; about 20 minutes
     python scripts/benchmarks/bench.py decode my.mp4 --extraction-fps 2
@@ -8,7 +8,7 @@
     python scripts/benchmarks/bench.py lists            # a long list, before any video is read
     python scripts/benchmarks/bench.py cluster          # many simulated nodes
 
-Numbers are of the machine and the moment; ratios within one run are what to compare.
+Absolute numbers depend on the machine and the moment; compare ratios within one run.
 """
 
 from __future__ import annotations
@@ -36,19 +36,17 @@ from bench_videos import make_videos
 T = TypeVar("T")
 ModelOption = Annotated[str, typer.Option(help="Random weights of ViT-B/32 or ViT-L/14; or demo.")]
 BatchSizeOption = Annotated[
-    int | None, typer.Option(min=1, help="Frames per forward pass; by default as rayclip.")
+    int | None, typer.Option(min=1, help="Frames per forward pass; default: rayclip's.")
 ]
 PrecisionOption = Annotated[
-    Precision, typer.Option(help="What rayclip computes in; the reference keeps to its own.")
+    Precision, typer.Option(help="Precision of rayclip; the reference uses its own.")
 ]
-WaysOption = Annotated[
-    list[str] | None, typer.Option("--way", help="Only this row; can be given again.")
-]
-SecondsOption = Annotated[float, typer.Option(help="How long the encoder alone is fed.")]
-RoundsOption = Annotated[int, typer.Option(min=1, help="How often everything is measured.")]
+WaysOption = Annotated[list[str] | None, typer.Option("--way", help="Only this row; repeatable.")]
+SecondsOption = Annotated[float, typer.Option(help="Duration of each encoder measurement.")]
+RoundsOption = Annotated[int, typer.Option(min=1, help="Number of measurements.")]
 
 app = typer.Typer(
-    help="Measure what rayclip costs.",
+    help="Measure the costs of rayclip.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -58,29 +56,29 @@ app = typer.Typer(
 @app.command()
 def decode(
     videos: Annotated[
-        list[Path] | None, typer.Argument(help="Local videos; by default those that it makes.")
+        list[Path] | None, typer.Argument(help="Local videos; default: generated ones.")
     ] = None,
     extraction_fps: Annotated[
-        list[str], typer.Option(help="Frames per second, or native; can be given again.")
+        list[str], typer.Option(help="Frames per second, or native; repeatable.")
     ] = ["1", "2", "5"],  # noqa: B006  # typer's way to give a list a default
-    rounds: Annotated[int, typer.Option(help="How often each way is measured.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Number of measurements.")] = 3,
     make: Annotated[
-        bool, typer.Option("--make", help="Add the made videos to those that are given.")
+        bool, typer.Option("--make", help="Add the generated videos to the given ones.")
     ] = False,
     folder: Annotated[
         Path | None,
-        typer.Option(help="Keep the made videos here, and take those that are here already."),
+        typer.Option(help="Folder of the generated videos; existing ones are reused."),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Save every number here, as JSON.")
+        Path | None, typer.Option("--json", help="Save all numbers to this JSON file.")
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw the numbers here; the suffix says how: .svg, .png.")
+        Path | None, typer.Option(help="Draw the numbers to this .svg or .png file.")
     ] = None,
 ) -> None:
-    """CPU milliseconds for a feature, from the video to the square that the model is given."""
-    with _told_errors(), _made_videos_folder(folder) as made:
-        rates = [bench_decode.rate_named(name) for name in extraction_fps]
+    """CPU milliseconds per feature, from the video to the model's input."""
+    with _exit_statuses(), _video_folder(folder) as generated:
+        rates = [bench_decode.parse_rate(name) for name in extraction_fps]
         if rounds < 1:
             raise UsageError(f"--rounds must be at least 1, not {rounds}.")
         for file in (json_file, picture):
@@ -91,8 +89,8 @@ def decode(
         paths = list(videos or ())
         described = [bench_decode.describe(path) for path in paths]
         if make or not paths:
-            _say(f"making videos in {made}")
-            described += map(bench_decode.describe, make_videos(made))
+            _say(f"generating videos in {generated}")
+            described += map(bench_decode.describe, make_videos(generated))
 
         rows = []
         for row in bench_decode.measured(described, rates, rounds):
@@ -109,16 +107,16 @@ def decode(
 def segments(
     video: Annotated[Path, typer.Argument(help="A local video with many keyframes.")],
     count: Annotated[
-        list[int], typer.Option("--segments", help="How many; can be given again.")
+        list[int], typer.Option("--segments", help="Number of segments; repeatable.")
     ] = [1, 2, 4],  # noqa: B006
     extraction_fps: Annotated[
         str, typer.Option(help="Frames per second, or native.")
     ] = bench_decode.NATIVE,
-    rounds: Annotated[int, typer.Option(help="How often each number is measured.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Number of measurements.")] = 3,
 ) -> None:
-    """Wall time of decoding one video in segments, each in a process of its own."""
-    with _told_errors():
-        fps = bench_decode.rate_named(extraction_fps)
+    """Wall time of decoding one video in segments, each in its own process."""
+    with _exit_statuses():
+        fps = bench_decode.parse_rate(extraction_fps)
         bench_decode.describe(video)
         results = bench_segments.measured(video, fps, count, rounds)
         typer.echo(bench_segments.report(video, fps, results))
@@ -133,33 +131,34 @@ def encode(
     seconds: SecondsOption = 10.0,
     rounds: RoundsOption = 5,
 ) -> None:
-    """Speed and CPU time of encoding alone: the model, the batches, the actor on Ray."""
+    """Speed and CPU time of encoding: the model, the batcher, the actor on Ray."""
     import bench_encode
 
-    with _told_errors(), TemporaryDirectory() as folder:
+    with _exit_statuses(), TemporaryDirectory() as folder:
         ways = _chosen(way, list(bench_encode.WAYS))
         named = bench_encode.model_named(model, Path(folder))
         job = bench_encode.job_of(named, batch_size, precision, seconds)
-        measured = _told(bench_encode.measured(job, ways, rounds))
+        measured = _with_progress(bench_encode.measured(job, ways, rounds))
         typer.echo(bench_encode.report(job, measured))
 
 
 @app.command()
 def pipeline(
     videos: Annotated[
-        list[Path] | None, typer.Argument(help="Local videos; by default those that it makes.")
+        list[Path] | None, typer.Argument(help="Local videos; default: generated ones.")
     ] = None,
-    clips: Annotated[int, typer.Option(min=2, help="Videos of a run: those given in turn.")] = 40,
+    clips: Annotated[int, typer.Option(min=2, help="Videos per run.")] = 40,
     extraction_fps: Annotated[str, typer.Option(help="Frames per second, or native.")] = "1",
     synthetic_decode: Annotated[
-        bool, typer.Option("--synthetic-decode", help="Ready squares: the encoder is what waits.")
+        bool,
+        typer.Option("--synthetic-decode", help="Skip decoding: the encoder limits."),
     ] = False,
     clip_frames: Annotated[
-        int, typer.Option(min=1, help="Of each clip, with --synthetic-decode.")
+        int, typer.Option(min=1, help="Frames per clip, with --synthetic-decode.")
     ] = 24,
     fake_encoder: Annotated[
         float | None,
-        typer.Option(metavar="MICROSECONDS", help="An encoder that sleeps so long for a frame."),
+        typer.Option(metavar="MICROSECONDS", help="Sleep this long per frame instead of encoding."),
     ] = None,
     model: ModelOption = "ViT-B/32",
     batch_size: BatchSizeOption = None,
@@ -169,19 +168,19 @@ def pipeline(
     rounds: RoundsOption = 5,
     folder: Annotated[
         Path | None,
-        typer.Option(help="Keep the made videos here, and take those that are here already."),
+        typer.Option(help="Folder of the generated videos; existing ones are reused."),
     ] = None,
 ) -> None:
-    """Speed and CPU time of rayclip extract, of its parts alone, and of the reference's way."""
+    """Speed and CPU time of rayclip extract, of its parts, and of the reference."""
     import bench_encode
     import bench_pipeline
 
     with (
-        _told_errors(),
-        _made_videos_folder(folder) as made,
+        _exit_statuses(),
+        _video_folder(folder) as generated,
         TemporaryDirectory() as temporary,
     ):
-        rate = bench_decode.rate_named(extraction_fps)
+        rate = bench_decode.parse_rate(extraction_fps)
         named = bench_encode.model_named(model, Path(temporary))
         encode_job = bench_encode.job_of(named, batch_size, precision, seconds)
         if synthetic_decode:
@@ -189,8 +188,8 @@ def pipeline(
         elif videos:
             sources = [bench_decode.describe(path).path for path in videos]
         else:
-            _say(f"making videos in {made}")
-            sources = make_videos(made)
+            _say(f"generating videos in {generated}")
+            sources = make_videos(generated)
         job = bench_pipeline.PipelineJob(
             encode_job,
             named,
@@ -202,87 +201,87 @@ def pipeline(
         ways = _chosen(way, job.ways)
         if bench_pipeline.REFERENCE in ways and find_spec("cv2") is None:
             raise UsageError(
-                "The reference's way needs OpenCV: pip install 'rayclip[bench]', or name the other "
-                "rows with --way."
+                "The reference needs OpenCV: pip install 'rayclip[bench]', or select other rows "
+                "with --way."
             )
         fill = bench_pipeline.batch_fill(job) if bench_pipeline.RAYCLIP in ways else None
-        measured = _told(bench_pipeline.rounds_of(job, ways, rounds))
+        measured = _with_progress(bench_pipeline.rounds_of(job, ways, rounds))
         typer.echo(bench_pipeline.report(job, measured, fill))
 
 
 @app.command()
 def lists(
-    videos: Annotated[int, typer.Option(min=1, help="Of the list.")] = 1_000_000,
-    done: Annotated[int, typer.Option(min=0, help="Of these, how many are done.")] = 100_000,
+    videos: Annotated[int, typer.Option(min=1, help="Length of the list.")] = 1_000_000,
+    done: Annotated[int, typer.Option(min=0, help="Number of videos that are done.")] = 100_000,
     suffix: Annotated[
-        str, typer.Option(help="Of the list: .txt, .csv, .tsv, .jsonl, .parquet.")
+        str, typer.Option(help="Format of the list: .txt, .csv, .tsv, .jsonl, .parquet.")
     ] = ".txt",
     real: Annotated[
-        bool, typer.Option("--real", help="Write three files for each that is done, and list them.")
+        bool, typer.Option("--real", help="Write and list three real files per done video.")
     ] = False,
     extra_columns: Annotated[
-        bool, typer.Option("--carried", help="Three columns beside the paths, carried along.")
+        bool, typer.Option("--carried", help="Add three columns that are carried along.")
     ] = False,
     results: Annotated[
-        int, typer.Option(min=0, help="Videos of a real run on Ray, whose tasks cost nothing.")
+        int, typer.Option(min=0, help="Videos of a real run on Ray with trivial tasks.")
     ] = 0,
 ) -> None:
-    """Time and memory of the process in which a long list is given."""
+    """Time and memory of the driver for a long list."""
     import bench_lists
 
-    with _told_errors():
+    with _exit_statuses():
         job = bench_lists.Lists(videos, done, real, suffix, extra_columns, results)
         typer.echo(bench_lists.report(job, bench_lists.measured(job)))
 
 
 @app.command()
 def cluster(
-    nodes: Annotated[list[int], typer.Option(min=1, help="How many; can be given again.")] = [8],  # noqa: B006
-    videos: Annotated[int, typer.Option(min=20, help="Of a run, for each node.")] = 2500,
-    clip_frames: Annotated[int, typer.Option(min=1, help="Of each video.")] = 8,
+    nodes: Annotated[list[int], typer.Option(min=1, help="Number of nodes; repeatable.")] = [8],  # noqa: B006
+    videos: Annotated[int, typer.Option(min=20, help="Videos per node.")] = 2500,
+    clip_frames: Annotated[int, typer.Option(min=1, help="Frames per video.")] = 8,
     clips: Annotated[
-        Path | None, typer.Option(help="Decode the clips of this folder, in turn, instead.")
+        Path | None, typer.Option(help="Decode the clips in this folder instead.")
     ] = None,
     fake_encoder: Annotated[
-        float, typer.Option(metavar="MICROSECONDS", help="What an encoder sleeps for a frame.")
+        float, typer.Option(metavar="MICROSECONDS", help="How long an encoder sleeps per frame.")
     ] = 0.0,
-    cpus: Annotated[int, typer.Option(min=1, help="That each node says it has.")] = 1,
+    cpus: Annotated[int, typer.Option(min=1, help="CPUs that each node declares.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Frames per forward pass.")] = 16,
     rounds: RoundsOption = 1,
 ) -> None:
-    """Videos per second, and CPU time, where nodes, decoding and encoding are pretended."""
+    """Videos per second and CPU time if nodes, decoding and encoding are simulated."""
     import bench_cluster
 
-    with _told_errors():
-        where = None if clips is None else str(clips)
-        job = bench_cluster.ClusterJob(videos, clip_frames, fake_encoder, cpus, batch_size, where)
-        measured = _told(bench_cluster.measured(job, nodes, rounds))
+    with _exit_statuses():
+        folder = None if clips is None else str(clips)
+        job = bench_cluster.ClusterJob(videos, clip_frames, fake_encoder, cpus, batch_size, folder)
+        measured = _with_progress(bench_cluster.measured(job, nodes, rounds))
         typer.echo(bench_cluster.report(job, measured))
 
 
-def _chosen(ways: list[str] | None, known: list[str]) -> list[str]:
-    """The ways that are asked for, all of them by default.
+def _chosen(ways: list[str] | None, available: list[str]) -> list[str]:
+    """The selected ways; all of them by default.
 
     Raises:
-        UsageError: one means nothing here.
+        UsageError: a way does not exist here.
     """
     for way in ways or ():
-        if way not in known:
-            raise UsageError(f"--way must be one of {', '.join(known)} here, not {way}.")
-    return [way for way in known if not ways or way in ways]
+        if way not in available:
+            raise UsageError(f"--way must be one of {', '.join(available)} here, not {way}.")
+    return [way for way in available if not ways or way in ways]
 
 
-def _told(rounds: Iterable[T]) -> list[T]:
-    """All rounds; each is told of when it is measured."""
+def _with_progress(rounds: Iterable[T]) -> list[T]:
+    """All rounds; reports each one as it is measured."""
     measured = []
-    for one in rounds:
-        measured.append(one)
+    for result in rounds:
+        measured.append(result)
         _say(f"measured round {len(measured)}")
     return measured
 
 
 @contextmanager
-def _made_videos_folder(folder: Path | None) -> Iterator[Path]:
+def _video_folder(folder: Path | None) -> Iterator[Path]:
     if folder is not None:
         yield folder
         return
@@ -291,7 +290,7 @@ def _made_videos_folder(folder: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _told_errors() -> Iterator[None]:
+def _exit_statuses() -> Iterator[None]:
     try:
         yield
     except RayclipError as error:
@@ -300,7 +299,7 @@ def _told_errors() -> Iterator[None]:
 
 
 def _say(sentence: str) -> None:
-    """Tell people, apart from the table."""
+    """Print to standard error, apart from the table."""
     typer.echo(f"bench: {sentence}", err=True)
 
 

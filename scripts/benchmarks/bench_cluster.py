@@ -1,8 +1,7 @@
-"""How many videos a second a cluster does where only the machinery costs anything, and how many
-more it does with more nodes.
+"""The throughput of a cluster if only rayclip and Ray themselves cost time, and how it scales.
 
-The nodes are raylets of this machine that say they have a GPU each. Frames are ready, and encoders
-sleep for every frame. Each run has a process of its own as its driver, which tells what it took.
+The nodes are raylets on this machine that declare a GPU each. Frames are generated in advance, and
+encoders sleep for each frame. Each run has its own driver process.
 """
 
 from __future__ import annotations
@@ -28,37 +27,37 @@ from rayclip.errors import RayclipError
 sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
 
 from bench_processes import with_stand_ins
-from pretended_nodes import PretendedNodes
+from simulated_nodes import SimulatedNodes
 from tables import number, table
 
-BEGIN, END = 0.3, 0.8  # of the videos: what is measured lies between, without start and end
+BEGIN, END = 0.3, 0.8  # the measured share of the videos, without startup and shutdown
 TASKS = "tasks"
 KINDS = {
     "ray::MapBatches": TASKS,
     "ray::StreamingRepartition": TASKS,
-    "ray::IDLE": TASKS,  # what it is called between two of them
+    "ray::IDLE": TASKS,  # the title of a worker between two tasks
     "ray::Encoder": "encoders",
     "ray::ControlActor": "control actor",
     "raylet": "raylets",
     "gcs_server": "Ray's head (GCS)",
 }
-STORE = 2**30  # bytes of a node's objects: little for a node with a GPU, and enough not to spill
-PERIOD_S = 0.2  # between two looks at what is finished
+STORE = 2**30  # bytes of a node's object store: small for a GPU node, but nothing spills
+PERIOD_S = 0.2  # between two counts of finished videos
 OTHERS = "Ray's other processes"
 DRIVER = "driver"
 
 
 @dataclass(frozen=True)
 class ClusterJob:
-    """What is to be measured.
+    """The run to measure.
 
     Attributes:
-        videos: of a run on one node; as many times more on more.
-        frames: of each.
-        microseconds: that an encoder sleeps for a frame.
-        cpus: that each node says it has.
+        videos: videos per node.
+        frames: frames per video.
+        microseconds: how long an encoder sleeps per frame.
+        cpus: CPUs that each node declares.
         batch_size: frames per forward pass.
-        clips: a folder of real clips, taken in turn; None takes ready frames.
+        clips: a folder of real clips, used in turn; None for synthetic frames.
     """
 
     videos: int
@@ -70,16 +69,16 @@ class ClusterJob:
 
 
 @dataclass(frozen=True)
-class Took:
-    """What the middle of a run took.
+class Cost:
+    """The cost of the middle part of a run.
 
     Attributes:
-        nodes: of the cluster.
-        videos: between the two moments.
-        wall_s: from the one to the other.
-        cpu_s: CPU seconds of all processes together, by what they do.
-        driver_mb: the most private memory of the driver, from beginning to end.
-        whole_s: from the beginning of the run to its end.
+        nodes: number of nodes.
+        videos: videos finished in this part.
+        wall_s: wall time of this part.
+        cpu_s: CPU seconds of this part, by kind of process.
+        driver_mb: peak private memory of the driver in the whole run.
+        whole_s: wall time of the whole run.
     """
 
     nodes: int
@@ -95,15 +94,15 @@ class Took:
         return self.videos / self.wall_s
 
 
-def measured(job: ClusterJob, nodes: Sequence[int], rounds: int) -> Iterator[Took]:
-    """A run on a cluster of each size, for every round; clusters are started for each."""
+def measured(job: ClusterJob, nodes: Sequence[int], rounds: int) -> Iterator[Cost]:
+    """Yield a run on a new cluster of each size, in every round."""
     for _ in range(rounds):
         for count in nodes:
-            yield _one(job, count)
+            yield _run(job, count)
 
 
-def _one(job: ClusterJob, nodes: int) -> Took:
-    """A run in a process of its own, with a cluster of its own: Ray connects only once to one."""
+def _run(job: ClusterJob, nodes: int) -> Cost:
+    """A run in its own process, since a process can use only one of these clusters."""
     ended = subprocess.run(
         [sys.executable, __file__, "cluster", json.dumps(asdict(job)), str(nodes)],
         env=with_stand_ins(job.frames if job.clips is None else None, job.microseconds),
@@ -112,16 +111,16 @@ def _one(job: ClusterJob, nodes: int) -> Took:
     )
     if ended.returncode:
         raise RayclipError(f"A run on {nodes} nodes ended with {ended.returncode}.")
-    return Took(**json.loads(ended.stdout.splitlines()[-1]))
+    return Cost(**json.loads(ended.stdout.splitlines()[-1]))
 
 
-def report(job: ClusterJob, took: Sequence[Took]) -> str:
-    """Two tables: how fast, and what the CPU time went to."""
-    sizes = sorted({one.nodes for one in took})
-    by_size = {size: [one for one in took if one.nodes == size] for size in sizes}
-    rates = {size: median(one.rate for one in runs) for size, runs in by_size.items()}
+def report(job: ClusterJob, costs: Sequence[Cost]) -> str:
+    """Two tables: throughput, and CPU time by kind of process."""
+    sizes = sorted({run.nodes for run in costs})
+    by_size = {size: [run for run in costs if run.nodes == size] for size in sizes}
+    rates = {size: median(run.rate for run in runs) for size, runs in by_size.items()}
     smallest = sizes[0]
-    rows, costs = [], []
+    rows, cpu_rows = [], []
     kinds = [DRIVER, *dict.fromkeys(KINDS.values()), OTHERS]
     for size, runs in by_size.items():
         efficiency = rates[size] / rates[smallest] * smallest / size
@@ -136,34 +135,34 @@ def report(job: ClusterJob, took: Sequence[Took]) -> str:
             ]
         )
         each = [median(1000 * run.cpu_s.get(k, 0) / run.videos for run in runs) for k in kinds]
-        costs.append([str(size), *(number(ms) for ms in each), number(sum(each))])
-    what = f"clips of {job.clips}" if job.clips else f"ready frames, {job.frames} a video"
-    header = ["nodes", "videos", "videos/s", "efficiency", "driver MB", "all, s"]
+        cpu_rows.append([str(size), *(number(ms) for ms in each), number(sum(each))])
+    what = f"clips of {job.clips}" if job.clips else f"{job.frames} synthetic frames per video"
+    header = ["nodes", "videos", "videos/s", "efficiency", "driver MB", "total s"]
     return "\n\n".join(
         [
-            f"{what}; an encoder sleeps {job.microseconds:g} us a frame; nodes of {job.cpus} CPUs "
-            f"and 1 GPU, pretended; {len(took) // len(sizes)} round(s); between {BEGIN:.0%} and "
-            f"{END:.0%} of a run",
+            f"{what}; an encoder sleeps {job.microseconds:g} us per frame; simulated nodes of "
+            f"{job.cpus} CPUs and 1 GPU; {len(costs) // len(sizes)} round(s); between "
+            f"{BEGIN:.0%} and {END:.0%} of a run",
             table(header, rows),
-            "CPU ms a video:",
-            table(["nodes", *kinds, "together"], costs),
+            "CPU ms per video:",
+            table(["nodes", *kinds, "total"], cpu_rows),
         ]
     )
 
 
-# ---- the process with the cluster ----
+# ---- the process that starts the cluster ----
 
 
-def _with_a_cluster(job: ClusterJob, nodes: int) -> Took:
-    cluster = PretendedNodes(nodes, job.cpus, gpus=1, store=STORE)
+def _run_on_cluster(job: ClusterJob, nodes: int) -> Cost:
+    cluster = SimulatedNodes(nodes, job.cpus, gpus=1, store=STORE)
     try:
         with TemporaryDirectory(dir="/dev/shm" if job.clips is None else None) as folder:
-            return _watched(job, nodes, cluster, Path(folder))
+            return _measure(job, nodes, cluster, Path(folder))
     finally:
         cluster.close()
 
 
-def _watched(job: ClusterJob, nodes: int, cluster: PretendedNodes, folder: Path) -> Took:
+def _measure(job: ClusterJob, nodes: int, cluster: SimulatedNodes, folder: Path) -> Cost:
     listed = folder / "videos.txt"
     count = job.videos * nodes
     with listed.open("w") as file:
@@ -174,15 +173,15 @@ def _watched(job: ClusterJob, nodes: int, cluster: PretendedNodes, folder: Path)
         [sys.executable, __file__, "driver", *map(str, words)], stdout=subprocess.PIPE, text=True
     )
     features = folder / "output" / "clip" / "demo"
-    begun, ended = (_moment(driver, features, count * share) for share in (BEGIN, END))
+    begin, end = (_wait_for(driver, features, count * share) for share in (BEGIN, END))
     stdout, _ = driver.communicate()
     if driver.returncode:
         raise RayclipError("The driver failed.")
-    return Took(
+    return Cost(
         nodes,
-        ended.finished - begun.finished,
-        ended.at - begun.at,
-        {kind: ended.cpu_s[kind] - begun.cpu_s[kind] for kind in ended.cpu_s},
+        end.finished - begin.finished,
+        end.at - begin.at,
+        {kind: end.cpu_s[kind] - begin.cpu_s[kind] for kind in end.cpu_s},
         json.loads(stdout.splitlines()[-1])["peak_mb"],
         time.monotonic() - started,
     )
@@ -202,18 +201,21 @@ def _names(job: ClusterJob, count: int, folder: Path) -> Iterator[str]:
 
 
 class _Moment(NamedTuple):
-    """When so many videos were finished, and what all processes had used by then."""
+    """The finished videos and the CPU seconds of all processes at one time."""
 
     at: float
     finished: int
     cpu_s: Counter[str]
 
 
-def _moment(driver: subprocess.Popen[str], features: Path, videos: float) -> _Moment:
-    """Wait until so many videos are finished: the files tell, results come in groups."""
+def _wait_for(driver: subprocess.Popen[str], features: Path, videos: float) -> _Moment:
+    """Wait until this many videos are finished.
+
+    Files are counted, since results arrive a task at a time.
+    """
     while (finished := _finished(features)) < videos:
         if driver.poll() is not None:
-            raise RayclipError("The driver ended too early.")
+            raise RayclipError("The driver ended early.")
         time.sleep(PERIOD_S)
     used: Counter[str] = Counter(dict.fromkeys([*KINDS.values(), OTHERS], 0.0))
     for process in psutil.Process().children(recursive=True):
@@ -231,7 +233,7 @@ def _finished(features: Path) -> int:
     return 0
 
 
-# ---- the process with the driver ----
+# ---- the driver process ----
 
 
 def _drive(listed: str, address: str, batch_size: int, output: str) -> None:
@@ -267,5 +269,5 @@ if __name__ == "__main__":
         listed, address, batch_size, output = sys.argv[2:]
         _drive(listed, address, int(batch_size), output)
     else:
-        took = _with_a_cluster(ClusterJob(**json.loads(sys.argv[2])), int(sys.argv[3]))
-        print(json.dumps(asdict(took)))
+        cost = _run_on_cluster(ClusterJob(**json.loads(sys.argv[2])), int(sys.argv[3]))
+        print(json.dumps(asdict(cost)))

@@ -1,4 +1,4 @@
-"""What a feature costs before the model: CPU time from a video to the squares it is given."""
+"""CPU time from a video to the inputs of the model."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ PACKAGES = (
     "torchcodec",
     "decord",
 )
-"""Distributions whose versions are saved with the numbers."""
+"""Packages whose versions are saved with the numbers."""
 RATIOS = {
     "pil/reference": (PIL, REFERENCE),
     "fast/reference": (FAST, REFERENCE),
     "pil/everything": (PIL, EVERYTHING),
 }
-"""The heading of a column -> the two ways that it compares."""
-SUMMED_UP = (1, 5)  # frames per second: what people extract; the last line is about these rates
+"""Column heading -> the two ways that it compares."""
+USUAL_RATES = (1, 5)  # frames per second, minimum and maximum; the summary is about these
 EXPLANATION = """\
-Below a way's name: CPU milliseconds for one feature's square, user and system, of the process with
-all its threads, in the cheapest of {rounds}. Every way decodes on one thread; reference re-encodes
-with x264 on ffmpeg's default threads, but not at native rate. frames: what rayclip gives."""
+Columns of ways: CPU milliseconds per feature, user and system, of the process with all its threads,
+in the cheapest of {rounds}. Every way decodes on one thread; reference re-encodes with x264 on
+ffmpeg's default threads, except at native rate. frames: the number that rayclip returns."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Video:
     """A video to measure on.
 
     Attributes:
-        path: where it is.
-        codec: libav's name for it.
+        path: the file.
+        codec: libav's name of the codec.
         size: ``WIDTHxHEIGHT`` in pixels.
     """
 
@@ -64,7 +64,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Row:
-    """A video at a rate, and what it costs each way."""
+    """The costs of all ways for one video at one rate."""
 
     video: Video
     rate: Rate
@@ -76,26 +76,26 @@ class Row:
         return f"{self.video.path.name} at {rate}"
 
     def ms(self, way: str) -> float | None:
-        """CPU milliseconds for one feature; None where the way failed."""
+        """CPU milliseconds per feature; None if the way failed."""
         cost = self.costs[way]
         return cost.ms_each if isinstance(cost, Cost) else None
 
     def ratio(self, name: str) -> float | None:
-        """One of :data:`RATIOS`; None where one of its ways failed."""
+        """One of :data:`RATIOS`; None if one of its ways failed."""
         upper, lower = (self.ms(way) for way in RATIOS[name])
         return upper / lower if upper is not None and lower is not None else None
 
     def made(self, way: str) -> int | None:
-        """How many squares a way gave; None where it failed."""
+        """The number of squares from a way; None if it failed."""
         cost = self.costs[way]
         return cost.made if isinstance(cost, Cost) else None
 
 
 def describe(path: Path) -> Video:
-    """What there is to know about a video before it is measured.
+    """Read the codec and size of a video.
 
     Raises:
-        UsageError: it is no video.
+        UsageError: it is not a video.
     """
     try:
         with av.open(str(path)) as container:
@@ -108,8 +108,8 @@ def describe(path: Path) -> Video:
 
 
 def measured(videos: Iterable[Video], rates: Sequence[Rate], rounds: int) -> Iterator[Row]:
-    """A row for each video at each rate; the ways take turns, in every round."""
-    import_module("torch")  # once here, not once in every process that is forked
+    """Yield a row for each video at each rate; the ways alternate in every round."""
+    import_module("torch")  # once here instead of in every forked process
     for video in videos:
         for rate in rates:
             jobs = {
@@ -124,7 +124,7 @@ def _count(way: Way, path: Path, rate: Rate) -> int:
 
 
 def report(rows: Sequence[Row], rounds: int) -> str:
-    """The table, what it means, what went wrong, and a last line that sums it up."""
+    """The table, its explanation, notes on failures, and a summary line."""
     header = ["file", "codec", "size", "fps", "frames", *RATIOS, *WAYS]
     cells = [
         [
@@ -144,23 +144,25 @@ def report(rows: Sequence[Row], rounds: int) -> str:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """A line for each reason why something is missing, or why frames differ in number."""
+    """A line for each failure and for each differing number of frames."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         for way, cost in row.costs.items():
             if isinstance(cost, Failed):
                 found.setdefault(f"{way}: {cost.reason}", []).append(row)
             elif cost.made != row.made(PIL):
-                found.setdefault(f"{way}: gives {cost.made} frames", []).append(row)
+                found.setdefault(f"{way}: returns {cost.made} frames", []).append(row)
     return [
-        note if len(where) == len(rows) else f"{note} ({', '.join(row.name for row in where)})"
-        for note, where in found.items()
+        note
+        if len(affected) == len(rows)
+        else f"{note} ({', '.join(row.name for row in affected)})"
+        for note, affected in found.items()
     ]
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """Mean and maximum of every ratio, over the rates that are usual."""
-    low, high = SUMMED_UP
+    """Mean and maximum of every ratio, over the usual rates."""
+    low, high = USUAL_RATES
     usual = [row for row in rows if row.rate is not None and low <= row.rate <= high]
     parts = []
     for name in RATIOS:
@@ -171,7 +173,7 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def as_json(rows: Sequence[Row], rounds: int) -> dict[str, Any]:
-    """Every number, and the machine and packages that gave it."""
+    """All numbers, with the machine and the versions of packages."""
     return {
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "packages": dict(_versions()),
@@ -194,7 +196,7 @@ def as_json(rows: Sequence[Row], rounds: int) -> dict[str, Any]:
 
 
 def draw(rows: Sequence[Row], file: Path) -> None:
-    """Draw the milliseconds of every way as bars: a panel for each rate, a group for each video."""
+    """Draw the milliseconds of every way as bars: a panel per rate, a group of bars per video."""
     from matplotlib.figure import Figure
 
     rates = list(dict.fromkeys(row.rate for row in rows))
@@ -219,16 +221,16 @@ def rate_name(rate: Rate) -> str:
     return NATIVE if rate is None else str(rate)
 
 
-def rate_named(name: str) -> Rate:
-    """A rate as it is written on the command line.
+def parse_rate(name: str) -> Rate:
+    """Parse a rate from the command line.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a rate.
     """
     try:
         return None if name == NATIVE else parse_fps(name)
     except ValueError as error:
-        raise UsageError(f"--extraction-fps {name}: {error}; or say {NATIVE}.") from None
+        raise UsageError(f"--extraction-fps {name}: {error}; or use {NATIVE}.") from None
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What encoding costs: the model alone on ready tensors, and what rayclip puts around it."""
+"""The cost of encoding: the model alone on tensors, and rayclip's layers around it."""
 
 from __future__ import annotations
 
@@ -37,27 +37,26 @@ SHAPES = {
     "ViT-B/32": (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12),
     "ViT-L/14": (768, 224, 24, 1024, 14, 77, 49408, 768, 12, 12),
 }
-"""The name of a model -> what OpenAI's ``CLIP`` is made from; its weights are drawn."""
+"""Model name -> arguments of OpenAI's ``CLIP``; its weights are random."""
 DEMO = "demo"
 GPU_BATCH_SIZE = 256
-GPU_PASSES = 2  # so that the next one waits on the device
+GPU_PASSES = 2  # concurrent, so that the next one is ready on the device
 FORWARD, MODEL, BATCHER, ACTOR = "forward loop", "ClipModel", "batcher", "encoder actor"
 EXPLANATION = """\
-{forward}: the model's own forward pass on a ready float tensor of {batch} frames,
-{passes} side by side; the limit. {model}: the same from uint8. {batcher}: fed with chunks of
-{chunk} frames. {actor}: fed by a process through a private Ray.
-CPU: user and system, of all processes, Ray's included. Nothing that loads or starts is in it.
-{rounds}."""
+{forward}: the model's forward pass on a float tensor of {batch} frames, {passes} at once: the
+limit. {model}: the same from uint8. {batcher}: fed with chunks of {chunk} frames. {actor}: fed by a
+process through a private Ray.
+CPU: user and system, of all processes including Ray's, without loading and startup. {rounds}."""
 
 
 @dataclass(frozen=True)
 class EncodeJob:
-    """What is to be measured.
+    """What to measure.
 
     Attributes:
-        encoder: the model, where it runs, and in what batches.
-        passes: forward passes side by side, as many as rayclip has on this machine.
-        seconds: how long frames are given; what is under way is then finished.
+        encoder: the model, its device and its batch size.
+        passes: concurrent forward passes, as many as rayclip runs on this machine.
+        seconds: how long frames are submitted; frames in flight are then finished.
     """
 
     encoder: EncoderSettings
@@ -76,17 +75,17 @@ class EncodeJob:
 
 @dataclass(frozen=True)
 class Model:
-    """A model as the command line names it: ``model_name`` and ``weights``."""
+    """A model as given on the command line: ``model_name`` and ``weights``."""
 
     model_name: str
     weights: str | None
 
 
 def model_named(name: str, folder: Path) -> Model:
-    """A model of this size, with random weights that are written to the folder.
+    """Write random weights for this model to the folder.
 
     Raises:
-        UsageError: its size is not known.
+        UsageError: the model is unknown.
     """
     if name == DEMO:
         return Model(DEMO, None)
@@ -103,7 +102,7 @@ def model_named(name: str, folder: Path) -> Model:
 
 
 def job_of(model: Model, batch_size: int | None, precision: Precision, seconds: float) -> EncodeJob:
-    """What ``rayclip extract`` would encode with here: all encoders of this machine together."""
+    """The settings of ``rayclip extract`` on this machine, for all encoders together."""
     on_gpu = torch.cuda.is_available()
     resources = cpu_resources([os.cpu_count() or 1], None)
     encoder = EncoderSettings(
@@ -118,7 +117,7 @@ def job_of(model: Model, batch_size: int | None, precision: Precision, seconds: 
 
 
 class ForwardLoop:
-    """The model as OpenAI's loader gives it, and nothing around it."""
+    """OpenAI's model, and nothing around it."""
 
     def __init__(self, job: EncodeJob) -> None:
         self._job = job
@@ -128,10 +127,10 @@ class ForwardLoop:
         set_precision(self._model, job.encoder.precision)
         n_px = job.encoder.spec.n_px
         pixels = torch.randn(job.batch_size, 3, n_px, n_px, device=job.encoder.device)
-        self._pixels = pixels.to(memory_format=torch.channels_last)  # as pictures lie in memory
+        self._pixels = pixels.to(memory_format=torch.channels_last)  # the memory layout of pictures
 
     def measure(self) -> Work:
-        return _side_by_side(self._pass, self._job.passes, self._job.seconds)
+        return _run_concurrently(self._pass, self._job.passes, self._job.seconds)
 
     def _pass(self) -> int:
         with torch.inference_mode():
@@ -139,7 +138,7 @@ class ForwardLoop:
 
 
 class WholeModel:
-    """rayclip's model, from uint8."""
+    """rayclip's model, from uint8 frames."""
 
     def __init__(self, job: EncodeJob) -> None:
         self._job = job
@@ -148,13 +147,13 @@ class WholeModel:
 
     def measure(self) -> Work:
         passes = self._job.passes
-        return _side_by_side(
+        return _run_concurrently(
             lambda: len(self._model.encode_image(self._frames)), passes, self._job.seconds
         )
 
 
 class FedBatcher:
-    """rayclip's batches, in this process."""
+    """rayclip's batcher, in this process."""
 
     def __init__(self, job: EncodeJob) -> None:
         self._job = job
@@ -163,13 +162,13 @@ class FedBatcher:
         self._batcher.ready.result()
 
     def measure(self) -> Work:
-        return _fed(self._batcher, self._job)
+        return _feed(self._batcher, self._job)
 
 
 class FedActors:
-    """rayclip's encoder actors, in a private Ray that is there only while they are measured.
+    """rayclip's encoder actors, in a private Ray that only lives during a measurement.
 
-    A process has one private Ray in its life, so each is of a process of its own.
+    A process can start one private Ray, so each measurement has its own process.
     """
 
     def __init__(self, job: EncodeJob) -> None:
@@ -191,11 +190,11 @@ def _feed_actors(job: EncodeJob) -> Work:
         _, resources = device_on_ray(Settings(), private)
         pool = start_control_actor(job.encoder, resources)
         ray.get(pool.encoders.remote())
-        return _fed(EncoderClient(pool), job)
+        return _feed(EncoderClient(pool), job)
 
 
-def _side_by_side(work: Callable[[], int], passes: int, seconds: float) -> Work:
-    """Work again and again on so many threads, each with a CPU thread of its own."""
+def _run_concurrently(work: Callable[[], int], passes: int, seconds: float) -> Work:
+    """Repeat the work on this many threads, each with one CPU thread."""
 
     def until(deadline: float) -> int:
         frames = work()
@@ -204,31 +203,31 @@ def _side_by_side(work: Callable[[], int], passes: int, seconds: float) -> Work:
         return frames
 
     with ThreadPoolExecutor(passes, initializer=torch.set_num_threads, initargs=(1,)) as threads:
-        list(threads.map(until, [0.0] * passes))  # warm: allocations, kernels
+        list(threads.map(until, [0.0] * passes))  # warm up allocations and kernels
         with _measuring() as taken:
             frames = sum(threads.map(until, [time.perf_counter() + seconds] * passes))
     return taken(frames)
 
 
-def _fed(encoders: Encoders, job: EncodeJob) -> Work:
-    """Send chunks, always enough of them for the next passes."""
+def _feed(encoders: Encoders, job: EncodeJob) -> Work:
+    """Submit chunks, and keep enough of them in flight for the next passes."""
     chunk = list(job.frames(CHUNK_FRAMES))
     ahead = max(2, math.ceil(2 * job.batch_size * job.passes / CHUNK_FRAMES))
-    encoders.submit(chunk[: job.batch_size]).result()  # warm
+    encoders.submit(chunk[: job.batch_size]).result()  # warm up
     with _measuring() as taken:
-        waiting = deque(encoders.submit(chunk) for _ in range(ahead))
+        in_flight = deque(encoders.submit(chunk) for _ in range(ahead))
         deadline = time.perf_counter() + job.seconds
         frames = 0
-        while waiting:
-            frames += len(waiting.popleft().result())
+        while in_flight:
+            frames += len(in_flight.popleft().result())
             if time.perf_counter() < deadline:
-                waiting.append(encoders.submit(chunk))
+                in_flight.append(encoders.submit(chunk))
     return taken(frames)
 
 
 @contextmanager
 def _measuring() -> Iterator[Callable[[int], Work]]:
-    """Measure the block; what it gives, called after the block with the frames, gives the work."""
+    """Measure the block; yields a function that, after the block, turns frames into work."""
     cpu_s, started = cpu_s_of_family(), time.perf_counter()
     ended: list[float] = []
     yield lambda frames: Work(frames, ended[0], ended[1])
@@ -241,18 +240,18 @@ WAYS: Mapping[str, Callable[[EncodeJob], Any]] = {
     BATCHER: FedBatcher,
     ACTOR: FedActors,
 }
-"""The name in the table -> what is made once, and measured in every round."""
+"""Row name -> class that is created once and measured in every round."""
 
 
 def measured(job: EncodeJob, ways: Sequence[str], rounds: int) -> Iterator[dict[str, Work]]:
-    """What each way took, in turn, for every round."""
+    """Yield the work of each way, in turn, in every round."""
     made = {way: WAYS[way](job) for way in ways}
     for _ in range(rounds):
         yield {way: made[way].measure() for way in ways}
 
 
 def report(job: EncodeJob, rounds: Sequence[Mapping[str, Work]]) -> str:
-    """The table, and what it means."""
+    """The table and its explanation."""
     header = ["way", "frames", "frames/s", "CPU ms/frame", "speed/limit", "CPU/limit"]
     rows = []
     for way in rounds[0]:

@@ -1,6 +1,6 @@
-"""What a long list costs the process in which the command was given, before and while videos run.
+"""The cost of a long list to the driver, before and during the run.
 
-Each measurement has a process of its own, so that its peak memory is its own.
+The measurement has its own process, so that its peak memory is correct.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from rayclip.run import run_extraction
 from rayclip.settings import Settings
 
 NPY = file_format("save_numpy", "float32")
-WARM = 200  # results, before the cost of a video is measured
+WARM_UP = 200  # results before the cost per video is measured
 
 
 @dataclass(frozen=True)
 class Lists:
-    """What is measured.
+    """What to measure.
 
     Attributes:
-        videos: of the list, in paths of some 60 bytes.
-        done: of these, as the listing of the output folder says.
-        real: whether that folder is there, with three small files for each; else its listing is
-            made up, and costs what is done with each name, but no request.
-        suffix: of the list.
-        carried: whether the list, then a table, has three columns more, which are carried along.
-        results: videos of a real run on Ray, of one ready frame each; 0 does not start one.
+        videos: length of the list, with paths of about 60 bytes.
+        done: number of videos that are done.
+        real: whether the output folder exists, with three small files per done video. Otherwise
+            its listing is synthetic: processing it takes time, but requests do not.
+        suffix: format of the list.
+        extra_columns: whether the list has three more columns, which are carried along.
+        results: videos of a real run on Ray, of one synthetic frame each; 0 for no run.
     """
 
     videos: int
@@ -65,7 +65,7 @@ class Lists:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a run: seconds, CPU seconds, and the most private memory by its end, in MB."""
+    """A part of a run: wall seconds, CPU seconds, and peak private memory until its end in MB."""
 
     name: str
     wall_s: float
@@ -74,10 +74,10 @@ class Phase:
 
 
 def measured(job: Lists) -> list[Phase]:
-    """Every phase, in a process of its own.
+    """Measure every phase in a new process.
 
     Raises:
-        RayclipError: that process failed; it has said why.
+        RayclipError: that process failed; it printed the reason.
     """
     ended = subprocess.run(
         [sys.executable, __file__, json.dumps(asdict(job))],
@@ -92,7 +92,7 @@ def measured(job: Lists) -> list[Phase]:
 
 def report(job: Lists, phases: list[Phase]) -> str:
     """A table."""
-    where = "in a real folder" if job.real else "in a made-up listing"
+    where = "in a real folder" if job.real else "in a synthetic listing"
     lines = [
         f"{job.videos:,} videos in a {job.suffix} list, {job.done:,} of them done, {where}",
         "",
@@ -106,13 +106,13 @@ def report(job: Lists, phases: list[Phase]) -> str:
     return "\n".join(lines)
 
 
-def name_of(number: int) -> str:
+def video_path(number: int) -> str:
     """A path of 60 bytes."""
     return f"s3://bucket/kinetics700/train/class{number % 700:04}/{number:012}.mp4"
 
 
 class _Stopwatch:
-    """Notes phases as they end."""
+    """Records phases as they end."""
 
     def __init__(self) -> None:
         self.phases: list[Phase] = []
@@ -120,14 +120,14 @@ class _Stopwatch:
         threading.Thread(target=self._watch, daemon=True).start()
         self._restart()
 
-    def note(self, name: str, parts: float = 1.0) -> None:
-        wall = (time.perf_counter() - self._began) / parts
+    def record(self, name: str, parts: float = 1.0) -> None:
+        wall = (time.perf_counter() - self._started) / parts
         cpu = (time.process_time() - self._cpu) / parts
         self.phases.append(Phase(name, wall, cpu, max(self._peak, private_mb())))
         self._restart()
 
     def _restart(self) -> None:
-        self._began, self._cpu = time.perf_counter(), time.process_time()
+        self._started, self._cpu = time.perf_counter(), time.process_time()
 
     def _watch(self) -> None:
         while True:
@@ -136,22 +136,22 @@ class _Stopwatch:
 
 
 def private_mb() -> float:
-    """Memory of this process that it shares with no other: not Ray's object store."""
+    """The private memory of this process, without Ray's object store."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError("this kernel does not tell RssAnon")
+    raise RuntimeError("this kernel does not report RssAnon")
 
 
 def _listing(done: int) -> Iterator[StoredFile]:
-    """Names of finished videos, of one frame each, as a storage might give them."""
+    """The files of finished videos of one frame each, as a storage might list them."""
     sizes = {
         FEATURES: NPY.overhead[2] + 4 * 64,
         FPS: NPY.overhead[0] + 8,
         TIMESTAMPS: NPY.overhead[1] + 8,
     }
     for number in range(done):
-        stem = output_name(name_of(number), "stem")
+        stem = output_name(video_path(number), "stem")
         for kind, size in sizes.items():
             yield StoredFile(f"{stem}{kind}.npy", size, 0.0)
 
@@ -163,13 +163,13 @@ def _write_list(path: Path, videos: int, extra_columns: bool) -> None:
 
     if path.suffix == ".txt":
         with path.open("w") as file:
-            file.writelines(f"{name_of(number)}\n" for number in range(videos))
+            file.writelines(f"{video_path(number)}\n" for number in range(videos))
         return
     writer: Any = None
     with path.open("wb") as file:
         for start in range(0, videos, 2**20):
             numbers = range(start, min(videos, start + 2**20))
-            columns: dict[str, list[Any]] = {"path": [name_of(number) for number in numbers]}
+            columns: dict[str, list[Any]] = {"path": [video_path(number) for number in numbers]}
             if extra_columns:
                 columns["label"] = [number % 700 for number in numbers]
                 columns["split"] = ["train" if number % 10 else "test" for number in numbers]
@@ -189,7 +189,7 @@ def _write_list(path: Path, videos: int, extra_columns: bool) -> None:
 
 
 def _measure(job: Lists, folder: Path) -> list[Phase]:
-    """What this process is for."""
+    """Measure all phases; this runs in the new process."""
     listed = folder / f"videos{job.suffix}"
     _write_list(listed, job.videos, job.extra_columns)
     settings = Settings(
@@ -213,50 +213,50 @@ def _measure(job: Lists, folder: Path) -> list[Phase]:
         }
         for number in range(job.done):
             for kind, content in contents.items():
-                (root / f"{output_name(name_of(number), 'stem')}{kind}.npy").write_bytes(content)
+                (root / f"{output_name(video_path(number), 'stem')}{kind}.npy").write_bytes(content)
     else:
         OutputFolder.files = lambda self: _listing(job.done)  # type: ignore[method-assign]
     name = partial(output_name, naming="stem")
 
     watch = _Stopwatch()
-    watch.note("(nothing yet)")
+    watch.record("(start)")
     for _ in iter_videos(settings):
         pass
-    watch.note("a pass over the list alone")
+    watch.record("one pass over the list")
     for _ in output.files():
         pass
-    watch.note("the listing alone")
+    watch.record("the listing")
     inputs = Inputs(partial(iter_videos, settings), partial(iter_rows, settings, job.extra_columns))
     plan = plan_files(inputs, name, output, record, overwrite=False)
-    watch.note("the plan: a pass, and the listing")
+    watch.record("the plan: one pass and the listing")
     for _ in plan.videos.blocks():
         pass
-    watch.note("the second pass, into blocks")
+    watch.record("the second pass, into blocks")
     if job.results:
         _run(settings, job.results, watch)
     return watch.phases
 
 
-class _Enough(Exception):
+class _Stop(Exception):
     pass
 
 
 def _run(settings: Settings, results: int, watch: _Stopwatch) -> None:
-    """A real run on Ray, as far as some results."""
+    """A real run on Ray, stopped after some results."""
     count = 0
 
     def on_result(result: VideoResult, zero_shot: Any) -> None:
         nonlocal count
         count += 1
         if count == 1:
-            watch.note("rayclip extract, to the first result")
-        if count == WARM:
-            watch.note(f"to result {WARM}")
-        if count == WARM + results:
-            watch.note("then, 1,000 videos", results / 1000)
-            raise _Enough
+            watch.record("rayclip extract, to the first result")
+        if count == WARM_UP:
+            watch.record(f"to result {WARM_UP}")
+        if count == WARM_UP + results:
+            watch.record("each further 1,000 videos", results / 1000)
+            raise _Stop
 
-    with suppress(_Enough):
+    with suppress(_Stop):
         run_extraction(settings, on_result, show=False)
 
 

@@ -1,4 +1,4 @@
-"""CPU time of pieces of work, each in a process of its own."""
+"""Measure the CPU time of jobs, each in its own process."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-MIN_S = 0.3  # CPU seconds of a round: shorter work is repeated, as a long-lived worker would
+MIN_S = 0.3  # CPU seconds per round: shorter work is repeated, as in a long-lived worker
 
 
 @dataclass(frozen=True)
 class Job:
-    """A piece of work that can be measured.
+    """Work to measure.
 
     Attributes:
-        prepare: what is not measured, such as imports.
-        work: gives how many things it made; the same when it is done again.
+        prepare: work that is not measured, such as imports.
+        work: returns the number of items it made; repeatable.
     """
 
     prepare: Callable[[], None]
@@ -26,12 +26,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a job cost in every round.
+    """The cost of a job.
 
     Attributes:
-        made: how many things it makes, at least one.
-        cpu_s: user and system seconds of the process with all its threads and children, one for
-            each round; a mean where a round repeats the work.
+        made: number of items, at least 1.
+        cpu_s: user and system seconds of the process, its threads and its children in each round;
+            a mean if a round repeats the work.
     """
 
     made: int
@@ -39,21 +39,21 @@ class Cost:
 
     @property
     def ms_each(self) -> float:
-        """Milliseconds for one thing in the cheapest round: a disturbance only ever adds."""
+        """CPU milliseconds per item in the cheapest round: disturbances only add time."""
         return min(self.cpu_s) * 1000 / self.made
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A job that could not be done, and a sentence that says why."""
+    """A job that failed, and the reason."""
 
     reason: str
 
 
 def measure(jobs: Mapping[str, Job], rounds: int) -> dict[str, Cost | Failed]:
-    """Do all jobs in turn, as often as there are rounds, each time in a fresh process.
+    """Run all jobs in turn in every round, each time in a new process.
 
-    A slow minute of the machine so meets all jobs alike. A job that fails is not done again.
+    So a slow phase of the machine affects all jobs. A failed job is not repeated.
     """
     found: dict[str, Cost | Failed] = {}
     for _ in range(rounds):
@@ -61,20 +61,20 @@ def measure(jobs: Mapping[str, Job], rounds: int) -> dict[str, Cost | Failed]:
             before = found.get(name)
             if isinstance(before, Failed):
                 continue
-            now = _in_a_process(job)
+            now = _run_in_process(job)
             if isinstance(before, Cost) and isinstance(now, Cost):
                 now = Cost(now.made, before.cpu_s + now.cpu_s)
             found[name] = now
     return found
 
 
-def _in_a_process(job: Job) -> Cost | Failed:
-    """Do a job once, in a forked process: what is imported here need not be imported there."""
+def _run_in_process(job: Job) -> Cost | Failed:
+    """Run a job once in a forked process, which inherits the imports of this one."""
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
-    process = fork.Process(target=_do, args=(job, sender))
+    process = fork.Process(target=_run, args=(job, sender))
     process.start()
-    sender.close()  # so that the end of the process is the end of the pipe
+    sender.close()  # so that recv fails if the process dies
     try:
         answer: Cost | Failed = receiver.recv()
     except EOFError:
@@ -84,21 +84,21 @@ def _in_a_process(job: Job) -> Cost | Failed:
     return answer
 
 
-def _do(job: Job, sender: Connection) -> None:
+def _run(job: Job, sender: Connection) -> None:
     try:
         job.prepare()
         before = _cpu_s()
         made, times, spent = job.work(), 1, _cpu_s() - before
         while made and spent < MIN_S:
             made, times, spent = job.work(), times + 1, _cpu_s() - before
-        sender.send(Cost(made, (spent / times,)) if made else Failed("it gave nothing"))
-    except Exception as error:  # whatever other people's packages raise
+        sender.send(Cost(made, (spent / times,)) if made else Failed("it returned nothing"))
+    except Exception as error:  # any exception of other packages
         text = " ".join(str(error).split())
         sender.send(Failed(f"{type(error).__name__}: {text}" if text else type(error).__name__))
 
 
 def _cpu_s() -> float:
-    """User and system seconds of this process, of all its threads and of children that ended."""
+    """User and system seconds of this process, its threads and its ended children."""
     return sum(
         usage.ru_utime + usage.ru_stime
         for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -1,9 +1,9 @@
-"""The whole ``rayclip extract`` beside its parts alone, and beside the reference's way.
+"""Compare ``rayclip extract`` with its parts and with the reference implementation.
 
-rayclip and the reference's way are run as commands, on a few clips and on many. The difference is
-what the others took: what starts and ends a run cancels out. (Of wall time only where the few are
-more than rayclip decodes while its model is loaded, and for CPU where they keep all of its decoding
-tasks busy; else more of the long run than of the short one hides behind the start.)
+rayclip and the reference run as commands, on a few clips and on many. Subtracting the short run
+cancels startup and shutdown. (This holds for wall time only if the short run has more clips than
+rayclip decodes while its model loads, and for CPU time only if it keeps all decoding tasks busy.
+Otherwise startup hides more of the long run than of the short one.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rayclip.model.preprocess import resize_crop
 
 sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
 
-from bench_decode import rate_name, rate_named
+from bench_decode import parse_rate, rate_name
 from bench_encode import ACTOR, FORWARD, EncodeJob, Model, measured
 from bench_processes import CommandFailed, Ended, Work, run_command, with_stand_ins
 from bench_ways import N_PX, Rate, reference
@@ -40,29 +40,29 @@ from tables import number, table
 
 DECODE, RAYCLIP, ALONE, REFERENCE = "decode alone", "rayclip", "rayclip without Ray", "reference"
 COMMANDS = (RAYCLIP, ALONE, REFERENCE)
-FEW = 1 / 4  # of the clips, in the run that is taken from the one of all
+FEW = 1 / 4  # share of the clips in the short run
 SUMMARY = re.compile(r"^videos: \d+ done; (\d+) frames in", re.M)
 ENCODER = re.compile(r"^encoder \d+.*: \d+ frames in (\d+) batches, mean batch fill ([\d.]+)", re.M)
 EXPLANATION = """\
-Of each command: a run of {clips} clips less one of {few}, so what {rest} clips take.
-ms: for a frame. start: what is left for a run of no clips at all, its beginning and its end.
-CPU: user and system, of all processes of a run, Ray's included, looked at every 0.1 s.
-{forward}, {actor}: as in `bench.py encode`. {decode}: one process, to squares.
-{reference}: re-encode, then batch 1: one process, decode and encode in turn.
-{rounds}; behind a ratio the least and the most."""
+Commands: a run of {clips} clips minus one of {few}, that is, the cost of {rest} clips.
+ms: per frame. start: startup and shutdown, extrapolated to a run without clips.
+CPU: user and system, of all processes of a run including Ray's, sampled every 0.1 s.
+{forward}, {actor}: as in `bench.py encode`. {decode}: one process, up to the model's input.
+{reference}: re-encode, then batch size 1: one process, decode and encode in turn.
+{rounds}; in parentheses, the minimum and maximum of a ratio."""
 
 
 @dataclass(frozen=True)
 class PipelineJob:
-    """What is to be measured.
+    """What to measure.
 
     Attributes:
-        encode: the encoder, by itself.
-        model: as the commands are given it.
-        clips: two at least.
+        encode: the encoder alone.
+        model: the model as given to the commands.
+        clips: at least two.
         rate: output frames per second.
-        synthetic_frames: of every clip, whose squares are then ready; None decodes.
-        fake_microseconds: that an encoder sleeps for a frame; None encodes.
+        synthetic_frames: frames per clip, which are then not decoded; None decodes.
+        fake_microseconds: how long an encoder sleeps per frame; None encodes.
     """
 
     encode: EncodeJob
@@ -78,10 +78,10 @@ class PipelineJob:
 
     @property
     def ways(self) -> list[str]:
-        """The rows of the table that mean something."""
+        """The rows of the table that make sense for this job."""
         decodes, encodes = self.synthetic_frames is None, self.fake_microseconds is None
         fits_reference = self.encode.encoder.spec.n_px == N_PX
-        means = {
+        is_meaningful = {
             FORWARD: encodes,
             ACTOR: encodes,
             DECODE: decodes,
@@ -89,16 +89,16 @@ class PipelineJob:
             ALONE: True,
             REFERENCE: decodes and encodes and fits_reference,
         }
-        return [way for way, does in means.items() if does]
+        return [way for way, is_shown in is_meaningful.items() if is_shown]
 
 
 @dataclass(frozen=True)
 class Done:
-    """What was measured once.
+    """One measurement.
 
     Attributes:
-        work: what it came to, without start and end.
-        run: all of the long run; None where there was only work.
+        work: the work without startup and shutdown.
+        run: the whole long run; None if the measurement has no startup.
     """
 
     work: Work
@@ -106,7 +106,7 @@ class Done:
 
     @property
     def start(self) -> Work | None:
-        """What no frame of the long run accounts for."""
+        """The startup and shutdown of the long run."""
         if self.run is None:
             return None
         part = self.run.frames / self.work.frames
@@ -117,7 +117,7 @@ Round = Mapping[str, Done]
 
 
 def clips_of(videos: Sequence[Path], count: int, folder: Path) -> list[Path]:
-    """So many clips: the videos in turn, under names of their own in a new folder."""
+    """Links to the videos in turn, ``count`` in total, in a new folder."""
     folder.mkdir()
     clips = []
     for place, video in enumerate(islice(cycle(videos), count)):
@@ -127,19 +127,21 @@ def clips_of(videos: Sequence[Path], count: int, folder: Path) -> list[Path]:
 
 
 def rounds_of(job: PipelineJob, ways: Sequence[str], rounds: int) -> Iterator[Round]:
-    """Every way in turn, for every round."""
+    """Measure every way in turn, in every round."""
     alone = measured(job.encode, [way for way in ways if way in (FORWARD, ACTOR)], rounds)
     for encoded in alone:
         done = {way: Done(work) for way, work in encoded.items()}
         if DECODE in ways:
             done[DECODE] = Done(_decode(job))
-        done |= {way: _less_its_start(job, RUNS[way]) for way in COMMANDS if way in ways}
+        done |= {way: _subtract_start(job, RUNS[way]) for way in COMMANDS if way in ways}
         yield done
 
 
 def batch_fill(job: PipelineJob) -> float:
-    """The share of all batches of a run that is no padding. The run is not measured; it also
-    brings everything into the machine's caches."""
+    """The share of real frames in the batches of a run.
+
+    The run itself is not timed; it also warms the caches of the machine.
+    """
     ended = _rayclip(job, job.clips, ("--verbose",))
     encoders = [(int(batches), float(fill)) for batches, fill in ENCODER.findall(ended.stderr)]
     return sum(batches * fill for batches, fill in encoders) / sum(b for b, _ in encoders)
@@ -156,22 +158,22 @@ def _decode(job: PipelineJob) -> Work:
     return Work(frames, time.perf_counter() - started, time.process_time() - cpu_s)
 
 
-def _less_its_start(job: PipelineJob, run: Callable[[PipelineJob, Sequence[Path]], Ended]) -> Done:
+def _subtract_start(job: PipelineJob, run: Callable[[PipelineJob, Sequence[Path]], Ended]) -> Done:
     few, all_ = (_work(run(job, clips)) for clips in (job.clips[: job.few], job.clips))
     if all_.frames <= few.frames:
-        raise CommandFailed("more clips did not give more frames")
+        raise CommandFailed("more clips did not yield more frames")
     return Done(all_ - few, all_)
 
 
 def _work(ended: Ended) -> Work:
     summary = SUMMARY.search(ended.stderr)
     if summary is None:
-        raise CommandFailed(f"the command did not say what it did: {ended.stderr[-300:]}")
+        raise CommandFailed(f"the command printed no summary: {ended.stderr[-300:]}")
     return Work(int(summary[1]), ended.wall_s, ended.cpu_s)
 
 
 def _rayclip(job: PipelineJob, clips: Sequence[Path], options: Sequence[str] = ()) -> Ended:
-    """``rayclip extract``, with the stand-ins that are wished for."""
+    """Run ``rayclip extract``, with the stand-ins of the job."""
     environment = with_stand_ins(job.synthetic_frames, job.fake_microseconds)
     environment.pop("RAY_ADDRESS", None)
     with TemporaryDirectory() as folder:
@@ -207,7 +209,7 @@ RUNS: Mapping[str, Callable[[PipelineJob, Sequence[Path]], Ended]] = {
 
 
 def report(job: PipelineJob, rounds: Sequence[Round], fill: float | None) -> str:
-    """The table, what it means, and every ratio."""
+    """The table, its explanation and all ratios."""
     header = ["way", "frames", "frames/s", "wall ms", "CPU ms", "start s", "start CPU s"]
     rows = []
     for way in rounds[0]:
@@ -241,15 +243,15 @@ def report(job: PipelineJob, rounds: Sequence[Round], fill: float | None) -> str
 
 
 def _ratio_lines(rounds: Sequence[Round]) -> Iterator[str]:
-    there = rounds[0].keys()
+    measured_ways = rounds[0].keys()
     for sentence, (ways, ratio) in RATIOS.items():
-        if there >= set(ways):
+        if measured_ways >= set(ways):
             found = [ratio(*(done[way] for way in ways)) for done in rounds]
-            middle, low, high = (_shown(kind(found)) for kind in (median, min, max))
+            middle, low, high = (_format_ratio(kind(found)) for kind in (median, min, max))
             yield f"{sentence}: {middle} ({low} to {high})"
 
 
-def _shown(ratio: float) -> str:
+def _format_ratio(ratio: float) -> str:
     return number(ratio, 3 if abs(ratio) < 10 else 0)
 
 
@@ -265,13 +267,13 @@ def _cpu_us_more(one: Done, other: Done) -> float:
     return 1000 * (one.work.cpu_ms - other.work.cpu_ms)
 
 
-def _wall_of_runs(*done: Done) -> float:
-    ours, theirs = (one.run.wall_s for one in done if one.run)
+def _wall_of_runs(*measurements: Done) -> float:
+    ours, theirs = (done.run.wall_s for done in measurements if done.run)
     return ours / theirs
 
 
-def _cpu_of_runs(*done: Done) -> float:
-    ours, theirs = (one.run.cpu_s for one in done if one.run)
+def _cpu_of_runs(*measurements: Done) -> float:
+    ours, theirs = (done.run.cpu_s for done in measurements if done.run)
     return ours / theirs
 
 
@@ -286,11 +288,11 @@ RATIOS: Mapping[str, tuple[tuple[str, ...], Callable[..., float]]] = {
     f"wall of a run and its start, {RAYCLIP} / {REFERENCE}": ((RAYCLIP, REFERENCE), _wall_of_runs),
     f"CPU of a run and its start, {RAYCLIP} / {REFERENCE}": ((RAYCLIP, REFERENCE), _cpu_of_runs),
 }
-"""What a line is about -> the ways that it takes, and the number."""
+"""Label -> the ways that are compared, and the function that compares them."""
 
 
 def _encode_in_turn(rate: Rate, weights: str, clips: Sequence[str]) -> None:
-    """The reference's way: a video after the other, each frame decoded, then encoded by itself."""
+    """The reference: one video after the other, each frame decoded and encoded on its own."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with without_warnings():
         model, _ = openai_clip().load(weights, device=device)
@@ -308,4 +310,4 @@ def _encode_in_turn(rate: Rate, weights: str, clips: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    _encode_in_turn(rate_named(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    _encode_in_turn(parse_rate(sys.argv[1]), sys.argv[2], sys.argv[3:])

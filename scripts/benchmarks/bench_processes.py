@@ -1,8 +1,8 @@
-"""Time and CPU time of work in this process, and of commands with all processes that they start.
+"""Wall and CPU time of this process, and of commands with all processes that they start.
 
-Ray's processes leave the process that started them behind, and Ray's raylet does not wait for its
-workers, so no process can be asked for what those below it used. Linux lets a process adopt all
-orphans below it; so they can be found, and each is looked at every so often while it lives.
+Ray's processes detach from the process that started them, and the raylet does not wait for its
+workers, so no process has the CPU time of its descendants. As a child subreaper, this process
+adopts all orphans below it, finds them, and samples each one while it lives.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ import psutil
 
 from rayclip.errors import RayclipError
 
-PERIOD_S = 0.1  # between two looks: what a process does after the last one is not seen
+PERIOD_S = 0.1  # between samples: CPU time after the last one is missed
 WIND_DOWN_S = 20.0  # for processes that outlive their command
 PR_SET_CHILD_SUBREAPER = 36
 STAND_INS = str(Path(__file__).with_name("stand_ins"))
 
 
 def with_stand_ins(frames: int | None = None, microseconds: float | None = None) -> dict[str, str]:
-    """This process's environment, with stand-ins for what costs the machinery nothing.
+    """The environment of this process, with stand-ins for decoding and encoding.
 
     Args:
-        frames: ready ones, of which every video is made; None decodes.
-        microseconds: that an encoder sleeps for each frame; None encodes.
+        frames: synthetic frames per video; None decodes.
+        microseconds: how long an encoder sleeps per frame; None encodes.
     """
-    wished = {
+    variables = {
         "RAYCLIP_BENCH_SYNTHETIC_FRAMES": frames,
         "RAYCLIP_BENCH_FAKE_MICROSECONDS": microseconds,
     }
-    stand_ins = {name: str(wish) for name, wish in wished.items() if wish is not None}
+    stand_ins = {name: str(value) for name, value in variables.items() if value is not None}
     if stand_ins:
         stand_ins["PYTHONPATH"] = os.pathsep.join([STAND_INS, os.environ.get("PYTHONPATH", "")])
     return {**os.environ, **stand_ins}
@@ -47,12 +47,12 @@ def with_stand_ins(frames: int | None = None, microseconds: float | None = None)
 
 @dataclass(frozen=True)
 class Work:
-    """Something that was done.
+    """An amount of work and its cost.
 
     Attributes:
-        frames: that were given.
-        wall_s: seconds from its beginning to its end.
-        cpu_s: user and system seconds of all processes together.
+        frames: number of frames.
+        wall_s: wall time in seconds.
+        cpu_s: user and system seconds of all processes.
     """
 
     frames: int
@@ -71,18 +71,18 @@ class Work:
 
     @property
     def wall_ms(self) -> float:
-        """Milliseconds for a frame."""
+        """Wall milliseconds per frame."""
         return self.wall_s * 1000 / self.frames
 
     @property
     def cpu_ms(self) -> float:
-        """CPU milliseconds for a frame."""
+        """CPU milliseconds per frame."""
         return self.cpu_s * 1000 / self.frames
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that ended well: what it said on standard error, and its time."""
+    """A successful command: its standard error and its times in seconds."""
 
     stderr: str
     wall_s: float
@@ -90,21 +90,21 @@ class Ended:
 
 
 class CommandFailed(RayclipError):
-    """A command that did not end well, in a sentence."""
+    """A command failed."""
 
 
 def run_command(words: Sequence[str], environment: Mapping[str, str]) -> Ended:
-    """Run a command and wait until every process that it started is gone.
+    """Run a command, and wait until every process that it started has ended.
 
-    Its time ends with the command; its CPU time with the last process.
+    The wall time ends with the command, the CPU time with the last process.
 
     Raises:
         CommandFailed: its exit status is not 0.
     """
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)  # adopt what it leaves behind
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)  # adopt its orphans
     watch = _Watch()
     started = time.perf_counter()
-    with TemporaryFile("w+") as file:  # a pipe would be open until the last process is gone
+    with TemporaryFile("w+") as file:  # a pipe would stay open until the last process ends
         command = subprocess.Popen(
             words, env=environment, stdout=subprocess.DEVNULL, stderr=file, text=True
         )
@@ -114,59 +114,59 @@ def run_command(words: Sequence[str], environment: Mapping[str, str]) -> Ended:
         file.seek(0)
         stderr = file.read()
     if command.returncode:
-        last = (stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (stderr.strip().splitlines() or ["it printed nothing"])[-1]
         raise CommandFailed(f"{' '.join(words[:4])} ... ended with {command.returncode}: {last}")
     return Ended(stderr, wall_s, cpu_s)
 
 
 class _Watch:
-    """Looks, on a thread, at the processes below this one that come after it was made."""
+    """Samples the descendants of this process that are started later, on a thread."""
 
     def __init__(self) -> None:
-        self._before = {process.pid for process in _below()}
+        self._before = {process.pid for process in _descendants()}
         self._cpu_s: dict[psutil.Process, float] = {}
         self._command_ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
     def until_all_ended(self) -> float:
-        """Wait for all of them, when the command was waited for; their CPU seconds."""
+        """Wait for all of them after the command has ended; return their CPU seconds."""
         self._command_ended.set()
         self._thread.join()
         return sum(self._cpu_s.values())
 
     def _run(self) -> None:
         while not self._command_ended.wait(PERIOD_S):
-            self._look()
+            self._sample()
         deadline = time.monotonic() + WIND_DOWN_S
-        while left := self._look():
-            for process in left:
+        while remaining := self._sample():
+            for process in remaining:
                 with suppress(psutil.NoSuchProcess, ChildProcessError):
                     if time.monotonic() > deadline:
                         process.kill()
                     if process.ppid() == os.getpid():
-                        os.waitpid(process.pid, os.WNOHANG)  # it was adopted, and may be dead
+                        os.waitpid(process.pid, os.WNOHANG)  # adopted; reap it if it is dead
             time.sleep(PERIOD_S / 10)
 
-    def _look(self) -> list[psutil.Process]:
-        """Note what each has used so far; gives those that are there, dead or alive."""
-        found = [process for process in _below() if process.pid not in self._before]
+    def _sample(self) -> list[psutil.Process]:
+        """Record the CPU time of each process so far; return them all, zombies included."""
+        found = [process for process in _descendants() if process.pid not in self._before]
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 self._cpu_s[process] = _cpu_s(process)
         return found
 
 
-def cpu_s_of_family() -> float:
-    """User and system seconds of this process and of all that are below it now."""
+def total_cpu_s() -> float:
+    """User and system seconds of this process and its current descendants."""
     total = 0.0
-    for process in [psutil.Process(), *_below()]:
+    for process in [psutil.Process(), *_descendants()]:
         with suppress(psutil.NoSuchProcess):
             total += _cpu_s(process)
     return total
 
 
-def _below() -> list[psutil.Process]:
+def _descendants() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 

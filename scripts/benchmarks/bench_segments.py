@@ -1,5 +1,4 @@
-"""One video decoded as a whole and in segments side by side: the time it takes, and that the
-frames are the same."""
+"""Decode one video as a whole and in parallel segments: compare the time and the frames."""
 
 from __future__ import annotations
 
@@ -28,10 +27,10 @@ class Divided:
     """A video decoded in segments.
 
     Attributes:
-        segments: how many.
-        frames: that were given.
-        seconds: wall time of the fastest round, all segments side by side.
-        digest: of all timestamps and squares, in order.
+        segments: number of segments.
+        frames: number of frames.
+        seconds: wall time of the fastest round, with all segments in parallel.
+        digest: hash of all timestamps and resized frames, in order.
     """
 
     segments: int
@@ -43,11 +42,11 @@ class Divided:
 def measured(
     video: Path, fps: Fraction | None, counts: Sequence[int], rounds: int
 ) -> list[Divided]:
-    """Decode a video in so many segments, each in a process of its own, in turn for every round.
+    """Decode a video in each number of segments, one process per segment, in every round.
 
     Raises:
-        UsageError: it cannot be cut into so many.
-        AssertionError: a round gives other frames than the one before it.
+        UsageError: the video cannot be cut into this many segments.
+        AssertionError: rounds differ in their frames.
     """
     cuts = {count: _segments(video, count) for count in counts}
     found: dict[int, Divided] = {}
@@ -55,13 +54,13 @@ def measured(
         for count, segments in cuts.items():
             now = _decode(video, fps, segments)
             before = found.get(count, now)
-            assert now.digest == before.digest, f"{video} gives other frames each time"
+            assert now.digest == before.digest, f"the frames of {video} differ between rounds"
             found[count] = min(now, before, key=lambda divided: divided.seconds)
     return list(found.values())
 
 
 def report(video: Path, fps: Fraction | None, results: Sequence[Divided]) -> str:
-    """A table, with what is gained over the first row."""
+    """A table with the speedup over the first row."""
     rows = [
         [
             str(result.segments),
@@ -73,7 +72,7 @@ def report(video: Path, fps: Fraction | None, results: Sequence[Divided]) -> str
         for result in results
     ]
     rate = "every frame" if fps is None else f"{fps} fps"
-    header = ["segments", "frames", "wall s", "times faster", "same frames"]
+    header = ["segments", "frames", "wall s", "speedup", "same frames"]
     return f"{video.name}, {rate}, decoded and resized\n\n{table(header, rows)}"
 
 
@@ -88,12 +87,12 @@ def _segments(video: Path, count: int) -> list[Segment]:
 def _decode(video: Path, fps: Fraction | None, segments: Sequence[Segment]) -> Divided:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(len(segments), mp_context=spawn) as processes:
-        list(processes.map(_nothing, segments))  # so that no start is measured
-        begun = time.perf_counter()
+        list(processes.map(_nothing, segments))  # start all processes first
+        started = time.perf_counter()
         parts = list(
             processes.map(_decode_segment, *zip(*((video, fps, s) for s in segments), strict=True))
         )
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
     digest = hashlib.sha256(b"".join(frame for part in parts for frame in part)).hexdigest()
     return Divided(len(segments), sum(map(len, parts)), seconds, digest)
 
@@ -103,7 +102,7 @@ def _nothing(segment: Segment) -> None:
 
 
 def _decode_segment(video: Path, fps: Fraction | None, segment: Segment) -> list[bytes]:
-    """The digest of each frame with its times."""
+    """The hash of each frame and its timestamps."""
     digests = []
     with open_selected(str(video), FrameChoice(fps), segment=segment) as wanted:
         for shown in wanted.frames:

@@ -1,7 +1,7 @@
-"""Videos to measure on, made on the spot: one moving scene, as several encoders write it.
+"""Generate videos to measure on: one moving scene, written by several encoders.
 
-The scene stands in for real footage: a textured landscape that the camera pans over and zooms
-into, things that move through it, and the noise of a sensor. It is the same in every run.
+The scene replaces real footage: the camera pans over a textured landscape and zooms into it,
+objects move through it, and sensor noise is added. It is the same in every run.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ FPS = 30
 SECONDS = 12.0
 SEED = 0
 
-MARGIN = 1.5  # the landscape's size in pictures: what there is to pan over
-NEAREST = 0.55  # of the landscape's width, where the camera is closest
+MARGIN = 1.5  # size of the landscape relative to the picture
+NEAREST = 0.55  # share of the landscape's width in the closest view
 COARSEST = 6  # cells across the landscape's height; each octave has twice as many
 OCTAVES = 8
-COLOURFUL_OCTAVES = 3  # those after them are grey
-ROUGHNESS = 0.75  # how strong an octave is, compared with the one before
+COLOURFUL_OCTAVES = 3  # the others are grey
+ROUGHNESS = 0.75  # strength of an octave relative to the previous one
 CONTRAST = 45.0  # standard deviation in 8-bit levels
-THINGS = 9
+OBJECTS = 9
 SENSOR_NOISE = 1.6  # standard deviation in 8-bit levels of luma
-NOISE_MARGIN = 64  # the noise of a frame is cut from a larger field at a random place
+NOISE_MARGIN = 64  # the noise of a frame is cut from a larger field
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a made video is written.
+    """How to write a video.
 
     Attributes:
-        encoder: its name in libav.
-        options: chosen for what they leave the decoder to do first, for speed second.
+        encoder: libav's name of the encoder.
+        options: options of the encoder; chosen first for the work of decoders, then for speed.
     """
 
     encoder: str
@@ -62,20 +62,20 @@ ENCODINGS = {
     "vp9": Encoding("libvpx-vp9", {"deadline": "good", "cpu-used": "8", "crf": "33", "b": "0"}),
     "av1": Encoding("libsvtav1", {"preset": "10", "crf": "34"}),
 }
-"""The stem of the file's name -> how it is written."""
+"""File stem -> encoding."""
 
 
 def make_videos(folder: Path, size: tuple[int, int] = SIZE, seconds: float = SECONDS) -> list[Path]:
-    """Every video of :data:`ENCODINGS` that this libav can write, as mp4 files in ``folder``.
+    """Write every video of :data:`ENCODINGS` that this libav supports to ``folder``, as mp4.
 
-    Files that are there already are taken as they are. The scene is drawn once for all the others.
+    Existing files are kept. The scene is drawn once for all others.
 
     Args:
-        folder: is made if missing.
+        folder: created if missing.
         size: width and height in pixels, even.
         seconds: the length, at :data:`FPS`.
     """
-    os.environ.setdefault("SVT_LOG", "1")  # errors; else SVT-AV1 tells of itself at length
+    os.environ.setdefault("SVT_LOG", "1")  # only errors: SVT-AV1 is verbose
     folder.mkdir(parents=True, exist_ok=True)
     videos = {
         folder / f"{stem}.mp4": encoding
@@ -93,14 +93,14 @@ def scene(size: tuple[int, int], frames: int, seed: int = SEED) -> Iterator[Yuv]
     rng = np.random.default_rng(seed)
     width, height = size
     landscape = _landscape(rng, (round(width * MARGIN), round(height * MARGIN)))
-    things = [_thing(rng) for _ in range(THINGS)]
+    objects = [_random_object(rng) for _ in range(OBJECTS)]
     noise_size = (height + NOISE_MARGIN, width + NOISE_MARGIN)
     noise = np.rint(rng.normal(0, SENSOR_NOISE, noise_size)).astype(np.int16)
     for progress in np.linspace(0, 1, frames).tolist():
         view = _camera(landscape.size, progress)
         picture = landscape.resize(size, Image.Resampling.BILINEAR, box=view)
-        for thing in things:
-            thing.draw(picture, progress)
+        for moving in objects:
+            moving.draw(picture, progress)
         yuv = av.VideoFrame.from_image(picture).to_ndarray(format="yuv420p")
         top, left = rng.integers(NOISE_MARGIN, size=2)
         luma = yuv[:height] + noise[top : top + height, left : left + width]
@@ -109,7 +109,7 @@ def scene(size: tuple[int, int], frames: int, seed: int = SEED) -> Iterator[Yuv]
 
 
 def _landscape(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """Detail of every size, the finer the fainter, as in photographs."""
+    """A random texture with detail at every scale, fainter at finer scales, as in photographs."""
     width, height = size
     total = np.zeros((height, width, 3), np.float32)
     for octave in range(OCTAVES):
@@ -134,15 +134,15 @@ def _camera(landscape: tuple[int, int], progress: float) -> tuple[float, float, 
 
 
 @dataclass(frozen=True)
-class _Thing:
-    """A disc or a square on its way through the picture.
+class _Object:
+    """A disc or square that moves through the picture.
 
     Attributes:
         colour: 8-bit RGB.
-        is_round: a disc, else a square.
+        is_round: whether it is a disc; otherwise it is a square.
         radius: in picture heights.
-        start: where it is at first (x, y), in picture sizes.
-        laps: how often it crosses the picture (x, y), below zero to the left or upwards.
+        start: its first position (x, y), in picture sizes.
+        laps: how often it crosses the picture (x, y); negative to the left or upwards.
     """
 
     colour: tuple[int, ...]
@@ -162,10 +162,10 @@ class _Thing:
         outline((x - reach, y - reach, x + reach, y + reach), fill=self.colour)
 
 
-def _thing(rng: np.random.Generator) -> _Thing:
+def _random_object(rng: np.random.Generator) -> _Object:
     x, y = rng.random(2).tolist()
     laps_x, laps_y = rng.uniform(-3, 3, 2).tolist()
-    return _Thing(
+    return _Object(
         colour=tuple(rng.integers(256, size=3).tolist()),
         is_round=bool(rng.random() < 0.5),
         radius=rng.uniform(0.03, 0.12),

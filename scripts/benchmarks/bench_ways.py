@@ -1,8 +1,8 @@
-"""Ways from a video to the squares that CLIP is given: rayclip's own, and other people's.
+"""Ways from a video to the inputs of CLIP ("squares"): rayclip's and those of other packages.
 
-A way gives a square for each output frame; where a frame is shown at several ticks, the same array
-again. Every way decodes on one thread: CPU time is compared, and threads save none. Only x264, in
-:func:`reference`, has as many as ffmpeg gives it.
+A way yields one square per output frame; a frame at several ticks yields the same array again.
+Every way decodes on one thread, since threads do not save CPU time. Only x264, in
+:func:`reference`, uses ffmpeg's default number of threads.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from rayclip.media.sampling import FrameChoice
 from rayclip.model.preprocess import clip_box, resize_crop, resize_crop_fast
 
 Square = NDArray[np.uint8]
-"""uint8 ``[224, 224, 3]``: what is left to do is to normalise it."""
+"""uint8 ``[224, 224, 3]``, not yet normalised."""
 Squares = Iterator[Square]
 Rate = Fraction | None
 """Output frames per second; None for every frame of the video."""
@@ -42,23 +42,23 @@ Resize = Callable[[NDArray[np.uint8], int], Square]
 
 N_PX = 224
 HALF = Fraction(1, 2)
-CHUNK_FRAMES = 16  # of packages that give many frames at once: 100 MB at 1920x1080
+CHUNK_FRAMES = 16  # for packages that return many frames at once: 100 MB at 1920x1080
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way, and what it needs.
+    """A way and its requirements.
 
     Attributes:
-        squares: gives the squares of a video at a rate.
-        packages: their names when they are imported; ``prepare`` fails where one is missing.
+        squares: yields the squares of a video at a rate.
+        packages: modules to import; ``prepare`` fails if one is missing.
     """
 
     squares: Callable[[Path, Rate], Squares]
     packages: tuple[str, ...] = ()
 
     def prepare(self) -> None:
-        """What a worker does once, not once a video: import, and resize a first picture."""
+        """The one-time work of a worker: import packages and resize a first picture."""
         for package in self.packages:
             module = import_module(package)
             for limit in ("set_num_threads", "setNumThreads"):  # of torch, of OpenCV
@@ -70,7 +70,7 @@ class Way:
 
 
 def rayclip_pil(path: Path, rate: Rate) -> Squares:
-    """rayclip as it is."""
+    """rayclip with its default settings."""
     return _rayclip(path, rate, resize_crop)
 
 
@@ -80,7 +80,7 @@ def rayclip_fast(path: Path, rate: Rate) -> Squares:
 
 
 def _rayclip(path: Path, rate: Rate, resize: Resize) -> Squares:
-    """What rayclip's decoding step does with a video before it sends the squares to an encoder."""
+    """The steps of rayclip's decoder before it sends squares to an encoder."""
     with open_selected(path, FrameChoice(rate)) as wanted:
         for shown in wanted.frames:
             square = resize(shown.rgb(), N_PX)
@@ -88,14 +88,14 @@ def _rayclip(path: Path, rate: Rate, resize: Resize) -> Squares:
 
 
 def plain_square(rgb: NDArray[np.uint8]) -> Square:
-    """OpenAI's way, which everybody but rayclip takes: resize all of the picture, then crop."""
+    """OpenAI's preprocessing, used by all but rayclip: resize the whole picture, then crop."""
     box = clip_box(rgb.shape[1], rgb.shape[0], N_PX)
     image = Image.fromarray(rgb).resize((box.width, box.height), Image.Resampling.BICUBIC)
     return np.asarray(image.crop((box.left, box.top, box.left + N_PX, box.top + N_PX)))
 
 
 def everything(path: Path, rate: Rate) -> Squares:
-    """Decode every frame; make RGB and squares of those that rayclip's rule shows."""
+    """Decode every frame; convert and resize those that rayclip would select."""
     with av.open(str(path)) as container:
         stream = select_video_stream(container)
         frames = container.decode(stream)
@@ -104,13 +104,13 @@ def everything(path: Path, rate: Rate) -> Squares:
         else:
             ticks_per_unit = Fraction(stream.time_base or 0) * rate
             start = round(Fraction(container.start_time or 0, av.time_base) / stream.time_base)
-            shown = _shown(frames, lambda pts: floor((pts - start) * ticks_per_unit + HALF))
+            shown = _select(frames, lambda pts: floor((pts - start) * ticks_per_unit + HALF))
         for frame, times in shown:
             yield from repeat(plain_square(upright_rgb(frame)), times)
 
 
-def _shown(frames: Iterator[Any], nearest_tick: Callable[[int], int]) -> Iterator[tuple[Any, int]]:
-    """The frames that are the last at or before a tick, and how many ticks that is true of."""
+def _select(frames: Iterator[Any], nearest_tick: Callable[[int], int]) -> Iterator[tuple[Any, int]]:
+    """The frames that are the last one at or before a tick, and the number of such ticks."""
     for frame, following in pairwise(chain(frames, [None])):
         end = frame.pts + frame.duration if following is None else following.pts
         times = nearest_tick(end) - nearest_tick(frame.pts)
@@ -119,9 +119,9 @@ def _shown(frames: Iterator[Any], nearest_tick: Callable[[int], int]) -> Iterato
 
 
 def reference(path: Path, rate: Rate) -> Squares:
-    """The way of video_features: re-encode at the rate as ffmpeg does, read that with OpenCV.
+    """What video_features does: re-encode at the rate with ffmpeg, and read the copy with OpenCV.
 
-    Without the sound, which ffmpeg would encode as well.
+    Audio is skipped, which ffmpeg would encode as well.
     """
     if rate is None:
         yield from _read_all(path)
@@ -170,12 +170,12 @@ def _add_stream(output: OutputContainer, picture: av.VideoFrame, rate: Fraction)
     stream = output.add_stream("libx264", rate, options={"crf": "23", "preset": "medium"})
     stream.width, stream.height = picture.width, picture.height
     stream.pix_fmt = picture.format.name
-    stream.codec_context.thread_count = 0  # as many as x264 likes, as in ffmpeg
+    stream.codec_context.thread_count = 0  # x264's default, as in ffmpeg
     return stream
 
 
 def opencv(path: Path, rate: Rate) -> Squares:
-    """Grab every frame with OpenCV; retrieve those that are nearest to the ticks."""
+    """Grab every frame with OpenCV, and retrieve those nearest to the ticks."""
     import cv2
 
     if rate is None:
@@ -196,8 +196,8 @@ def opencv(path: Path, rate: Rate) -> Squares:
 def _read_all(path: Path) -> Squares:
     with _capture(path) as capture:
         while True:
-            there, bgr = capture.read()
-            if not there:
+            success, bgr = capture.read()
+            if not success:
                 return
             yield _square_of_bgr(bgr)
 
@@ -222,7 +222,7 @@ def _square_of_bgr(bgr: NDArray[np.uint8]) -> Square:
 
 
 def torchcodec(path: Path, rate: Rate) -> Squares:
-    """Ask torchcodec for the frames that are played at the ticks."""
+    """Request the frames at the ticks from torchcodec."""
     from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, device="cpu")
@@ -237,7 +237,7 @@ def torchcodec(path: Path, rate: Rate) -> Squares:
 
 
 def decord(path: Path, rate: Rate) -> Squares:
-    """Ask decord for the frames that are nearest to the ticks."""
+    """Request the frames nearest to the ticks from decord."""
     from decord import VideoReader, cpu
 
     reader = VideoReader(str(path), ctx=cpu(0), num_threads=1)
@@ -274,4 +274,4 @@ WAYS = {
     "torchcodec": Way(torchcodec, ("torch", "torchcodec")),
     "decord": Way(decord, ("decord",)),
 }
-"""The name in the table -> the way."""
+"""Column name -> way."""

@@ -1,10 +1,10 @@
-"""The memory of every process of a run on one long video, at native rate.
+"""Measure the peak memory of every process of a run on one long video, at native rate.
 
     python scripts/benchmarks/measure_memory.py  # three hours, the demo model
     python scripts/benchmarks/measure_memory.py --model ViT-B/32 --fake-encoder 200
 
-A video of a minute is drawn, and its packets repeated. A fake encoder has its model in memory, and
-sleeps so many microseconds for each frame in place of computing: on a few CPUs a large model would
+A video of one minute is generated, and its packets are repeated. With --fake-encoder, the encoder
+sleeps this many microseconds per frame instead of computing: on a few CPUs, a large model would
 need days.
 """
 
@@ -34,11 +34,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def measure(
-    hours: Annotated[float, typer.Option(min=1 / 60, help="Of the video.")] = 3.0,
+    hours: Annotated[float, typer.Option(min=1 / 60, help="Length of the video.")] = 3.0,
     model: Annotated[str, typer.Option(help="demo, ViT-B/32 or ViT-L/14.")] = "demo",
-    width: Annotated[int, typer.Option(help="Of the video; it is 4:3.")] = 320,
+    width: Annotated[int, typer.Option(help="Width of the video (4:3).")] = 320,
     fake_encoder: Annotated[
-        float | None, typer.Option(help="Microseconds a frame, in place of computing.")
+        float | None, typer.Option(help="Microseconds per frame instead of encoding.")
     ] = None,
 ) -> None:
     with TemporaryDirectory(prefix="rayclip-memory-") as folder:
@@ -46,9 +46,9 @@ def measure(
         video = _long_video(work, hours, width)
         typer.echo(f"{hours:g} h, {video.stat().st_size / 2**20:.0f} MB of video", err=True)
         started = time.monotonic()
-        said, peaks = _run(video, model_named(model, work), fake_encoder, work / "output")
+        summary, peaks = _run(video, model_named(model, work), fake_encoder, work / "output")
         seconds = time.monotonic() - started
-    typer.echo(f"{said}\n{hours:g} h at {FPS} fps, {model}, {seconds:.0f} s\n\n{report(peaks)}")
+    typer.echo(f"{summary}\n{hours:g} h at {FPS} fps, {model}, {seconds:.0f} s\n\n{report(peaks)}")
 
 
 def _long_video(work: Path, hours: float, width: int) -> Path:
@@ -62,7 +62,7 @@ def _long_video(work: Path, hours: float, width: int) -> Path:
 def _run(
     video: Path, model: Model, fake_microseconds: float | None, output: Path
 ) -> tuple[str, list[Peak]]:
-    """What the command said last, and the memory of its processes."""
+    """The last line of the command, and the peak memory of its processes."""
     words = [sys.executable, "-m", "rayclip", "extract", str(video)]
     words += ["--model-name", model.model_name, "--on-extraction", "save_numpy"]
     words += ["--output-path", str(output)]
@@ -74,7 +74,7 @@ def _run(
         MemoryWatch(command.pid) as watch,
     ):
         _, stderr = command.communicate()
-    lines = stderr.strip().splitlines() or ["it said nothing"]
+    lines = stderr.strip().splitlines() or ["it printed nothing"]
     if command.returncode:
         typer.echo(f"The run ended with {command.returncode}: {lines[-1]}", err=True)
         raise typer.Exit(1)

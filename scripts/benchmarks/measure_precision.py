@@ -1,11 +1,11 @@
-"""Measure how close each precision comes to fp32, and what a frame costs in it on this CPU.
+"""Measure how close each precision is to fp32, and its cost per frame on this CPU.
 
     python scripts/benchmarks/measure_precision.py            # about 10 minutes, mostly compilation
     python scripts/benchmarks/measure_precision.py demo RN50  # only these
 
-Official weights are a download, so ViT-B/32 and RN50 get random ones of tests/checkpoints.py: their
-costs are the real ones, their cosines only a hint. Those of the demo model are of trained weights.
-Costs are CPU time of one thread, the best of some rounds in which all modes take turns.
+ViT-B/32 and RN50 have random weights of tests/checkpoints.py, since official ones are a download:
+their costs are real, their cosines only a hint. The demo model has trained weights. Costs are the
+CPU time of one thread in the best of several rounds, in which all modes take turns.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def main() -> None:
         Path("/proc/cpuinfo").read_text().partition("\nflags")[2].partition("\n")[0].split()
     )
     present = [feature for feature in CPU_FEATURES if feature in flags]
-    print(f"torch {torch.__version__}, CPU with {', '.join(present)}; {FRAMES} drawn pictures\n")
+    print(f"torch {torch.__version__}, CPU with {', '.join(present)}; {FRAMES} pictures\n")
     for name in sys.argv[1:] or MODES:
         print(f"{name}\n\n{_report(name, MODES[name])}\n", flush=True)
 
@@ -98,21 +98,21 @@ def _report(name: str, modes: list[Mode]) -> str:
     costs = {mode: float("inf") for mode in modes}
     for _ in range(ROUNDS):
         for mode, model in models.items():
-            begun = time.process_time()
+            started = time.process_time()
             features[mode] = model.encode_image(frames)
-            costs[mode] = min(costs[mode], (time.process_time() - begun) * 1000 / FRAMES)
+            costs[mode] = min(costs[mode], (time.process_time() - started) * 1000 / FRAMES)
     expected = features[FP32]
     rows = [
         [
             str(mode),
             number(costs[mode], 1 if costs[mode] >= 10 else 2),
             number(costs[FP32] / costs[mode]),
-            number(_least_cosine(features[mode], expected), 6),
-            number(_least_cosine(_centred(features[mode]), _centred(expected)), 6),
+            number(_min_cosine(features[mode], expected), 6),
+            number(_min_cosine(_centred(features[mode]), _centred(expected)), 6),
         ]
         for mode in modes
     ]
-    header = ["", "CPU ms a frame", "times faster", "least cosine", "least centred cosine"]
+    header = ["", "CPU ms/frame", "speedup", "min cosine", "min centred cosine"]
     return table(header, rows)
 
 
@@ -138,7 +138,7 @@ def _centred(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return features - features.mean(axis=0)
 
 
-def _least_cosine(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
+def _min_cosine(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     return float(((ours * theirs).sum(axis=1) / lengths).min())
 

@@ -1,15 +1,15 @@
-"""Kill what a run of rayclip is made of, at random moments, and look whether anything is lost.
+"""Kill processes of rayclip runs at random moments, and check that nothing is lost.
 
     python scripts/chaos/chaos.py                   # 100 rounds
-    python scripts/chaos/chaos.py --minutes 480     # for a night
+    python scripts/chaos/chaos.py --minutes 480     # overnight
     python scripts/chaos/chaos.py --kinds driver,raylet --seed 7
     python scripts/chaos/chaos.py --interrupts 200  # SIGINT and SIGTERM instead, half without Ray
 
-Every round is a run of ``rayclip extract`` into a folder of its own, on a Ray of three nodes that
-the script starts on this machine, or without Ray. In its middle an encoder, a decoding worker, the
-raylet of a node (a new node comes after the round) or the command itself is killed with SIGKILL;
-after the last, the command is given again. A round is right when every video is there with the
-bits of an undisturbed run, with nothing beside it, nothing done twice and the exit status 0.
+Each round runs ``rayclip extract`` into its own folder, without Ray or on a Ray of three nodes that
+the script starts on this machine. During the run, an encoder, a decoding worker, the raylet of a
+node (replaced after the round) or the command itself is killed with SIGKILL; a killed command is
+then rerun. A round passes if the output equals that of an undisturbed run bit by bit, no other
+files exist, no video was processed twice and the exit status is 0.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ import typer
 sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
 
 import shapes
-from chaos_checks import what_is_wrong
-from chaos_interrupts import ADDRESSES, SIGNALS, Interrupt, random_interrupt, seconds_of
+from chaos_checks import find_errors
+from chaos_interrupts import ADDRESSES, SIGNALS, Interrupt, random_interrupt, time_run
 from chaos_rounds import KINDS, LONE_DRIVER, Outcome, Run, play_round, undisturbed_run
-from pretended_nodes import PretendedNodes
+from simulated_nodes import SimulatedNodes
 from tables import MISSING, number, table
 
-DRAWN = 16  # videos, each with scenes of its own
+DRAWN = 16  # videos with different scenes
 COPIES = 4  # of each, so that a decoding task has several videos
 SIZE = (160, 120)
-HEADER = ("killed", "rounds", "too late", "moments", "done again", "wrong", "s, median")
+HEADER = ("killed", "rounds", "too late", "moments", "redone", "wrong", "s, median")
 EXPLANATION = """\
-moments: of the kills, as shares of the time that an undisturbed run takes.
-too late: the run had ended. done again: videos, though they were done before the kill.
-lone-driver: a run without Ray. raylet: a node with all that was on it."""
+moments: when the kills happened, as shares of the time of an undisturbed run.
+too late: the run had already ended. redone: videos processed again although they were done.
+lone-driver: a run without Ray. raylet: a node with all its processes."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command(help=__doc__)
 def chaos(
-    rounds: Annotated[int, typer.Option(min=1, help="So many at most.")] = 100,
+    rounds: Annotated[int, typer.Option(min=1, help="Maximum number of rounds.")] = 100,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="No round begins after so many.")
+        float | None, typer.Option(min=0, help="Start no round after this many minutes.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides what is killed, and when.")] = 0,
-    kinds: Annotated[str, typer.Option(help="What is killed, in turn.")] = ",".join(KINDS),
+    seed: Annotated[int, typer.Option(help="Determines what is killed, and when.")] = 0,
+    kinds: Annotated[str, typer.Option(help="What to kill, in turn.")] = ",".join(KINDS),
     interrupts: Annotated[
-        int, typer.Option(min=0, help="Interrupt so many runs instead of killing.")
+        int, typer.Option(min=0, help="Interrupt this many runs instead of killing.")
     ] = 0,
 ) -> None:
-    chosen = _kinds_named(kinds)
+    chosen = _parse_kinds(kinds)
     rng = random.Random(seed)
     work = Path(mkdtemp(prefix="rayclip-chaos-"))
     if interrupts:
@@ -70,16 +70,16 @@ def chaos(
         return
     outcomes: list[Outcome] = []
     with _runs(chosen, work) as runs:
-        until = None if minutes is None else time.monotonic() + minutes * 60
+        deadline = None if minutes is None else time.monotonic() + minutes * 60
         try:
-            for place, kind in enumerate(islice(cycle(chosen), rounds), 1):
-                if until is not None and time.monotonic() > until:
+            for round_number, kind in enumerate(islice(cycle(chosen), rounds), 1):
+                if deadline is not None and time.monotonic() > deadline:
                     break
-                output = work / f"round{place:04}"
+                output = work / f"round{round_number:04}"
                 outcome = play_round(kind, runs[kind], output, rng)
                 outcomes.append(outcome)
-                _say(f"round {place}: {_described(outcome)}")
-                if outcome.share is None:  # the machine has less to do than it had
+                _say(f"round {round_number}: {_describe(outcome)}")
+                if outcome.share is None:  # the machine is less busy than before
                     runs[kind] = replace(runs[kind], seconds=outcome.seconds)
                 if not outcome.wrong:
                     shutil.rmtree(output)
@@ -87,7 +87,7 @@ def chaos(
             _say("interrupted")
     typer.echo(report(outcomes))
     if any(outcome.wrong for outcome in outcomes):
-        typer.echo(f"The output folders of what was wrong, and all logs, are in {work}.")
+        typer.echo(f"The output folders of failed rounds and all logs are in {work}.")
         raise typer.Exit(1)
     shutil.rmtree(work)
 
@@ -96,9 +96,9 @@ def _interrupt(count: int, rng: random.Random, work: Path) -> None:
     videos = _draw_videos(work / "videos")[:: COPIES // 2]
     seconds = {}
     for address in ADDRESSES:
-        for _ in range(2):  # the first one finds nothing in the caches of the system
+        for _ in range(2):  # the first run starts with cold caches
             shutil.rmtree(work / "out", ignore_errors=True)
-            seconds[address] = seconds_of(videos, work / "out", address)
+            seconds[address] = time_run(videos, work / "out", address)
         _say(f"undisturbed, with --address {address}: {seconds[address]:.1f} s")
     outcomes = []
     for place, address in enumerate(islice(cycle(ADDRESSES), count), 1):
@@ -107,43 +107,43 @@ def _interrupt(count: int, rng: random.Random, work: Path) -> None:
         outcomes.append(outcome)
         if outcome.wrong:
             _say(f"{place}: {outcome.number.name} at {outcome.at_s:.2f} s: {outcome.wrong}")
-    typer.echo(report_of_interrupts(outcomes))
+    typer.echo(interrupt_report(outcomes))
     shutil.rmtree(work)
     if any(outcome.wrong for outcome in outcomes):
         raise typer.Exit(1)
 
 
-def report_of_interrupts(outcomes: Sequence[Interrupt]) -> str:
+def interrupt_report(outcomes: Sequence[Interrupt]) -> str:
     """A table with a row for each address and signal."""
     rows = []
     for address in ADDRESSES:
-        for one in SIGNALS:
-            alike = [o for o in outcomes if (o.address, o.number) == (address, one)]
-            ends = [outcome.end_s for outcome in alike if not outcome.is_late]
+        for signal in SIGNALS:
+            matching = [o for o in outcomes if (o.address, o.number) == (address, signal)]
+            ends = [outcome.end_s for outcome in matching if not outcome.is_late]
             cells = [
-                len(alike),
-                sum(outcome.is_late for outcome in alike),
-                sum(bool(outcome.wrong) for outcome in alike),
+                len(matching),
+                sum(outcome.is_late for outcome in matching),
+                sum(bool(outcome.wrong) for outcome in matching),
                 number(median(ends), 1) if ends else MISSING,
                 number(max(ends), 1) if ends else MISSING,
             ]
-            rows.append([f"--address {address}", one.name, *map(str, cells)])
-    return table(("run", "signal", "sent", "too late", "wrong", "end s, median", "most"), rows)
+            rows.append([f"--address {address}", signal.name, *map(str, cells)])
+    return table(("run", "signal", "sent", "too late", "wrong", "end s, median", "max"), rows)
 
 
 def report(outcomes: Sequence[Outcome]) -> str:
     """A table with a row for each kind of kill."""
     rows = []
     for kind in dict.fromkeys(outcome.kind for outcome in outcomes):
-        alike = [outcome for outcome in outcomes if outcome.kind == kind]
-        shares = [outcome.share for outcome in alike if outcome.share is not None]
+        matching = [outcome for outcome in outcomes if outcome.kind == kind]
+        shares = [outcome.share for outcome in matching if outcome.share is not None]
         cells = [
-            len(alike),
-            len(alike) - len(shares),
+            len(matching),
+            len(matching) - len(shares),
             f"{min(shares):.0%} to {max(shares):.0%}" if shares else MISSING,
-            sum(outcome.redone for outcome in alike),
-            sum(bool(outcome.wrong) for outcome in alike),
-            number(median(outcome.seconds for outcome in alike), 1),
+            sum(outcome.redone for outcome in matching),
+            sum(bool(outcome.wrong) for outcome in matching),
+            number(median(outcome.seconds for outcome in matching), 1),
         ]
         rows.append([kind, *map(str, cells)])
     return f"{table(HEADER, rows)}\n\n{EXPLANATION}"
@@ -151,9 +151,9 @@ def report(outcomes: Sequence[Outcome]) -> str:
 
 @contextmanager
 def _runs(kinds: Sequence[str], work: Path) -> Iterator[dict[str, Run]]:
-    """What each kind of kill is to disturb; the runs are tried first, and must agree."""
+    """The run that each kind of kill disturbs. Undisturbed runs must agree first."""
     videos = _draw_videos(work / "videos")
-    cluster = PretendedNodes() if set(kinds) != {LONE_DRIVER} else None
+    cluster = SimulatedNodes() if set(kinds) != {LONE_DRIVER} else None
     try:
         alone = undisturbed_run(videos, None, work / "undisturbed-alone")
         runs = dict.fromkeys(kinds, alone)
@@ -161,7 +161,7 @@ def _runs(kinds: Sequence[str], work: Path) -> Iterator[dict[str, Run]]:
         if cluster is not None:
             on_ray = undisturbed_run(videos, cluster, work / "undisturbed")
             _say(f"and {on_ray.seconds:.1f} s on Ray")
-            for sentence in what_is_wrong(alone.undisturbed, work / "undisturbed"):
+            for sentence in find_errors(alone.undisturbed, work / "undisturbed"):
                 raise RuntimeError(f"Undisturbed runs do not agree: {sentence}.")
             runs |= {kind: on_ray for kind in kinds if kind != LONE_DRIVER}
         yield runs
@@ -193,7 +193,7 @@ def _draw_videos(folder: Path) -> list[Path]:
     return videos
 
 
-def _kinds_named(names: str) -> list[str]:
+def _parse_kinds(names: str) -> list[str]:
     kinds = [name.strip() for name in names.split(",")]
     for kind in kinds:
         if kind not in KINDS:
@@ -202,14 +202,14 @@ def _kinds_named(names: str) -> list[str]:
     return kinds
 
 
-def _described(outcome: Outcome) -> str:
+def _describe(outcome: Outcome) -> str:
     when = "too late" if outcome.share is None else f"at {outcome.share:.0%}"
-    what = "; ".join(outcome.wrong) or "right"
-    return f"{outcome.kind} killed {when}, {outcome.seconds:.1f} s: {what}"
+    verdict = "; ".join(outcome.wrong) or "passed"
+    return f"{outcome.kind} killed {when}, {outcome.seconds:.1f} s: {verdict}"
 
 
 def _say(sentence: str) -> None:
-    """Tell people, apart from the table."""
+    """Print to standard error, apart from the table."""
     typer.echo(f"chaos: {sentence}", err=True)
 
 

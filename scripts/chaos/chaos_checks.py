@@ -1,4 +1,4 @@
-"""What is wrong with an output folder, beside that of a run in which nothing happened."""
+"""Compare an output folder with that of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ LOGS = ("run.json", "failures.jsonl")
 
 @dataclass(frozen=True)
 class Finished:
-    """The videos that were done at a moment: the features file of each and when it was written."""
+    """The videos done at one moment: their feature files and modification times."""
 
     written_ns: Mapping[str, int]
 
     def redone(self, output: Path) -> list[str]:
-        """Those whose features were written again since."""
+        """The feature files that were rewritten since."""
         now = finished(output).written_ns
         return [name for name, written in self.written_ns.items() if now.get(name) != written]
 
 
 def finished(output: Path) -> Finished:
-    """Which videos are done just now."""
+    """The videos that are done now."""
     files = (output / FOLDER).glob(f"*{FEATURES}")
     return Finished({file.name: file.stat().st_mtime_ns for file in files})
 
 
 def temporary_files(output: Path) -> list[Path]:
-    """What writers that were killed had begun."""
+    """Temporary files of killed writers."""
     return list(output.rglob(".*.tmp"))
 
 
 def content(output: Path) -> dict[str, bytes]:
-    """All files below an output folder, hidden ones too, by their paths in it."""
+    """The contents of all files in an output folder, hidden ones included, by relative path."""
     files = [file for file in output.rglob("*") if file.is_file()]
     return {str(file.relative_to(output)): file.read_bytes() for file in files}
 
 
-def what_is_wrong(undisturbed: Mapping[str, bytes], output: Path) -> Iterator[str]:
-    """Sentences about files that are missing, other than they should be, or too many.
+def find_errors(undisturbed: Mapping[str, bytes], output: Path) -> Iterator[str]:
+    """Sentences about missing, different and unexpected files, and about failures.
 
     Args:
-        undisturbed: the :func:`content` of the folder of a run in which nothing happened.
-        output: where something did.
+        undisturbed: the :func:`content` of the output folder of an undisturbed run.
+        output: the output folder to check.
     """
-    made = content(output)
+    found = content(output)
     for path, expected in undisturbed.items():
-        if path not in made:
+        if path not in found:
             yield f"{path} is missing"
-        elif Path(path).name not in LOGS and made[path] != expected:
+        elif Path(path).name not in LOGS and found[path] != expected:
             yield f"{path} has other bits"
-    for path in made.keys() - undisturbed.keys():
+    for path in found.keys() - undisturbed.keys():
         if Path(path).name not in LOGS:
             yield f"{path} should not be there"
-    failures = made.get(str(FOLDER / "failures.jsonl"), b"").decode()
+    failures = found.get(str(FOLDER / "failures.jsonl"), b"").decode()
     for line in failures.splitlines():
         yield f"failures.jsonl: {line}"

@@ -1,4 +1,4 @@
-"""Interrupts at random moments of runs: each ends the command in order, with its own status."""
+"""Interrupt runs at random moments: each signal ends the command cleanly, with its own status."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from pathlib import Path
 import psutil
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
-"""Signal -> the exit status that shells expect of it."""
+"""Signal -> the exit status that shells expect after it."""
 ADDRESSES = ("none", "local")
-EARLIEST_S = 0.1  # before, Python itself is starting
+MIN_DELAY_S = 0.1  # earlier, Python itself is still starting
 DEADLINE_S = 60.0
-LEFT_S = 15.0  # for processes of Ray to end after the command
-LOOK_S = 0.02
+CLEANUP_S = 15.0  # for Ray's processes to end after the command
+POLL_S = 0.02
 FOLDER = re.compile(r"(?:temp[-_]dir=|reaper\.py )(/tmp/rayclip-[^/\s]+)")
 SIGNS_OF_TROUBLE = ("Traceback", "terminate called", "Exception ignored", "Fatal Python error")
 
 
 @dataclass(frozen=True)
 class Interrupt:
-    """What became of a run that was interrupted.
+    """The result of a run that was interrupted.
 
     Attributes:
         address: ``none`` or ``local``.
-        number: of the signal.
-        at_s: seconds after the command was started.
-        is_late: whether the run had ended in order before.
+        number: the signal.
+        at_s: seconds from the start of the command to the signal.
+        is_late: whether the run had already ended normally.
         end_s: seconds from the signal to the end.
-        wrong: all that is not as it should be, in sentences.
+        wrong: sentences about everything that is wrong.
     """
 
     address: str
@@ -55,68 +55,72 @@ def command(videos: Sequence[Path], output: Path, address: str) -> list[str]:
     return [*words, "--output-path", str(output), "--address", address]
 
 
-def seconds_of(videos: Sequence[Path], output: Path, address: str) -> float:
-    """How long an undisturbed run takes."""
+def time_run(videos: Sequence[Path], output: Path, address: str) -> float:
+    """The wall time of an undisturbed run, in seconds."""
     started = time.monotonic()
     words = command(videos, output, address)
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.monotonic() - started
 
 
-def interrupted(
+def interrupt(
     videos: Sequence[Path], output: Path, address: str, number: signal.Signals, at_s: float
 ) -> Interrupt:
-    """Start a run, and send it a signal at a moment."""
+    """Start a run, and send it a signal after ``at_s`` seconds."""
     process = subprocess.Popen(
         command(videos, output, address),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_listen,
+        preexec_fn=_restore_sigint,
     )
     threading.Event().wait(at_s)
     children: list[psutil.Process] = []
     with suppress(psutil.NoSuchProcess):
         children = psutil.Process(process.pid).children(recursive=True)
-    folders = _folders_of(children)
+    folders = _ray_folders(children)
     process.send_signal(number)
     sent = time.monotonic()
     try:
-        _, said = process.communicate(timeout=DEADLINE_S)
+        _, stderr = process.communicate(timeout=DEADLINE_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        _, said = process.communicate()
+        _, stderr = process.communicate()
     end_s = time.monotonic() - sent
     wrong = []
-    # Ray gives SIGTERM back to the system while it shuts down: shells call that 143, too
-    is_late = process.returncode == 0 or (process.returncode == -number and "features: " in said)
+    # Ray restores the default SIGTERM during its shutdown: shells report 143 for that, too.
+    is_late = process.returncode == 0 or (process.returncode == -number and "features: " in stderr)
     if not is_late and process.returncode != SIGNALS[number]:
-        wrong.append(f"its status is {process.returncode}: {said[-1500:]!r}")
-    wrong += [f"it says {sign!r}: {said[-500:]!r}" for sign in SIGNS_OF_TROUBLE if sign in said]
-    deadline = time.monotonic() + LEFT_S
+        wrong.append(f"its status is {process.returncode}: {stderr[-1500:]!r}")
+    wrong += [
+        f"its standard error has {sign!r}: {stderr[-500:]!r}"
+        for sign in SIGNS_OF_TROUBLE
+        if sign in stderr
+    ]
+    deadline = time.monotonic() + CLEANUP_S
     while time.monotonic() < deadline and (_alive(children) or any(map(os.path.exists, folders))):
-        time.sleep(LOOK_S)
-    wrong += [f"a process is left: {' '.join(child.cmdline())}" for child in _alive(children)]
-    wrong += [f"a folder is left: {folder}" for folder in folders if os.path.exists(folder)]
+        time.sleep(POLL_S)
+    wrong += [f"a process still runs: {' '.join(child.cmdline())}" for child in _alive(children)]
+    wrong += [f"a folder still exists: {folder}" for folder in folders if os.path.exists(folder)]
     return Interrupt(address, number, at_s, is_late, end_s, tuple(wrong))
 
 
 def random_interrupt(
     videos: Sequence[Path], output: Path, address: str, seconds: float, rng: random.Random
 ) -> Interrupt:
-    """One at a random moment of a run that takes so many seconds."""
+    """Interrupt a run that takes ``seconds`` at a random moment."""
     number = rng.choice(list(SIGNALS))
-    return interrupted(videos, output, address, number, rng.uniform(EARLIEST_S, seconds))
+    return interrupt(videos, output, address, number, rng.uniform(MIN_DELAY_S, seconds))
 
 
-def _listen() -> None:
-    """A script in the background ignores SIGINT, and so would what it starts."""
+def _restore_sigint() -> None:
+    """Undo that background scripts ignore SIGINT, which their children inherit."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _folders_of(processes: Sequence[psutil.Process]) -> set[str]:
-    """The temporary folder of the private Ray that some of these processes are, or put away."""
+def _ray_folders(processes: Sequence[psutil.Process]) -> set[str]:
+    """The temporary folders of private Rays that these processes belong to, or clean up."""
     words = []
     for process in processes:
         with suppress(psutil.Error):

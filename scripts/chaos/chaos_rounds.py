@@ -1,4 +1,4 @@
-"""One round of chaos: a run of rayclip, a kill in the middle of it, and what became of it."""
+"""One chaos round: a run of rayclip, a kill during the run, and a check of the result."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from chaos_checks import Finished, content, finished, temporary_files, what_is_wrong
-from pretended_nodes import DECODER, ENCODER, PretendedNodes
+from chaos_checks import Finished, content, find_errors, finished, temporary_files
+from simulated_nodes import DECODER, ENCODER, SimulatedNodes
 
 DRIVER, LONE_DRIVER = "driver", "lone-driver"
 DRIVERS = (DRIVER, LONE_DRIVER)
-PATIENCE_S = 240.0  # with a command that finishes no video; ten seconds are usual for all of them
-LOOK_S = 0.05
+STALL_TIMEOUT_S = 240.0  # without a finished video; all of them usually take ten seconds
+POLL_S = 0.05
 
 
 class Hung(Exception):
@@ -28,15 +28,15 @@ class Hung(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a round came to.
+    """The result of a round.
 
     Attributes:
         kind: what was killed.
-        share: when, as a share of the time that an undisturbed run takes; None where the run
-            ended before anything could be killed.
-        redone: videos that were done before the kill and were made again after it.
-        wrong: all that is not as it should be, in sentences.
-        seconds: from the first command to the end of the last.
+        share: when it was killed, as a share of the time of an undisturbed run; None if the run
+            ended first.
+        redone: videos that were done before the kill but were processed again.
+        wrong: sentences about everything that is wrong.
+        seconds: from the start of the first command to the end of the last one.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class Outcome:
 
 
 class Command:
-    """A run of rayclip in a process of its own."""
+    """A run of rayclip in its own process."""
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], output: Path) -> None:
         self._output = output
@@ -75,35 +75,35 @@ class Command:
         self._process.wait()
 
     def status(self) -> int:
-        """Wait for its end.
+        """Wait for the command to end, and return its exit status.
 
         Raises:
-            Hung: it does not come, and no video is finished any more.
+            Hung: it does not end, and finishes no more videos.
         """
         done, since = -1, time.monotonic()
         while (status := self._process.poll()) is None:
             now = len(finished(self._output).written_ns)
             if now != done:
                 done, since = now, time.monotonic()
-            if time.monotonic() - since > PATIENCE_S:
-                raise Hung(f"the command finished nothing for {PATIENCE_S:.0f} s")
-            time.sleep(LOOK_S)
+            if time.monotonic() - since > STALL_TIMEOUT_S:
+                raise Hung(f"the command finished nothing for {STALL_TIMEOUT_S:.0f} s")
+            time.sleep(POLL_S)
         return status
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is done in every round.
+    """The run that is repeated in every round.
 
     Attributes:
         videos: the inputs.
-        cluster: where; None without Ray.
-        undisturbed: the content of the output folder when nothing happens.
-        seconds: how long it takes then.
+        cluster: the cluster to run on; None without Ray.
+        undisturbed: the content of the output folder of an undisturbed run.
+        seconds: the wall time of an undisturbed run.
     """
 
     videos: Sequence[Path]
-    cluster: PretendedNodes | None
+    cluster: SimulatedNodes | None
     undisturbed: Mapping[str, bytes]
     seconds: float
 
@@ -111,20 +111,20 @@ class Run:
         return _start(self.videos, self.cluster, output)
 
 
-def undisturbed_run(videos: Sequence[Path], cluster: PretendedNodes | None, output: Path) -> Run:
-    """Let a run come to its end, to know how long it takes and what it gives.
+def undisturbed_run(videos: Sequence[Path], cluster: SimulatedNodes | None, output: Path) -> Run:
+    """Complete one run, to measure its time and keep its output.
 
     Raises:
-        RuntimeError: it fails by itself.
+        RuntimeError: the run fails.
     """
     command = _start(videos, cluster, output)
     status = command.status()
     if status:
-        raise RuntimeError(f"A run without any damage ended with {status}: see {_log(output)}.")
+        raise RuntimeError(f"An undisturbed run ended with {status}: see {_log(output)}.")
     return Run(videos, cluster, content(output), command.age_s)
 
 
-def _start(videos: Sequence[Path], cluster: PretendedNodes | None, output: Path) -> Command:
+def _start(videos: Sequence[Path], cluster: SimulatedNodes | None, output: Path) -> Command:
     words = ["extract", *map(str, videos), "--model-name", "demo", "--device", "cpu"]
     words += ["--on-extraction", "save_numpy", "--output-path", str(output)]
     if cluster is None:
@@ -138,7 +138,7 @@ def _log(output: Path) -> Path:
 
 
 def play_round(kind: str, run: Run, output: Path, rng: random.Random) -> Outcome:
-    """Start a run, kill something of it at a random moment, and look at what comes out."""
+    """Start a run, kill one of its processes at a random moment, and check the result."""
     started, wrong = time.monotonic(), []
     share, before = None, Finished({})
     command = run.start(output)
@@ -148,7 +148,7 @@ def play_round(kind: str, run: Run, output: Path, rng: random.Random) -> Outcome
         if kind in DRIVERS and share is not None:
             command = run.start(output)
         status = command.status()
-        if not status and temporary_files(output):  # of the killed: the next run clears up
+        if not status and temporary_files(output):  # of killed writers: the next run removes them
             command = run.start(output)
             status = command.status()
         if status:
@@ -159,19 +159,19 @@ def play_round(kind: str, run: Run, output: Path, rng: random.Random) -> Outcome
         command.kill()
     seconds = time.monotonic() - started
     if run.cluster is not None:
-        wrong += [f"a process is left: {title}" for title in run.cluster.left_by_run()]
+        wrong += [f"a process still runs: {title}" for title in run.cluster.remaining_processes()]
         run.cluster.replace_dead_nodes()
     redone = before.redone(output)
-    wrong += [f"{file} was done, and was made again" for file in redone]
-    wrong += what_is_wrong(run.undisturbed, output)
+    wrong += [f"{file} was done, but was processed again" for file in redone]
+    wrong += find_errors(run.undisturbed, output)
     return Outcome(kind, share, len(redone), tuple(wrong), seconds)
 
 
 def _kill(kind: str, run: Run, command: Command, share: float, rng: random.Random) -> float | None:
-    """Wait for the moment, and from then on for a victim; when it was killed."""
+    """Wait for the moment and for a victim, and kill it; return when, as a share of the run."""
     while command.is_running:
         if command.age_s < share * run.seconds:
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
             continue
         if kind in DRIVERS:
             command.kill()
@@ -182,11 +182,11 @@ def _kill(kind: str, run: Run, command: Command, share: float, rng: random.Rando
             if victims:
                 rng.choice(victims).kill()
                 return command.age_s / run.seconds
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
     return None
 
 
-VICTIMS: Mapping[str, Callable[[PretendedNodes], list[psutil.Process]]] = {
+VICTIMS: Mapping[str, Callable[[SimulatedNodes], list[psutil.Process]]] = {
     "encoder": lambda cluster: cluster.workers(ENCODER),
     "decoder": lambda cluster: cluster.workers(DECODER),
     "raylet": lambda cluster: cluster.raylets(),

@@ -1,13 +1,13 @@
-"""Give damaged videos to a real run of rayclip, and look at what becomes of each.
+"""Run rayclip on damaged videos, and check the outcome of each.
 
-    python scripts/fuzz/fuzz.py  # 2,000 of them
+    python scripts/fuzz/fuzz.py  # 2,000 videos
     python scripts/fuzz/fuzz.py --videos 200 --seed 7 --folder ~/videos
 
-Small videos of many formats are drawn, and bytes of them flipped, numbers in them made absurd,
-their ends cut off, their boxes spliced. Three runs of ``rayclip extract`` on a Ray take a third
-each: every frame, five a second, eight in all. Healthy videos among them must have the bits that
-they have elsewhere. Each video must be done or reported, the runs must end, and no process may be
-too large.
+Small videos of many formats are generated and damaged: bytes flipped, numbers set to extreme
+values, parts cut off, boxes spliced. Three runs of ``rayclip extract`` on Ray take a third each:
+every frame, five per second, eight in total. Undamaged videos among them must have the same
+features as without damaged ones. Each video must be done or reported, the runs must end, and no
+process may use too much memory.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ CHOICES = {
     "5 fps": ("--extraction-fps", "5"),
     "8 in all": ("--extraction-total", "8"),
 }
-"""Which frames are wanted -> the words for it."""
+"""Frame selection -> its arguments."""
 DONE, LOST = "done", "never reported"
 WRONG = ("internal_error", LOST)
-LEAVES_ITS_FILE = ("worker_crashed", "worker_hung", "worker_killed", "too_much_memory", *WRONG)
-PATIENCE_S = 3600.0
+KEPT_CODES = ("worker_crashed", "worker_hung", "worker_killed", "too_much_memory", *WRONG)
+TIMEOUT_S = 3600.0
 MAX_BYTES = 2**31
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".ts", ".mpg", ".flv", ".gif"}
 
@@ -52,13 +52,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @dataclass(frozen=True)
 class Fuzzed:
-    """What one run made of its videos.
+    """The result of one run.
 
     Attributes:
-        outcomes: of each: ``done``, the code of its failure, or ``never reported``.
-        peaks: the memory of the processes of the run.
-        seconds: that it took.
-        wrong: all that is not as it should be, in sentences.
+        outcomes: for each video, ``done``, the code of its failure, or ``never reported``.
+        peaks: the peak memory of the processes of the run.
+        seconds: wall time.
+        wrong: sentences about everything that is wrong.
     """
 
     outcomes: Mapping[Mutant, str]
@@ -69,16 +69,16 @@ class Fuzzed:
 
 @app.command(help=__doc__)
 def fuzz(
-    videos: Annotated[int, typer.Option(min=3, help="So many damaged ones.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Decides what is damaged, and how.")] = 0,
+    videos: Annotated[int, typer.Option(min=3, help="Number of damaged videos.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Determines the damage.")] = 0,
     folder: Annotated[
-        Path | None, typer.Option(help="Videos of yours, to be damaged as well.")
+        Path | None, typer.Option(help="Damage the videos in this folder, too.")
     ] = None,
 ) -> None:
     work = Path(mkdtemp(prefix="rayclip-fuzz-"))
     sources = [*draw_sources(work / "sources"), *(_videos_in(folder) if folder else [])]
     mutants = list(make_mutants(sources, videos, seed, work / "videos"))
-    typer.echo(f"fuzz: {len(mutants)} videos, made of {len(sources)}", err=True)
+    typer.echo(f"fuzz: {len(mutants)} videos, from {len(sources)} sources", err=True)
     runs = []
     for place, (name, words) in enumerate(CHOICES.items()):
         share = mutants[place :: len(CHOICES)]
@@ -86,7 +86,7 @@ def fuzz(
         typer.echo(f"fuzz: {name}: {runs[-1].seconds:.0f} s", err=True)
     typer.echo(report(runs))
     wrong = [sentence for run in runs for sentence in run.wrong]
-    kept = [m.path for run in runs for m, code in run.outcomes.items() if code in LEAVES_ITS_FILE]
+    kept = [m.path for run in runs for m, code in run.outcomes.items() if code in KEPT_CODES]
     for sentence in wrong:
         typer.echo(f"wrong: {sentence}")
     if wrong or kept:
@@ -97,7 +97,7 @@ def fuzz(
 
 
 def run_fuzz(mutants: Sequence[Mutant], choice: Sequence[str], output: Path) -> Fuzzed:
-    """Run rayclip on damaged videos, on a private Ray."""
+    """Run rayclip on damaged videos with a private Ray."""
     healthy = _features_of_healthy(mutants, choice, output.with_name(f"{output.name}_healthy"))
     listed = output.with_suffix(".txt")
     listed.write_text("\n".join(str(mutant.path) for mutant in mutants))
@@ -112,14 +112,14 @@ def run_fuzz(mutants: Sequence[Mutant], choice: Sequence[str], output: Path) -> 
         MemoryWatch(command.pid) as watch,
     ):
         try:
-            status: int | None = command.wait(PATIENCE_S)
+            status: int | None = command.wait(TIMEOUT_S)
         except subprocess.TimeoutExpired:
             command.kill()
             status = None
     outcomes = {mutant: _outcome(mutant, output) for mutant in mutants}
     outcomes = _with_failures(outcomes, output)
     seconds = time.monotonic() - started
-    wrong = [*_what_is_wrong(outcomes, watch.peaks), *_unlike(healthy, mutants, output)]
+    wrong = [*_find_errors(outcomes, watch.peaks), *_find_differences(healthy, mutants, output)]
     if status not in (0, 1):
         wrong.append(f"the status of the run was {status}: see {log}")
     return Fuzzed(outcomes, watch.peaks, seconds, wrong)
@@ -133,8 +133,10 @@ def _command(words: Sequence[str], output: Path) -> list[str]:
 def _features_of_healthy(
     mutants: Sequence[Mutant], choice: Sequence[str], output: Path
 ) -> Mapping[Path, bytes | None]:
-    """What a run without Ray makes of the videos that nothing was done to; of a folder of the
-    user's, some may be bad."""
+    """The features of the undamaged videos from a run without Ray.
+
+    None for those that fail: a video of the user's may be bad.
+    """
     copies = {mutant.source: mutant for mutant in mutants if mutant.mutation == UNTOUCHED}
     words = [*(str(mutant.path) for mutant in copies.values()), *choice, "--address", "none"]
     if copies:
@@ -161,7 +163,7 @@ def _with_failures(outcomes: Mapping[Mutant, str], output: Path) -> dict[Mutant,
     return {mutant: codes.get(str(mutant.path), code) for mutant, code in outcomes.items()}
 
 
-def _what_is_wrong(outcomes: Mapping[Mutant, str], peaks: Sequence[Peak]) -> Iterator[str]:
+def _find_errors(outcomes: Mapping[Mutant, str], peaks: Sequence[Peak]) -> Iterator[str]:
     for mutant, code in outcomes.items():
         if code in WRONG:
             yield f"{mutant.path.name}: {code}"
@@ -170,17 +172,17 @@ def _what_is_wrong(outcomes: Mapping[Mutant, str], peaks: Sequence[Peak]) -> Ite
             yield f"{peak.name} had {peak.own // 2**20} MB of memory of its own"
 
 
-def _unlike(
+def _find_differences(
     healthy: Mapping[Path, bytes | None], mutants: Sequence[Mutant], output: Path
 ) -> Iterator[str]:
     for mutant in mutants:
         same = healthy.get(mutant.source)
         if mutant.mutation == UNTOUCHED and _content(_features(mutant, output)) != same:
-            yield f"{mutant.path.name} has other features than elsewhere"
+            yield f"{mutant.path.name} has other features than without damaged videos"
 
 
 def report(runs: Sequence[Fuzzed]) -> str:
-    """Tables of what became of the videos, and of the memory that processes had."""
+    """Tables of the outcomes and of the peak memory of processes."""
     pairs = Counter(
         (mutant.mutation, code) for run in runs for mutant, code in run.outcomes.items()
     )

@@ -1,4 +1,4 @@
-"""Ways to damage a file. Each is a pure function of the bytes and of a random generator."""
+"""Ways to damage a file. Each is a pure function of the bytes and a random generator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-HEAD = 4096  # bytes at both ends of a file, where headers and indices are
+HEAD = 4096  # bytes at both ends of a file, where headers and indexes are
 MAX_FLIPS = 64
 MAX_SPLICES = 4
 ODD_NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
@@ -19,7 +19,7 @@ HOLDS_BOXES = {
 
 @dataclass
 class Box:
-    """A box of an mp4 file: its kind and its content, bytes or other boxes."""
+    """A box of an mp4 file: its kind, and its content as bytes or nested boxes."""
 
     kind: bytes
     content: bytes | list[Box]
@@ -30,7 +30,7 @@ class Box:
 
 
 def flip_bytes(data: bytes, other: bytes, rng: random.Random) -> bytes:
-    """Up to 64 bytes become others, half of them near the ends."""
+    """Change up to 64 bytes, half of them near the ends."""
     damaged = bytearray(data)
     for _ in range(rng.randint(1, MAX_FLIPS)):
         damaged[_place(len(data), rng)] ^= rng.randint(1, 255)
@@ -38,7 +38,7 @@ def flip_bytes(data: bytes, other: bytes, rng: random.Random) -> bytes:
 
 
 def put_odd_numbers(data: bytes, other: bytes, rng: random.Random) -> bytes:
-    """Some numbers of four bytes become very large, or nothing: sizes and counts among them."""
+    """Set some four-byte numbers, such as sizes and counts, to extreme values."""
     damaged = bytearray(data)
     for _ in range(rng.randint(1, 8)):
         place, order = _place(len(data), rng), rng.choice("<>")
@@ -47,18 +47,18 @@ def put_odd_numbers(data: bytes, other: bytes, rng: random.Random) -> bytes:
 
 
 def truncate(data: bytes, other: bytes, rng: random.Random) -> bytes:
-    """The end is lost, or a part of the middle, or the beginning."""
+    """Cut off the end, the middle or the beginning."""
     start, end = sorted(rng.randint(0, len(data)) for _ in range(2))
     return rng.choice([data[:end], data[:end], data[:start] + data[end:], data[start:]])
 
 
 def splice(data: bytes, other: bytes, rng: random.Random) -> bytes:
-    """Boxes are lost, come twice, change places, or come from another file.
+    """Delete, duplicate, swap or replace boxes by those of another file.
 
-    Of mp4 files these are real boxes, and the sizes of those around them are mended; of others they
-    are pieces of any length.
+    For mp4 files these are real boxes, and the sizes of their parents are corrected. For other
+    files they are pieces of random length.
     """
-    boxes, other_format = boxes_of(data), boxes_of(other)
+    boxes, other_format = parse_boxes(data), parse_boxes(other)
     if boxes is None:
         return _splice_pieces(data, other, rng)
     for _ in range(rng.randint(1, MAX_SPLICES)):
@@ -72,23 +72,23 @@ MUTATIONS: Mapping[str, Callable[[bytes, bytes, random.Random], bytes]] = {
     "truncated": truncate,
     "spliced": splice,
 }
-"""What is done to a file -> how. They are given the file, another one, and chance."""
+"""Name -> function of the file, another file and a random generator."""
 
 
-def boxes_of(data: bytes) -> list[Box] | None:
-    """The boxes of an mp4 file; None of anything else."""
-    return _parsed(data) if data[4:8] == b"ftyp" else None
+def parse_boxes(data: bytes) -> list[Box] | None:
+    """The boxes of an mp4 file; None for other files."""
+    return _parse_boxes(data) if data[4:8] == b"ftyp" else None
 
 
-def _parsed(data: bytes) -> list[Box] | None:
-    """None where these are no boxes from the first byte to the last."""
+def _parse_boxes(data: bytes) -> list[Box] | None:
+    """The boxes; None unless they cover all bytes."""
     boxes, place = [], 0
     while place < len(data):
         size = int.from_bytes(data[place : place + 4], "big")
         if not 8 <= size <= len(data) - place:
             return None
         kind, body = data[place + 4 : place + 8], data[place + 8 : place + size]
-        inner = _parsed(body) if kind in HOLDS_BOXES else None
+        inner = _parse_boxes(body) if kind in HOLDS_BOXES else None
         boxes.append(Box(kind, body if inner is None else inner))
         place += size
     return boxes
@@ -99,7 +99,7 @@ def _joined(boxes: list[Box]) -> bytes:
 
 
 def _lists(boxes: list[Box]) -> list[list[Box]]:
-    """All places where boxes are beside each other."""
+    """All lists of sibling boxes."""
     inner = [
         found for box in boxes if isinstance(box.content, list) for found in _lists(box.content)
     ]
@@ -123,8 +123,8 @@ def _splice_list(boxes: list[Box], other_format: list[Box], rng: random.Random) 
             partner = rng.randrange(len(boxes))
             boxes[place], boxes[partner] = boxes[partner], boxes[place]
         case _:
-            alike = [box for box in other_format if box.kind == boxes[place].kind]
-            boxes[place] = rng.choice(alike or other_format)
+            same_kind = [box for box in other_format if box.kind == boxes[place].kind]
+            boxes[place] = rng.choice(same_kind or other_format)
 
 
 def _splice_pieces(data: bytes, other: bytes, rng: random.Random) -> bytes:
@@ -144,7 +144,7 @@ def _piece(data: bytes, rng: random.Random) -> tuple[int, int]:
 
 
 def _place(size: int, rng: random.Random) -> int:
-    """Somewhere; in half of all cases near one of the ends."""
+    """A random offset; in half of the cases near one of the ends."""
     near = min(size, HEAD)
     anywhere = rng.randrange(size)
     return rng.choice([anywhere, anywhere, rng.randrange(near), size - 1 - rng.randrange(near)])

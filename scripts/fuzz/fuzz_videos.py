@@ -1,4 +1,4 @@
-"""Small healthy videos of many formats, and damaged ones made of them."""
+"""Small valid videos of many formats, and damaged copies of them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 import av
 import shapes
 from fuzz_mutations import MUTATIONS
-from svt_av1 import tamed
+from svt_av1 import contain_svt_av1
 
 SIZE = (160, 120)
 FRAMES, FPS = 24, 25
 UNTOUCHED = "untouched"
-EVERY = 7  # so many damaged videos for a healthy one; three runs share them evenly
+EVERY = 7  # damaged videos per undamaged one; three runs share them evenly
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a video is written: an encoder of libav, its pixels, and options of the muxer."""
+    """How to write a video: the encoder of libav, the pixel format and options of the muxer."""
 
     encoder: str
     pix_fmt: str = "yuv420p"
@@ -48,17 +48,17 @@ FORMATS = {
     "ffv1.mkv": Format("ffv1"),
     "gif.gif": Format("gif", "rgb8"),
 }
-"""The name of a file -> what is in it; encoders that this libav lacks are left out."""
+"""File name -> format; formats whose encoder this libav lacks are skipped."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A video to be tried.
+    """A video to test.
 
     Attributes:
-        path: of the file.
-        mutation: what was done to it, one of ``MUTATIONS``; or ``untouched``.
-        source: that it was made of.
+        path: the file.
+        mutation: the damage, one of ``MUTATIONS``, or ``untouched``.
+        source: the undamaged video.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class Mutant:
 
 
 def draw_sources(folder: Path) -> list[Path]:
-    """A second of a moving shape, in every format that this libav can write."""
+    """A second of moving shapes, in every format that this libav can write."""
     folder.mkdir(parents=True)
     drawn = folder / "drawn.mp4"
     width, height = SIZE
@@ -82,7 +82,7 @@ def draw_sources(folder: Path) -> list[Path]:
         frames = list(video.decode(video=0))
     drawn.unlink()
     written = {n: f for n, f in FORMATS.items() if f.encoder in av.codecs_available}
-    with tamed():
+    with contain_svt_av1():
         for name, written_as in written.items():
             _write(folder / name, written_as, frames)
     return [folder / name for name in written]
@@ -102,9 +102,9 @@ def _write(path: Path, written_as: Format, frames: Iterable[av.VideoFrame]) -> N
 
 
 def make_mutants(sources: Sequence[Path], count: int, seed: int, folder: Path) -> Iterator[Mutant]:
-    """So many damaged videos, and healthy ones among them, as files in a new folder.
+    """Write ``count`` damaged videos, and undamaged ones among them, to a new folder.
 
-    Each depends on the seed, its number, and the sources alone.
+    Each depends only on the seed, its number and the sources.
     """
     folder.mkdir(parents=True)
     contents = {source: source.read_bytes() for source in sources}
@@ -118,7 +118,7 @@ def make_mutants(sources: Sequence[Path], count: int, seed: int, folder: Path) -
         path.write_bytes(data)
         yield Mutant(path, mutation, source)
         if number % EVERY == 0:
-            healthy = sources[number // EVERY % len(sources)]
-            path = folder / f"{number:05}_{UNTOUCHED}_{healthy.name}"
-            path.write_bytes(contents[healthy])
-            yield Mutant(path, UNTOUCHED, healthy)
+            undamaged = sources[number // EVERY % len(sources)]
+            path = folder / f"{number:05}_{UNTOUCHED}_{undamaged.name}"
+            path.write_bytes(contents[undamaged])
+            yield Mutant(path, UNTOUCHED, undamaged)

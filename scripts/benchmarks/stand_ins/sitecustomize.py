@@ -1,8 +1,8 @@
-"""Stand-ins for decoding and for encoding, in a real ``rayclip extract``.
+"""Stand-ins for decoding and encoding in a real ``rayclip extract``.
 
-Python imports this module as it starts wherever this folder is on PYTHONPATH: in the command, and
-in Ray's workers, which inherit that. It patches rayclip's modules once they are imported, so that
-rayclip itself needs no way in for it.
+Python imports this module at startup if this folder is on PYTHONPATH: in the command, and in Ray's
+workers, which inherit the variable. It patches rayclip's modules when they are imported, so that
+rayclip itself needs no hook for it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 FRAMES = os.environ.get("RAYCLIP_BENCH_SYNTHETIC_FRAMES")
-"""Frames of every video, which then are never read: their squares are ready."""
+"""Synthetic frames per video; videos are then not read."""
 MICROSECONDS = os.environ.get("RAYCLIP_BENCH_FAKE_MICROSECONDS")
-"""What the encoder sleeps for a frame, as if a device apart did the work."""
-PRETENDED_GPUS = os.environ.get("RAYCLIP_BENCH_PRETENDED_GPUS")
-"""Set where nodes say that they have GPUs and have none: encoders on them compute on a CPU."""
-PASSES_AT_ONCE = 2  # as on a GPU: one is prepared while the other computes
+"""How long the encoder sleeps per frame, as if a device did the work."""
+SIMULATED_GPUS = os.environ.get("RAYCLIP_BENCH_PRETENDED_GPUS")
+"""Set if nodes declare GPUs that do not exist: their encoders compute on a CPU."""
+PASSES_AT_ONCE = 2  # as on a GPU: one is prepared while another computes
 DEVICE = threading.Lock()
 FPS = 30.0
 
@@ -40,7 +40,7 @@ class ReadyFrame(NamedTuple):
 
 
 def synthetic_decoding(decoder: ModuleType) -> None:
-    """Let decoding tasks take ready squares for frames."""
+    """Make decoding tasks return synthetic frames."""
 
     @cache
     def square(n_px: int) -> Any:
@@ -59,7 +59,7 @@ def synthetic_decoding(decoder: ModuleType) -> None:
 
 
 def fake_encoding(loading: ModuleType) -> None:
-    """Let forward passes sleep, and give zeros; nothing is loaded, and no torch imported."""
+    """Make forward passes sleep and return zeros, without loading a model or torch."""
 
     def encode_image(self: Any, images: Any) -> Any:
         import numpy as np
@@ -80,8 +80,8 @@ def fake_encoding(loading: ModuleType) -> None:
     loading.load_spec = load_spec
 
 
-def pretended_gpus(loading: ModuleType) -> None:
-    """Let models that are wanted on a GPU be loaded for a CPU."""
+def simulated_gpus(loading: ModuleType) -> None:
+    """Load models for the CPU if they are requested for a GPU."""
     real = loading.load_spec
 
     def load_spec(spec: Any, device: Any, batch_size: Any, threads: Any, *more: Any) -> Any:
@@ -94,7 +94,7 @@ Patch = Callable[[ModuleType], None]
 
 
 class Patching(MetaPathFinder):
-    """Finds some modules as Python does, and patches each after it is loaded."""
+    """Finds some modules as Python does, and patches each one after it is loaded."""
 
     def __init__(self, patches: Mapping[str, Patch]) -> None:
         self._patches = patches
@@ -106,11 +106,11 @@ class Patching(MetaPathFinder):
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _ThenPatching(spec.loader, self._patches[name])
+            spec.loader = _PatchingLoader(spec.loader, self._patches[name])
         return spec
 
 
-class _ThenPatching(Loader):
+class _PatchingLoader(Loader):
     def __init__(self, loader: Loader, patch: Patch) -> None:
         self._loader = loader
         self._patch = patch
@@ -128,8 +128,8 @@ def _patches() -> Iterator[tuple[str, Patch]]:
         yield "rayclip.actors.decoder", synthetic_decoding
     if MICROSECONDS is not None:
         yield "rayclip.model.loading", fake_encoding
-    elif PRETENDED_GPUS is not None:
-        yield "rayclip.model.loading", pretended_gpus
+    elif SIMULATED_GPUS is not None:
+        yield "rayclip.model.loading", simulated_gpus
 
 
 sys.meta_path.insert(0, Patching(dict(_patches())))

@@ -1,4 +1,4 @@
-"""A Ray of several nodes on this machine, on loopback, whose processes can be found and killed."""
+"""A Ray cluster of several nodes on this machine, whose processes can be found and killed."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ import psutil
 ENCODER = "ray::Encoder"
 DECODER = "ray::MapBatches"
 RAYCLIP_PROCESSES = (ENCODER, DECODER, "ray::ControlActor")
-IDLE_WITHIN_S = 30.0
+CLEANUP_S = 30.0
 
 
-class PretendedNodes:
-    """A cluster like somebody else's, made of raylets of this machine.
+class SimulatedNodes:
+    """A Ray cluster whose nodes are raylets on this machine, on loopback.
 
     Attributes:
-        environment: what a process needs in its environment to connect.
-        address: of the cluster.
-        folder: where its processes have their files.
+        environment: the environment variables that a process needs to connect.
+        address: the address of the cluster.
+        folder: the temporary folder of its processes.
     """
 
     def __init__(
         self, nodes: int = 3, cpus: int = 2, gpus: int = 0, store: int = 150 * 2**20
     ) -> None:
-        """Start it; ray must not have been imported before.
+        """Start the cluster; ray must not have been imported before.
 
         Args:
-            nodes: how many, the head's among them.
-            cpus: that each says it has.
-            gpus: that each says it has.
-            store: bytes of each one's object store.
+            nodes: number of nodes, including the head.
+            cpus: CPUs that each node declares.
+            gpus: GPUs that each node declares.
+            store: size of each node's object store, in bytes.
         """
-        self.folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))  # sockets' paths are short
+        # Paths of sockets must be short.
+        self.folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
         self.environment = {
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray then listens on 127.0.0.1 alone
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray then listens on 127.0.0.1 only
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -61,35 +62,35 @@ class PretendedNodes:
         self.address: str = self._cluster.address
 
     def raylets(self) -> list[psutil.Process]:
-        """Those that are running, without the head's, which the driver is connected to."""
+        """The running raylets, except that of the head, to which the driver is connected."""
         return [_raylet(node) for node in self._others if node.any_processes_alive()]
 
     def workers(self, *titles: str) -> list[psutil.Process]:
-        """The processes of all nodes whose title begins like one of these."""
+        """The processes of all nodes whose title starts with one of these."""
         below: list[psutil.Process] = []
         for node in [self._cluster.head_node, *self._others]:
             with suppress(psutil.NoSuchProcess):
                 below += _raylet(node).children(recursive=True)
         return [process for process in below if _title(process).startswith(titles)]
 
-    def left_by_run(self) -> list[str]:
-        """Wait for the end of what a run had started; what never ended."""
-        deadline = time.monotonic() + IDLE_WITHIN_S
-        while left := self.workers(*RAYCLIP_PROCESSES):
+    def remaining_processes(self) -> list[str]:
+        """Wait for the processes of a run to end; return the titles of those that did not."""
+        deadline = time.monotonic() + CLEANUP_S
+        while remaining := self.workers(*RAYCLIP_PROCESSES):
             if time.monotonic() > deadline:
-                return [_title(process) for process in left]
+                return [_title(process) for process in remaining]
             time.sleep(0.1)
         return []
 
     def replace_dead_nodes(self) -> None:
-        """Start a new node for each whose raylet is gone."""
+        """Replace each node whose raylet died."""
         for node in [node for node in self._others if not node.any_processes_alive()]:
             self._others.remove(node)
             self._cluster.remove_node(node, allow_graceful=False)
             self.add(*self._each)
 
     def add(self, cpus: int, gpus: int) -> psutil.Process:
-        """Start another node, and give its raylet."""
+        """Start another node, and return its raylet."""
         node = self._cluster.add_node(num_cpus=cpus, num_gpus=gpus, object_store_memory=self._store)
         self._others.append(node)
         return _raylet(self._others[-1])
