@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from rayclip.actors.messages import TaskUpdate, VideoInProgress, WorkerProcess
 from rayclip.errors import Code, VideoError
 from rayclip.io.crash_log import Cause, Death
 
@@ -49,48 +50,6 @@ def why_to_give_up(deaths: Sequence[Death], max_attempts: int) -> VideoError | N
     return VideoError("decode", CODES[last.cause], message)
 
 
-@dataclass(frozen=True)
-class Process:
-    """A decoding process: its node, and the path of its crash log there."""
-
-    node_id: str
-    crash_log: str
-
-
-@dataclass(frozen=True)
-class Busy:
-    """A video that is at work.
-
-    Attributes:
-        video: its name.
-        since_s: for how long.
-    """
-
-    video: str
-    since_s: float
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A video that is finished, for better or worse; how many features it has."""
-
-    failed: bool
-    frames: int
-
-
-@dataclass(frozen=True)
-class News:
-    """What happened in a group since it was last told of, by the places of its videos.
-
-    Attributes:
-        ended: those that were finished since.
-        busy: those that are at work now.
-    """
-
-    ended: Mapping[int, Ended] = field(default_factory=dict)
-    busy: Mapping[int, Busy] = field(default_factory=dict)
-
-
 @dataclass
 class _Task:
     """The videos of a task, by their places in it.
@@ -102,8 +61,8 @@ class _Task:
         finished: for better or worse.
     """
 
-    process: Process
-    news: News = field(default_factory=News)
+    process: WorkerProcess
+    update: TaskUpdate = field(default_factory=TaskUpdate)
     told: float = field(default_factory=time.monotonic)
     deaths: collections.defaultdict[int, list[Death]] = field(
         default_factory=lambda: collections.defaultdict(list)
@@ -130,7 +89,7 @@ class AttemptLog:
         """How many groups were begun and are not ended."""
         return len(self._tasks)
 
-    def process_of(self, task: str) -> Process | None:
+    def process_of(self, task: str) -> WorkerProcess | None:
         """The process that was last at work on a group that is not ended."""
         work = self._tasks.get(task)
         return work.process if work else None
@@ -138,7 +97,7 @@ class AttemptLog:
     def begin_task(
         self,
         task: str,
-        process: Process,
+        process: WorkerProcess,
         death: Death | None = None,
     ) -> dict[int, list[Death]] | None:
         """Note that a process begins with a group.
@@ -157,38 +116,38 @@ class AttemptLog:
         work = self._tasks.setdefault(task, _Task(process))
         work.process = process
         if death is not None:
-            busy = work.news.busy if death.busy is None else death.busy
+            busy = work.update.in_progress if death.busy is None else death.busy
             suspects = {key for key in busy if isinstance(key, int)} - work.finished
             for position in suspects:
                 work.deaths[position].append(replace(death, busy=tuple(suspects)))
-        work.news, work.told = News(), time.monotonic()
+        work.update, work.told = TaskUpdate(), time.monotonic()
         return dict(work.deaths) if again else None
 
-    def note(self, task: str, news: News) -> None:
+    def note(self, task: str, update: TaskUpdate) -> None:
         """Note what happened in a group."""
         work = self._tasks.get(task)
         if work is None or task in self._ended:
             return
-        work.news, work.told = news, time.monotonic()
-        for position, end in news.ended.items():
+        work.update, work.told = update, time.monotonic()
+        for position, end in update.finished.items():
             if position not in work.finished:
                 work.finished.add(position)
                 self.failed += end.failed
                 self.done += not end.failed
                 self.frames += end.frames
 
-    def end_task(self, task: str, news: News) -> None:
+    def end_task(self, task: str, update: TaskUpdate) -> None:
         """Note what happened last in a group, which is finished, and forget its videos."""
-        self.note(task, news)
+        self.note(task, update)
         self._tasks.pop(task, None)
         self._ended.add(task)
 
-    def longest(self) -> tuple[Process, Busy] | None:
+    def longest(self) -> tuple[WorkerProcess, VideoInProgress] | None:
         """The video that is at work the longest, by the last news, and where."""
         now = time.monotonic()
         found = [
             (work.process, replace(busy, since_s=busy.since_s + now - work.told))
             for work in self._tasks.values()
-            for busy in work.news.busy.values()
+            for busy in work.update.in_progress.values()
         ]
         return max(found, key=lambda one: one[1].since_s, default=None)

@@ -15,10 +15,10 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rayclip.actors.attempts import AttemptLog, News, Process
+from rayclip.actors.attempts import AttemptLog
 from rayclip.actors.encoder import EncoderSettings
 from rayclip.actors.encoder_pool import EncoderPool
-from rayclip.actors.messages import EncoderList
+from rayclip.actors.messages import EncoderList, TaskUpdate, WorkerProcess
 from rayclip.actors.metrics import PERIOD_S, RunMetrics
 from rayclip.console import say_to_user
 from rayclip.io.crash_log import Death, Key, busy_in, killed, take_death
@@ -82,7 +82,7 @@ class ControlActor:
         answer: ZeroShot = await first.handle.zero_shot.remote(texts)
         return answer
 
-    async def begin_task(self, task: str, process: Process) -> dict[int, list[Death]] | None:
+    async def begin_task(self, task: str, process: WorkerProcess) -> dict[int, list[Death]] | None:
         """Note that a task begins; what ended the attempts at its videos, if it ran before, so that
         its process must have died or its output was lost."""
         self._last_heard = time.monotonic()
@@ -92,12 +92,12 @@ class ControlActor:
         death = await _on_node_of(before, take_death, killed(None))
         return self._attempts.begin_task(task, process, death)
 
-    async def note(self, task: str, news: News) -> None:
+    async def note(self, task: str, news: TaskUpdate) -> None:
         """Note what happened to the videos of a task."""
         self._last_heard = time.monotonic()
         self._attempts.note(task, news)
 
-    async def end_task(self, task: str, news: News) -> None:
+    async def end_task(self, task: str, news: TaskUpdate) -> None:
         """Note what happened last in a task, which is finished, and forget its videos."""
         self._last_heard = time.monotonic()
         self._attempts.end_task(task, news)
@@ -125,7 +125,7 @@ class ControlActor:
     async def longest(self) -> tuple[str, float] | None:
         """The video that is at work the longest, and for how many seconds.
 
-        News may be older than the video that a task is at now: its crash log is asked for.
+        TaskUpdate may be older than the video that a task is at now: its crash log is asked for.
         """
         found = self._attempts.longest()
         if found is None:
@@ -198,7 +198,7 @@ def start_control_actor(
     return actor.remote(settings, resources, checkpoint, idle_s, speaks)
 
 
-async def _on_node_of(process: Process, read: Callable[[str], T], default: T) -> T:
+async def _on_node_of(process: WorkerProcess, read: Callable[[str], T], default: T) -> T:
     """Read the crash log of a process where that is; the default if its node is gone."""
     there = NodeAffinitySchedulingStrategy(process.node_id, soft=False)
     reader: Any = ray.remote(read).options(num_cpus=0, scheduling_strategy=there)

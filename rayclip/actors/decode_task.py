@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from rayclip.actors.attempts import Busy, Ended, News, Process
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.encoder_client import EncoderClient
 from rayclip.actors.job import ExtractionJob
+from rayclip.actors.messages import FinishedVideo, TaskUpdate, VideoInProgress, WorkerProcess
 from rayclip.actors.ray_calls import ask
 from rayclip.actors.segment_tasks import Division, RemoteSegments
 from rayclip.errors import RunStopped
@@ -66,12 +66,12 @@ class RemoteAttempts:
         self._control = control
         self._task_id = context.get_task_id()
         path = f"{context.get_temp_dir()}/rayclip-decoder-{self._task_id}-{os.getpid()}"
-        process = Process(context.get_node_id(), path)
+        process = WorkerProcess(context.get_node_id(), path)
         deaths = ask(control.begin_task.remote(self._task_id, process))
         self.again: bool = deaths is not None
         self._deaths: dict[int, list[Death]] = deaths or {}
         self._busy: dict[int, tuple[str, float]] = {}
-        self._ended: dict[int, Ended] = {}
+        self._ended: dict[int, FinishedVideo] = {}
         self._told = 0.0
         self._crash_log = CrashLog(path)
 
@@ -98,7 +98,7 @@ class RemoteAttempts:
 
     def end(self, position: int, result: VideoResult) -> None:
         self.made(position)
-        self._ended[position] = Ended(result.failure is not None, result.frames)
+        self._ended[position] = FinishedVideo(result.failure is not None, result.frames)
         self._tell()
 
     def _tell(self) -> None:
@@ -107,9 +107,12 @@ class RemoteAttempts:
             self._told = now
             self._control.note.remote(self._task_id, self._news())
 
-    def _news(self) -> News:
+    def _news(self) -> TaskUpdate:
         """What happened since it was last told."""
         now = time.monotonic()
         ended, self._ended = self._ended, {}
-        busy = {place: Busy(video, now - begun) for place, (video, begun) in self._busy.items()}
-        return News(ended, busy)
+        busy = {
+            place: VideoInProgress(video, now - begun)
+            for place, (video, begun) in self._busy.items()
+        }
+        return TaskUpdate(ended, busy)

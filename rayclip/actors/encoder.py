@@ -13,7 +13,7 @@ import numpy as np
 from rayclip.actors.batcher import Batcher
 from rayclip.actors.device_faults import first_line, is_given_up, is_out_of_memory, is_poisoned
 from rayclip.actors.flow_control import Quota, budget_frames
-from rayclip.actors.messages import EncodeReply, EncodeRequest, Features
+from rayclip.actors.messages import EncodeReply, EncodeRequest, EncoderReport, Features
 from rayclip.console import node_name
 from rayclip.errors import RayclipError, RunStopped
 from rayclip.io.crash_log import LOADING, Cause, CrashLog
@@ -21,7 +21,6 @@ from rayclip.model.clip_model import ClipModel, load_spec
 from rayclip.model.models import ModelSpec
 from rayclip.model.weights import placed_checkpoint
 from rayclip.model.zeroshot import ZeroShot
-from rayclip.report.run_stats import BatchStats
 from rayclip.settings import Precision
 
 
@@ -44,25 +43,6 @@ class EncoderSettings:
     threads: int | None
     precision: Precision = "auto"
     compile: bool = False
-
-
-@dataclass(frozen=True)
-class EncoderReport:
-    """What an encoder did in one of its lives.
-
-    Attributes:
-        process: its id, which tells one life from the next.
-        node_id: where it is now.
-        work: what it did.
-        waiting: frames that are with it just now.
-        is_loaded: whether its model is there.
-    """
-
-    process: int
-    node_id: str
-    work: BatchStats
-    waiting: int
-    is_loaded: bool
 
 
 def load_encoder_model(settings: EncoderSettings, checkpoint: bytes | None = None) -> ClipModel:

@@ -13,8 +13,8 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayError
 
-from rayclip.actors.encoder import Encoder, EncoderReport, EncoderSettings
-from rayclip.actors.messages import EncoderAddress
+from rayclip.actors.encoder import Encoder, EncoderSettings
+from rayclip.actors.messages import EncoderAddress, EncoderReport
 from rayclip.actors.ray_calls import left_for_good, reason_of
 from rayclip.errors import RunStopped
 from rayclip.report.run_stats import BatchStats

@@ -9,12 +9,9 @@ import pytest
 from rayclip.actors.attempts import (
     MAX_KILLS,
     AttemptLog,
-    Busy,
-    Ended,
-    News,
-    Process,
     why_to_give_up,
 )
+from rayclip.actors.messages import FinishedVideo, TaskUpdate, VideoInProgress, WorkerProcess
 from rayclip.io.crash_log import Cause, Death, killed
 
 CRASH = Death(Cause.CRASH, "Segmentation fault", (1,))
@@ -88,9 +85,9 @@ def test_the_last_attempt_is_one_alone() -> None:
 
 # ---- the log ----
 
-FIRST, SECOND = Process("node 1", "/tmp/first"), Process("node 2", "/tmp/second")
-DONE, FAILED = Ended(failed=False, frames=7), Ended(failed=True, frames=0)
-B_AND_C = {1: Busy("b", 2.0), 2: Busy("c", 1.0)}
+FIRST, SECOND = WorkerProcess("node 1", "/tmp/first"), WorkerProcess("node 2", "/tmp/second")
+DONE, FAILED = FinishedVideo(failed=False, frames=7), FinishedVideo(failed=True, frames=0)
+B_AND_C = {1: VideoInProgress("b", 2.0), 2: VideoInProgress("c", 1.0)}
 
 
 @pytest.fixture
@@ -98,7 +95,7 @@ def log() -> AttemptLog:
     """One in which a process has begun with a group: b and c are at work, a is finished."""
     log = AttemptLog()
     assert log.begin_task("group", FIRST) is None
-    log.note("group", News({0: DONE}, B_AND_C))
+    log.note("group", TaskUpdate({0: DONE}, B_AND_C))
     return log
 
 
@@ -120,7 +117,7 @@ def test_if_the_crash_log_is_lost_the_last_news_tell(log: AttemptLog) -> None:
 
 
 def test_what_is_finished_is_innocent(log: AttemptLog) -> None:
-    log.note("group", News({1: DONE}, {2: Busy("c", 1.0)}))
+    log.note("group", TaskUpdate({1: DONE}, {2: VideoInProgress("c", 1.0)}))
     died = replace(CRASH, busy=(0, 1, 2))
     assert log.begin_task("group", SECOND, died) == {2: [replace(CRASH, busy=(2,))]}
 
@@ -141,16 +138,16 @@ def test_news_of_a_process_that_died_blame_nobody_for_the_death_of_the_next(
 
 def test_videos_are_counted_once_however_often_their_group_runs(log: AttemptLog) -> None:
     log.begin_task("group", SECOND, SHARED_KILL)
-    log.note("group", News({0: DONE, 1: FAILED}))
-    log.end_task("group", News({1: FAILED}))
+    log.note("group", TaskUpdate({0: DONE, 1: FAILED}))
+    log.end_task("group", TaskUpdate({1: FAILED}))
     assert (log.done, log.failed, log.frames) == (1, 1, 7)
 
 
 def test_a_group_whose_output_was_lost_is_begun_again_without_blame(log: AttemptLog) -> None:
-    log.end_task("group", News())
+    log.end_task("group", TaskUpdate())
     assert log.process_of("group") is None
     assert log.begin_task("group", SECOND) == {}
-    log.note("group", News({1: DONE}))
+    log.note("group", TaskUpdate({1: DONE}))
     assert (log.done, log.frames) == (1, 7)  # its videos were counted
 
 
@@ -160,5 +157,5 @@ def test_the_video_that_is_at_work_the_longest_is_told(log: AttemptLog) -> None:
     process, busy = longest
     assert (process, busy.video) == (FIRST, "b")
     assert busy.since_s >= 2.0
-    log.end_task("group", News())
+    log.end_task("group", TaskUpdate())
     assert log.longest() is None

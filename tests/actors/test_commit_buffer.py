@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from rayclip.actors.attempts import Death
 from rayclip.actors.commit_buffer import CommitBuffer, Extracted
 from rayclip.errors import RunStopped, VideoError
+from rayclip.io.crash_log import Death
 from rayclip.output.rows import Extraction, Row
 from rayclip.report.results import Failure, VideoResult
 

@@ -12,8 +12,9 @@ from ray.exceptions import ActorDiedError, RayActorError
 
 from rayclip.actors import control_actor, encoder_pool
 from rayclip.actors.control_actor import IDLE_S, QUIET_S, ControlActor
-from rayclip.actors.encoder import EncoderReport, EncoderSettings
+from rayclip.actors.encoder import EncoderSettings
 from rayclip.actors.encoder_pool import EncoderPool
+from rayclip.actors.messages import EncoderReport
 from rayclip.model.models import describe
 from rayclip.report.run_stats import BatchStats
 from rayclip.session.resources import EncoderResources
