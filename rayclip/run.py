@@ -42,7 +42,7 @@ from rayclip.settings import Settings
 
 
 @dataclass(frozen=True)
-class Work:
+class PlannedRun:
     """What a run has to do, found before anything is started or written.
 
     Attributes:
@@ -81,16 +81,16 @@ def run_extraction(
     """
     say = say_to_user if show else _say_nothing
     started = time.monotonic()
-    work = find_work(settings)
-    videos, folder = work.plan.videos, work.folder
-    report = _Report(work, started, say)
+    planned = plan_run(settings)
+    videos, folder = planned.plan.videos, planned.folder
+    report = _Report(planned, started, say)
     if not videos:
         return report.end()
-    with _machine(settings, work) as machine:
-        if work.plan.discarded:
+    with _machine(settings, planned) as machine:
+        if planned.plan.discarded:
             machine.wait_until_up()  # before old features are removed
         if folder:
-            begin(work.plan, work.name_of, folder, work.record)
+            begin(planned.plan, planned.name_of, folder, planned.record)
         say(f"{machine.description}; videos to do: {len(videos)}")
         try:
             with Progress(len(videos), machine.state, machine.stall_reason, show=show):
@@ -107,7 +107,7 @@ def run_extraction(
         return report.end(state)
 
 
-def find_work(settings: Settings) -> Work:
+def plan_run(settings: Settings) -> PlannedRun:
     """Look at the model, the inputs and the output folder; nothing is changed.
 
     Raises:
@@ -147,18 +147,18 @@ def find_work(settings: Settings) -> Work:
         reencoded=_tmp_folder(settings) if settings.keep_tmp_files else None,
         feature_dtype=settings.feature_dtype if settings.saves else "float32",
     )
-    return Work(spec, job, plan, name_of, folder, record, in_all)
+    return PlannedRun(spec, job, plan, name_of, folder, record, in_all)
 
 
 class _Report:
     """The results of a run as they come: counted, logged, and the end of a run that is hopeless."""
 
-    def __init__(self, work: Work, started: float, say: Callable[[str], None]) -> None:
+    def __init__(self, planned: PlannedRun, started: float, say: Callable[[str], None]) -> None:
         self._started = started
         self._say = say
-        self._in_all = work.in_all
-        folder, done, name_of = work.folder, work.plan.done, work.name_of
-        self._tally = Tally(work.plan.skipped, folder.url if folder else None)
+        self._in_all = planned.in_all
+        folder, done, name_of = planned.folder, planned.plan.done, planned.name_of
+        self._tally = Tally(planned.plan.skipped, folder.url if folder else None)
         self._failures = None
         if folder and done is not None:
             if done.incomplete:
@@ -198,9 +198,9 @@ class _Report:
         return summary
 
 
-def _machine(settings: Settings, work: Work) -> AbstractContextManager[Machine]:
+def _machine(settings: Settings, planned: PlannedRun) -> AbstractContextManager[Machine]:
     machine = in_process if settings.address == "none" else on_ray
-    return machine(settings, work.spec, work.job, work.plan.videos)
+    return machine(settings, planned.spec, planned.job, planned.plan.videos)
 
 
 def _tmp_folder(settings: Settings) -> str:

@@ -47,7 +47,7 @@ with x264 on ffmpeg's default threads, but not at native rate. frames: what rayc
 
 
 @dataclass(frozen=True)
-class Video:
+class BenchVideo:
     """A video to measure on.
 
     Attributes:
@@ -65,7 +65,7 @@ class Video:
 class Row:
     """A video at a rate, and what it costs each way."""
 
-    video: Video
+    video: BenchVideo
     rate: Rate
     costs: dict[str, Cost | Failed]
 
@@ -90,7 +90,7 @@ class Row:
         return cost.made if isinstance(cost, Cost) else None
 
 
-def describe(path: Path) -> Video:
+def describe(path: Path) -> BenchVideo:
     """What there is to know about a video before it is measured.
 
     Raises:
@@ -99,14 +99,14 @@ def describe(path: Path) -> Video:
     try:
         with av.open(str(path)) as container:
             codec = video_stream(container).codec_context
-            return Video(path, codec.codec.canonical_name, f"{codec.width}x{codec.height}")
+            return BenchVideo(path, codec.codec.canonical_name, f"{codec.width}x{codec.height}")
     except (OSError, av.FFmpegError) as error:
         raise UsageError(f"{path} cannot be opened: {error.strerror}.") from None
     except BadVideo as error:
         raise UsageError(f"{path} cannot be measured: {error}.") from None
 
 
-def measured(videos: Iterable[Video], rates: Sequence[Rate], rounds: int) -> Iterator[Row]:
+def measured(videos: Iterable[BenchVideo], rates: Sequence[Rate], rounds: int) -> Iterator[Row]:
     """A row for each video at each rate; the ways take turns, in every round."""
     import_module("torch")  # once here, not once in every process that is forked
     for video in videos:

@@ -56,7 +56,7 @@ class SegmentFailed(Exception):
     """A segment of a video could not be decoded by itself."""
 
 
-Blocks = Iterator[tuple[NDArray[np.float64], NDArray[np.float32]]]
+FeatureBlocks = Iterator[tuple[NDArray[np.float64], NDArray[np.float32]]]
 """Timestamps in ms ``[n]`` and features ``[n, D]``, in order."""
 
 
@@ -67,7 +67,7 @@ class Segments(Protocol):
         """Whether a video is worth dividing."""
         ...
 
-    def extract(self, video: str) -> Blocks | None:
+    def extract(self, video: str) -> FeatureBlocks | None:
         """The features of a long video; None where it cannot be divided.
 
         They raise :class:`SegmentFailed` where a segment cannot be had.

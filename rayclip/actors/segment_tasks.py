@@ -14,7 +14,7 @@ from ray.exceptions import NodeDiedError, ObjectLostError, RayError
 
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.encoder_client import EncoderClient
-from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
+from rayclip.actors.job import ExtractionJob, FeatureBlocks, FirstAttempts, SegmentFailed
 from rayclip.inputs.videos import absolute
 from rayclip.media.frames import cut
 from rayclip.media.segments import Segment, inner_borders
@@ -64,14 +64,14 @@ class RemoteSegments:
             return False
         return bool(inner_borders(duration_s, division.segment_s, division.most))
 
-    def extract(self, video: str) -> Blocks | None:
+    def extract(self, video: str) -> FeatureBlocks | None:
         """The features of a long video; None where it cannot be divided."""
         job, division = self._job, self._division
         place = absolute(video, job.folder_of_inputs)
         segments = cut(place, division.segment_s, division.most, job.storage_options)
         return self._blocks(video, segments) if len(segments) > 1 else None
 
-    def _blocks(self, video: str, segments: list[Segment]) -> Blocks:
+    def _blocks(self, video: str, segments: list[Segment]) -> FeatureBlocks:
         task = ray.remote(extract_segment).options(
             num_cpus=1,
             memory=self._division.memory,
@@ -95,7 +95,7 @@ class RemoteSegments:
                 ray.cancel(stream)
 
 
-def _blocks_of(streams: list[Any], place: int, start: Callable[[], Any]) -> Blocks:
+def _blocks_of(streams: list[Any], place: int, start: Callable[[], Any]) -> FeatureBlocks:
     """The blocks of one segment, which is started again where a node takes it along: those that
     were given already come out the same."""
     given = losses = 0

@@ -25,7 +25,7 @@ from rayclip.output.shard_reading import look_at, read_shard
 from rayclip.output.shard_tables import ROW_GROUP
 from rayclip.output.shards import ShardFolder
 from rayclip.output.storage import model_folder
-from rayclip.output.stored_arrays import Damaged
+from rayclip.output.stored_arrays import DamagedContent
 
 LARGE = 256 * 2**20  # bytes of a shard that others are joined into, about
 
@@ -98,7 +98,7 @@ def compact_folder(folder: ShardFolder) -> str:
             f"The shards of {folder.url} were changed meanwhile, as by another compact: nothing is "
             "lost; give the same command again when that has ended."
         ) from None
-    except Damaged as error:
+    except DamagedContent as error:
         raise RunStopped(f"{folder.url} has a damaged shard: {error}") from error
     twice = sum(int(np.count_nonzero(~source.first)) for source in sources)
     rows = sum(len(source.first) for source in sources) - twice
@@ -157,7 +157,7 @@ def _join(folder: ShardFolder, group: list[Source]) -> None:
         size = int(sum(source.kept_size for source in group))
         try:
             folder.put_shard(joined, size, group[0].schema, lambda: _row_groups(folder, group))
-        except (RunStopped, FileNotFoundError, Damaged):
+        except (RunStopped, FileNotFoundError, DamagedContent):
             raise
         except Exception as error:  # each storage has exceptions of its own
             what = f"{folder.url}/{joined} cannot be written"

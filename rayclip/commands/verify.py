@@ -15,7 +15,7 @@ from rayclip.output.formats import SUFFIXES
 from rayclip.output.open_run import RecordedRun
 from rayclip.output.shard_names import rows_of
 from rayclip.output.shards import ShardFolder, trouble_of
-from rayclip.output.stored_arrays import Damaged, StoredArray
+from rayclip.output.stored_arrays import DamagedContent, StoredArray
 from rayclip.output.video_files import DamagedFile, read_video
 
 
@@ -70,4 +70,4 @@ def _expect_numbers(array: StoredArray) -> None:
     for block in array.blocks:
         # a video need not tell its rate
         if array.shape and not np.isfinite(block).all():
-            raise Damaged("not all of its numbers are finite")
+            raise DamagedContent("not all of its numbers are finite")

@@ -30,7 +30,7 @@ class Irregular(Exception):
     """The packets do not tell which picture is shown when; only a decoder can."""
 
 
-class Damaged(Irregular):
+class DamagedStream(Irregular):
     """A packet or a picture is damaged: what a decoder makes of that depends on all before it."""
 
 
@@ -153,16 +153,18 @@ class GopReader:
             self._apart.append(packet)
             pts = packet.pts
             if packet.is_corrupt:
-                raise Damaged("a packet is damaged")
+                raise DamagedStream("a packet is damaged")
             if self._part.ends_before(packet):
-                raise Damaged("an edit list shows several parts of the stream, or times go back")
+                raise DamagedStream(
+                    "an edit list shows several parts of the stream, or times go back"
+                )
             if pts is None:
                 raise Irregular("a packet has no time")
             if self._read and _changes_the_decoder(packet):
                 raise Irregular("what the decoder must know changes")
             missing = self._what_is_missing(packet)
             if missing is not None:
-                raise Damaged(missing)
+                raise DamagedStream(missing)
             is_entry = is_entry_point(packet, self._codec)
             if self._gop is None and not is_entry:
                 raise Irregular("the first packet is no entry point")

@@ -17,7 +17,7 @@ import av
 from av.video.codeccontext import VideoCodecContext
 
 from rayclip.media.decoding import SelectedFrame
-from rayclip.media.gop import MAX_GOP_BYTES, Damaged, Gop, GopReader, Irregular, Picture
+from rayclip.media.gop import MAX_GOP_BYTES, DamagedStream, Gop, GopReader, Irregular, Picture
 from rayclip.media.keyframes import VideoPacket, may_split_pictures
 from rayclip.media.sampling import FrameRule
 from rayclip.media.timestamps import shown_for
@@ -121,7 +121,7 @@ class PlannedDecoder:
             raise Irregular("there is no entry point where the segment should end")
         yield from self._finish()
         if self._wanted:
-            raise Damaged("a wanted picture did not come out of the decoder")
+            raise DamagedStream("a wanted picture did not come out of the decoder")
 
     def _scene(self, gop: Gop, following: Gop | None) -> Iterator[SelectedFrame]:
         here, ahead = self._pick(gop, following)
@@ -129,7 +129,7 @@ class PlannedDecoder:
         if not here and not ahead:
             yield from self._finish()
             if self._wanted:
-                raise Damaged("a wanted picture did not come out of the decoder")
+                raise DamagedStream("a wanted picture did not come out of the decoder")
             return
         if self._fed_gop is not gop:
             yield from self._finish()
@@ -202,7 +202,7 @@ class PlannedDecoder:
             with LIBAV:
                 self._decoded.extend(self._codec.decode(packet))
         except av.FFmpegError as error:
-            raise Damaged("a packet does not decode") from error
+            raise DamagedStream("a packet does not decode") from error
 
     def _matching(self) -> Iterator[SelectedFrame]:
         """Give out the wanted ones of the decoded frames, as far as scenes are picked."""
@@ -214,11 +214,11 @@ class PlannedDecoder:
                 return
             self._decoded.popleft()
             if frame.is_corrupt and frame.pts >= self._exact_from:
-                raise Damaged("a picture is damaged")
+                raise DamagedStream("a picture is damaged")
             if not self._wanted or frame.pts < self._wanted[0].pts:
                 continue
             if frame.pts > self._wanted[0].pts:
-                raise Damaged("a wanted picture did not come out of the decoder")
+                raise DamagedStream("a wanted picture did not come out of the decoder")
             if frame.interlaced_frame and self._fields_apart:
                 raise Irregular("a picture may lack its second field")
             yield SelectedFrame(frame, self._wanted.popleft().timestamps_ms)

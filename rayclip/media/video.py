@@ -29,7 +29,7 @@ from rayclip.media.decoding import (
     selected_frames,
     timed_frames,
 )
-from rayclip.media.gop import Damaged, GopReader, Irregular, shows_several_parts
+from rayclip.media.gop import DamagedStream, GopReader, Irregular, shows_several_parts
 from rayclip.media.keyframes import VideoPacket, is_entry_point, may_split_pictures
 from rayclip.media.planning import PlannedDecoder
 from rayclip.media.sampling import (
@@ -178,7 +178,7 @@ class Video:
         except Irregular as error:
             if segment != WHOLE:
                 raise
-            again = self._again if isinstance(error, Damaged) else None
+            again = self._again if isinstance(error, DamagedStream) else None
         with again() if again else nullcontext((self, planned.rest())) as (video, packets):
             timed = video._timed(packets)
             yield from selected_frames(timed, rule, number=planned.number, since=planned.resume)

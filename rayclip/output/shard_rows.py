@@ -16,7 +16,7 @@ from rayclip.output.done import name_hash
 from rayclip.output.shard_names import ADDED, VIDEO
 from rayclip.output.shard_tables import schema_of
 from rayclip.output.shards import ShardFolder
-from rayclip.output.stored_arrays import Damaged
+from rayclip.output.stored_arrays import DamagedContent
 from rayclip.output.video_files import DamagedFile
 
 COLUMNS = [VIDEO, *ADDED]
@@ -77,14 +77,14 @@ def _expect_columns(schema: pa.Schema, folder: ShardFolder) -> None:
     kind = schema.field("clip").type if set(COLUMNS) <= set(schema.names) else None
     if kind != wanted:
         number = wanted.value_type.value_type
-        raise Damaged(f"its columns are not {', '.join(COLUMNS)} of {folder.dim} {number}")
+        raise DamagedContent(f"its columns are not {', '.join(COLUMNS)} of {folder.dim} {number}")
 
 
 def _rows_in(batch: pa.RecordBatch) -> Iterator[Video]:
     """Arrays are copied as a whole, so that one that is kept does not keep its row group."""
     for video, clip, timestamps_ms, fps in zip(*batch.select(COLUMNS).columns, strict=True):
         if not clip.is_valid or len(clip) != len(timestamps_ms):
-            raise Damaged(f"the row of {video} does not hold together")
+            raise DamagedContent(f"the row of {video} does not hold together")
         features = clip.values
         numbers = features.flatten().to_numpy()
         yield (

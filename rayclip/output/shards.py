@@ -16,7 +16,7 @@ from rayclip.output.rows import Row, Work
 from rayclip.output.shard_names import JOINED, SHARD, key_of, row_name, shard_name
 from rayclip.output.shard_reading import find_rows, frames_by_video, read_shard
 from rayclip.output.shard_tables import schema_of, tables_of, why_not_sound, write_tables
-from rayclip.output.stored_arrays import Damaged
+from rayclip.output.stored_arrays import DamagedContent
 
 GATHERED_BYTES = 64 * 2**20
 GATHERED_S = 60.0
@@ -139,5 +139,5 @@ def trouble_of(folder: ShardFolder, file: str) -> str | None:
         return read_shard(folder, file, partial(why_not_sound, schema=schema))
     except FileNotFoundError:
         return None
-    except (Damaged, RayclipError) as error:
+    except (DamagedContent, RayclipError) as error:
         return str(error)

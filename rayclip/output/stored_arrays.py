@@ -30,7 +30,7 @@ MAKES_ARRAYS = {
 Blocks = Iterator[NDArray[Any]]
 
 
-class Damaged(Exception):
+class DamagedContent(Exception):
     """The file that is being read is damaged; the message is the reason."""
 
 
@@ -39,7 +39,8 @@ class StoredArray(NamedTuple):
 
     Attributes:
         shape: as its file says.
-        blocks: its numbers in C order, some rows or megabytes at a time; raise :class:`Damaged`.
+        blocks: its numbers in C order, some rows or megabytes at a time; raise
+            :class:`DamagedContent`.
     """
 
     shape: Shape
@@ -49,7 +50,7 @@ class StoredArray(NamedTuple):
         """All of it, in memory of its own.
 
         Raises:
-            Damaged: it ends early.
+            DamagedContent: it ends early.
         """
         numbers = [block.reshape(-1) for block in self.blocks]
         return np.concatenate(numbers).reshape(self.shape)
@@ -64,7 +65,7 @@ def open_array(file: IO[bytes], suffix: str, dtype: str) -> StoredArray:
         dtype: of its numbers.
 
     Raises:
-        Damaged: it holds no such array.
+        DamagedContent: it holds no such array.
     """
     read = _npy if suffix == ".npy" else _pickled
     return read(file, np.dtype(dtype))
@@ -74,10 +75,10 @@ def _npy(file: IO[bytes], dtype: np.dtype[Any]) -> StoredArray:
     try:
         shape, by_columns, found = NPY_HEADERS[np.lib.format.read_magic(file)](file)
     except Exception as error:  # numpy's, its parser's and its tokenizer's
-        raise Damaged("its header cannot be understood") from error
+        raise DamagedContent("its header cannot be understood") from error
     _expect_dtype(found, dtype)
     if by_columns:
-        raise Damaged("its numbers lie column by column")
+        raise DamagedContent("its numbers lie column by column")
     return StoredArray(shape, _npy_blocks(file, math.prod(shape) * dtype.itemsize, dtype))
 
 
@@ -85,21 +86,23 @@ def _npy_blocks(file: IO[bytes], size: int, dtype: np.dtype[Any]) -> Blocks:
     for done in range(0, size, SLICE):
         content = file.read(min(SLICE, size - done))
         if len(content) < min(SLICE, size - done):
-            raise Damaged(f"it ends after {done + len(content)} of {size} bytes of numbers")
+            raise DamagedContent(f"it ends after {done + len(content)} of {size} bytes of numbers")
         yield np.frombuffer(content, dtype)
     if file.read(1):
-        raise Damaged("there is more in it than its header says")
+        raise DamagedContent("there is more in it than its header says")
 
 
 def _pickled(file: IO[bytes], dtype: np.dtype[Any]) -> StoredArray:
     try:
         values = _ArrayUnpickler(file).load()
-    except Damaged:
+    except DamagedContent:
         raise
     except Exception as error:  # a damaged pickle may raise anything
-        raise Damaged(f"it is no whole pickle: {str(error) or type(error).__name__}") from error
+        raise DamagedContent(
+            f"it is no whole pickle: {str(error) or type(error).__name__}"
+        ) from error
     if type(values) is not np.ndarray:
-        raise Damaged("it holds no array")
+        raise DamagedContent("it holds no array")
     _expect_dtype(values.dtype, dtype)
     return StoredArray(values.shape, slices(values))
 
@@ -111,9 +114,9 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return MAKES_ARRAYS[module, name]
         except KeyError:
-            raise Damaged(f"it asks for {module}.{name}, which no array needs") from None
+            raise DamagedContent(f"it asks for {module}.{name}, which no array needs") from None
 
 
 def _expect_dtype(found: np.dtype[Any], expected: np.dtype[Any]) -> None:
     if found != expected:
-        raise Damaged(f"its numbers are {found} and not {expected}")
+        raise DamagedContent(f"its numbers are {found} and not {expected}")

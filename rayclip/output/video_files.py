@@ -12,7 +12,7 @@ from rayclip.io.storage_errors import is_transient
 from rayclip.output.done import FEATURES, FPS, TIMESTAMPS
 from rayclip.output.formats import Shape
 from rayclip.output.open_run import RecordedRun
-from rayclip.output.stored_arrays import Damaged, StoredArray, open_array
+from rayclip.output.stored_arrays import DamagedContent, StoredArray, open_array
 
 T = TypeVar("T")
 Read = Callable[[StoredArray], T]
@@ -38,7 +38,7 @@ def read_video(recorded: RecordedRun, features: str, read: Read[T]) -> list[T] |
     Args:
         recorded: the folder that they are in.
         features: the features file.
-        read: goes through one of them; may raise :class:`Damaged`. It is called
+        read: goes through one of them; may raise :class:`DamagedContent`. It is called
             again where a storage fails for a moment.
 
     Returns:
@@ -66,7 +66,7 @@ def _read_video(recorded: RecordedRun, features: str, read: Read[T]) -> list[T] 
             if file == features:
                 return None
             raise DamagedFile(file, "it is missing") from error
-        except Damaged as error:
+        except DamagedContent as error:
             raise DamagedFile(file, str(error)) from error
         except Exception as error:  # each storage has exceptions of its own
             reason = f"it cannot be read: {str(error) or type(error).__name__}"
@@ -87,13 +87,13 @@ def _read_file(
 
 
 def _may_pass(error: Exception) -> bool:
-    return not isinstance(error, Damaged) and is_transient(error)
+    return not isinstance(error, DamagedContent) and is_transient(error)
 
 
 def _expect_shape(shape: Shape, before: Shape | None, dim: int) -> None:
     """Features are ``[T, dim]``, timestamps ``[T]`` and the rate ``[]``: an axis less each time."""
     if before is None:
         if len(shape) != 2 or shape[0] < 1 or shape[1] != dim:
-            raise Damaged(f"its shape is {shape} and not (T, {dim})")
+            raise DamagedContent(f"its shape is {shape} and not (T, {dim})")
     elif shape != before[:-1]:
-        raise Damaged(f"its shape is {shape} and not {before[:-1]}")
+        raise DamagedContent(f"its shape is {shape} and not {before[:-1]}")

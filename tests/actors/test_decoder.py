@@ -22,7 +22,7 @@ from video_factories import MAX_NUMBERS, numbered_frame, numbered_frames, remuxe
 import rayclip.actors.decoder
 from rayclip.actors import pending_video
 from rayclip.actors.decoder import WINDOW_FRAMES, VideoExtractor
-from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
+from rayclip.actors.job import ExtractionJob, FeatureBlocks, FirstAttempts, SegmentFailed
 from rayclip.actors.messages import CHUNK_FRAMES, Frame
 from rayclip.errors import RunStopped
 from rayclip.io import retry
@@ -815,10 +815,10 @@ class Segments:
     def is_long(self, duration_s: float) -> bool:
         return duration_s > 0.25
 
-    def extract(self, video: str) -> Blocks | None:
+    def extract(self, video: str) -> FeatureBlocks | None:
         return None if video.endswith("whole.mp4") else self._blocks()
 
-    def _blocks(self) -> Blocks:
+    def _blocks(self) -> FeatureBlocks:
         if self._is_empty:
             return
         yield np.array([0.0, 1.0]), np.full((2, DIM), 20, np.float32)
