@@ -10,7 +10,7 @@ from functools import partial
 
 from rayclip.actors.batcher import Batcher
 from rayclip.actors.decoder import VideoExtractor
-from rayclip.actors.job import ExtractionJob, FirstAttempts
+from rayclip.actors.job import ExtractionJob, LocalAttempts
 from rayclip.inputs.selection import Selection
 from rayclip.inputs.video_rows import from_video_table
 from rayclip.machine import Machine
@@ -31,7 +31,7 @@ class LocalMachine:
     zero_shot: ZeroShot | None = None
     results: Iterator[VideoResult]
 
-    def __init__(self, batcher: Batcher, attempts: FirstAttempts, description: str) -> None:
+    def __init__(self, batcher: Batcher, attempts: LocalAttempts, description: str) -> None:
         self.description = description
         self._batcher = batcher
         self._attempts = attempts
@@ -73,7 +73,7 @@ def in_process(
         spec, device, settings.batch_size, None, settings.precision, settings.compile
     )
     batcher = Batcher(partial(load_encoder_model, encoder))
-    attempts = FirstAttempts()
+    attempts = LocalAttempts()
     machine = LocalMachine(batcher, attempts, f"{spec.model_name} on {device}, without Ray")
     try:
         if settings.show_pred:

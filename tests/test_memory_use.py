@@ -21,7 +21,7 @@ from fractions import Fraction
 import numpy as np
 
 from rayclip.actors.decoder import VideoExtractor
-from rayclip.actors.job import ExtractionJob, FirstAttempts
+from rayclip.actors.job import ExtractionJob, LocalAttempts
 from rayclip.media.sampling import FrameChoice
 
 class Encoded:
@@ -31,7 +31,7 @@ class Encoded:
         return self.frames is None  # only when waited for: as many frames as may be are in memory
     def result(self):
         if self.frames is not None:
-            means = self.frames.mean(axis=(1, 2, 3), dtype=np.float32)
+            means = np.stack(self.frames).mean(axis=(1, 2, 3), dtype=np.float32)
             self.features = np.repeat(means[:, None], 64, axis=1)
             self.frames = None
         return self.features
@@ -49,7 +49,7 @@ def kilobytes():
 def extract(videos):
     choice = FrameChoice(Fraction(5))
     job = ExtractionJob(64, "pil", choice, "stem", None, 3, "/", {})
-    yield from VideoExtractor(job, Encoders(), FirstAttempts()).run(videos)
+    yield from VideoExtractor(job, Encoders(), LocalAttempts()).run(videos)
 """
 
 needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="tells no memory")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +18,6 @@ from rayclip.actors.ray_calls import ask
 from rayclip.actors.segment_tasks import Division, RemoteSegments
 from rayclip.errors import RunStopped
 from rayclip.io.crash_log import CrashLog, Death
-from rayclip.media.source import VideoSource
 from rayclip.media.watchdog import LIBAV
 from rayclip.report.results import VideoResult
 
@@ -30,7 +29,6 @@ def results_of(
     job: ExtractionJob,
     control: Any,
     division: Division | None,
-    source_of: Callable[[str], VideoSource] | None = None,
     extra_columns: pa.Table | None = None,
 ) -> list[VideoResult]:
     """One result for each video of a task, in order.
@@ -40,7 +38,6 @@ def results_of(
         job: what to do with each.
         control: the control actor.
         division: how long videos are divided; None never divides them.
-        source_of: where a video of this name is read from; None takes the name for its place.
         extra_columns: other columns of the videos, saved with them if the format has a place.
 
     Raises:
@@ -49,7 +46,7 @@ def results_of(
     with RemoteAttempts(control) as attempts:
         segments = RemoteSegments(job, control, division) if division else None
         encoders = EncoderClient(control)
-        extractor = VideoExtractor(job, encoders, attempts, segments, LIBAV.watching, source_of)
+        extractor = VideoExtractor(job, encoders, attempts, segments, LIBAV.watching)
         return list(extractor.run(videos, extra_columns))
 
 

@@ -10,7 +10,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import TYPE_CHECKING
 
 from rayclip.actors.attempts import why_to_give_up
@@ -19,7 +18,6 @@ from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed,
 from rayclip.actors.messages import CHUNK_FRAMES, Frame
 from rayclip.actors.pending_video import Pending, PendingChunk, PendingVideo
 from rayclip.errors import Code, CredentialsRefused, RunStopped, VideoError
-from rayclip.inputs.videos import absolute
 from rayclip.io import retry
 from rayclip.io.crash_log import Death
 from rayclip.io.retry import RetriesExhausted, with_retry
@@ -30,7 +28,6 @@ from rayclip.media.gop import Irregular
 from rayclip.media.orientation import upright_rgb
 from rayclip.media.reencode import reencode
 from rayclip.media.sampling import FrameChoice
-from rayclip.media.source import VideoSource
 from rayclip.media.video import Miscounted, open_video
 from rayclip.model.preprocess import resize_crop, resize_crop_fast
 from rayclip.model.zeroshot import predictions_csv
@@ -45,10 +42,6 @@ WINDOW_FRAMES = 8 * CHUNK_FRAMES  # 77 MB at 224 pixels
 logger = logging.getLogger(__name__)
 
 
-def _watching_nothing(video: str) -> AbstractContextManager[None]:
-    return nullcontext()
-
-
 class VideoExtractor:
     """Turns videos into results, decoding the next ones while the features of the last are made.
 
@@ -61,8 +54,7 @@ class VideoExtractor:
         encoders: Encoders,
         attempts: Attempts,
         segments: Segments | None = None,
-        watching: Callable[[str], AbstractContextManager[None]] = _watching_nothing,
-        source_of: Callable[[str], VideoSource] | None = None,
+        watching: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """Prepare to extract.
 
@@ -72,14 +64,12 @@ class VideoExtractor:
             attempts: who counts the attempts.
             segments: who decodes long videos.
             watching: entered for each video while it is decoded, to end a process that hangs.
-            source_of: where a video of this name is read from; None takes the name for its place.
         """
         self._job = job
         self._segments = segments
         self._watching = watching
         self._encoders = encoders
         self._attempts = attempts
-        self._source_of = source_of or partial(absolute, folder=job.folder_of_inputs)
         self._resize_crop = resize_crop_fast if job.resize == "fast" else resize_crop
         self._pending: deque[PendingVideo] = deque()
         self._in_flight: dict[Pending, PendingChunk] = {}
@@ -213,16 +203,16 @@ class VideoExtractor:
     def _wanted_frames(self, video: str, by_packets: bool) -> Iterator[WantedFrames]:
         """The frames to encode, from the video itself or from a re-encoded copy."""
         job = self._job
-        place = self._source_of(video)
+        source = job.source(video)
         if job.reencoded is None or job.choice.extraction_fps is None:
             with open_selected(
-                place, job.choice, job.storage_options, job.segment, by_packets
+                source, job.choice, job.storage_options, job.segment, by_packets
             ) as wanted:
                 yield wanted
             return
         copy = f"{job.reencoded}/{output_name(video, job.naming)}_new_fps.mp4"
         try:
-            reencode(place, copy, job.choice.extraction_fps, job.storage_options)
+            reencode(source, copy, job.choice.extraction_fps, job.storage_options)
         except OSError as error:
             sentence = why_to_stop(error, job.reencoded)
             if sentence is not None:
@@ -231,7 +221,7 @@ class VideoExtractor:
                 "write", Code.WRITE_FAILED, f"writing {copy} failed: {error}"
             ) from error
         with (
-            open_video(place, job.storage_options) as original,
+            open_video(source, job.storage_options) as original,
             open_selected(copy, FrameChoice()) as wanted,
         ):
             yield wanted._replace(fps=original.fps)

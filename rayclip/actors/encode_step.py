@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -74,9 +73,8 @@ def encode_videos(table: pa.Table, *, step: EncodeStep) -> pa.Table:
     values = _values(table.column(step.column), step)
     if step.holds_videos:
         videos = {f"row {row}": value for row, value in enumerate(values) if value is not None}
-        encoded = results_of(
-            videos, step.job, step.control, None, lambda name: io.BytesIO(videos[name])
-        )
+        job = replace(step.job, encoded=videos)
+        encoded = results_of(videos, job, step.control, None)
     else:
         paths = [value for value in values if value is not None]
         encoded = results_of(paths, step.job, step.control, step.division)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 
 from rayclip.actors.messages import Frame
 from rayclip.actors.pending_video import Pending
+from rayclip.inputs.videos import absolute
 from rayclip.io.crash_log import Death
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.segments import WHOLE, Segment
+from rayclip.media.source import VideoSource
 from rayclip.model.zeroshot import ZeroShot
 from rayclip.output.folder import FeatureFolder
 from rayclip.report.results import VideoResult
@@ -75,7 +78,7 @@ class Segments(Protocol):
         ...
 
 
-class FirstAttempts:
+class LocalAttempts:
     """Attempts in the user's own process, which nothing survives to count.
 
     Attributes:
@@ -120,6 +123,7 @@ class ExtractionJob:
         zero_shot: predicts texts for each frame; the arrays are then handed on, too.
         segment: what to decode of each video.
         feature_dtype: of the features that are saved: what it cannot hold is a failure.
+        encoded: the content of each video by name, if videos are not read from their paths.
     """
 
     n_px: int
@@ -134,3 +138,10 @@ class ExtractionJob:
     zero_shot: ZeroShot | None = None
     segment: Segment = WHOLE
     feature_dtype: str = "float32"
+    encoded: Mapping[str, bytes] | None = field(default=None, repr=False)
+
+    def source(self, video: str) -> VideoSource:
+        """Return where a video is read from."""
+        if self.encoded is not None:
+            return io.BytesIO(self.encoded[video])
+        return absolute(video, self.folder_of_inputs)

@@ -14,7 +14,7 @@ from ray.exceptions import NodeDiedError, ObjectLostError, RayError
 
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.encoder_client import EncoderClient
-from rayclip.actors.job import ExtractionJob, FeatureBlocks, FirstAttempts, SegmentFailed
+from rayclip.actors.job import ExtractionJob, FeatureBlocks, LocalAttempts, SegmentFailed
 from rayclip.inputs.videos import absolute
 from rayclip.media.frames import cut
 from rayclip.media.segments import Segment, inner_borders
@@ -125,7 +125,7 @@ def extract_segment(
     """
     yield None
     extractor = VideoExtractor(
-        job, EncoderClient(control), FirstAttempts(), watching=LIBAV.watching
+        job, EncoderClient(control), LocalAttempts(), watching=LIBAV.watching
     )
     (result,) = extractor.run([video])
     if result.failure is not None:

@@ -22,7 +22,7 @@ from video_factories import MAX_NUMBERS, numbered_frame, numbered_frames, remuxe
 import rayclip.actors.decoder
 from rayclip.actors import pending_video
 from rayclip.actors.decoder import WINDOW_FRAMES, VideoExtractor
-from rayclip.actors.job import ExtractionJob, FeatureBlocks, FirstAttempts, SegmentFailed
+from rayclip.actors.job import ExtractionJob, FeatureBlocks, LocalAttempts, SegmentFailed
 from rayclip.actors.messages import CHUNK_FRAMES, Frame
 from rayclip.errors import RunStopped
 from rayclip.io import retry
@@ -162,13 +162,13 @@ def job(
 def extract(
     videos: Sequence[str],
     encoders: Encoders | None = None,
-    attempts: Attempts | FirstAttempts | None = None,
+    attempts: Attempts | LocalAttempts | None = None,
     **asked: object,
 ) -> list[VideoResult]:
     extractor = VideoExtractor(
         job(**asked),  # type: ignore[arg-type]
         encoders or Encoders(),
-        attempts or FirstAttempts(),
+        attempts or LocalAttempts(),
     )
     return list(extractor.run(videos))
 
@@ -287,14 +287,14 @@ def test_frames_are_resized_to_the_square_of_the_model(tmp_path: Path) -> None:
 def test_decoding_runs_ahead_of_the_features_of_the_last_video(video: Make) -> None:
     encoders = Encoders(at_once=False)
     paths = [video("a.mp4", 2), video("b.mp4", 3), video("c.mp4", 4)]
-    next(VideoExtractor(job(), encoders, FirstAttempts()).run(paths))
+    next(VideoExtractor(job(), encoders, LocalAttempts()).run(paths))
     assert encoders.chunks == [2, 3, 4]
 
 
 def test_a_result_is_handed_on_as_soon_as_its_features_are_there(video: Make) -> None:
     encoders = Encoders(at_once=True)
     paths = [video("a.mp4", 2), video("b.mp4", 3)]
-    next(VideoExtractor(job(), encoders, FirstAttempts()).run(paths))
+    next(VideoExtractor(job(), encoders, LocalAttempts()).run(paths))
     assert encoders.chunks == [2]
 
 
@@ -320,7 +320,7 @@ def test_each_video_is_committed_before_its_result_is_given(
     video: Make, folder: OutputFolder
 ) -> None:
     paths = [video("a.mp4"), video("b.mp4")]
-    for result in VideoExtractor(job(folder), Encoders(), FirstAttempts()).run(paths):
+    for result in VideoExtractor(job(folder), Encoders(), LocalAttempts()).run(paths):
         assert folder.committed_frames(Path(result.video).stem) == 3
 
 
@@ -395,7 +395,7 @@ def test_features_that_what_is_saved_cannot_hold_are_a_failure(
     video: Make, folder: OutputFolder, value: float, dtype: str, is_saved: bool
 ) -> None:
     encoders = Encoders(lambda frames: np.full((len(frames), DIM), value, np.float32))
-    extractor = VideoExtractor(replace(job(folder), feature_dtype=dtype), encoders, FirstAttempts())
+    extractor = VideoExtractor(replace(job(folder), feature_dtype=dtype), encoders, LocalAttempts())
     (result,) = extractor.run([video("a.mp4")])
     if is_saved:
         assert result.failure is None
@@ -450,7 +450,7 @@ def test_the_end_of_all_encoders_passes_through_a_submit(video: Make) -> None:
 
 def test_what_was_finished_before_the_end_is_given(video: Make, folder: OutputFolder) -> None:
     paths = [video("a.mp4"), video("b.mp4", first=10)]
-    results = VideoExtractor(job(folder), Encoders(failing_on(10, stopped)), FirstAttempts()).run(
+    results = VideoExtractor(job(folder), Encoders(failing_on(10, stopped)), LocalAttempts()).run(
         paths
     )
     assert next(results).frames == 3
@@ -578,7 +578,7 @@ def test_refused_credentials_stop_the_run_once_what_went_before_is_finished(
     unreliable.breaks = [(0, InvalidAccessKeyId("unknown key"))] * 9
     paths = [video("first.mp4"), stream, video("never.mp4", first=20)]
     encoders = Encoders(at_once=False)
-    results = VideoExtractor(job(folder), encoders, FirstAttempts()).run(paths)
+    results = VideoExtractor(job(folder), encoders, LocalAttempts()).run(paths)
     assert next(results).frames == 3
     with pytest.raises(RunStopped, match=r"unreliable://.*refused.*unknown key.*renew them"):
         next(results)
@@ -598,7 +598,7 @@ def test_a_folder_that_takes_nothing_more_stops_the_run(
         raise OSError(number, os.strerror(number))
 
     paths = [video("a.mp4"), video("b.mp4"), video("c.mp4")]
-    results = VideoExtractor(job(folder), Encoders(), FirstAttempts()).run(paths)
+    results = VideoExtractor(job(folder), Encoders(), LocalAttempts()).run(paths)
     assert next(results).frames == 3
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunStopped, match="the same command again"):
@@ -722,7 +722,7 @@ def test_in_a_group_that_is_run_again_rows_that_were_put_are_not_made_again(
 ) -> None:
     paths = [video("a.mp4", 1), video("b.mp4", 2), video("c.mp4", 3)]
     monkeypatch.setattr("rayclip.output.shards.ShardWriter.gathers_s", 0.0)
-    first = VideoExtractor(job(shards), Encoders(), FirstAttempts()).run(paths)
+    first = VideoExtractor(job(shards), Encoders(), LocalAttempts()).run(paths)
     assert [next(first).frames, next(first).frames] == [1, 2]
     first.close()  # and then its process dies
     encoders = Encoders()
@@ -745,7 +745,7 @@ def test_what_was_gathered_is_put_before_a_video_that_ended_a_process_is_begun(
 
 def test_what_was_gathered_is_put_when_the_encoders_end(video: Make, shards: ShardFolder) -> None:
     paths = [video("a.mp4"), video("b.mp4", first=10)]
-    results = VideoExtractor(job(shards), Encoders(failing_on(10, stopped)), FirstAttempts()).run(
+    results = VideoExtractor(job(shards), Encoders(failing_on(10, stopped)), LocalAttempts()).run(
         paths
     )
     assert next(results).frames == 3
@@ -757,7 +757,7 @@ def test_what_was_gathered_is_put_when_the_encoders_end(video: Make, shards: Sha
 def test_columns_that_come_with_the_videos_are_carried(video: Make, shards: ShardFolder) -> None:
     paths = ["/nowhere.mp4", video("b.mp4", 2)]
     extra_columns = pa.table({"label": ["x", "y"]})
-    list(VideoExtractor(job(shards), Encoders(), FirstAttempts()).run(paths, extra_columns))
+    list(VideoExtractor(job(shards), Encoders(), LocalAttempts()).run(paths, extra_columns))
     (path,) = Path(shards.url).glob("*.parquet")
     assert pq.read_table(path).select(["video", "label"]).to_pylist() == [
         {"video": paths[1], "label": "y"}
@@ -829,7 +829,7 @@ class Segments:
 
 def test_a_long_video_is_left_to_others_and_a_short_one_is_not(video: Make) -> None:
     paths = [video("long.mp4"), video("short.mp4", count=2)]
-    extractor = VideoExtractor(job(), Encoders(), FirstAttempts(), Segments(fails=False))
+    extractor = VideoExtractor(job(), Encoders(), LocalAttempts(), Segments(fails=False))
     divided, short = extractor.run(paths)
     assert numbers_of(divided) == [20, 20, 21]
     assert divided.extraction is not None
@@ -851,18 +851,18 @@ def test_a_video_that_is_not_long_is_opened_once(
 
     monkeypatch.setattr(rayclip.actors.decoder, "open_selected", counted)
     path = video("short.mp4", count=2)
-    list(VideoExtractor(job(), Encoders(), FirstAttempts(), Segments(fails=False)).run([path]))
+    list(VideoExtractor(job(), Encoders(), LocalAttempts(), Segments(fails=False)).run([path]))
     assert opened == [path]
 
 
 def test_a_long_video_that_cannot_be_divided_is_decoded_whole(video: Make) -> None:
-    extractor = VideoExtractor(job(), Encoders(), FirstAttempts(), Segments(fails=False))
+    extractor = VideoExtractor(job(), Encoders(), LocalAttempts(), Segments(fails=False))
     (result,) = extractor.run([video("whole.mp4")])
     assert numbers_of(result) == [0, 1, 2]
 
 
 def test_a_video_whose_segment_fails_is_decoded_undivided(video: Make) -> None:
-    extractor = VideoExtractor(job(), Encoders(), FirstAttempts(), Segments(fails=True))
+    extractor = VideoExtractor(job(), Encoders(), LocalAttempts(), Segments(fails=True))
     (result,) = extractor.run([video("long.mp4")])
     assert numbers_of(result) == [0, 1, 2]
     assert result.extraction is not None
@@ -872,7 +872,7 @@ def test_a_video_whose_segment_fails_is_decoded_undivided(video: Make) -> None:
 
 def test_a_video_of_whose_segments_nothing_is_shown_gives_its_first_frame(video: Make) -> None:
     extractor = VideoExtractor(
-        job(fps=Fraction("0.001")), Encoders(), FirstAttempts(), Segments(is_empty=True)
+        job(fps=Fraction("0.001")), Encoders(), LocalAttempts(), Segments(is_empty=True)
     )
     (result,) = extractor.run([video("long.mp4")])
     assert numbers_of(result) == [0]
