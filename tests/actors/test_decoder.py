@@ -131,8 +131,8 @@ def failing_on(
 class Attempts:
     """A group whose videos crashed so often before, and what was begun and ended."""
 
-    def __init__(self, crashes: Mapping[int, int] | None = None, again: bool = False) -> None:
-        self.again = again
+    def __init__(self, crashes: Mapping[int, int] | None = None, is_retry: bool = False) -> None:
+        self.is_retry = is_retry
         self._crashes = crashes or {}
         self.log: list[str] = []
 
@@ -141,8 +141,8 @@ class Attempts:
         crash = Death(Cause.CRASH, "Segmentation fault", (position,))
         return [crash] * self._crashes.get(position, 0)
 
-    def made(self, position: int) -> None:
-        self.log.append(f"made {position}")
+    def extracted(self, position: int) -> None:
+        self.log.append(f"extracted {position}")
 
     def end(self, position: int, result: VideoResult) -> None:
         self.log.append(f"end {position}: {result.frames} frames")
@@ -631,7 +631,7 @@ def test_in_a_group_that_is_run_again_what_was_committed_is_not_decoded_again(
 ) -> None:
     gone = "no/longer/there.mp4"
     folder.commit("there", Extraction(np.zeros((7, DIM), np.float32), np.zeros(7), 25.0))
-    encoders, attempts = Encoders(), Attempts({0: 1}, again=True)
+    encoders, attempts = Encoders(), Attempts({0: 1}, is_retry=True)
     assert extract([gone], encoders, attempts, folder=folder) == [VideoResult(gone, 7)]
     assert encoders.chunks == []
     assert attempts.log == ["begin 0", "end 0: 7 frames"]
@@ -639,7 +639,7 @@ def test_in_a_group_that_is_run_again_what_was_committed_is_not_decoded_again(
 
 def test_a_video_that_was_committed_in_its_last_attempt_is_a_success(folder: OutputFolder) -> None:
     folder.commit("a", Extraction(np.zeros((7, DIM), np.float32), np.zeros(7), 25.0))
-    attempts = Attempts({0: 8}, again=True)
+    attempts = Attempts({0: 8}, is_retry=True)
     results = extract(["a.mp4"], attempts=attempts, folder=folder, max_attempts=3)
     assert results == [VideoResult("a.mp4", 7)]
 
@@ -654,13 +654,13 @@ def test_a_group_that_runs_for_the_first_time_does_not_trust_files_that_are_ther
 
 @pytest.mark.parametrize("crashes", [0, 1, 2])
 def test_up_to_max_attempts_a_video_is_tried_again(video: Make, crashes: int) -> None:
-    attempts = Attempts({0: crashes}, again=True)
+    attempts = Attempts({0: crashes}, is_retry=True)
     (result,) = extract([video("a.mp4", 2)], attempts=attempts, max_attempts=3)
     assert numbers_of(result) == [0, 1]
 
 
 def test_after_max_attempts_a_video_is_given_up_undecoded(video: Make) -> None:
-    encoders, attempts = Encoders(), Attempts({0: 3}, again=True)
+    encoders, attempts = Encoders(), Attempts({0: 3}, is_retry=True)
     (result,) = extract([video("a.mp4")], encoders, attempts, max_attempts=3)
     assert code_of(result) == ("decode", "worker_crashed")
     assert result.failure is not None
@@ -669,14 +669,14 @@ def test_after_max_attempts_a_video_is_given_up_undecoded(video: Make) -> None:
 
 
 def test_a_failure_says_how_often_the_video_was_tried() -> None:
-    (result,) = extract(["/nowhere.mp4"], attempts=Attempts({0: 1}, again=True))
+    (result,) = extract(["/nowhere.mp4"], attempts=Attempts({0: 1}, is_retry=True))
     assert result.failure is not None
     assert (result.failure.video, result.failure.attempts) == ("/nowhere.mp4", 2)
 
 
 def test_in_a_group_that_is_run_again_every_video_is_tried_alone(video: Make) -> None:
     paths = [video("a.mp4", 1), video("b.mp4", 2), video("c.mp4", 3)]
-    encoders, attempts = Encoders(at_once=False), Attempts({1: 1}, again=True)
+    encoders, attempts = Encoders(at_once=False), Attempts({1: 1}, is_retry=True)
     extract(paths, encoders, attempts)
     assert encoders.levels == [1, 2, 3]
     assert attempts.log == [
@@ -691,7 +691,7 @@ def test_in_a_group_that_is_run_again_every_video_is_tried_alone(video: Make) ->
 
 def test_a_video_that_is_given_up_keeps_its_place(video: Make) -> None:
     paths = [video("a.mp4", 1), video("b.mp4"), video("c.mp4", 2)]
-    attempts = Attempts({1: 3}, again=True)
+    attempts = Attempts({1: 3}, is_retry=True)
     results = extract(paths, Encoders(at_once=False), attempts, max_attempts=3)
     assert [(result.video, result.frames) for result in results] == list(
         zip(paths, [1, 0, 2], strict=True)
@@ -726,7 +726,7 @@ def test_in_a_group_that_is_run_again_rows_that_were_put_are_not_made_again(
     assert [next(first).frames, next(first).frames] == [1, 2]
     first.close()  # and then its process dies
     encoders = Encoders()
-    results = extract(paths, encoders, Attempts({2: 1}, again=True), folder=shards)
+    results = extract(paths, encoders, Attempts({2: 1}, is_retry=True), folder=shards)
     assert [result.frames for result in results] == [1, 2, 3]
     assert encoders.chunks == [3]
     assert row_of(shards) == {"a": [0], "b": [0, 1], "c": [0, 1, 2]}
@@ -736,10 +736,10 @@ def test_what_was_gathered_is_put_before_a_video_that_ended_a_process_is_begun(
     video: Make, shards: ShardFolder
 ) -> None:
     paths = [video("a.mp4", 1), video("blamed.mp4", 2)]
-    attempts = Attempts({1: 1}, again=True)
+    attempts = Attempts({1: 1}, is_retry=True)
     results = VideoExtractor(job(shards), Encoders(), attempts).run(paths)
     assert next(results).frames == 1
-    assert attempts.log == ["begin 0", "made 0", "begin 1", "end 0: 1 frames"]
+    assert attempts.log == ["begin 0", "extracted 0", "begin 1", "end 0: 1 frames"]
     assert row_of(shards) == {"a": [0]}
 
 
