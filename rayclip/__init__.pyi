@@ -152,17 +152,17 @@ def encode(
     encoders_per_gpu: int = 1,
     max_attempts: int = 3,
 ) -> ray.data.Dataset:
-    """Add the CLIP features of videos to a dataset that has one row for each video.
+    """Add CLIP features to a dataset with one video per row.
 
-    Nothing is decoded before the dataset is used. The encoders start with its first task and are
-    released when none was at work for 10 s. Steps of one pipeline must fit on the GPUs together;
-    on CPUs they share what encoding may have.
+    Nothing is decoded before the dataset is consumed. The encoders start with its first task and
+    are released after 10 s without a task. The steps of one pipeline must fit on the GPUs together;
+    on CPUs they share the CPUs that encoding may have.
 
     Args:
-        ds: rows with a path, a URL or a whole encoded video, whatever else is in them.
+        ds: rows with a path, a URL or an encoded video, and any other columns.
         path_column: holds local paths, as the nodes see them, or fsspec URLs.
         bytes_column: holds encoded videos instead, such as the content of an mp4 file.
-        prefix: put before the names of the columns that are added.
+        prefix: of the names of the added columns.
         storage_options: Passed to fsspec for every URL, such as ``{"anon": true}``; never saved
             anywhere.
         extraction_fps: Frames per second, such as 5, 2.5 or 30000/1001; by default, every
@@ -202,13 +202,13 @@ def encode(
 
     Returns:
         The dataset with all its columns and, in each row, ``clip`` (``list<fixed_size_list<float32,
-        D>>``, one feature for each frame), ``timestamps_ms`` (``list<float64>``, from the
-        container's start), ``fps`` (``float64``, the video's own average frame rate) and ``error``
-        (``string``). Of a video that failed, the error says why and the others are null; else the
+        D>>``, one feature per frame), ``timestamps_ms`` (``list<float64>``, from the container's
+        start), ``fps`` (``float64``, the video's own average frame rate) and ``error``
+        (``string``). If a video failed, the error says why and the others are null; otherwise the
         error is null.
 
     Raises:
-        UsageError: the arguments are wrong, or this Ray does not have the device, or not enough
-            GPUs for all steps. Columns that are missing or in the way are found here if the
-            dataset's schema is known, else when it is used.
+        UsageError: the arguments are wrong, this Ray does not have the device, or it has too few
+            GPUs for all steps. Missing or conflicting columns are reported here if the dataset's
+            schema is known, otherwise when it is consumed.
     """

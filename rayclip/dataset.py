@@ -1,4 +1,4 @@
-"""``rayclip.encode``: CLIP features as a step of anybody's Ray Data pipeline."""
+"""``rayclip.encode``: CLIP features as a step of a Ray Data pipeline."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from rayclip.actors.encode_step import EncodeStep
     from rayclip.session.resources import EncoderResources
 
-VIDEOS_PER_TASK = 4  # rows of a block: how many there will be in all is not known yet
+VIDEOS_PER_TASK = 4  # fixed, because the number of rows is not known yet
 
 
-@takes_options(one for one in OPTIONS.values() if one.encode)
+@takes_options(option for option in OPTIONS.values() if option.encode)
 def encode(
     ds: ray.data.Dataset,
     *,
@@ -30,40 +30,40 @@ def encode(
     prefix: str = "",
     **options: Any,
 ) -> ray.data.Dataset:
-    """Add the CLIP features of videos to a dataset that has one row for each video.
+    """Add CLIP features to a dataset with one video per row.
 
-    Nothing is decoded before the dataset is used. The encoders start with its first task and are
-    released when none was at work for 10 s. Steps of one pipeline must fit on the GPUs together;
-    on CPUs they share what encoding may have.
+    Nothing is decoded before the dataset is consumed. The encoders start with its first task and
+    are released after 10 s without a task. The steps of one pipeline must fit on the GPUs together;
+    on CPUs they share the CPUs that encoding may have.
 
     Args:
-        ds: rows with a path, a URL or a whole encoded video, whatever else is in them.
+        ds: rows with a path, a URL or an encoded video, and any other columns.
         path_column: holds local paths, as the nodes see them, or fsspec URLs.
         bytes_column: holds encoded videos instead, such as the content of an mp4 file.
-        prefix: put before the names of the columns that are added.
+        prefix: of the names of the added columns.
         {options}
 
     Returns:
         The dataset with all its columns and, in each row, ``clip`` (``list<fixed_size_list<float32,
-        D>>``, one feature for each frame), ``timestamps_ms`` (``list<float64>``, from the
-        container's start), ``fps`` (``float64``, the video's own average frame rate) and ``error``
-        (``string``). Of a video that failed, the error says why and the others are null; else the
+        D>>``, one feature per frame), ``timestamps_ms`` (``list<float64>``, from the container's
+        start), ``fps`` (``float64``, the video's own average frame rate) and ``error``
+        (``string``). If a video failed, the error says why and the others are null; otherwise the
         error is null.
 
     Raises:
-        UsageError: the arguments are wrong, or this Ray does not have the device, or not enough
-            GPUs for all steps. Columns that are missing or in the way are found here if the
-            dataset's schema is known, else when it is used.
+        UsageError: the arguments are wrong, this Ray does not have the device, or it has too few
+            GPUs for all steps. Missing or conflicting columns are reported here if the dataset's
+            schema is known, otherwise when it is consumed.
     """
     settings = Settings(**options)
     from rayclip.actors.encode_step import encode_videos
 
     function: Any = encode_videos
-    before = [step.resources for step in _steps_before(ds)]
-    step = _step(settings, bytes_column or path_column, bytes_column is not None, prefix, before)
-    known = ds.columns(fetch_if_missing=False)
-    if known is not None:
-        step.check_columns(known)
+    earlier = [step.resources for step in _earlier_steps(ds)]
+    step = _step(settings, bytes_column or path_column, bytes_column is not None, prefix, earlier)
+    columns = ds.columns(fetch_if_missing=False)
+    if columns is not None:
+        step.check_columns(columns)
     encoded = ds.repartition(target_num_rows_per_block=VIDEOS_PER_TASK).map_batches(
         function,
         fn_kwargs={"step": step},
@@ -82,7 +82,7 @@ def _step(
     column: str,
     holds_videos: bool,
     prefix: str,
-    before: Sequence[EncoderResources],
+    earlier: Sequence[EncoderResources],
 ) -> EncodeStep:
     import ray
 
@@ -90,14 +90,14 @@ def _step(
     from rayclip.actors.encode_step import EncodeStep
     from rayclip.actors.encoder import EncoderSettings
     from rayclip.actors.job import ExtractionJob
-    from rayclip.actors.segment_tasks import division_among
+    from rayclip.actors.segment_tasks import division_for
     from rayclip.session.devices import device_on_ray
-    from rayclip.session.resources import tasks_to_plan_for
+    from rayclip.session.resources import planned_tasks
 
     spec = describe(settings.model_name, settings.weights, settings.storage_options)
     device, resources = device_on_ray(settings, private=False)
     cluster = ray.cluster_resources()
-    resources = resources.beside(before, cluster)
+    resources = resources.alongside(earlier, cluster)
     encoder = EncoderSettings(
         spec,
         device,
@@ -108,7 +108,7 @@ def _step(
     )
     content = None if spec.checkpoint is None else Path(spec.checkpoint).read_bytes()
     tasks = resources.decoding_tasks(cluster.get("CPU", 1))
-    tasks = tasks_to_plan_for(tasks, grows=resources.exceeds(cluster))
+    tasks = planned_tasks(tasks, grows=resources.exceeds(cluster))
     job = ExtractionJob(
         n_px=spec.n_px,
         resize=settings.resize,
@@ -122,24 +122,24 @@ def _step(
     return EncodeStep(
         job=job,
         dim=spec.dim,
-        control=start_control_actor(encoder, resources, content, IDLE_S, speaks=True),
+        control=start_control_actor(encoder, resources, content, IDLE_S, announces_stalls=True),
         resources=resources,
-        division=division_among(tasks),
+        division=division_for(tasks),
         column=column,
         holds_videos=holds_videos,
         prefix=prefix,
     )
 
 
-def _steps_before(ds: ray.data.Dataset) -> list[EncodeStep]:
-    """The steps of this kind that a dataset has already.
+def _earlier_steps(ds: ray.data.Dataset) -> list[EncodeStep]:
+    """Return the encode steps that a dataset already has.
 
-    Ray Data has no public way to look at a plan; where its own one is gone, steps do not know of
-    one another, and the second waits for devices that the first has.
+    Ray Data has no public way to inspect a plan. If its private one disappears, steps do not know
+    of one another, and the second waits for devices that the first holds.
     """
     from rayclip.actors.encode_step import EncodeStep
 
     plan = getattr(ds, "_logical_plan", None)
     operators = plan.dag.post_order_iter() if plan is not None else ()
-    given = [(getattr(operator, "fn_kwargs", None) or {}).get("step") for operator in operators]
-    return [step for step in given if isinstance(step, EncodeStep)]
+    steps = [(getattr(operator, "fn_kwargs", None) or {}).get("step") for operator in operators]
+    return [step for step in steps if isinstance(step, EncodeStep)]

@@ -1,4 +1,4 @@
-"""The machine without Ray: one process decodes on one thread and encodes on others."""
+"""A run without Ray: one process decodes on one thread and encodes on others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 
 from rayclip.actors.batcher import Batcher
 from rayclip.actors.decoder import VideoExtractor
-from rayclip.actors.job import ExtractionJob, FirstAttempts
+from rayclip.actors.job import ExtractionJob, LocalAttempts
 from rayclip.inputs.selection import Selection
 from rayclip.inputs.video_rows import from_video_table
 from rayclip.machine import Machine
@@ -22,7 +22,7 @@ from rayclip.report.stall_reason import describe_in_progress
 from rayclip.session.devices import device_here
 from rayclip.settings import Settings
 
-GROUP = 1024  # videos that are taken together: at the end of each, encoders run dry for a moment
+VIDEOS_PER_TASK = 1024  # at the end of each task, the encoder idles for a moment
 
 
 class LocalMachine:
@@ -31,7 +31,7 @@ class LocalMachine:
     zero_shot: ZeroShot | None = None
     results: Iterator[VideoResult]
 
-    def __init__(self, batcher: Batcher, attempts: FirstAttempts, description: str) -> None:
+    def __init__(self, batcher: Batcher, attempts: LocalAttempts, description: str) -> None:
         self.description = description
         self._batcher = batcher
         self._attempts = attempts
@@ -51,10 +51,10 @@ class LocalMachine:
     def stall_reason(self) -> str:
         if not self._batcher.ready.done():
             return "the model is being loaded"
-        if self._attempts.busy is None:
-            return "no video is begun yet"
-        video, since = self._attempts.busy
-        return describe_in_progress(video, time.monotonic() - since, self._batcher.waiting)
+        if self._attempts.in_progress is None:
+            return "no video has begun yet"
+        video, started = self._attempts.in_progress
+        return describe_in_progress(video, time.monotonic() - started, self._batcher.waiting)
 
     def wait_until_up(self) -> None:
         self._batcher.ready.result()
@@ -64,8 +64,8 @@ class LocalMachine:
 def in_process(
     settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: Selection
 ) -> Iterator[Machine]:
-    """Decode on this thread and encode on another; the model is loaded meanwhile."""
-    from rayclip.actors.encoder import EncoderSettings, load_encoder_model, zero_shot_of
+    """Run in this process: decode on this thread and encode on others, while the model loads."""
+    from rayclip.actors.encoder import EncoderSettings, load_encoder_model, make_zero_shot
     from rayclip.model.clip_model import ClipModel
 
     device = device_here(settings.device)
@@ -73,13 +73,13 @@ def in_process(
         spec, device, settings.batch_size, None, settings.precision, settings.compile
     )
     batcher = Batcher(partial(load_encoder_model, encoder))
-    attempts = FirstAttempts()
+    attempts = LocalAttempts()
     machine = LocalMachine(batcher, attempts, f"{spec.model_name} on {device}, without Ray")
     try:
         if settings.show_pred:
             model = batcher.ready.result()
             assert isinstance(model, ClipModel)
-            machine.zero_shot = zero_shot_of(model, prompts(settings.pred_texts or None))
+            machine.zero_shot = make_zero_shot(model, prompts(settings.pred_texts or None))
             job = replace(job, zero_shot=machine.zero_shot)
             del model
         machine.results = _results(VideoExtractor(job, batcher, attempts), videos)
@@ -92,5 +92,5 @@ def in_process(
 
 def _results(extractor: VideoExtractor, videos: Selection) -> Iterator[VideoResult]:
     for table in videos.blocks():
-        for start in range(0, table.num_rows, GROUP):
-            yield from extractor.run(*from_video_table(table.slice(start, GROUP)))
+        for start in range(0, table.num_rows, VIDEOS_PER_TASK):
+            yield from extractor.run(*from_video_table(table.slice(start, VIDEOS_PER_TASK)))

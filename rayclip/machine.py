@@ -1,4 +1,4 @@
-"""What turns videos into results, on Ray or without it, as a run sees it."""
+"""What turns videos into results, with or without Ray, as a run sees it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rayclip.report.run_stats import RunState
 
 
 class Machine(Protocol):
-    """Videos being turned into results.
+    """Turns videos into results.
 
     Attributes:
         description: devices, encoders and decoding tasks, for the first line of a run.
         zero_shot: the texts that frames are compared with; None without texts.
-        results: one for each video, as they are finished.
+        results: one for each video, as they finish.
     """
 
     description: str
@@ -24,17 +24,17 @@ class Machine(Protocol):
     results: Iterator[VideoResult]
 
     def state(self) -> RunState | None:
-        """How far it is; None if that cannot be told just now."""
+        """Return the progress; None if it is not known at the moment."""
         ...
 
     def stall_reason(self) -> str:
-        """What it waits for, in words."""
+        """Say what the run waits for."""
         ...
 
     def wait_until_up(self) -> None:
-        """Return when an encoder is up.
+        """Wait until an encoder is up.
 
         Raises:
-            RunStopped: none can start.
+            RunStopped: no encoder can start.
         """
         ...

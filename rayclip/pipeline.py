@@ -1,6 +1,6 @@
-"""The whole machine on one page: list the videos, map them to features, hand the results on.
+"""A run on Ray, on one page: list the videos, map them to features, pass the results on.
 
-Features are committed to the output folder by the tasks that made them, or handed on with the rows.
+The tasks that extract features also commit them to the output folder, or return them with the rows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STATE_TIMEOUT_S = 5.0
 
 
 class RayMachine:
-    """A run on Ray as its driver sees it: all that is known comes from the control actor."""
+    """A run on Ray as its driver sees it: the control actor knows everything else."""
 
     zero_shot: ZeroShot | None = None
     results: Iterator[VideoResult]
@@ -53,18 +53,18 @@ class RayMachine:
 
         try:
             state: RunState = ray.get(self._control.state.remote(), timeout=STATE_TIMEOUT_S)
-        except ray.exceptions.RayError:  # it is starting, busy or gone; the results will tell
+        except ray.exceptions.RayError:  # it is starting, busy or dead; the results will show
             return None
         return state
 
     def stall_reason(self) -> str:
         import ray
 
-        asked = [self._control.state.remote(), self._control.longest.remote()]
+        replies = [self._control.state.remote(), self._control.longest_running.remote()]
         try:
-            state, longest = ray.get(asked, timeout=STATE_TIMEOUT_S)
+            state, longest = ray.get(replies, timeout=STATE_TIMEOUT_S)
         except ray.exceptions.RayError:
-            return "the control actor does not answer"
+            return "the control actor does not respond"
         free, cluster = ray.available_resources(), ray.cluster_resources()
         return stall_reason(state, longest, self._resources, free, cluster)
 
@@ -72,21 +72,23 @@ class RayMachine:
         self.wait_for(self._control.encoders.remote())
 
     def wait_for(self, reply: Any) -> Any:
-        """The control actor's answer, before there is a live line: a stall is said as often.
+        """Wait for the control actor's reply, and report stalls while there is no progress line
+        yet.
 
         Raises:
-            RunStopped: it says so, or it is gone.
+            RunStopped: it says so, or it has died.
         """
         import ray
 
-        from rayclip.actors.ray_calls import ask
+        from rayclip.actors.ray_calls import get_reply
 
         while not ray.wait([reply], timeout=SILENCE_S)[0]:
             say_to_user(self.stall_reason())
-        return ask(reply)
+        return get_reply(reply)
 
-    def why_it_stopped(self, error: Exception) -> str:
-        """What the step told the control actor; Ray's exceptions do not carry it."""
+    def stop_reason(self, error: Exception) -> str:
+        """Return the reason that a task gave the control actor; Ray's exceptions do not carry
+        it."""
         import ray
 
         try:
@@ -100,7 +102,8 @@ class RayMachine:
 def on_ray(
     settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: Selection
 ) -> Iterator[Machine]:
-    """Videos are rows of Ray Data; their frames go straight from decoding tasks to encoders."""
+    """Run on Ray: videos are rows of Ray Data, and frames go straight from decoding tasks to
+    encoders."""
     from rayclip.session.ray_session import ray_session
 
     with ray_session(settings.address, settings.device, settings.verbose) as private:
@@ -114,7 +117,7 @@ def on_ray(
         if not private:  # other machines may lack something
             check_nodes(spec, job, videos, device)
         batch_size: int | str | None = settings.batch_size
-        if batch_size is None:  # each encoder looks at its own device, and CPUs are all alike
+        if batch_size is None:  # each encoder checks its own GPU; all CPUs are alike
             batch_size = CPU_BATCH_SIZE if device == "cpu" else "by GPU memory"
         encoder = EncoderSettings(
             spec,
@@ -125,12 +128,12 @@ def on_ray(
             settings.compile,
         )
         content = None
-        if spec.checkpoint is not None and not private:  # a file of this node travels along
+        if spec.checkpoint is not None and not private:  # other nodes may not have this file
             content = Path(spec.checkpoint).read_bytes()
-        # On CPUs, encoders without tasks may be what keeps the tasks of another run from starting.
+        # On CPUs, idle encoders may keep the tasks of another run from starting.
         idle_s = IDLE_S if device == "cpu" and not private else None
         control = start_control_actor(encoder, resources, content, idle_s)
-        control.encoders.remote()  # they start now
+        control.encoders.remote()  # starts them now
         tasks = resources.decoding_tasks(ray.cluster_resources().get("CPU", 1))
         description = (
             f"{spec.model_name} on {device}; encoders: {resources.encoders}, "
@@ -138,7 +141,7 @@ def on_ray(
         )
         machine = RayMachine(control, resources, description)
         try:
-            blocks = _blocks(videos)  # read once more, while the encoders start
+            blocks = _blocks(videos)  # read again, while the encoders start
             if settings.show_pred:
                 texts = prompts(settings.pred_texts or None)
                 machine.zero_shot = machine.wait_for(control.zero_shot.remote(texts))
@@ -146,22 +149,20 @@ def on_ray(
             results = _dataset_results(
                 settings, spec, job, blocks, len(videos), control, resources, tasks
             )
-            with closing(results):  # else Ray Data goes on, and starts a Ray when this one is gone
-                machine.results = _or_why_it_stopped(results, machine)
+            with closing(results):  # otherwise Ray Data goes on and starts another Ray
+                machine.results = _with_stop_reason(results, machine)
                 yield machine
         finally:
-            ray.kill(control)  # its encoders are released with it
+            ray.kill(control)  # its encoders end with it
 
 
-def _or_why_it_stopped(
-    results: Iterator[VideoResult], machine: RayMachine
-) -> Iterator[VideoResult]:
+def _with_stop_reason(results: Iterator[VideoResult], machine: RayMachine) -> Iterator[VideoResult]:
     import ray
 
     try:
         yield from results
     except ray.exceptions.RayError as error:
-        raise RunStopped(machine.why_it_stopped(error)) from error
+        raise RunStopped(machine.stop_reason(error)) from error
 
 
 def _dataset_results(
@@ -174,27 +175,27 @@ def _dataset_results(
     resources: EncoderResources,
     tasks: int,
 ) -> Generator[VideoResult]:
-    """list -> map, as one Ray Data pipeline of one row for each video."""
+    """Run the Ray Data pipeline of one row per video, and yield its results."""
     import ray.data
 
-    from rayclip.actors.segment_tasks import division_among
-    from rayclip.session.resources import tasks_to_plan_for, videos_per_task
+    from rayclip.actors.segment_tasks import division_for
+    from rayclip.session.resources import planned_tasks, videos_per_task
 
     with_arrays = not settings.saves or settings.show_pred  # for the user, in input order
 
-    # Long videos are divided among tasks like those of the step.
-    tasks = tasks_to_plan_for(tasks, grows=resources.exceeds(ray.cluster_resources()))
-    division = division_among(tasks)
+    # Long videos are divided among as many tasks.
+    tasks = planned_tasks(tasks, grows=resources.exceeds(ray.cluster_resources()))
+    division = division_for(tasks)
 
-    # 1. The list: one row for each video, in blocks that a node can fetch while others are at work.
+    # 1. List: one row per video, in blocks that nodes can fetch independently.
     dataset: ray.data.Dataset = ray.data.from_arrow_refs(blocks)
 
-    # 2. Groups: a block becomes a task, and whatever the list came in, the work is shared out.
+    # 2. Repartition: each block becomes a task, however the list was stored.
     rows = videos_per_task(videos, tasks, with_arrays)
     dataset = dataset.repartition(target_num_rows_per_block=rows)
 
-    # 3. The step: one CPU decodes, and the frames leave by actor calls, never as blocks.
-    step: Any = extract_group
+    # 3. Map: each task decodes on one CPU and sends frames by actor calls, never as blocks.
+    step: Any = extract_rows
     dataset = dataset.map_batches(
         step,
         fn_kwargs={"job": job, "control": control, "division": division, "dim": spec.dim},
@@ -205,7 +206,7 @@ def _dataset_results(
     )
 
     if not settings.verbose:
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # our own sentence will do
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # rayclip prints its own error
     options = dataset.context
     options.enable_progress_bars = False
     options.execution_no_progress_timeout_s = -1  # a long video is one quiet task
@@ -221,15 +222,24 @@ def _blocks(videos: Selection) -> list[Any]:
     return [ray.put(block) for block in videos.blocks()]
 
 
-def extract_group(
+def extract_rows(
     table: pa.Table, *, job: ExtractionJob, control: Any, division: Division, dim: int
 ) -> pa.Table:
-    """The step of the pipeline, in a decoding task.
+    """Run the map step, in a decoding task.
 
-    Input: rows with ``video``, and columns that are to be carried into shards. Output: one row for
-    each, in order, in ``result_schema(dim)``.
+    Args:
+        table: rows with ``video``, and further columns for shards.
+        job: what to do with each video.
+        control: the control actor.
+        division: how long videos are divided.
+        dim: features per frame.
+
+    Returns:
+        One row for each, in order, in ``result_schema(dim)``.
     """
-    from rayclip.actors.decode_task import results_of
+    from rayclip.actors.decode_task import extract_videos
 
     videos, extra_columns = from_video_table(table)
-    return to_table(results_of(videos, job, control, division, extra_columns=extra_columns), dim)
+    return to_table(
+        extract_videos(videos, job, control, division, extra_columns=extra_columns), dim
+    )

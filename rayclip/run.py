@@ -1,4 +1,4 @@
-"""A run from settings to summary: what is to be done, the machine that does it, the report."""
+"""A run from settings to summary: plan it, run it on a machine, report on it."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ from rayclip.settings import Settings
 
 
 @dataclass(frozen=True)
-class Work:
+class PlannedRun:
     """What a run has to do, found before anything is started or written.
 
     Attributes:
         spec: the model.
         job: what to do with each video.
         plan: the videos.
-        name_of: gives the name of a video in the output folder.
-        folder: where features go; None if they are printed.
-        record: the content of ``run.json``.
-        in_all: how many inputs there are if a limit leaves some out.
+        name_of: returns the name of a video in the output folder.
+        folder: where features are saved; None if they are printed.
+        record: content of ``run.json``.
+        total_inputs: how many inputs there are, if a limit leaves some out.
     """
 
     spec: ModelSpec
@@ -61,36 +61,36 @@ class Work:
     name_of: Callable[[str], str]
     folder: FeatureFolder | None
     record: dict[str, object]
-    in_all: int | None
+    total_inputs: int | None
 
 
 def run_extraction(
     settings: Settings, on_result: OnResult | None = None, show: bool = True
 ) -> Summary:
-    """Extract the features of all videos that do not have them yet.
+    """Extract the features of all videos that have none yet.
 
     Args:
         settings: what to do.
-        on_result: called with every result; in input order and with the arrays if they are printed
+        on_result: called with each result; in input order and with the arrays if they are printed
             or compared with texts.
-        show: tell on standard error what is going on.
+        show: report progress on standard error.
 
     Raises:
         UsageError: the settings do not fit one another, the inputs or the output folder.
-        RunStopped: the run ended early; what was finished is kept.
+        RunStopped: the run ended early; finished videos are kept.
     """
     say = say_to_user if show else _say_nothing
     started = time.monotonic()
-    work = find_work(settings)
-    videos, folder = work.plan.videos, work.folder
-    report = _Report(work, started, say)
+    planned = plan_run(settings)
+    videos, folder = planned.plan.videos, planned.folder
+    report = _Report(planned, started, say)
     if not videos:
         return report.end()
-    with _machine(settings, work) as machine:
-        if work.plan.discarded:
-            machine.wait_until_up()  # before old features are removed
+    with _machine(settings, planned) as machine:
+        if planned.plan.discarded:
+            machine.wait_until_up()  # only then remove old features
         if folder:
-            begin(work.plan, work.name_of, folder, work.record)
+            begin(planned.plan, planned.name_of, folder, planned.record)
         say(f"{machine.description}; videos to do: {len(videos)}")
         try:
             with Progress(len(videos), machine.state, machine.stall_reason, show=show):
@@ -99,7 +99,7 @@ def run_extraction(
                     if on_result:
                         on_result(result, machine.zero_shot)
         except BaseException:
-            # before the machine is put away, which may fail if Ray is gone
+            # before the machine shuts down, which may fail if Ray is gone
             report.end(machine.state())
             raise
         state = machine.state()
@@ -107,8 +107,8 @@ def run_extraction(
         return report.end(state)
 
 
-def find_work(settings: Settings) -> Work:
-    """Look at the model, the inputs and the output folder; nothing is changed.
+def plan_run(settings: Settings) -> PlannedRun:
+    """Inspect the model, the inputs and the output folder; change nothing.
 
     Raises:
         UsageError: they do not fit one another.
@@ -118,10 +118,10 @@ def find_work(settings: Settings) -> Work:
         partial(iter_videos, settings), partial(iter_rows, settings, settings.has_extra_columns)
     )
     if settings.has_extra_columns:
-        extra_columns(settings)  # to refuse them before anything is begun
+        extra_columns(settings)  # refuses bad columns before anything begins
     name_of: Callable[[str], str] = partial(output_name, naming=settings.naming)
     if settings.keep_tmp_files and (not settings.saves or settings.has_extra_columns):
-        refuse_shared_names(inputs, name_of)  # else the plan does, if files have these names
+        refuse_shared_names(inputs, name_of)  # otherwise plan_files does, if needed
     folder, record = None, run_record(settings, spec)
     if settings.saves:
         url = model_folder(settings.output_path, settings.model_name)
@@ -133,10 +133,10 @@ def find_work(settings: Settings) -> Work:
         plan = plan_files(inputs, name_of, folder, record, settings.overwrite)
     else:
         plan = Plan(select_all(inputs))
-    in_all = None
+    total_inputs = None
     if settings.limit is not None:
         count = sum(1 for _ in iter_all_videos(settings))
-        in_all = count if count > settings.limit else None
+        total_inputs = count if count > settings.limit else None
     job = ExtractionJob(
         n_px=spec.n_px,
         resize=settings.resize,
@@ -149,23 +149,23 @@ def find_work(settings: Settings) -> Work:
         reencoded=_tmp_folder(settings) if settings.keep_tmp_files else None,
         feature_dtype=settings.feature_dtype if settings.saves else "float32",
     )
-    return Work(spec, job, plan, name_of, folder, record, in_all)
+    return PlannedRun(spec, job, plan, name_of, folder, record, total_inputs)
 
 
 class _Report:
-    """The results of a run as they come: counted, logged, and the end of a run that is hopeless."""
+    """Counts and logs the results of a run, and stops the run if it is hopeless."""
 
-    def __init__(self, work: Work, started: float, say: Callable[[str], None]) -> None:
+    def __init__(self, planned: PlannedRun, started: float, say: Callable[[str], None]) -> None:
         self._started = started
         self._say = say
-        self._in_all = work.in_all
-        folder, done, name_of = work.folder, work.plan.done, work.name_of
-        self._tally = Tally(work.plan.skipped, folder.url if folder else None)
+        self._total_inputs = planned.total_inputs
+        folder, done, name_of = planned.folder, planned.plan.done, planned.name_of
+        self._tally = Tally(planned.plan.skipped, folder.url if folder else None)
         self._failures = None
         if folder and done is not None:
             if done.incomplete:
                 say(
-                    f"incomplete, and therefore not done: {done.incomplete} {folder.unit}(s) in "
+                    f"incomplete, so not counted as done: {done.incomplete} {folder.unit}(s) in "
                     f"{folder.url}"
                 )
             folder.remove(done.stale_tmp)
@@ -184,29 +184,32 @@ class _Report:
         self._breaker.add(result)
 
     def end(self, state: RunState | None = None) -> Summary:
-        """Say what was done, and write the failures.
+        """Print the summary, and write the failures.
 
         Args:
-            state: what the machine says; of a run that ends early, not all results have come.
+            state: of the machine; if the run ends early, results are missing, but the state counts
+                them.
         """
         encoders = state.encoders if state else ()
         if state:
             self._tally.report(state.done, state.frames)
         encoding_s = max((stats.wall_s for stats in encoders), default=0.0)
-        summary = self._tally.summary(time.monotonic() - self._started, self._in_all, encoding_s)
+        summary = self._tally.summary(
+            time.monotonic() - self._started, self._total_inputs, encoding_s
+        )
         self._say("\n".join(summary_lines(summary)))
         if self._failures:
             self._failures.write()
         return summary
 
 
-def _machine(settings: Settings, work: Work) -> AbstractContextManager[Machine]:
+def _machine(settings: Settings, planned: PlannedRun) -> AbstractContextManager[Machine]:
     machine = in_process if settings.address == "none" else on_ray
-    return machine(settings, work.spec, work.job, work.plan.videos)
+    return machine(settings, planned.spec, planned.job, planned.plan.videos)
 
 
 def _tmp_folder(settings: Settings) -> str:
-    """Where re-encoded videos are kept, laid out like the output folder."""
+    """Create the folder for re-encoded videos, laid out like the output folder."""
     folder = model_folder(os.path.abspath(settings.tmp_path), settings.model_name)
     try:
         os.makedirs(folder, exist_ok=True)

@@ -17,7 +17,7 @@ import bench
 import bench_decode
 import numpy as np
 import pytest
-from bench_decode import Row, Video
+from bench_decode import BenchVideo, Row
 from bench_measure import Cost, Failed
 from bench_videos import ENCODINGS, make_videos
 from bench_ways import EVERYTHING, FAST, N_PX, PIL, REFERENCE, WAYS, nearest_frames
@@ -126,7 +126,7 @@ def row(rate: int | None, **cpu_s: Sequence[float]) -> Row:
     costs: dict[str, Cost | Failed] = dict.fromkeys(WAYS, Failed("broken"))
     costs |= {way: Cost(10, tuple(seconds)) for way, seconds in cpu_s.items()}
     fps = None if rate is None else Fraction(rate)
-    return Row(Video(Path(f"{rate}.mp4"), "h264", "64x48"), fps, costs)
+    return Row(BenchVideo(Path(f"{rate}.mp4"), "h264", "64x48"), fps, costs)
 
 
 def test_the_cheapest_round_is_used() -> None:
@@ -148,8 +148,10 @@ def test_the_summary_covers_usual_rates_and_successful_ways() -> None:
 
 def test_a_different_number_of_frames_is_reported() -> None:
     costs: dict[str, Cost | Failed] = dict.fromkeys(WAYS, Cost(10, (1.0,)))
-    other = Row(Video(Path("a.mp4"), "h264", "64x48"), Fraction(5), costs | {FAST: Cost(9, (1.0,))})
-    same = Row(Video(Path("b.mp4"), "h264", "64x48"), Fraction(5), costs)
+    other = Row(
+        BenchVideo(Path("a.mp4"), "h264", "64x48"), Fraction(5), costs | {FAST: Cost(9, (1.0,))}
+    )
+    same = Row(BenchVideo(Path("b.mp4"), "h264", "64x48"), Fraction(5), costs)
     assert bench_decode.notes([other, same]) == ["rayclip fast: returns 9 frames (a.mp4 at 5 fps)"]
 
 

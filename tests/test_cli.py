@@ -387,7 +387,7 @@ def test_a_missing_gpu_is_reported_and_the_cpu_is_used(clip: Path, tmp_path: Pat
     words = ["extract", clip, *WITHOUT_RAY, "--device", "cuda:0", "--extraction-fps", "1"]
     ended = call(*words, env={"CUDA_VISIBLE_DEVICES": ""})
     assert ended.status == 0, ended.stderr
-    assert "device cuda:0 was asked for, but there is no GPU here" in ended.stderr
+    assert "device cuda:0 was requested, but there is no GPU here" in ended.stderr
 
 
 def _write_audio_with_cover(path: Path) -> None:

@@ -210,7 +210,7 @@ def test_columns_that_are_missing_or_in_the_way_are_named() -> None:
     step.check_columns(["path", "clip"])
     with pytest.raises(UsageError, match="no column 'path'; its columns are: url, label"):
         step.check_columns(["url", "label"])
-    with pytest.raises(UsageError, match="a column 'b32_error' already: give encode a prefix"):
+    with pytest.raises(UsageError, match="already has a column 'b32_error': give encode a prefix"):
         step.check_columns(["path", "b32_error"])
 
 

@@ -76,6 +76,14 @@ def test_decoding_processes_import_neither_ray_nor_torch(name: str) -> None:
     assert ended.stdout == "set()\n"
 
 
+@pytest.mark.parametrize("name", ["decode_task", "encode_step", "segment_tasks"])
+def test_decoding_tasks_load_nothing_of_the_encoders(name: str) -> None:
+    encoders = {"rayclip.actors.batcher", "rayclip.actors.encoder", "torch"}
+    code = f"import sys, rayclip.actors.{name}; print({encoders} & set(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "set()\n"
+
+
 @pytest.mark.parametrize("name", ["rayclip", "rayclip.cli"])
 def test_heavy_modules_are_imported_lazily(name: str) -> None:
     heavy = {"av", "clip", "fsspec", "numpy", "PIL", "pyarrow", "ray", "torch"}

@@ -123,7 +123,7 @@ def test_a_table_in_one_block_is_decoded_by_several_tasks_of_a_cluster_that_stay
     words += [*save_to(tmp_path / "output"), "--address", cluster]
 
     def decoding() -> list[psutil.Process]:
-        titles = "ray::MapBatches(extract_group)"
+        titles = "ray::MapBatches(extract_rows)"
         return [p for p in psutil.process_iter() if " ".join(cmdline(p)).startswith(titles)]
 
     with start_rayclip(*words, env=ON_LOOPBACK) as running:

@@ -65,7 +65,7 @@ def test_a_documented_command_line_works(command: str, checkout: Path) -> None:
     assert ended.status == 0, ended.stderr
     videos = 1 if "ZNVhz" not in command and "sample_video_paths" not in command else 2
     assert f"videos: {videos} done" in ended.stderr
-    missing_gpu = "device cuda:0 was asked for, but there is no GPU here" in ended.stderr
+    missing_gpu = "device cuda:0 was requested, but there is no GPU here" in ended.stderr
     assert missing_gpu == ("cuda" in command and not _has_gpu())
     if "save" in command:
         root = checkout / ("features" if "./features" in command else "output") / "clip/demo"

@@ -1,12 +1,13 @@
-"""How often each video was tried, what ended its attempts, and when it is given up."""
+"""How often each video was tried, how its attempts ended, and when to give it up."""
 
 from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from rayclip.actors.messages import TaskUpdate, VideoInProgress, WorkerProcess
 from rayclip.errors import Code, VideoError
 from rayclip.io.crash_log import Cause, Death
 
@@ -16,7 +17,7 @@ CODES = {
     Cause.MEMORY: Code.TOO_MUCH_MEMORY,
     Cause.KILL: Code.WORKER_KILLED,
 }
-HOW = {
+VERBS = {
     Cause.CRASH: "crashed",
     Cause.HANG: "hung",
     Cause.MEMORY: "took too much memory",
@@ -25,16 +26,16 @@ HOW = {
 MAX_KILLS = 10
 
 
-def why_to_give_up(deaths: Sequence[Death], max_attempts: int) -> VideoError | None:
-    """What is wrong with a video that ended these processes; None if it is to be tried again.
+def give_up_error(deaths: Sequence[Death], max_attempts: int) -> VideoError | None:
+    """Return why a video is given up, or None to retry it.
 
-    Crashes, hangs and memory are its own doing, but the last of them must have come while no other
-    video was at work. Kills are not; but what is killed :data:`MAX_KILLS` times, while Ray waits
-    longer from one to the next, may well be what fills the memory.
+    Crashes, hangs and memory count against the video, but only if it was the only one in progress
+    at the last of them. Kills do not count, except that a video with :data:`MAX_KILLS` kills is
+    given up: Ray waits longer before each retry, so the video itself probably fills the memory.
 
     Args:
-        deaths: in order, each with the videos that may be the reason.
-        max_attempts: deaths of its own doing that a video may have.
+        deaths: of processes, in order, each with the videos that may have caused it.
+        max_attempts: how many deaths a video may cause.
     """
     own = [death for death in deaths if death.cause is not Cause.KILL]
     kills = [death for death in deaths if death.cause is Cause.KILL]
@@ -45,66 +46,25 @@ def why_to_give_up(deaths: Sequence[Death], max_attempts: int) -> VideoError | N
     else:
         return None
     last, times = blamed[-1], f"{len(blamed)} times" if len(blamed) > 1 else "once"
-    message = f"its worker process {HOW[last.cause]} {times} ({last.reason})"
+    message = f"its worker process {VERBS[last.cause]} {times} ({last.reason})"
     return VideoError("decode", CODES[last.cause], message)
-
-
-@dataclass(frozen=True)
-class Process:
-    """A decoding process: its node, and the path of its crash log there."""
-
-    node_id: str
-    crash_log: str
-
-
-@dataclass(frozen=True)
-class Busy:
-    """A video that is at work.
-
-    Attributes:
-        video: its name.
-        since_s: for how long.
-    """
-
-    video: str
-    since_s: float
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A video that is finished, for better or worse; how many features it has."""
-
-    failed: bool
-    frames: int
-
-
-@dataclass(frozen=True)
-class News:
-    """What happened in a group since it was last told of, by the places of its videos.
-
-    Attributes:
-        ended: those that were finished since.
-        busy: those that are at work now.
-    """
-
-    ended: Mapping[int, Ended] = field(default_factory=dict)
-    busy: Mapping[int, Busy] = field(default_factory=dict)
 
 
 @dataclass
 class _Task:
-    """The videos of a task, by their places in it.
+    """The videos of a task. Keys are their positions in it.
 
     Attributes:
-        process: the one that is at work on them.
-        news: the last, and when they came.
-        deaths: of processes that were at work on them.
-        finished: for better or worse.
+        process: the process that runs the task.
+        update: the last one that it sent.
+        updated_at_s: when that arrived.
+        deaths: of earlier processes, for each video that was in progress then.
+        finished: videos that are done or failed.
     """
 
-    process: Process
-    news: News = field(default_factory=News)
-    told: float = field(default_factory=time.monotonic)
+    process: WorkerProcess
+    update: TaskUpdate = field(default_factory=TaskUpdate)
+    updated_at_s: float = field(default_factory=time.monotonic)
     deaths: collections.defaultdict[int, list[Death]] = field(
         default_factory=lambda: collections.defaultdict(list)
     )
@@ -112,12 +72,12 @@ class _Task:
 
 
 class AttemptLog:
-    """Remembers the videos of groups that are at work; a group is what one task decodes.
+    """Remembers the tasks of a run, and the videos of those that are running.
 
     Attributes:
-        done: videos finished.
-        failed: videos given up.
-        frames: features of the finished ones.
+        done: number of videos done.
+        failed: number of videos that failed.
+        frames: features of the videos that are done.
     """
 
     def __init__(self) -> None:
@@ -126,69 +86,67 @@ class AttemptLog:
         self._ended: set[str] = set()
 
     @property
-    def tasks(self) -> int:
-        """How many groups were begun and are not ended."""
+    def running_tasks(self) -> int:
+        """Number of tasks that have begun and not ended."""
         return len(self._tasks)
 
-    def process_of(self, task: str) -> Process | None:
-        """The process that was last at work on a group that is not ended."""
-        work = self._tasks.get(task)
-        return work.process if work else None
+    def last_process(self, task: str) -> WorkerProcess | None:
+        """Return the last process that ran a task; None if the task is not running."""
+        found = self._tasks.get(task)
+        return found.process if found else None
 
     def begin_task(
-        self,
-        task: str,
-        process: Process,
-        death: Death | None = None,
+        self, task: str, process: WorkerProcess, death: Death | None = None
     ) -> dict[int, list[Death]] | None:
-        """Note that a process begins with a group.
+        """Record that a process begins a task.
 
         Args:
-            group: its task's id.
-            process: that begins.
-            death: of the one that was at work on it before. If nobody knows what that was busy
-                with, its last news tell.
+            task: its id, which a retry keeps.
+            process: the process that begins.
+            death: how the last process of this task died. If it is not known what that one was
+                working on, its last update decides.
 
         Returns:
-            The deaths of processes that were at work on its videos, if it was begun before, so that
-            some of them may be done; else None.
+            None on the first attempt at the task. On a retry, the deaths for each video that was
+            in progress; some videos may be done already.
         """
-        again = task in self._tasks or task in self._ended
-        work = self._tasks.setdefault(task, _Task(process))
-        work.process = process
+        is_retry = task in self._tasks or task in self._ended
+        found = self._tasks.setdefault(task, _Task(process))
+        found.process = process
         if death is not None:
-            busy = work.news.busy if death.busy is None else death.busy
-            suspects = {key for key in busy if isinstance(key, int)} - work.finished
+            busy = found.update.in_progress if death.busy is None else death.busy
+            suspects = {key for key in busy if isinstance(key, int)} - found.finished
             for position in suspects:
-                work.deaths[position].append(replace(death, busy=tuple(suspects)))
-        work.news, work.told = News(), time.monotonic()
-        return dict(work.deaths) if again else None
+                found.deaths[position].append(replace(death, busy=tuple(suspects)))
+        found.update, found.updated_at_s = TaskUpdate(), time.monotonic()
+        return dict(found.deaths) if is_retry else None
 
-    def note(self, task: str, news: News) -> None:
-        """Note what happened in a group."""
-        work = self._tasks.get(task)
-        if work is None or task in self._ended:
+    def update_task(self, task: str, update: TaskUpdate) -> None:
+        """Record what happened in a task."""
+        found = self._tasks.get(task)
+        if found is None or task in self._ended:
             return
-        work.news, work.told = news, time.monotonic()
-        for position, end in news.ended.items():
-            if position not in work.finished:
-                work.finished.add(position)
-                self.failed += end.failed
-                self.done += not end.failed
-                self.frames += end.frames
+        found.update, found.updated_at_s = update, time.monotonic()
+        for position, video in update.finished.items():
+            if position not in found.finished:
+                found.finished.add(position)
+                self.failed += video.failed
+                self.done += not video.failed
+                self.frames += video.frames
 
-    def end_task(self, task: str, news: News) -> None:
-        """Note what happened last in a group, which is finished, and forget its videos."""
-        self.note(task, news)
+    def end_task(self, task: str, update: TaskUpdate) -> None:
+        """Record the last update of a task that has ended, and forget its videos."""
+        self.update_task(task, update)
         self._tasks.pop(task, None)
         self._ended.add(task)
 
-    def longest(self) -> tuple[Process, Busy] | None:
-        """The video that is at work the longest, by the last news, and where."""
+    def longest_running(self) -> tuple[WorkerProcess, VideoInProgress] | None:
+        """Return the video that has been in progress longest, by the last updates, and its process;
+        None if there is none."""
         now = time.monotonic()
         found = [
-            (work.process, replace(busy, since_s=busy.since_s + now - work.told))
-            for work in self._tasks.values()
-            for busy in work.news.busy.values()
+            (task.process, replace(video, since_s=video.since_s + now - task.updated_at_s))
+            for task in self._tasks.values()
+            for video in task.update.in_progress.values()
         ]
-        return max(found, key=lambda one: one[1].since_s, default=None)
+        return max(found, key=lambda pair: pair[1].since_s, default=None)

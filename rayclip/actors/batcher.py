@@ -1,4 +1,5 @@
-"""Full batches out of chunks from anywhere: one queue, one thread that fills them, one model."""
+"""Fills batches across all queued chunks and encodes them: one queue, one batching thread, one
+model."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from rayclip.actors.chunks import BatchSlice, QueuedChunk, in_batches
 from rayclip.actors.device_faults import (
     DEATHS_OF_BLAMED_FRAMES,
     BlamedFrames,
-    deaths_with,
+    deaths_during,
     empty_cache,
     first_line,
     is_out_of_memory,
@@ -30,28 +31,28 @@ from rayclip.io.crash_log import Cause, CrashLog
 from rayclip.report.run_stats import BatchStats
 
 LINGER_S = 0.5
-"""How long a batch that is not full waits for one more chunk: longer than a decoding task needs for
-64 frames, so that only the end of a run, where nothing more comes, pays for padding."""
-ABORT_S = 10.0  # for which whoever interrupts a run waits for a forward pass
+"""How long a batch that is not full waits for one more chunk. A decoding task needs less time for
+64 frames, so only the end of a run pays for padding."""
+ABORT_S = 10.0  # how long an interrupted run waits for a forward pass
 
 
 class ImageModel(Protocol):
-    """What a batcher drives: a model with forward passes of one fixed shape.
+    """What a batcher drives: a model whose forward passes all have one shape.
 
     Attributes:
-        batch_size: frames of a pass; set to less where the device has no memory for so many.
+        batch_size: frames per pass; lowered if the device has too little memory.
     """
 
     batch_size: int
 
     @property
     def notes(self) -> Sequence[str]:
-        """What the user should know about it, a line each."""
+        """What the user should know about the model, one line each."""
         ...
 
     @property
     def passes_at_once(self) -> int:
-        """How many calls of ``encode_image`` may run side by side."""
+        """How many calls of ``encode_image`` may run concurrently."""
         ...
 
     def encode_image(self, frames: Sequence[Frame]) -> Features: ...
@@ -59,14 +60,14 @@ class ImageModel(Protocol):
 
 
 class Batcher:
-    """Encodes chunks of frames in batches that are filled across all chunks at hand.
+    """Encodes chunks of frames in batches that are filled across all queued chunks.
 
-    The model is loaded on the batching thread, so that callers can go on meanwhile. Batches are
-    made of chunks in the order in which they came, and only when a forward pass is free for them.
+    The model is loaded on the batching thread, so callers need not wait. Chunks fill batches in the
+    order in which they arrive, and a batch is built only when a forward pass is free for it.
 
-    A device without memory for a batch gets smaller ones from then on. One that fails for good ends
-    the process, and its crash log tells the next one of it; without one every chunk gets
-    :class:`RunStopped`.
+    If a device runs out of memory, batches are smaller from then on. If a device fails permanently,
+    the process ends, and its crash log informs the next one; without a crash log, every chunk fails
+    with :class:`RunStopped`.
     """
 
     def __init__(
@@ -78,9 +79,10 @@ class Batcher:
         """Start loading the model.
 
         Args:
-            load: makes the model; what it raises, every ``submit`` gives.
+            load: loads the model; every ``submit`` fails with what it raises.
             linger_s: see :data:`LINGER_S`.
-            crash_log: for processes to come, if any; they know chunks again by their names.
+            crash_log: remembers, for later processes, which chunks were being encoded; None without
+                later processes.
         """
         self._load = load
         self._linger_s = linger_s
@@ -90,23 +92,26 @@ class Batcher:
         self._current: QueuedChunk | None = None
         self._stats = BatchStats()
         self._first_pass: float | None = None
-        self._results = threading.RLock()  # futures call back while it is held
+        self._results = threading.RLock()  # callbacks of futures run while it is held
         self._waiting = 0
         self.ready: Future[ImageModel] = Future()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
     def submit(self, frames: list[Frame], chunk_id: str = "") -> Future[Features]:
-        """Queue a chunk, uint8 ``[n_px, n_px, 3]`` each, at least one; gives float32 ``[n, D]``
-        later.
+        """Queue a chunk, and return the future of its features, float32 ``[n, D]``.
 
-        The future raises :class:`BlamedFrames` for frames that end processes.
+        The future raises :class:`BlamedFrames` for frames that keep ending processes.
+
+        Args:
+            frames: at least one, uint8 ``[n_px, n_px, 3]`` each.
+            chunk_id: does not change on a retry.
         """
         log = self._crash_log
-        deaths = deaths_with(chunk_id, log.deaths) if log else []
+        deaths = deaths_during(chunk_id, log.deaths) if log else []
         queued = QueuedChunk(Chunk(chunk_id, frames), is_suspect=bool(deaths))
         if len(deaths) >= DEATHS_OF_BLAMED_FRAMES:
-            reason = f"its frames ended {len(deaths)} processes of it ({deaths[-1].reason})"
+            reason = f"these frames ended {len(deaths)} of its processes ({deaths[-1].reason})"
             queued.fail(BlamedFrames(reason))
             return queued.future
         if log and queued.is_suspect:
@@ -117,12 +122,12 @@ class Batcher:
         return queued.future
 
     def wait(self, futures: Iterable[Future[Features]]) -> Iterable[Future[Features]]:
-        """Wait until some of these are done; gives those that are."""
+        """Wait until some of these futures are done, and return those."""
         return wait(futures, return_when=FIRST_COMPLETED).done
 
     @property
     def waiting(self) -> int:
-        """Frames that were given and have no features yet."""
+        """Number of frames that were submitted and have no features yet."""
         return self._waiting
 
     @property
@@ -130,11 +135,11 @@ class Batcher:
         return self._stats
 
     def close(self) -> None:
-        """Encode what is queued, then end the threads and let go of the model."""
+        """Encode what is queued, then stop the threads and free the model."""
         self._end_thread()
 
     def abort(self) -> None:
-        """Encode nothing more, and end the threads when what is under way has ended."""
+        """Encode nothing more; stop the threads when the running passes end."""
         self._broken = RunStopped("The run was given up.")
         self._end_thread(ABORT_S)
 
@@ -157,7 +162,7 @@ class Batcher:
                 chunk.fail(error)
             return
         finally:
-            del self._load  # it may hold the content of a checkpoint
+            del self._load  # it may hold a checkpoint
         self._stats += BatchStats(notes=tuple(model.notes))
         ready.set_result(model)
         try:
@@ -166,7 +171,7 @@ class Batcher:
             model.close()
 
     def _encode_all(self, model: ImageModel) -> None:
-        """Batch after batch, until the batcher is closed."""
+        """Encode batch after batch until the batcher is closed."""
         free = threading.Semaphore(model.passes_at_once)
         with ThreadPoolExecutor(model.passes_at_once, thread_name_prefix="pass") as passes:
             while True:
@@ -180,13 +185,13 @@ class Batcher:
                     continue
                 taken = 1
                 while slices[0].queued.is_suspect and taken < model.passes_at_once:
-                    free.acquire()  # until no other pass is under way
+                    free.acquire()  # wait until no other pass is running
                     taken += 1
                 forward = passes.submit(self._encode, model, slices)
                 forward.add_done_callback(lambda _, taken=taken: free.release(taken))  # type: ignore[misc]
 
     def _next_batch(self, batch_size: int) -> list[BatchSlice]:
-        """Wait for work; returns nothing once the batcher is closed."""
+        """Wait for chunks, and return the slices of a batch; none once the batcher is closed."""
         slices: list[BatchSlice] = []
         room = batch_size
         while room and not (slices and slices[0].queued.is_suspect):
@@ -211,7 +216,7 @@ class Batcher:
         try:
             for batch in in_batches(slices, model.batch_size):
                 self._pass(model, batch)
-        except Exception as error:  # not the model's, and nobody else would tell who waits
+        except Exception as error:  # a bug of ours: nobody else would answer the callers
             self._fail(slices, self._broken or error)
 
     def _pass(self, model: ImageModel, slices: list[BatchSlice]) -> None:
@@ -220,7 +225,7 @@ class Batcher:
             return
         frames = [frame for part in slices for frame in part.frames]
         size = model.batch_size
-        if len(frames) > size:  # it was halved meanwhile
+        if len(frames) > size:  # another pass has halved it
             self._encode(model, slices)
             return
         started = time.perf_counter()
@@ -230,9 +235,11 @@ class Batcher:
             try:
                 features = model.encode_image(frames)
                 if len(features) != len(frames):
-                    raise RuntimeError(f"{len(features)} features came for {len(frames)} frames")
+                    raise RuntimeError(
+                        f"the model returned {len(features)} features for {len(frames)} frames"
+                    )
             except Exception as raised:
-                error = raised.with_traceback(None)  # its frames keep tensors on the device alive
+                error = raised.with_traceback(None)  # stack frames keep tensors on the device alive
                 if is_poisoned(error):
                     self._end(error)
         ended = time.perf_counter()
@@ -256,12 +263,12 @@ class Batcher:
     def _recover(
         self, model: ImageModel, slices: list[BatchSlice], size: int, error: Exception
     ) -> None:
-        """Do what can be done for frames whose pass of ``size`` failed."""
+        """Retry the frames of a pass of ``size`` that failed, or fail them."""
         if is_out_of_memory(error) and size > 1:
             self._halve(model, size)
             self._encode(model, slices)
         elif len(slices) > 1 and self._broken is None:
-            for part in slices:  # one chunk may be at fault: the others must not suffer
+            for part in slices:  # retry each alone: only the faulty chunk must fail
                 self._pass(model, [part])
         else:
             self._fail(slices, self._broken or error)
@@ -272,22 +279,23 @@ class Batcher:
                 part.queued.fail(error)
 
     def _halve(self, model: ImageModel, size: int) -> None:
-        """Make batches smaller for good, once for all passes of this size that failed."""
+        """Halve the batch size permanently, once for all concurrent passes of this size that
+        failed."""
         with self._results:
             if model.batch_size >= size:
                 model.batch_size = size // 2
                 note = (
                     f"An encoder (process {os.getpid()}) has no memory for batches of {size} "
-                    f"frames: they have {size // 2} from now on."
+                    f"frames: it uses batches of {size // 2} from now on."
                 )
                 self._stats += BatchStats(notes=(note,))
         empty_cache()
 
     def _end(self, error: Exception) -> None:
-        """End this process; or, where none follows, all that it was asked for."""
+        """End this process; without a successor, fail all chunks."""
         if self._crash_log is not None:
             self._crash_log.end_process(Cause.DEVICE, first_line(error))
         self._broken = RunStopped(
-            f"The device failed: {first_line(error)}. With --address none no process outlives "
-            "that: run again, or without that option."
+            f"The device failed: {first_line(error)}. With --address none, nothing can restart "
+            "the process: rerun the command, or drop that option."
         )

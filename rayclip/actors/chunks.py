@@ -1,4 +1,4 @@
-"""Chunks that wait in an encoder for their features, and the slices of them that fill batches."""
+"""Chunks that an encoder has queued, and the slices of them that fill batches."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rayclip.actors.messages import Chunk, Features, Frame
 
 
 class QueuedChunk:
-    """A chunk and its features as they are made, in any order.
+    """A chunk whose features arrive piecewise, in any order.
 
     Attributes:
         chunk: the frames.
-        is_suspect: a process of this encoder died with it: it shares no forward pass.
-        future: gives the features.
-        taken: frames that are in batches.
+        is_suspect: whether a process of this encoder died with it; then it shares no forward pass.
+        future: of the features.
+        taken: number of frames that are in batches.
     """
 
     def __init__(self, chunk: Chunk, is_suspect: bool) -> None:
@@ -30,14 +30,14 @@ class QueuedChunk:
         self._missing = len(chunk.frames)
 
     def take(self, max_frames: int) -> BatchSlice:
-        """The next frames, for a batch."""
+        """Take the next frames for a batch."""
         frames = self.chunk.frames[self.taken : self.taken + max_frames]
         part = BatchSlice(self, self.taken, frames)
         self.taken += len(frames)
         return part
 
     def add(self, start: int, features: Features) -> None:
-        """Keep the features of frames from ``start`` on."""
+        """Store the features of the frames from ``start`` on."""
         if self._features is None:
             self._features = np.empty((len(self.chunk.frames), features.shape[1]), np.float32)
         self._features[start : start + len(features)] = features
@@ -52,11 +52,11 @@ class QueuedChunk:
 
 @dataclass(frozen=True)
 class BatchSlice:
-    """Consecutive frames of a chunk that go through one forward pass.
+    """Consecutive frames of a chunk in one forward pass.
 
     Attributes:
         queued: the chunk.
-        start: position of the first frame.
+        start: position of the first frame in the chunk.
         frames: uint8 ``[n_px, n_px, 3]`` each.
     """
 
@@ -70,7 +70,7 @@ class BatchSlice:
 
 
 def in_batches(slices: Iterable[BatchSlice], size: int) -> Iterator[list[BatchSlice]]:
-    """Slices in batches of at most this many frames."""
+    """Split slices into batches of at most ``size`` frames."""
     batch: list[BatchSlice] = []
     room = size
     for part in slices:

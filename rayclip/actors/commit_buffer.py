@@ -1,4 +1,4 @@
-"""Extracted videos on their way into the output folder: saved together, then reported."""
+"""Buffers extracted videos, saves them together, then reports them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rayclip.report.results import Failure, VideoResult
 
 @dataclass(frozen=True)
 class Extracted:
-    """What became of a video.
+    """The outcome of a video.
 
     Attributes:
-        position: in its group.
-        result: with the arrays, where there are any.
-        attempt: the number of this attempt at it.
-        predictions: the content of its csv file, where it has one.
+        position: in its task.
+        result: with the arrays, if it has any.
+        attempt: number of this attempt.
+        predictions: content of its csv file, if it has one.
     """
 
     position: int
@@ -31,15 +31,16 @@ class Extracted:
 
 
 class CommitBuffer:
-    """Keeps what was made of a group's videos until it is saved; without a writer, hands it on."""
+    """Holds the extracted videos of a task until they are saved, or passes them on without a
+    writer."""
 
     def __init__(self, writer: Writer | None, attempts: Attempts, keeps_arrays: bool) -> None:
-        """Nothing is made yet.
+        """Start empty.
 
         Args:
-            writer: saves the videos of this group; None where nothing is saved.
-            attempts: who is told what is at work, and what is done.
-            keeps_arrays: whether results of saved videos still have them.
+            writer: saves the videos of this task; None if nothing is saved.
+            attempts: learns which videos are extracted and which have ended.
+            keeps_arrays: whether results of saved videos keep their arrays.
         """
         self._writer = writer
         self._attempts = attempts
@@ -49,14 +50,14 @@ class CommitBuffer:
         self._since = 0.0
 
     def saved_before(self, video: str) -> int | None:
-        """The frames of a video that an earlier process of this group saved; None also where its
-        arrays are wanted: it is made again."""
+        """Return how many frames of a video an earlier process of this task saved. None if none, or
+        if the arrays are wanted: then the video is extracted again."""
         if self._writer is None or self._keeps_arrays:
             return None
         return self._writer.saved_before(video)
 
     def refuse_too_large(self, extraction: Extraction) -> None:
-        """Make sure that the writer can take a video.
+        """Check that the writer can save a video.
 
         Raises:
             VideoError: it has too many features.
@@ -70,19 +71,19 @@ class CommitBuffer:
                 f"{largest / 2**20:.0f} for a video: use save_numpy, or fewer frames a second",
             )
 
-    def take(self, made: Extracted) -> Iterator[VideoResult]:
-        """Take a video in; gives the results that can be reported now, in order.
+    def take(self, video: Extracted) -> Iterator[VideoResult]:
+        """Add a video, and yield the results that can be reported now, in order.
 
         Raises:
-            RunStopped: nothing can be saved any more.
+            RunStopped: nothing more can be saved.
         """
-        self._waiting.append(made)
-        if made.result.extraction is not None and self._writer is not None:
+        self._waiting.append(video)
+        if video.result.extraction is not None and self._writer is not None:
             self._since = self._since or time.monotonic()
-            self._bytes += made.result.extraction.clip.nbytes
+            self._bytes += video.result.extraction.clip.nbytes
         if self._may_wait():
-            if made.result.extraction is not None:
-                self._attempts.made(made.position)
+            if video.result.extraction is not None:
+                self._attempts.extracted(video.position)
         else:
             yield from self.flush()
 
@@ -93,31 +94,36 @@ class CommitBuffer:
         return self._bytes < self._writer.buffer_bytes and waited_s < self._writer.buffer_s
 
     def flush(self) -> Iterator[VideoResult]:
-        """Save what waits, and give its results.
+        """Save the buffered videos, and yield their results.
 
         Raises:
-            RunStopped: nothing can be saved any more.
+            RunStopped: nothing more can be saved.
         """
         waiting, self._waiting = self._waiting, []
         self._bytes, self._since = 0, 0.0
         error = self._save(waiting)
-        for made in waiting:
-            result = made.result
+        for video in waiting:
+            result = video.result
             if self._writer is not None and result.extraction is not None:
                 if error is not None:
-                    failure = Failure.of(result.video, error, made.attempt)
+                    failure = Failure.of(result.video, error, video.attempt)
                     result = VideoResult(result.video, 0, failure)
                 elif not self._keeps_arrays:
                     result = replace(result, extraction=None)
-            self._attempts.end(made.position, result)
+            self._attempts.end(video.position, result)
             yield result
 
     def _save(self, waiting: list[Extracted]) -> VideoError | None:
-        """Save the rows among what waits; what went wrong, where it is their own trouble."""
+        """Save the rows among these videos, and return the error if the storage refuses them."""
         rows = [
-            Row(made.position, made.result.video, made.result.extraction, made.predictions)
-            for made in waiting
-            if made.result.extraction is not None
+            Row(
+                video.position,
+                video.result.video,
+                video.result.extraction,
+                video.predictions,
+            )
+            for video in waiting
+            if video.result.extraction is not None
         ]
         if self._writer is None or not rows:
             return None
@@ -125,6 +131,6 @@ class CommitBuffer:
             self._writer.save(rows)
         except RunStopped:
             raise
-        except Exception as error:  # each storage has exceptions of its own
+        except Exception as error:  # each storage has its own exceptions
             return VideoError("write", Code.WRITE_FAILED, f"writing failed: {reason(error)}")
         return None

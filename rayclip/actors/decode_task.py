@@ -1,47 +1,45 @@
-"""A decoding task of Ray: it extracts a few videos and reports on them to the control actor."""
+"""A Ray task that extracts a few videos and reports on them to the control actor."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 import ray
 
-from rayclip.actors.attempts import Busy, Ended, News, Process
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.encoder_client import EncoderClient
 from rayclip.actors.job import ExtractionJob
-from rayclip.actors.ray_calls import ask
+from rayclip.actors.messages import FinishedVideo, TaskUpdate, VideoInProgress, WorkerProcess
+from rayclip.actors.ray_calls import get_reply
 from rayclip.actors.segment_tasks import Division, RemoteSegments
 from rayclip.errors import RunStopped
 from rayclip.io.crash_log import CrashLog, Death
-from rayclip.media.source import VideoSource
 from rayclip.media.watchdog import LIBAV
 from rayclip.report.results import VideoResult
 
-TELL_S = 0.5  # between two messages: one for each video would cost more than a short video
+UPDATE_PERIOD_S = 0.5  # one message for each video would cost more than a short video
 
 
-def results_of(
+def extract_videos(
     videos: Iterable[str],
     job: ExtractionJob,
     control: Any,
     division: Division | None,
-    source_of: Callable[[str], VideoSource] | None = None,
     extra_columns: pa.Table | None = None,
 ) -> list[VideoResult]:
-    """One result for each video of a task, in order.
+    """Extract the videos of a task, and return one result for each, in order.
 
     Args:
         videos: their names.
         job: what to do with each.
         control: the control actor.
         division: how long videos are divided; None never divides them.
-        source_of: where a video of this name is read from; None takes the name for its place.
-        extra_columns: other columns of the videos, saved with them if the format has a place.
+        extra_columns: further columns of the videos, saved with them if the format has room for
+            them.
 
     Raises:
         RunStopped: the run cannot go on; the control actor knows why.
@@ -49,16 +47,16 @@ def results_of(
     with RemoteAttempts(control) as attempts:
         segments = RemoteSegments(job, control, division) if division else None
         encoders = EncoderClient(control)
-        extractor = VideoExtractor(job, encoders, attempts, segments, LIBAV.watching, source_of)
+        extractor = VideoExtractor(job, encoders, attempts, segments, LIBAV.watching)
         return list(extractor.run(videos, extra_columns))
 
 
 class RemoteAttempts:
     """Attempts counted by the control actor, which outlives the task. Use it in a ``with`` block
-    around the work on a group; Ray gives a task that it runs again the same id.
+    around the task; a Ray retry has the same task id.
 
-    What happens to a video is in the crash log at once, from which the control actor learns why
-    this process died and what it was busy with. It is told every now and then.
+    Each event goes to the crash log at once. If this process dies, the control actor learns from
+    that log why, and what was in progress. Updates to the control actor are batched.
     """
 
     def __init__(self, control: Any) -> None:
@@ -66,13 +64,13 @@ class RemoteAttempts:
         self._control = control
         self._task_id = context.get_task_id()
         path = f"{context.get_temp_dir()}/rayclip-decoder-{self._task_id}-{os.getpid()}"
-        process = Process(context.get_node_id(), path)
-        deaths = ask(control.begin_task.remote(self._task_id, process))
-        self.again: bool = deaths is not None
+        process = WorkerProcess(context.get_node_id(), path)
+        deaths = get_reply(control.begin_task.remote(self._task_id, process))
+        self.is_retry: bool = deaths is not None
         self._deaths: dict[int, list[Death]] = deaths or {}
-        self._busy: dict[int, tuple[str, float]] = {}
-        self._ended: dict[int, Ended] = {}
-        self._told = 0.0
+        self._in_progress: dict[int, tuple[str, float]] = {}
+        self._finished: dict[int, FinishedVideo] = {}
+        self._updated_at_s = 0.0
         self._crash_log = CrashLog(path)
 
     def __enter__(self) -> RemoteAttempts:
@@ -83,33 +81,36 @@ class RemoteAttempts:
     ) -> None:
         self._crash_log.close()
         if isinstance(error, RunStopped):
-            ask(self._control.stop.remote(str(error)))
-        self._control.end_task.remote(self._task_id, self._news())
+            get_reply(self._control.set_stop_reason.remote(str(error)))
+        self._control.end_task.remote(self._task_id, self._update())
 
     def begin(self, position: int, video: str) -> list[Death]:
         self._crash_log.begin(position, name=video)
-        self._busy[position] = video, time.monotonic()
-        self._tell()
+        self._in_progress[position] = video, time.monotonic()
+        self._send_update()
         return self._deaths.get(position, [])
 
-    def made(self, position: int) -> None:
+    def extracted(self, position: int) -> None:
         self._crash_log.end(position)
-        self._busy.pop(position, None)
+        self._in_progress.pop(position, None)
 
     def end(self, position: int, result: VideoResult) -> None:
-        self.made(position)
-        self._ended[position] = Ended(result.failure is not None, result.frames)
-        self._tell()
+        self.extracted(position)
+        self._finished[position] = FinishedVideo(result.failure is not None, result.frames)
+        self._send_update()
 
-    def _tell(self) -> None:
+    def _send_update(self) -> None:
         now = time.monotonic()
-        if now - self._told >= TELL_S:
-            self._told = now
-            self._control.note.remote(self._task_id, self._news())
+        if now - self._updated_at_s >= UPDATE_PERIOD_S:
+            self._updated_at_s = now
+            self._control.update_task.remote(self._task_id, self._update())
 
-    def _news(self) -> News:
-        """What happened since it was last told."""
+    def _update(self) -> TaskUpdate:
+        """Return what happened since the last update."""
         now = time.monotonic()
-        ended, self._ended = self._ended, {}
-        busy = {place: Busy(video, now - begun) for place, (video, begun) in self._busy.items()}
-        return News(ended, busy)
+        finished, self._finished = self._finished, {}
+        in_progress = {
+            position: VideoInProgress(video, now - started)
+            for position, (video, started) in self._in_progress.items()
+        }
+        return TaskUpdate(finished, in_progress)

@@ -1,7 +1,7 @@
-"""The per-video step: decode, send frames to an encoder, gather the features, commit.
+"""The per-video step: decode, send frames to an encoder, collect the features, commit.
 
-The same code runs inside a Ray task and, without Ray, in the user's own process. It never imports
-torch or Ray.
+The same code runs in a Ray task and, without Ray, in the user's process. It never imports torch or
+Ray.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import TYPE_CHECKING
 
-from rayclip.actors.attempts import why_to_give_up
+from rayclip.actors.attempts import give_up_error
 from rayclip.actors.commit_buffer import CommitBuffer, Extracted
 from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
 from rayclip.actors.messages import CHUNK_FRAMES, Frame
 from rayclip.actors.pending_video import Pending, PendingChunk, PendingVideo
 from rayclip.errors import Code, CredentialsRefused, RunStopped, VideoError
-from rayclip.inputs.videos import absolute
 from rayclip.io import retry
 from rayclip.io.crash_log import Death
 from rayclip.io.retry import RetriesExhausted, with_retry
@@ -29,7 +27,6 @@ from rayclip.media.frames import FrameSelection, open_selected
 from rayclip.media.gop import Irregular
 from rayclip.media.reencode import reencode
 from rayclip.media.sampling import FrameChoice
-from rayclip.media.source import VideoSource
 from rayclip.media.video import Miscounted, open_video
 from rayclip.model.preprocess import resize_crop, resize_crop_fast
 from rayclip.model.zeroshot import predictions_csv
@@ -44,14 +41,10 @@ WINDOW_FRAMES = 8 * CHUNK_FRAMES  # 77 MB at 224 pixels
 logger = logging.getLogger(__name__)
 
 
-def _watching_nothing(video: str) -> AbstractContextManager[None]:
-    return nullcontext()
-
-
 class VideoExtractor:
-    """Turns videos into results, decoding the next ones while the features of the last are made.
+    """Turns videos into results. Decodes ahead while the encoders work on earlier videos.
 
-    Frames in flight are bounded by :data:`WINDOW_FRAMES`.
+    Frames in flight are limited to :data:`WINDOW_FRAMES`.
     """
 
     def __init__(
@@ -60,25 +53,22 @@ class VideoExtractor:
         encoders: Encoders,
         attempts: Attempts,
         segments: Segments | None = None,
-        watching: Callable[[str], AbstractContextManager[None]] = _watching_nothing,
-        source_of: Callable[[str], VideoSource] | None = None,
+        watching: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """Prepare to extract.
 
         Args:
             job: what to do with each video.
-            encoders: where frames go.
-            attempts: who counts the attempts.
-            segments: who decodes long videos.
-            watching: entered for each video while it is decoded, to end a process that hangs.
-            source_of: where a video of this name is read from; None takes the name for its place.
+            encoders: encode the frames.
+            attempts: counts the attempts.
+            segments: extracts long videos in parallel; None never divides them.
+            watching: entered for each video while it is decoded; ends a process that hangs.
         """
         self._job = job
         self._segments = segments
         self._watching = watching
         self._encoders = encoders
         self._attempts = attempts
-        self._source_of = source_of or partial(absolute, folder=job.folder_of_inputs)
         self._resize_crop = resize_crop_fast if job.resize == "fast" else resize_crop
         self._pending: deque[PendingVideo] = deque()
         self._in_flight: dict[Pending, PendingChunk] = {}
@@ -87,15 +77,15 @@ class VideoExtractor:
     def run(
         self, videos: Iterable[str], extra_columns: pa.Table | None = None
     ) -> Iterator[VideoResult]:
-        """One result for each video of a group, in order: those that are saved come when they are.
-        A bad video is a result, not an exception.
+        """Extract the videos of a task, and yield one result for each, in order, as soon as it is
+        saved. A bad video is a result, not an exception.
 
         Args:
-            videos: of the group.
-            carried: other columns of them, for the folder.
+            videos: their names.
+            extra_columns: further columns of the videos, for the output folder.
 
         Raises:
-            RunStopped: no encoder is left, or nothing can be saved.
+            RunStopped: no encoder remains, or nothing can be saved.
         """
         videos = list(videos)
         folder = self._job.folder
@@ -104,48 +94,49 @@ class VideoExtractor:
         try:
             yield from self._extract_all(videos, buffer)
         except RunStopped:
-            yield from buffer.flush()  # what was finished is kept
+            yield from buffer.flush()  # keep what is finished
             raise
 
     def _extract_all(self, videos: Sequence[str], buffer: CommitBuffer) -> Iterator[VideoResult]:
-        alone = self._attempts.again  # one may be a killer: none shares another's fate
+        one_by_one = self._attempts.is_retry  # a video that ends the process must not affect others
         for position, video in enumerate(videos):
             deaths = self._attempts.begin(position, video)
             if deaths:
-                yield from buffer.flush()  # it may end this process, too
-            before = self._from_before(video, deaths, buffer) if alone else None
-            if before is not None:
-                yield from buffer.take(Extracted(position, before))
+                yield from buffer.flush()  # it may end this process as well
+            earlier = self._earlier_result(video, deaths, buffer) if one_by_one else None
+            if earlier is not None:
+                yield from buffer.take(Extracted(position, earlier))
                 continue
             pending = self._decode(video, position, len(deaths) + 1)
             self._pending.append(pending)
-            yield from self._finish(buffer, everything=alone or _is_refused(pending.error))
-        yield from self._finish(buffer, everything=True)
+            yield from self._finish(buffer, wait=one_by_one or _is_refused(pending.error))
+        yield from self._finish(buffer, wait=True)
         yield from buffer.flush()
 
-    def _from_before(
+    def _earlier_result(
         self, video: str, deaths: Sequence[Death], buffer: CommitBuffer
     ) -> VideoResult | None:
-        """What an earlier process of this group, which died, leaves to report."""
+        """Return the result of a video that an earlier, dead process of this task saved, or that
+        must be given up; otherwise None."""
         frames = buffer.saved_before(video)
         if frames is not None:
             return VideoResult(video, frames)
-        error = why_to_give_up(deaths, self._job.max_attempts)
+        error = give_up_error(deaths, self._job.max_attempts)
         if error is None:
             return None
         return VideoResult(video, 0, Failure.of(video, error, len(deaths)))
 
     def _decode(self, video: str, position: int, attempt: int) -> PendingVideo:
-        """Decode a video and send its frames, from the beginning again where its source broke off.
+        """Decode a video and send its frames; restart from the beginning if its source breaks off.
 
-        What can be asked for again without decoding again, :mod:`rayclip.io.remote` has asked for.
+        :mod:`rayclip.io.remote` has already retried what can be read again without decoding again.
         """
         dtype = self._job.feature_dtype
         pending = PendingVideo(video, position, attempt, dtype)
 
         def decode(by_packets: bool = True) -> None:
             nonlocal pending
-            # frames on their way belong to the other
+            # frames in flight belong to the previous one
             pending = PendingVideo(video, position, attempt, dtype)
             try:
                 with self._watching(video):
@@ -154,7 +145,7 @@ class VideoExtractor:
                 decode(by_packets=False)
 
         try:
-            with_retry(decode, _broke_off, retry.RESTART)
+            with_retry(decode, _is_interrupted, retry.RESTART)
         except RetriesExhausted as error:
             pending.fail(VideoError("read", Code.READ_FAILED, str(error)))
         except VideoError as error:
@@ -163,7 +154,7 @@ class VideoExtractor:
             pending.fail(VideoError("decode", Code.NOT_DIVISIBLE, str(error)))
         except RunStopped:
             raise
-        except Exception as error:  # a bug of ours must not take the other videos along
+        except Exception as error:  # a bug of ours must not fail the other videos
             logger.exception("decoding %s", video)
             bug = f"{type(error).__name__}: {error}"
             pending.fail(VideoError("decode", Code.INTERNAL_ERROR, bug))
@@ -175,11 +166,12 @@ class VideoExtractor:
             if not (divide and self._segments and self._segments.is_long(wanted.duration_s)):
                 self._send_all(pending, wanted.frames)
                 return
-        if not self._taken_in_segments(pending, self._segments):
+        if not self._extract_segments(pending, self._segments):
             self._extract(pending, divide=False)
 
-    def _taken_in_segments(self, pending: PendingVideo, segments: Segments) -> bool:
-        """Have others decode a long video, segment by segment; whether they could."""
+    def _extract_segments(self, pending: PendingVideo, segments: Segments) -> bool:
+        """Have other tasks extract a long video segment by segment, and return whether that
+        worked."""
         blocks = segments.extract(pending.video)
         if blocks is None:
             return False
@@ -188,40 +180,40 @@ class VideoExtractor:
             for timestamps_ms, features in blocks:
                 pending.take(timestamps_ms, features)
                 frames += len(timestamps_ms)
-        except SegmentFailed as error:  # whatever it was, decoding it undivided decides
-            logger.warning("%s is decoded undivided: %s", pending.video, error)
-            pending.forget()
+        except SegmentFailed as error:  # whatever it was, decoding the whole video decides
+            logger.warning("%s is decoded without dividing it: %s", pending.video, error)
+            pending.reset()
             return False
-        return frames > 0  # else nothing is shown: then the whole video gives its first frame
+        return frames > 0  # otherwise nothing was selected: the whole video gives its first frame
 
     def _send_all(self, video: PendingVideo, selected_frames: Iterator[SelectedFrame]) -> None:
         frames: list[Frame] = []
         timestamps_ms: list[tuple[float, ...]] = []
-        for shown in selected_frames:
-            frames.append(self._resize_crop(shown.rgb(), self._job.n_px))
-            timestamps_ms.append(shown.timestamps_ms)
+        for selected in selected_frames:
+            frames.append(self._resize_crop(selected.rgb(), self._job.n_px))
+            timestamps_ms.append(selected.timestamps_ms)
             if len(frames) == CHUNK_FRAMES:
                 self._send(video, frames, timestamps_ms)
                 frames, timestamps_ms = [], []
                 if video.error is not None:
-                    return  # its encoder refused it
+                    return  # the encoder failed
         if frames:
             self._send(video, frames, timestamps_ms)
 
     @contextmanager
     def _wanted_frames(self, video: str, by_packets: bool) -> Iterator[FrameSelection]:
-        """The frames to encode, from the video itself or from a re-encoded copy."""
+        """Open the frames to encode, in the video itself or in a re-encoded copy."""
         job = self._job
-        place = self._source_of(video)
+        source = job.source(video)
         if job.reencoded is None or job.choice.extraction_fps is None:
             with open_selected(
-                place, job.choice, job.storage_options, job.segment, by_packets
+                source, job.choice, job.storage_options, job.segment, by_packets
             ) as wanted:
                 yield wanted
             return
         copy = f"{job.reencoded}/{output_name(video, job.naming)}_new_fps.mp4"
         try:
-            reencode(place, copy, job.choice.extraction_fps, job.storage_options)
+            reencode(source, copy, job.choice.extraction_fps, job.storage_options)
         except OSError as error:
             sentence = stop_reason(error, job.reencoded)
             if sentence is not None:
@@ -230,7 +222,7 @@ class VideoExtractor:
                 "write", Code.WRITE_FAILED, f"writing {copy} failed: {error}"
             ) from error
         with (
-            open_video(place, job.storage_options) as original,
+            open_video(source, job.storage_options) as original,
             open_selected(copy, FrameChoice()) as wanted,
         ):
             yield wanted._replace(fps=original.fps)
@@ -245,20 +237,20 @@ class VideoExtractor:
         self._frames_in_flight += len(frames)
 
     def _make_room(self) -> None:
-        """Wait for any chunk, not for the oldest: an encoder that is behind, or does not answer,
-        must not keep frames from the others."""
+        """Wait for any chunk, not for the oldest: a slow or silent encoder must not starve the
+        others."""
         for pending in self._encoders.wait(list(self._in_flight)):
             chunk = self._in_flight.pop(pending)
             self._frames_in_flight -= len(chunk.repeats)
             chunk.video.collect()
 
-    def _finish(self, buffer: CommitBuffer, everything: bool) -> Iterator[VideoResult]:
-        """Finish the open videos in order: those that are ready, or everything."""
-        while self._pending and (everything or self._pending[0].is_ready()):
-            yield from buffer.take(self._made(self._pending.popleft(), buffer))
+    def _finish(self, buffer: CommitBuffer, wait: bool) -> Iterator[VideoResult]:
+        """Finish the pending videos in order: those that are ready, or all of them if ``wait``."""
+        while self._pending and (wait or self._pending[0].is_ready()):
+            yield from buffer.take(self._extracted(self._pending.popleft(), buffer))
 
-    def _made(self, pending: PendingVideo, buffer: CommitBuffer) -> Extracted:
-        """Wait for what becomes of a video."""
+    def _extracted(self, pending: PendingVideo, buffer: CommitBuffer) -> Extracted:
+        """Wait for the outcome of a video."""
         try:
             extraction = pending.extraction()
             buffer.refuse_too_large(extraction)
@@ -275,18 +267,18 @@ class VideoExtractor:
             failure = Failure.of(pending.video, error, pending.attempt)
         except RunStopped:
             raise
-        except Exception as error:  # a bug of ours must not take the other videos along
+        except Exception as error:  # a bug of ours must not fail the other videos
             logger.exception("finishing %s", pending.video)
             bug = VideoError("write", Code.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
             failure = Failure.of(pending.video, bug, pending.attempt)
         return Extracted(pending.position, VideoResult(pending.video, 0, failure), pending.attempt)
 
 
-def _broke_off(error: Exception) -> bool:
-    """Whether a source broke off where it cannot be asked for the rest."""
+def _is_interrupted(error: Exception) -> bool:
+    """Whether a source broke off that cannot resume from that position."""
     return isinstance(error, VideoError) and error.stage == "read" and is_transient(error)
 
 
 def _is_refused(error: VideoError | None) -> bool:
-    """Whether no other video of this storage could be read either."""
+    """Whether no other video in this storage could be read either."""
     return isinstance(error, CredentialsRefused)

@@ -1,5 +1,4 @@
-"""Faults of a device: which exception means which, and whom the deaths of an encoder's processes
-are blamed on, so that only the frames at fault are given up."""
+"""Device faults: what an exception means, and which frames are blamed for a death."""
 
 from __future__ import annotations
 
@@ -19,57 +18,58 @@ _NO_MEMORY = re.compile(r"out of memory|_STATUS_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device has no memory left for what was asked; later calls may work."""
+    """Whether a device ran out of memory; later calls may succeed."""
     if "OutOfMemoryError" in _type_names(error):
         return True
     return _is_of_device(error) and _NO_MEMORY.search(str(error)) is not None
 
 
 def is_poisoned(error: BaseException) -> bool:
-    """Whether a device will fail every later call of this process, as CUDA does after an error."""
+    """Whether every later call of this process will fail as well, as after a CUDA error."""
     return _is_of_device(error) and not is_out_of_memory(error)
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, without the advice that torch adds in further lines."""
+    """The message of an exception, without the advice that torch adds in further lines."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def empty_cache() -> None:
-    """Give memory that torch keeps for later back to the device."""
+    """Return the memory that torch has cached to the device."""
     import torch
 
     torch.cuda.empty_cache()
 
 
-def deaths_with(chunk: str, deaths: Sequence[Death]) -> list[Death]:
-    """Those that a chunk may be the reason for. After the first it is a suspect and goes through
-    passes of its own, so that no second can be another's fault.
+def deaths_during(chunk: str, deaths: Sequence[Death]) -> list[Death]:
+    """Return the deaths that a chunk may have caused.
 
-    A kill from outside says nothing about the frames that were there.
+    After the first death the chunk is a suspect and shares no forward pass, so a second one is its
+    own. A kill from outside is no evidence against frames.
     """
-    return [death for death in deaths if _says_something(death) and chunk in (death.busy or ())]
+    return [death for death in deaths if _is_evidence(death) and chunk in (death.busy or ())]
 
 
 def is_given_up(deaths: Sequence[Death], now_s: float) -> bool:
-    """Whether an encoder died too often of late and no frames were there that may be the reason."""
+    """Whether an encoder has recently died too often without frames to blame."""
     unexplained = [
         death
         for death in deaths
-        if _says_something(death)
+        if _is_evidence(death)
         and not {*(death.busy or ())} - {LOADING}
         and now_s - death.at_s < UNEXPLAINED_WITHIN_S
     ]
     return len(unexplained) >= UNEXPLAINED_DEATHS
 
 
-def _says_something(death: Death) -> bool:
-    """A kill from outside does only while the model loads: there may never be memory for it."""
+def _is_evidence(death: Death) -> bool:
+    """Whether a death says something about the work. A kill does only while the model loads: memory
+    for it may never suffice."""
     return death.cause is not Cause.KILL or LOADING in (death.busy or ())
 
 
 class BlamedFrames(Exception):
-    """Frames that ended too many processes to be tried again."""
+    """These frames ended too many processes to be retried."""
 
 
 def _is_of_device(error: BaseException) -> bool:
@@ -79,5 +79,5 @@ def _is_of_device(error: BaseException) -> bool:
 
 
 def _type_names(error: BaseException) -> set[str]:
-    """By name, because decoding processes import this module and must not import torch."""
+    """Names of the exception's classes; comparing classes would import torch."""
     return {kind.__name__ for kind in type(error).__mro__}

@@ -1,15 +1,14 @@
-"""The step that :func:`rayclip.encode` adds to a pipeline: in the tasks of Ray Data."""
+"""The step that :func:`rayclip.encode` adds to a Ray Data pipeline."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
-from rayclip.actors.decode_task import results_of
+from rayclip.actors.decode_task import extract_videos
 from rayclip.actors.job import ExtractionJob
 from rayclip.actors.segment_tasks import Division
 from rayclip.errors import Code, UsageError
@@ -17,22 +16,22 @@ from rayclip.report.results import Failure, VideoResult, to_table
 from rayclip.session.resources import EncoderResources
 
 ADDED = ("clip", "timestamps_ms", "fps", "error")
-"""The columns that the step adds, before their prefix."""
+"""The columns that the step adds, without their prefix."""
 
 
 @dataclass(frozen=True)
 class EncodeStep:
-    """What the tasks of the step need to know.
+    """What the tasks of the step need.
 
     Attributes:
         job: what to do with each video.
         dim: features per frame.
         control: the control actor.
-        resources: what its encoders ask for.
+        resources: what its encoders request.
         division: how long videos are divided.
         column: of paths and URLs, or of encoded videos.
-        holds_videos: whether the column has the videos themselves.
-        prefix: of the columns that are added.
+        holds_videos: whether the column holds encoded videos.
+        prefix: of the added columns.
     """
 
     job: ExtractionJob
@@ -45,10 +44,10 @@ class EncodeStep:
     prefix: str
 
     def check_columns(self, names: Iterable[str]) -> None:
-        """Compare with the columns that come in.
+        """Check the columns of the input.
 
         Raises:
-            UsageError: the one that is wanted is missing, or one that is to be added is there.
+            UsageError: the input column is missing, or a column to add exists already.
         """
         names = list(names)
         if self.column not in names:
@@ -58,36 +57,35 @@ class EncodeStep:
         taken = [self.prefix + name for name in ADDED if self.prefix + name in names]
         if taken:
             raise UsageError(
-                f"The dataset has a column {taken[0]!r} already: give encode a prefix for the "
+                f"The dataset already has a column {taken[0]!r}: give encode a prefix for the "
                 "columns that it adds, such as prefix='b32_'."
             )
 
 
 def encode_videos(table: pa.Table, *, step: EncodeStep) -> pa.Table:
-    """The step, on a group of rows: all their columns, and those of the features.
+    """Run the step on some rows, and return them with the feature columns.
 
     Raises:
-        UsageError: the table does not have the columns that it should have.
-        RunStopped: no encoder can start, or a storage refuses us.
+        UsageError: the table has the wrong columns.
+        RunStopped: no encoder can start, or a storage refuses the credentials.
     """
     step.check_columns(table.column_names)
     values = _values(table.column(step.column), step)
     if step.holds_videos:
         videos = {f"row {row}": value for row, value in enumerate(values) if value is not None}
-        encoded = results_of(
-            videos, step.job, step.control, None, lambda name: io.BytesIO(videos[name])
-        )
+        job = replace(step.job, encoded=videos)
+        encoded = extract_videos(videos, job, step.control, None)
     else:
         paths = [value for value in values if value is not None]
-        encoded = results_of(paths, step.job, step.control, step.division)
-    made = iter(encoded)
-    results = [_NOTHING if value is None else next(made) for value in values]
+        encoded = extract_videos(paths, step.job, step.control, step.division)
+    extracted = iter(encoded)
+    results = [_NO_VIDEO if value is None else next(extracted) for value in values]
     for name, column in zip(ADDED, _columns(results, step.dim), strict=True):
         table = table.append_column(step.prefix + name, column)
     return table
 
 
-_NOTHING = VideoResult(
+_NO_VIDEO = VideoResult(
     "", 0, Failure("", "open", Code.NO_VIDEO, "there is no video in this row", 0)
 )
 

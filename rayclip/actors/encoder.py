@@ -1,4 +1,4 @@
-"""The encoder actor: a CLIP on one device, fed by decoding tasks."""
+"""The encoder actor: one CLIP on one device, fed by decoding tasks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from rayclip.actors.batcher import Batcher
 from rayclip.actors.device_faults import first_line, is_given_up, is_out_of_memory, is_poisoned
 from rayclip.actors.flow_control import Quota, budget_frames
-from rayclip.actors.messages import EncodeReply, EncodeRequest, Features
+from rayclip.actors.messages import EncodeReply, EncodeRequest, EncoderReport, Features
 from rayclip.console import node_name
 from rayclip.errors import RayclipError, RunStopped
 from rayclip.io.crash_log import LOADING, Cause, CrashLog
@@ -22,19 +22,18 @@ from rayclip.model.loading import load_spec
 from rayclip.model.models import ModelSpec
 from rayclip.model.weights import store_checkpoint
 from rayclip.model.zeroshot import ZeroShot
-from rayclip.report.run_stats import BatchStats
 from rayclip.settings import Precision
 
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """What an encoder is made from.
+    """How to load the model of an encoder.
 
     Attributes:
         spec: the model.
-        device: ``cpu`` or ``cuda``; None takes what there is.
+        device: ``cpu`` or ``cuda``; None uses what is there.
         batch_size: frames per forward pass; None lets the device decide.
-        threads: CPU threads, each for a forward pass of its own; None takes all.
+        threads: CPU threads, each for a forward pass of its own; None uses all.
         precision: what the model computes in.
         compile: compile the forward pass first.
     """
@@ -47,31 +46,12 @@ class EncoderSettings:
     compile: bool = False
 
 
-@dataclass(frozen=True)
-class EncoderReport:
-    """What an encoder did in one of its lives.
-
-    Attributes:
-        process: its id, which tells one life from the next.
-        node_id: where it is now.
-        work: what it did.
-        waiting: frames that are with it just now.
-        is_loaded: whether its model is there.
-    """
-
-    process: int
-    node_id: str
-    work: BatchStats
-    waiting: int
-    is_loaded: bool
-
-
 def load_encoder_model(settings: EncoderSettings, checkpoint: bytes | None = None) -> ClipModel:
     """Load the model.
 
     Args:
         settings: what to load.
-        checkpoint: the content of the checkpoint, if its file is on another machine.
+        checkpoint: content of the checkpoint, if its file is on another machine.
 
     Raises:
         RunStopped: it cannot be loaded.
@@ -96,15 +76,15 @@ def load_encoder_model(settings: EncoderSettings, checkpoint: bytes | None = Non
         raise RunStopped(f"No encoder can start: {reason}") from error
 
 
-def zero_shot_of(model: ClipModel, texts: tuple[str, ...]) -> ZeroShot:
-    """What frames are compared with: texts as this model sees them."""
+def make_zero_shot(model: ClipModel, texts: tuple[str, ...]) -> ZeroShot:
+    """Encode the texts that frames are compared with."""
     return ZeroShot(texts, model.encode_text(texts), model.logit_scale)
 
 
 class Encoder:
-    """One model on one device, as an asyncio actor: requests wait for the batcher without a thread.
+    """One model on one device, as an asyncio actor: a waiting request holds no thread.
 
-    What takes long, such as loading the model or a forward pass, is on threads of the batcher.
+    Loading the model and forward passes run on threads of the batcher.
     """
 
     def __init__(self, settings: EncoderSettings, checkpoint: bytes | None = None) -> None:
@@ -112,11 +92,11 @@ class Encoder:
 
         Args:
             settings: what to load.
-            checkpoint: the content of the checkpoint, if its file is on another machine.
+            checkpoint: content of the checkpoint, if its file is on another machine.
 
         Raises:
-            RunStopped: its processes died too often. Nothing else is raised here: Ray does not
-                start an actor again that failed to initialise, and marks the error of its calls.
+            RunStopped: its processes died too often. Raise nothing else here: Ray never restarts an
+                actor whose constructor failed, and marks the error of its calls.
         """
         import ray
 
@@ -125,24 +105,27 @@ class Encoder:
             f"{context.get_temp_dir()}/rayclip-encoder-{context.get_actor_id()}"
         )
         if is_given_up(self._crash_log.deaths, time.time()):
-            raise RunStopped("the processes of this encoder die again and again")
+            raise RunStopped("the processes of this encoder keep dying")
         self._node_id = context.get_node_id()
         node = next(node for node in ray.nodes() if node["NodeID"] == self._node_id)
         self._host = node_name(node)
         store = node["Resources"].get("object_store_memory", 0)
         self._quota = Quota(budget_frames(store, settings.spec.n_px))
-        again = context.was_current_actor_reconstructed
-        load = partial(self._load, settings, checkpoint, again)
+        is_restart = context.was_current_actor_reconstructed
+        load = partial(self._load, settings, checkpoint, is_restart)
         self._batcher = Batcher(load, crash_log=self._crash_log)
 
-    def _load(self, settings: EncoderSettings, checkpoint: bytes | None, again: bool) -> ClipModel:
+    def _load(
+        self, settings: EncoderSettings, checkpoint: bytes | None, is_restart: bool
+    ) -> ClipModel:
         with self._crash_log.tracking(LOADING):
-            if again:
-                return self._load_again(settings, checkpoint)
+            if is_restart:
+                return self._reload(settings, checkpoint)
             return load_encoder_model(settings, checkpoint)
 
-    def _load_again(self, settings: EncoderSettings, checkpoint: bytes | None) -> ClipModel:
-        """Load the model after a death, and try it: no frames are blamed for a broken device."""
+    def _reload(self, settings: EncoderSettings, checkpoint: bytes | None) -> ClipModel:
+        """Load the model after a death, and try it: frames must not be blamed for a broken
+        device."""
         try:
             model = load_encoder_model(settings, checkpoint)
         except RunStopped as error:
@@ -155,33 +138,33 @@ class Encoder:
         return model
 
     async def placed(self) -> None:
-        """Answer as soon as there is a process, with or without a model."""
+        """Return as soon as the actor has a process, with or without a model."""
 
     async def ready(self) -> str:
-        """Wait for the model, and give the node's id; raises what went wrong while it loaded."""
+        """Wait for the model, and return the node's id; raises what loading raised."""
         await self._model()
         return self._node_id
 
     async def encode(self, request: EncodeRequest) -> EncodeReply:
         """Encode frames in batches shared with other requests."""
         queued = [self._batcher.submit(chunk.frames, chunk.id) for chunk in request.chunks]
-        waiting = [asyncio.wrap_future(one) for one in queued]
-        results = await asyncio.gather(*waiting, return_exceptions=True)
-        window = self._quota.window_of(request.task, time.monotonic())
-        return EncodeReply([_told(one) for one in results], window)
+        futures = [asyncio.wrap_future(future) for future in queued]
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        window = self._quota.window_for(request.task, time.monotonic())
+        return EncodeReply([_sendable(result) for result in results], window)
 
     async def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
-        """Encode texts once for a whole run."""
+        """Encode texts, once per run."""
         model = await self._model()
         try:
-            return await asyncio.to_thread(zero_shot_of, model, texts)
+            return await asyncio.to_thread(make_zero_shot, model, texts)
         except Exception as error:
             if is_poisoned(error):
                 self._crash_log.end_process(Cause.DEVICE, first_line(error))
             raise
 
     async def report(self) -> EncoderReport:
-        """What it did in this life."""
+        """Report what this process has done."""
         work = replace(self._batcher.stats, host=self._host)
         batcher = self._batcher
         return EncoderReport(
@@ -194,8 +177,8 @@ class Encoder:
         return model
 
 
-def _told(result: Features | BaseException) -> Features | Exception:
-    """An error as it can travel: not every one of torch's can."""
+def _sendable(result: Features | BaseException) -> Features | Exception:
+    """Replace an error by one that can be sent: some of torch's cannot be pickled."""
     if isinstance(result, BaseException) and not isinstance(result, RunStopped):
         return RuntimeError(first_line(result))
     return result

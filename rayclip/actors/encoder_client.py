@@ -1,4 +1,4 @@
-"""A decoding task's way to the encoders: requests, and sending them again if an encoder is lost."""
+"""How a decoding task reaches the encoders: requests, which are retried if an encoder is lost."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from rayclip.actors.messages import (
     Features,
     Frame,
 )
-from rayclip.actors.ray_calls import reason_of
+from rayclip.actors.ray_calls import root_cause
 from rayclip.errors import RunStopped
 
-MAX_DELAY_S = 0.2  # for which few frames wait for more before they are sent
-TIMEOUT_S = 20.0  # without a reply, after which a task asks whether the encoder is still there
+MAX_DELAY_S = 0.2  # how long a request that is not full waits for more frames
+TIMEOUT_S = 20.0  # without a reply, then a task checks whether the encoder responds
 
 
 class EncoderClient:
     """Sends the frames of a task to encoders.
 
     Each call costs some milliseconds of CPU on both sides, so small chunks share a request. A
-    request that is not full leaves after :data:`MAX_DELAY_S`, when somebody looks, or as soon as
-    the task waits for any features.
+    request that is not full is sent after :data:`MAX_DELAY_S` (checked when somebody asks for a
+    result), or as soon as the task waits for any features.
     """
 
     def __init__(self, control: Any) -> None:
@@ -42,10 +42,10 @@ class EncoderClient:
         self._filling: PendingRequest | None = None
 
     def submit(self, frames: list[Frame]) -> PendingFeatures:
-        """Queue a chunk: uint8 ``[n_px, n_px, 3]`` each, at least one.
+        """Queue a chunk: at least one frame, uint8 ``[n_px, n_px, 3]`` each.
 
         Raises:
-            RunStopped: no encoder can start, or none is left.
+            RunStopped: no encoder can start, or none remains.
         """
         if self._filling is not None and not self._filling.has_room(len(frames)):
             self._filling.send()
@@ -57,15 +57,15 @@ class EncoderClient:
         return pending
 
     def wait(self, pending: Sequence[PendingFeatures]) -> Sequence[PendingFeatures]:
-        """Wait until some of these are done, and give those.
+        """Wait until some of these are done, and return those.
 
         Raises:
-            RunStopped: no encoder is left.
+            RunStopped: no encoder remains.
         """
-        requests = {one.request for one in pending}
+        requests = {features.request for features in pending}
         if not any(request.is_sent for request in requests):
             self.flush()
-        while not (done := [one for one in pending if one.request.is_answered]):
+        while not (done := [features for features in pending if features.request.is_answered]):
             sent = {request.call: request for request in requests if request.is_sent}
             timeout_s = min(request.timeout_s for request in sent.values())
             answered = self._router.wait(sent, timeout_s)
@@ -77,20 +77,20 @@ class EncoderClient:
         return done
 
     def flush(self) -> None:
-        """Send what waits for more, so that it fills the batch of the frames before it."""
+        """Send the request that is being filled: its frames complete the batch of those before."""
         if self._filling is not None:
             self._filling.send()
 
 
 class PendingRequest:
-    """Chunks that are on their way to an encoder and back.
+    """Chunks in flight to an encoder.
 
-    They are sent again, from the object store, if the encoder is lost or silent. A late reply does
-    no harm: nobody looks at it.
+    If the encoder is lost or silent, they are sent again from the object store. Late replies are
+    ignored.
 
     Attributes:
-        is_sent: whether it has left.
-        call: the last one, once it is sent.
+        is_sent: whether it was sent.
+        call: the latest call, once it is sent.
     """
 
     call: Call
@@ -110,45 +110,45 @@ class PendingRequest:
         return self._results is not None
 
     def has_room(self, frames: int) -> bool:
-        """Whether this many more fit; an empty one takes any number."""
+        """Whether this many more frames fit; an empty request takes any number."""
         return not self._frames or self._frames + frames <= CHUNK_FRAMES
 
     def add(self, frames: list[Frame]) -> int:
-        """Add a chunk, and give its position."""
+        """Add a chunk, and return its position."""
         self._chunks.append(Chunk(secrets.token_hex(8), frames))
         self._frames += len(frames)
         self._count += 1
         return self._count - 1
 
     def send(self) -> None:
-        """Send it, unless it has left.
+        """Send the request if it is not sent yet.
 
         Raises:
-            RunStopped: no encoder can start, or none is left.
+            RunStopped: no encoder can start, or none remains.
         """
         if self.is_sent:
             return
         self._stored = ray.put(EncodeRequest(self._task, self._chunks))
-        self._chunks = []  # they are in the object store now
+        self._chunks = []  # the object store has them now
         self._send()
         self.is_sent = True
 
     def _send(self) -> None:
         assert self._stored is not None
         self.call = self._router.send(self._stored, self._frames)
-        self._trusted_s = time.monotonic()
+        self._trusted_since_s = time.monotonic()
 
     @property
     def timeout_s(self) -> float:
-        """Seconds for which the encoder is still trusted. They count from the call, not from when
-        somebody waits: all requests with a lost encoder time out together."""
-        return max(0.0, self._trusted_s + TIMEOUT_S - time.monotonic())
+        """Seconds until the request times out. They count from the call, not from the wait, so that
+        all requests with a lost encoder time out together."""
+        return max(0.0, self._trusted_since_s + TIMEOUT_S - time.monotonic())
 
     def done(self) -> bool:
-        """Whether the results are here; sends it again if they will not come.
+        """Whether the results are here. Sends the request again if the encoder is lost.
 
         Raises:
-            RunStopped: no encoder is left.
+            RunStopped: no encoder remains.
         """
         if time.monotonic() - self._created > MAX_DELAY_S:
             self.send()
@@ -157,10 +157,10 @@ class PendingRequest:
         return self.is_answered
 
     def results(self) -> list[Features | Exception]:
-        """Wait for the features of each chunk, or what went wrong with it, once it is sent.
+        """Wait for the features of each chunk, or its error. The request must be sent.
 
         Raises:
-            RunStopped: no encoder is left.
+            RunStopped: no encoder remains.
         """
         while self._results is None:
             if self._router.wait([self.call], self.timeout_s):
@@ -170,38 +170,40 @@ class PendingRequest:
         return self._results
 
     def retry_if_silent(self) -> None:
-        """Send it again if it has timed out and its encoder is silent while others answer.
+        """If the request has timed out, send it again if its encoder is silent while others
+        respond.
 
         Raises:
-            RunStopped: no encoder is left.
+            RunStopped: no encoder remains.
         """
         if self.timeout_s:
             return
         if self._router.is_silent(self.call.address):
             self._send_again()
         else:
-            self._trusted_s = time.monotonic()
+            self._trusted_since_s = time.monotonic()
 
     def take_reply(self) -> None:
-        """Take the reply, which is there; send the request again if it says that none will come.
+        """Take the reply, which is here, or send the request again if the reply is lost.
 
         Raises:
-            RunStopped: no encoder is left.
+            RunStopped: no encoder remains.
         """
         try:
             reply: EncodeReply = ray.get(self.call.reply)
         except RayTaskError as error:
             kind = RunStopped if isinstance(error, RunStopped) else RuntimeError
-            self._end([kind(reason_of(error))] * self._count)
+            self._end([kind(root_cause(error))] * self._count)
         except RayActorError as error:
-            self._router.lose(self.call.address, error)
+            self._router.drop(self.call.address, error)
             self._send_again()
-        except RayError:  # the reply was lost with its node
+        except RayError:  # the reply was on a lost node
             self._send_again()
         else:
-            # copies, so that the shared memory is free at once
+            # copies, so that the shared memory is freed at once
             results = [
-                one if isinstance(one, Exception) else np.array(one) for one in reply.results
+                result if isinstance(result, Exception) else np.array(result)
+                for result in reply.results
             ]
             self._end(results, reply.window)
 
@@ -227,13 +229,13 @@ class PendingFeatures:
         return self.request.done()
 
     def result(self) -> Features:
-        """Wait for float32 ``[n, D]``.
+        """Wait for the features, float32 ``[n, D]``.
 
         Raises:
             RuntimeError: the encoder could not encode these frames.
-            RunStopped: no encoder is left.
+            RunStopped: no encoder remains.
         """
-        if not self.request.is_answered:  # the task goes on with nothing else meanwhile
+        if not self.request.is_answered:  # the task does nothing else meanwhile
             self.client.flush()
         result = self.request.results()[self.position]
         if isinstance(result, Exception):

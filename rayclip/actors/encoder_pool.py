@@ -1,4 +1,4 @@
-"""The encoders that a control actor starts, hears of, and releases."""
+"""The encoders that a control actor starts, polls and releases."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayError
 
-from rayclip.actors.encoder import Encoder, EncoderReport, EncoderSettings
-from rayclip.actors.messages import EncoderAddress
-from rayclip.actors.ray_calls import left_for_good, reason_of
+from rayclip.actors.encoder import Encoder, EncoderSettings
+from rayclip.actors.messages import EncoderAddress, EncoderReport
+from rayclip.actors.ray_calls import is_permanent, root_cause
 from rayclip.errors import RunStopped
 from rayclip.report.run_stats import BatchStats
 from rayclip.session.resources import EncoderResources
 
-MAX_REQUESTS = 10_000  # that wait in an encoder: calls beyond them would wait in Ray
+MAX_REQUESTS = 10_000  # in an encoder; further calls would wait in Ray
 REPORT_TIMEOUT_S = 1.0
-SILENT_S = 15.0  # without an answer, after which an encoder gets no more frames
+SILENT_S = 15.0  # without a report, then an encoder gets no more frames
 
 
 class EncoderPool:
@@ -32,18 +32,18 @@ class EncoderPool:
         """Prepare to start encoders.
 
         Args:
-            settings: of each; the threads are those of the resources that it gets.
-            checkpoint: the content of a checkpoint that other nodes may not have.
+            settings: of each encoder; the number of threads comes from its resources.
+            checkpoint: content of a checkpoint that other nodes may not have.
         """
         self._settings = settings
-        # Held on to: an encoder that is started again needs its arguments again.
+        # Kept: an encoder that Ray restarts needs its arguments again.
         self._content = None if checkpoint is None else ray.put(checkpoint)
         self._handles: list[Any] = []
         self._starting: dict[asyncio.Task[str], int] = {}
         self._placing: dict[int, asyncio.Task[None]] = {}
         self._up: dict[int, str] = {}
-        self._asked: dict[int, asyncio.Task[EncoderReport]] = {}
-        self._answered: dict[int, float] = {}
+        self._polls: dict[int, asyncio.Task[EncoderReport]] = {}
+        self._last_report_s: dict[int, float] = {}
         self._reasons: list[str] = []
         self._given_up: set[int] = set()
         self._work: dict[tuple[int, int], BatchStats] = {}
@@ -53,17 +53,21 @@ class EncoderPool:
         """Whether encoders are up or starting, or failed to start."""
         return bool(self._up or self._starting or self._reasons)
 
-    def fit(self, resources: EncoderResources, nodes: Collection[str]) -> None:
-        """Have as many encoders as this on the nodes with these ids.
+    def grow_to(self, resources: EncoderResources, nodes: Collection[str]) -> None:
+        """Start encoders until there are this many.
 
-        Those that are missing are started, and come up when there is room for them on the nodes.
-        None is ended for being one too many: its node is gone, and it waits for another. None takes
-        the place of one that fails again and again, whose device is still there.
+        They come up when the nodes have room for them. Surplus encoders are never stopped: their
+        node is gone, and they wait for another. An encoder that was given up is not replaced while
+        its node is alive, because its device is still there.
+
+        Args:
+            resources: how many encoders there should be, and what each requests.
+            nodes: ids of the nodes that are alive.
         """
         for index in [index for index in self._given_up if self._up[index] not in nodes]:
-            self._forget(index)
-        living = len({*self._up, *self._starting.values()} - self._given_up)
-        for _ in range(resources.encoders - len(self._reasons) - len(self._given_up) - living):
+            self._remove(index)
+        alive = len({*self._up, *self._starting.values()} - self._given_up)
+        for _ in range(resources.encoders - len(self._reasons) - len(self._given_up) - alive):
             self._start(resources)
 
     def _start(self, resources: EncoderResources) -> None:
@@ -84,92 +88,94 @@ class EncoderPool:
         self._placing[index] = asyncio.create_task(_placed(handle))
 
     def release(self) -> None:
-        """End all encoders, and free what they hold; others may be started later, also in place of
+        """Stop all encoders and free what they hold. Others may be started later, also in place of
         those that failed."""
         for index in [*self._up, *self._starting.values()]:
             ray.kill(self._handles[index])
-        for task in (*self._starting, *self._placing.values(), *self._asked.values()):
+        for task in (*self._starting, *self._placing.values(), *self._polls.values()):
             task.cancel()
-        told = (self._asked, self._answered, self._waiting, self._reasons, self._given_up)
-        for memory in (self._up, self._starting, self._placing, *told):
-            memory.clear()
+        reported = (self._polls, self._last_report_s, self._waiting, self._reasons, self._given_up)
+        for state in (self._up, self._starting, self._placing, *reported):
+            state.clear()
 
-    async def addresses(self, without: frozenset[int]) -> list[EncoderAddress]:
-        """Wait until an encoder is up, and give all that are; none where there can be no more.
+    async def addresses(self, exclude: frozenset[int]) -> list[EncoderAddress]:
+        """Wait until an encoder is up, and return all that are; none if no encoder can come up any
+        more.
 
-        Those that are silent, as when their nodes are gone, are left out while others answer.
+        Silent encoders, such as those of lost nodes, are left out while others respond.
 
         Raises:
-            RunStopped: none can start.
+            RunStopped: no encoder can start.
         """
         self._collect_started()
-        while not (up := [i for i in self._up if i not in without | self._given_up]):
+        while not (up := [i for i in self._up if i not in exclude | self._given_up]):
             if not self._starting and self._up:
                 return []
             if not self._starting:
                 raise RunStopped(self._reasons[-1])
             await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
             self._collect_started()
-        answering = [index for index in up if self._answers(index)]
-        return [self._address(index) for index in answering or up]
+        responsive = [index for index in up if self._is_responsive(index)]
+        return [self._address(index) for index in responsive or up]
 
-    def _answers(self, index: int) -> bool:
-        return time.monotonic() - self._answered[index] < SILENT_S
+    def _is_responsive(self, index: int) -> bool:
+        return time.monotonic() - self._last_report_s[index] < SILENT_S
 
     @property
-    def answers(self) -> bool:
-        """Whether an encoder was heard of lately, and could encode."""
-        return any(map(self._answers, self._up))
+    def is_responsive(self) -> bool:
+        """Whether an encoder reported recently and could encode."""
+        return any(map(self._is_responsive, self._up))
 
     def _address(self, index: int) -> EncoderAddress:
         return EncoderAddress(index, self._handles[index], self._up[index])
 
-    async def hear(self) -> int:
-        """Ask all encoders for their reports, and say how many could encode and said so in time.
+    async def poll(self) -> int:
+        """Request a report of each encoder, and return how many reported in time that they can
+        encode.
 
-        One that has not answered is not asked again until it has: what is asked of an encoder whose
-        node is gone waits, in Ray, until there is another.
+        An encoder with an unanswered request is not asked again: if its node is gone, Ray holds the
+        request until there is another node.
         """
-        begun = time.monotonic()
+        started = time.monotonic()
         self._collect_started()
         self._collect_reports()
         for index in self._up:
-            if index not in self._asked:
-                self._asked[index] = asyncio.create_task(_report(self._handles[index]))
-        if not self._asked:
+            if index not in self._polls:
+                self._polls[index] = asyncio.create_task(_report(self._handles[index]))
+        if not self._polls:
             return 0
-        await asyncio.wait(list(self._asked.values()), timeout=REPORT_TIMEOUT_S)
+        await asyncio.wait(list(self._polls.values()), timeout=REPORT_TIMEOUT_S)
         self._collect_reports()
-        return sum(answered >= begun for answered in self._answered.values())
+        return sum(reported >= started for reported in self._last_report_s.values())
 
     def _collect_reports(self) -> None:
-        for index in [index for index, task in self._asked.items() if task.done()]:
-            task = self._asked.pop(index)
+        for index in [index for index, task in self._polls.items() if task.done()]:
+            task = self._polls.pop(index)
             error = task.exception()
             if error is None:
-                self._note(index, task.result())
-            elif left_for_good(error):
+                self._record(index, task.result())
+            elif is_permanent(error):
                 self._given_up.add(index)
-            elif isinstance(error, ActorDiedError):  # Ray could not start it again
-                self._forget(index)
+            elif isinstance(error, ActorDiedError):  # Ray could not restart it
+                self._remove(index)
 
-    def _forget(self, index: int) -> None:
-        """Let another take the place of this one."""
-        del self._up[index], self._answered[index], self._waiting[index]
+    def _remove(self, index: int) -> None:
+        """Remove an encoder, so that another can take its place."""
+        del self._up[index], self._last_report_s[index], self._waiting[index]
         self._given_up.discard(index)
-        if index in self._asked:
-            self._asked.pop(index).cancel()
+        if index in self._polls:
+            self._polls.pop(index).cancel()
 
-    def _note(self, index: int, report: EncoderReport) -> None:
+    def _record(self, index: int, report: EncoderReport) -> None:
         self._up[index] = report.node_id
-        # One that loads its model again is as good as silent: what it has would wait for that.
-        self._answered[index] = time.monotonic() if report.is_loaded else -inf
+        # An encoder that reloads its model counts as silent: requests would wait for the model.
+        self._last_report_s[index] = time.monotonic() if report.is_loaded else -inf
         self._work[index, report.process] = report.work
         self._waiting[index] = report.waiting
 
     @property
     def work(self) -> tuple[BatchStats, ...]:
-        """What each encoder did, over all its lives, as far as it was heard of."""
+        """What each encoder has done over all its processes, by the last reports."""
         work = [BatchStats() for _ in self._handles]
         for (index, _), stats in self._work.items():
             work[index] += stats
@@ -177,12 +183,12 @@ class EncoderPool:
 
     @property
     def waiting(self) -> tuple[int, ...]:
-        """Frames that are with each encoder, as far as it was heard of."""
+        """Frames that each encoder holds, by the last reports."""
         return tuple(self._waiting.get(index, 0) for index in range(len(self._handles)))
 
     @property
     def placed(self) -> int:
-        """Encoders for which there was room on a node."""
+        """Number of encoders that Ray has placed on a node."""
         return sum(placing.done() for placing in self._placing.values())
 
     def _collect_started(self) -> None:
@@ -191,18 +197,18 @@ class EncoderPool:
             error = task.exception()
             if error is None:
                 self._up[index] = task.result()
-                self._answered[index] = time.monotonic()
-            elif left_for_good(error):
+                self._last_report_s[index] = time.monotonic()
+            elif is_permanent(error):
                 self._reasons.append(
-                    "No encoder can start: their processes die again and again while they load the "
-                    "model, as they do where memory is short."
+                    "No encoder can start: their processes keep dying while they load the model, "
+                    "probably because memory is short."
                 )
             else:
-                self._reasons.append(reason_of(error))
+                self._reasons.append(root_cause(error))
 
 
 async def _placed(handle: Any) -> None:
-    with suppress(RayError):  # whoever waits for it to be up will see
+    with suppress(RayError):  # raised again to whoever waits until it is up
         await handle.placed.remote()
 
 

@@ -1,25 +1,25 @@
-"""Back-pressure: how many frames may be with an encoder, however many tasks send to it.
+"""Back-pressure: how many frames may be in flight to an encoder, however many tasks send to it.
 
-Each reply of an encoder tells the task its window. That costs no extra messages and bounds what is
-in flight: a task without a reply may send only a few frames.
+Each reply of an encoder sets the window of the task. That needs no extra messages and limits what
+is in flight: before its first reply, a task may send only a few frames.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-MAX_BUDGET = 2 * 2**30  # bytes of frames with one encoder
-STORE_SHARE = 0.1  # of its node's object store
-MIN_FRAMES = 256  # that may be with an encoder
+MAX_BUDGET = 2 * 2**30  # bytes of frames in flight to one encoder
+STORE_SHARE = 0.1  # of the object store on the encoder's node
+MIN_FRAMES = 256  # in flight to one encoder
 FIRST_WINDOW = 64  # frames that a task may send before its first reply
-ACTIVE_S = 10.0  # a task that has sent nothing for this long has no share
+ACTIVE_S = 10.0  # without a request, then a task loses its share
 
 
 def budget_frames(object_store_bytes: float, n_px: int) -> int:
-    """Frames that may be with an encoder.
+    """Return how many frames may be in flight to an encoder.
 
     Args:
-        object_store_bytes: size of its node's object store.
+        object_store_bytes: size of the object store on its node.
         n_px: side of the uint8 RGB frames.
     """
     size = min(MAX_BUDGET, object_store_bytes * STORE_SHARE)
@@ -27,28 +27,28 @@ def budget_frames(object_store_bytes: float, n_px: int) -> int:
 
 
 class Quota:
-    """An encoder's side: divides its budget among the tasks that send."""
+    """The encoder's side: divides its budget among the tasks that send."""
 
     def __init__(self, frames: int) -> None:
-        """Grant this many frames in all."""
+        """Set the budget, in frames."""
         self._budget = frames
-        self._last_seen: dict[str, float] = {}
+        self._last_request_s: dict[str, float] = {}
 
-    def window_of(self, task: str, now_s: float) -> int:
-        """Note that a task is active, and give its share in frames."""
-        self._last_seen[task] = now_s
-        self._last_seen = {
-            active: seen for active, seen in self._last_seen.items() if now_s - seen < ACTIVE_S
+    def window_for(self, task: str, now_s: float) -> int:
+        """Record that a task is active, and return its share in frames."""
+        self._last_request_s[task] = now_s
+        self._last_request_s = {
+            active: at_s for active, at_s in self._last_request_s.items() if now_s - at_s < ACTIVE_S
         }
-        return max(1, self._budget // len(self._last_seen))
+        return max(1, self._budget // len(self._last_request_s))
 
 
 @dataclass
 class Outstanding:
-    """A task's side: what it has with one encoder.
+    """The task's side: frames that one encoder has not answered yet.
 
     Attributes:
-        frames: sent and not answered.
+        frames: their number.
         window: the limit that the encoder set last.
     """
 
@@ -56,5 +56,5 @@ class Outstanding:
     window: int = FIRST_WINDOW
 
     def allows(self, frames: int) -> bool:
-        """Whether this many more may be sent; one chunk always may if nothing is there."""
+        """Whether this many more may be sent; one chunk always may if nothing is outstanding."""
         return not self.frames or self.frames + frames <= self.window

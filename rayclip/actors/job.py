@@ -1,9 +1,10 @@
-"""What a decoding task is given: its job, and those who work with it."""
+"""What a decoding task is given: its job, and the interfaces that it works with."""
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,88 +13,90 @@ from numpy.typing import NDArray
 
 from rayclip.actors.messages import Frame
 from rayclip.actors.pending_video import Pending
+from rayclip.inputs.videos import absolute
 from rayclip.io.crash_log import Death
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.segments import WHOLE, Segment
+from rayclip.media.source import VideoSource
 from rayclip.model.zeroshot import ZeroShot
 from rayclip.output.folder import FeatureFolder
 from rayclip.report.results import VideoResult
 
 
 class Encoders(Protocol):
-    """Where frames go."""
+    """Encode frames."""
 
     def submit(self, frames: list[Frame]) -> Pending:
-        """Send a chunk: uint8 ``[n_px, n_px, 3]`` each, at least one."""
+        """Queue a chunk: at least one frame, uint8 ``[n_px, n_px, 3]`` each."""
         ...
 
     def wait(self, pending: Sequence[Any]) -> Iterable[Any]:
-        """Wait until some of those that ``submit`` gave are done; gives those that are."""
+        """Wait until some of these results of ``submit`` are done, and return those."""
         ...
 
 
 class Attempts(Protocol):
-    """Who remembers, when a worker process dies, which videos of its group it was busy with."""
+    """Remembers which videos of a task were in progress when a worker process died."""
 
     @property
-    def again(self) -> bool:
-        """Whether this group was begun before, by a process that died."""
+    def is_retry(self) -> bool:
+        """Whether an earlier process, now dead, began this task."""
         ...
 
     def begin(self, position: int, video: str) -> Sequence[Death]:
-        """Note that a video, at this place of the group, is begun; what ended its attempts so
-        far."""
+        """Record that the video at this position begins, and return how its earlier attempts
+        ended."""
         ...
 
-    def made(self, position: int) -> None:
-        """Note that a video is no more at work: what was made of it waits to be saved."""
+    def extracted(self, position: int) -> None:
+        """Record that a video is no longer in progress; its features wait to be saved."""
         ...
 
     def end(self, position: int, result: VideoResult) -> None: ...
 
 
 class SegmentFailed(Exception):
-    """A segment of a video could not be decoded by itself."""
+    """A segment of a video could not be decoded on its own."""
 
 
-Blocks = Iterator[tuple[NDArray[np.float64], NDArray[np.float32]]]
-"""Timestamps in ms ``[n]`` and features ``[n, D]``, in order."""
+FeatureBlocks = Iterator[tuple[NDArray[np.float64], NDArray[np.float32]]]
+"""Blocks of timestamps in ms ``[n]`` and features ``[n, D]``, in order."""
 
 
 class Segments(Protocol):
-    """Who decodes the segments of a long video side by side."""
+    """Extracts the segments of a long video in parallel."""
 
     def is_long(self, duration_s: float) -> bool:
         """Whether a video is worth dividing."""
         ...
 
-    def extract(self, video: str) -> Blocks | None:
-        """The features of a long video; None where it cannot be divided.
+    def extract(self, video: str) -> FeatureBlocks | None:
+        """Return the features of a long video; None if it cannot be divided.
 
-        They raise :class:`SegmentFailed` where a segment cannot be had.
+        The iterator raises :class:`SegmentFailed` if a segment fails.
         """
         ...
 
 
-class FirstAttempts:
-    """Attempts in the user's own process, which nothing survives to count.
+class LocalAttempts:
+    """Attempts in the user's own process: if it dies, nothing remains to count them.
 
     Attributes:
-        busy: the video that was begun last, and when, by ``time.monotonic``.
-        done: videos finished.
-        failed: videos given up.
-        frames: features of the finished ones.
+        in_progress: the video that began last, and when, by ``time.monotonic``.
+        done: number of videos done.
+        failed: number of videos that failed.
+        frames: features of the videos that are done.
     """
 
-    again = False
-    busy: tuple[str, float] | None = None
+    is_retry = False
+    in_progress: tuple[str, float] | None = None
     done = failed = frames = 0
 
     def begin(self, position: int, video: str) -> Sequence[Death]:
-        self.busy = video, time.monotonic()
+        self.in_progress = video, time.monotonic()
         return ()
 
-    def made(self, position: int) -> None:
+    def extracted(self, position: int) -> None:
         pass
 
     def end(self, position: int, result: VideoResult) -> None:
@@ -104,22 +107,23 @@ class FirstAttempts:
 
 @dataclass(frozen=True)
 class ExtractionJob:
-    """What a decoding task needs to know.
+    """What a decoding task has to do.
 
     Attributes:
         n_px: the model's input resolution.
         resize: ``pil`` or ``fast``.
         choice: which frames of each video are wanted.
-        naming: how files are called, ``stem`` or ``path``.
-        folder: where features are committed; None hands the arrays on.
+        naming: how output files are named, ``stem`` or ``path``.
+        folder: where features are committed; None passes the arrays on.
         max_attempts: how often a video may crash or hang its worker.
-        folder_of_inputs: where relative paths begin: workers have working folders of their own.
-        storage_options: given to fsspec for inputs.
-        reencoded: local folder where videos re-encoded at extraction_fps are kept and read from;
-            None decodes the videos themselves.
-        zero_shot: predicts texts for each frame; the arrays are then handed on, too.
-        segment: what to decode of each video.
-        feature_dtype: of the features that are saved: what it cannot hold is a failure.
+        folder_of_inputs: base of relative paths; workers have other working folders.
+        storage_options: passed to fsspec for inputs.
+        reencoded: local folder for copies of the videos re-encoded at extraction_fps, which are
+            decoded instead; None decodes the videos themselves.
+        zero_shot: predicts texts for each frame; the arrays are then passed on as well.
+        segment: which part of each video to decode.
+        feature_dtype: of the saved features; a value out of its range is a failure.
+        encoded: the content of each video by name, if videos are not read from their paths.
     """
 
     n_px: int
@@ -134,3 +138,10 @@ class ExtractionJob:
     zero_shot: ZeroShot | None = None
     segment: Segment = WHOLE
     feature_dtype: str = "float32"
+    encoded: Mapping[str, bytes] | None = field(default=None, repr=False)
+
+    def source(self, video: str) -> VideoSource:
+        """Return what a video is read from."""
+        if self.encoded is not None:
+            return io.BytesIO(self.encoded[video])
+        return absolute(video, self.folder_of_inputs)

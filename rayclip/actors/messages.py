@@ -1,29 +1,36 @@
 """What crosses a process boundary between decoding tasks, encoders and the control actor.
 
-Decoding tasks import this and nothing of the encoder's.
+Decoding tasks import this module and nothing of the encoder's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rayclip.report.run_stats import BatchStats
+
 Frame = NDArray[np.uint8]
-"""A resized and cropped picture, uint8 ``[n_px, n_px, 3]``, RGB."""
+"""A resized and cropped picture: uint8 ``[n_px, n_px, 3]``, RGB."""
 Features = NDArray[np.float32]
 """float32 ``[n, D]``."""
 
-CHUNK_FRAMES = 64  # that are sent together
+CHUNK_FRAMES = 64  # frames that are sent together
+
+
+# ---- frames and features: decoding task <-> encoder ----
 
 
 class Chunk(NamedTuple):
     """Frames of one video.
 
     Attributes:
-        id: stays the same if they are sent again, so that an encoder knows frames that crashed it.
-        frames: in order. They lie in the object store one by one and are never joined on the way.
+        id: does not change on a retry, so an encoder recognises frames that crashed it.
+        frames: in order. They are stored one by one in the object store and never concatenated.
     """
 
     id: str
@@ -35,7 +42,7 @@ class EncodeRequest(NamedTuple):
 
     Attributes:
         task: the sender, for flow control.
-        chunks: at most :data:`CHUNK_FRAMES` frames in all, of one or several videos.
+        chunks: at most :data:`CHUNK_FRAMES` frames in total, of one or several videos.
     """
 
     task: str
@@ -46,12 +53,34 @@ class EncodeReply(NamedTuple):
     """Encoder -> decoding task.
 
     Attributes:
-        results: the features of each chunk, or what went wrong with it.
-        window: frames that this task may have with this encoder from now on.
+        results: for each chunk, its features or the error.
+        window: how many frames this task may now have in flight to this encoder.
     """
 
     results: list[Features | Exception]
     window: int
+
+
+# ---- encoders: encoder -> control actor -> decoding task ----
+
+
+@dataclass(frozen=True)
+class EncoderReport:
+    """Encoder -> control actor: what its current process has done.
+
+    Attributes:
+        process: its process id, which changes when Ray restarts the encoder.
+        node_id: the node that it runs on.
+        work: what the process has done.
+        waiting: frames that it holds and has not encoded.
+        is_loaded: whether its model is loaded.
+    """
+
+    process: int
+    node_id: str
+    work: BatchStats
+    waiting: int
+    is_loaded: bool
 
 
 class EncoderAddress(NamedTuple):
@@ -60,7 +89,7 @@ class EncoderAddress(NamedTuple):
     Attributes:
         number: in the order in which encoders were started.
         handle: of the actor.
-        node_id: where it is.
+        node_id: the node that it runs on.
     """
 
     number: int
@@ -73,9 +102,49 @@ class EncoderList(NamedTuple):
 
     Attributes:
         encoders: those that are up.
-        hold_cpus: whether a task that waits for an encoder keeps its CPUs: no encoder needs them,
-            and one answers, so that the wait will end.
+        hold_cpus: whether a task keeps its CPUs while it waits for an encoder. It does if no
+            encoder needs CPUs and at least one responds, so the wait will end.
     """
 
     encoders: list[EncoderAddress]
     hold_cpus: bool
+
+
+# ---- progress: decoding task -> control actor ----
+
+
+@dataclass(frozen=True)
+class WorkerProcess:
+    """A decoding process: its node, and the path of its crash log there."""
+
+    node_id: str
+    crash_log: str
+
+
+@dataclass(frozen=True)
+class VideoInProgress:
+    """A video that is being decoded or encoded, and for how many seconds."""
+
+    video: str
+    since_s: float
+
+
+@dataclass(frozen=True)
+class FinishedVideo:
+    """A video that is done or failed, and how many features it has."""
+
+    failed: bool
+    frames: int
+
+
+@dataclass(frozen=True)
+class TaskUpdate:
+    """What happened in a task since its last update. Keys are positions of videos in the task.
+
+    Attributes:
+        finished: videos that finished since then.
+        in_progress: videos that are in progress now.
+    """
+
+    finished: Mapping[int, FinishedVideo] = field(default_factory=dict)
+    in_progress: Mapping[int, VideoInProgress] = field(default_factory=dict)

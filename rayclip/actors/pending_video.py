@@ -1,4 +1,4 @@
-"""A video whose features come back from the encoders, and are put in order again."""
+"""A video whose features come back from the encoders and are put in order."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from rayclip.errors import Code, RunStopped, VideoError
 from rayclip.output.rows import Extraction
 from rayclip.output.spool import SLICE, FeatureSpool
 
-MAX_CHUNKS = 128  # of a video that are back or on their way while the oldest is not back
+MAX_CHUNKS = 128  # of a video, returned or in flight, while the oldest is in flight
 
 
 class Pending(Protocol):
-    """The features of a chunk that is on its way through an encoder."""
+    """The features of a chunk in flight to an encoder."""
 
     def done(self) -> bool:
-        """Whether nobody has to wait for the result."""
+        """Whether ``result`` returns without waiting."""
         ...
 
     def result(self) -> NDArray[np.float32]:
-        """Wait for float32 ``[n, D]``; raises what went wrong in the encoder."""
+        """Wait for float32 ``[n, D]``; raises the encoder's error."""
         ...
 
 
@@ -35,8 +35,8 @@ class PendingChunk:
     """Frames of one video that were sent together.
 
     Attributes:
-        video: the video that they are of.
-        repeats: how often the output shows each.
+        video: that they belong to.
+        repeats: how often the output repeats each frame.
         pending: their features.
     """
 
@@ -45,10 +45,10 @@ class PendingChunk:
     pending: Pending
 
     def collect(self) -> None:
-        """Wait for the features and hand them over.
+        """Wait for the features and add them to the video.
 
         Raises:
-            RunStopped: no encoder is left.
+            RunStopped: no encoder remains.
         """
         try:
             features = self.pending.result()
@@ -63,8 +63,8 @@ class PendingChunk:
 
 
 def repeated(features: NDArray[np.float32], repeats: list[int]) -> Iterator[NDArray[np.float32]]:
-    """Each row this many times, in blocks of about :data:`SLICE` bytes: a frame may be shown for
-    hours."""
+    """Repeat each row this many times, in blocks of about :data:`SLICE` bytes: a frame may be shown
+    for hours."""
     rows = np.repeat(np.arange(len(features), dtype=np.int32), repeats)
     step = max(1, SLICE // features[:1].nbytes)
     for first in range(0, len(rows), step):
@@ -75,11 +75,11 @@ class PendingVideo:
     """A video whose frames are sent and whose features are not all back.
 
     Attributes:
-        video: as it was given.
-        position: in its group.
-        attempt: the number of this attempt at it.
+        video: its name.
+        position: in its task.
+        attempt: number of this attempt.
         fps: its own average frame rate.
-        error: the first thing that went wrong with it.
+        error: its first error.
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class PendingVideo:
         self._chunks: deque[PendingChunk] = deque()
 
     def send(self, pending: Pending, timestamps_ms: list[tuple[float, ...]]) -> PendingChunk:
-        """Note that frames were sent, and when the output shows each.
+        """Record that frames were sent, and the timestamps at which the output has each.
 
         Raises:
-            RunStopped: no encoder is left.
+            RunStopped: no encoder remains.
         """
         for times in timestamps_ms:
             self._timestamps_ms.extend(times)
@@ -110,16 +110,16 @@ class PendingVideo:
         return chunk
 
     def take(self, timestamps_ms: NDArray[np.float64], features: NDArray[np.float32]) -> None:
-        """Note what somebody else decoded and encoded."""
+        """Add features that another task decoded and encoded."""
         self._timestamps_ms.extend(timestamps_ms)
         self.add(features)
 
     def add(self, features: NDArray[np.float32]) -> None:
-        """Append float32 ``[n, D]`` to those that are back."""
+        """Append features, float32 ``[n, D]``."""
         if self.error is not None:
             return
         if not np.isfinite(features).all():
-            reason = "the model gave features that are not finite"
+            reason = "the model returned features that are not finite"
             self.fail(VideoError("encode", Code.NOT_FINITE, reason))
             return
         with np.errstate(over="ignore"):
@@ -135,27 +135,27 @@ class PendingVideo:
             self.fail(VideoError("write", Code.NO_TEMPORARY_FILE, reason))
 
     def fail(self, error: VideoError) -> None:
-        if self.error is None:  # a copy: the one that was raised holds what decoding it held
+        if self.error is None:  # a copy: the original keeps the decoder's frames alive
             self.error = type(error)(error.stage, error.code, error.message)
 
-    def forget(self) -> None:
-        """Begin again with this video."""
+    def reset(self) -> None:
+        """Discard everything, so that the video can begin again."""
         self.error = None
         self._timestamps_ms = array("d")
         self._spool.close()
         self._spool = FeatureSpool()
 
     def collect(self) -> None:
-        """Take the features that are back, as far as those before them are.
+        """Take the features that are back, up to the first that is missing.
 
         Raises:
-            RunStopped: no encoder is left.
+            RunStopped: no encoder remains.
         """
         while self._chunks and self._chunks[0].pending.done():
             self._chunks.popleft().collect()
 
     def is_ready(self) -> bool:
-        """Whether nobody has to wait for its features."""
+        """Whether all its features are back."""
         self.collect()
         return not self._chunks
 
@@ -164,7 +164,7 @@ class PendingVideo:
 
         Raises:
             VideoError: something went wrong with this video.
-            RunStopped: no encoder is left.
+            RunStopped: no encoder remains.
         """
         with self._spool:  # the array stays valid
             while self._chunks:

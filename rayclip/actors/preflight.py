@@ -1,4 +1,5 @@
-"""Preflight: before a run, a task on each node of a cluster makes sure that it can do its part."""
+"""Preflight: before a run, a task on each node of a cluster checks that the node can do its
+part."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayclip.actors.job import ExtractionJob
-from rayclip.actors.ray_calls import reason_of
+from rayclip.actors.ray_calls import root_cause
 from rayclip.console import node_name, say_to_user
 from rayclip.errors import RayclipError, UsageError
 from rayclip.inputs.videos import absolute
@@ -26,70 +27,71 @@ from rayclip.model.models import ModelSpec
 from rayclip.model.weights import check_official_available
 from rayclip.output.folder import FeatureFolder
 
-ANSWER_S = 20.0
-FIRST_VIDEOS = 8  # among which one that opens is looked for
+TIMEOUT_S = 20.0
+MAX_PROBED_VIDEOS = 8  # until one opens
 MAX_NAMES = 3
 
 
 def check_nodes(spec: ModelSpec, job: ExtractionJob, videos: Iterable[str], device: str) -> None:
-    """Let each node import rayclip, find the weights, open an input and write to the output folder.
+    """Check that each node can import rayclip, find the weights, open an input and write output.
 
-    The folder is made first: where it is missing, it is not this one. An input that does not open
-    here is no matter of the nodes. Nodes that do not answer within 20 s are named, and the run goes
-    on: they may be busy.
+    The output folder is created here first: a node where it is missing sees another folder. An
+    input that does not open here says nothing about the nodes. Nodes that do not answer within 20 s
+    are named, and the run goes on: they may be busy.
 
     Raises:
-        UsageError: a node cannot do it; the sentence says what to do.
+        UsageError: a node fails a check; the sentence says what to do.
     """
     options = job.storage_options
-    firsts = [absolute(video, job.folder_of_inputs) for video in islice(videos, FIRST_VIDEOS)]
-    video = next((video for video in firsts if why_closed(video, options) is None), None)
+    first = [absolute(video, job.folder_of_inputs) for video in islice(videos, MAX_PROBED_VIDEOS)]
+    video = next((video for video in first if open_error(video, options) is None), None)
     weights = None if spec.checkpoint else (spec.model_name, spec.weights_sha256, spec.mirror)
     if job.folder is not None:
         job.folder.prepare()
-    task = ray.remote(num_cpus=0, max_retries=0)(_task_of_a_node())
-    asked = {}
+    task = ray.remote(num_cpus=0, max_retries=0)(_node_task())
+    node_names = {}
     for node in ray.nodes():
-        has = node["Resources"] if node["Alive"] else {}
-        decodes, encodes = "CPU" in has, ("CPU" if device == "cpu" else "GPU") in has
+        resources = node["Resources"] if node["Alive"] else {}
+        decodes = "CPU" in resources
+        encodes = ("CPU" if device == "cpu" else "GPU") in resources
         if decodes or encodes:
             check = partial(
-                what_is_missing,
+                find_problem,
                 weights if encodes else None,
                 video if decodes else None,
                 options,
                 job.folder if decodes else None,
             )
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            reply = task.options(scheduling_strategy=there).remote(pickle.dumps(check))
-            asked[reply] = node_name(node)
-    answers = _answers_of(asked)
-    if sentence := what_is_wrong(answers, _task_of_a_node()(None)["versions"]):
+            on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            reply = task.options(scheduling_strategy=on_node).remote(pickle.dumps(check))
+            node_names[reply] = node_name(node)
+    answers = _collect_answers(node_names)
+    if sentence := describe_problems(answers, _node_task()(None)["versions"]):
         raise UsageError(sentence)
-    if late := [name for name in asked.values() if name not in answers]:
-        say_to_user(f"no answer in {ANSWER_S:.0f} s, and so not checked: {', '.join(late)}")
+    if late := [name for name in node_names.values() if name not in answers]:
+        say_to_user(f"not checked, because of no answer in {TIMEOUT_S:.0f} s: {', '.join(late)}")
 
 
-def _answers_of(asked: Mapping[Any, str]) -> dict[str, dict[str, Any]]:
-    """What the nodes answered in time, by their names."""
-    done, late = ray.wait([*asked], num_returns=len(asked), timeout=ANSWER_S)
+def _collect_answers(node_names: Mapping[Any, str]) -> dict[str, dict[str, Any]]:
+    """Return what the nodes answered in time, by their names."""
+    done, late = ray.wait([*node_names], num_returns=len(node_names), timeout=TIMEOUT_S)
     for reply in late:
         ray.cancel(reply, force=True)
     answers = {}
     for reply in done:
         try:
-            answers[asked[reply]] = ray.get(reply)
+            answers[node_names[reply]] = ray.get(reply)
         except (RayTaskError, RuntimeEnvSetupError) as error:
-            trouble = f"rayclip cannot run: {reason_of(error).rstrip('.')}."
-            answers[asked[reply]] = {"versions": {}, "trouble": trouble}
-        except RayError:  # the node went, or was too busy for one process more
+            problem = f"rayclip cannot run: {root_cause(error).rstrip('.')}."
+            answers[node_names[reply]] = {"versions": {}, "problem": problem}
+        except RayError:  # the node was lost, or too busy for another process
             continue
     return answers
 
 
-def _task_of_a_node() -> Callable[[bytes | None], dict[str, Any]]:
-    """What runs on a node. It is inside a function so that it is sent with its code: a node that
-    has no rayclip could not look it up."""
+def _node_task() -> Callable[[bytes | None], dict[str, Any]]:
+    """Return the function that runs on each node. It is local, so that Ray sends its code: a node
+    without rayclip could not import it."""
 
     def task(check: bytes | None) -> dict[str, Any]:
         import pickle
@@ -98,112 +100,117 @@ def _task_of_a_node() -> Callable[[bytes | None], dict[str, Any]]:
         import ray
 
         versions = {"Ray": ray.__version__, "Python": platform.python_version()}
-        trouble = None
+        problem = None
         try:
             import rayclip
 
             versions = {"rayclip": rayclip.__version__, **versions}
-            trouble = pickle.loads(check)() if check else None
+            problem = pickle.loads(check)() if check else None
         except ImportError as error:
-            trouble = (
+            problem = (
                 f"rayclip cannot be imported ({error}): install the same rayclip there as here, "
                 "with the packages for your storage."
             )
-        except Exception as error:  # what is sent is not what another version expects
-            trouble = f"rayclip cannot run: {type(error).__name__}: {error}."
-        return {"versions": versions, "trouble": trouble}
+        except Exception as error:  # another version may expect something else
+            problem = f"rayclip cannot run: {type(error).__name__}: {error}."
+        return {"versions": versions, "problem": problem}
 
     return task
 
 
-def what_is_wrong(answers: Mapping[str, Mapping[str, Any]], here: Mapping[str, str]) -> str | None:
-    """The sentence for the first trouble, with all nodes that have it; None if there is none.
+def describe_problems(
+    answers: Mapping[str, Mapping[str, Any]], here: Mapping[str, str]
+) -> str | None:
+    """Return the sentence for the first problem, with all nodes that have it; None if there is
+    none.
 
     Args:
-        answers: of nodes by their names: ``versions``, and ``trouble`` or None.
-        here: versions on the machine of the command; one that a node does not know is no trouble.
+        answers: of the nodes, by name: ``versions``, and ``problem`` or None.
+        here: versions on this machine. A version that a node does not report is no problem.
     """
-    found: dict[str, list[str]] = {}
+    nodes_with: dict[str, list[str]] = {}
     for node, answer in answers.items():
-        theirs, trouble = answer["versions"], answer["trouble"]
-        if any(theirs.get(name, version) != version for name, version in here.items()):
-            there_is = f"there is {_listed(theirs)}, but here {_listed(here)}"
-            trouble = f"{there_is}: install the same everywhere."
-        if trouble is not None:
-            found.setdefault(trouble, []).append(node)
-    for trouble, nodes in found.items():
+        versions, problem = answer["versions"], answer["problem"]
+        if any(versions.get(name, version) != version for name, version in here.items()):
+            problem = (
+                f"there is {_format_versions(versions)}, but here {_format_versions(here)}: "
+                "install the same everywhere."
+            )
+        if problem is not None:
+            nodes_with.setdefault(problem, []).append(node)
+    for problem, nodes in nodes_with.items():
         names = ", ".join(nodes[:MAX_NAMES])
         more = f" and {len(nodes) - MAX_NAMES} more" if len(nodes) > MAX_NAMES else ""
-        return f"On node{'s' if len(nodes) > 1 else ''} {names}{more}, {trouble}"
+        return f"On node{'s' if len(nodes) > 1 else ''} {names}{more}, {problem}"
     return None
 
 
-def _listed(versions: Mapping[str, str]) -> str:
+def _format_versions(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def what_is_missing(
+def find_problem(
     weights: tuple[str, str, str | None] | None,
     video: str | None,
     storage_options: Mapping[str, Any],
     folder: FeatureFolder | None,
 ) -> str | None:
-    """What this machine lacks, and what to do, as the end of a sentence; None if nothing.
+    """Return what this machine lacks, and what to do, as the end of a sentence; None if nothing.
 
     Args:
-        weights: name, SHA-256 and mirror of an official model that it must get.
+        weights: name, SHA-256 and mirror of an official model that it must load.
         video: an input that it must open.
-        storage_options: given to fsspec for the video.
-        folder: where it must write.
+        storage_options: passed to fsspec for the video.
+        folder: that it must write to.
     """
     if weights is not None:
         try:
             check_official_available(*weights)
         except RayclipError as error:
-            return f"the weights cannot be had: {error}"
-    if video is not None and (why := why_closed(video, storage_options)):
+            return f"the weights cannot be loaded: {error}"
+    if video is not None and (cause := open_error(video, storage_options)):
         return (
-            f"the input {video} cannot be opened ({why}), but here it can: have the videos, or the "
-            "credentials for them, in the same place on all nodes, or give URLs."
+            f"the input {video} cannot be opened ({cause}), but here it can: put the videos, or "
+            "the credentials for them, in the same place on all nodes, or use URLs."
         )
-    if folder is not None and (why := _why_not_writable(folder)):
+    if folder is not None and (cause := _write_error(folder)):
         return (
-            f"nothing can be written to {folder.url} ({why}): choose an output_path that all nodes "
-            "mount in the same place and may write to, or a URL."
+            f"nothing can be written to {folder.url} ({cause}): choose an output_path that all "
+            "nodes mount in the same place and may write to, or a URL."
         )
     return None
 
 
-def why_closed(video: str, storage_options: Mapping[str, Any]) -> str | None:
-    """Why an input cannot be opened on this machine; None if it can."""
+def open_error(video: str, storage_options: Mapping[str, Any]) -> str | None:
+    """Return why an input cannot be opened on this machine; None if it can."""
 
     def read() -> None:
         if "://" in video:
             with open_remote(video, storage_options) as file:
                 file.read(1)
         elif os.path.exists(video) and not os.path.isfile(video):
-            raise OSError("it is not a file")  # opening a pipe may wait for ever
+            raise OSError("it is not a file")  # opening a pipe may block forever
         else:
             with open(video, "rb") as file:
                 file.read(1)
 
-    return _why_not(read)
+    return _error_of(read)
 
 
-def _why_not_writable(folder: FeatureFolder) -> str | None:
+def _write_error(folder: FeatureFolder) -> str | None:
     fs, root = folder.fs_and_path()
     path = f"{root}/{temporary_name()}"
-    if why := _why_not(lambda: fs.pipe_file(path, b"")):
-        return why
-    _why_not(lambda: fs.rm_file(path))  # not everybody who may write may remove
+    if error := _error_of(lambda: fs.pipe_file(path, b"")):
+        return error
+    _error_of(lambda: fs.rm_file(path))  # permission to write may not include permission to delete
     return None
 
 
-def _why_not(action: Callable[[], Any]) -> str | None:
+def _error_of(action: Callable[[], Any]) -> str | None:
     try:
         with_retry(action, is_transient, PROBE)
     except FileNotFoundError:
         return "there is no such file or folder"
-    except Exception as error:  # each storage has exceptions of its own
+    except Exception as error:  # each storage has its own exceptions
         return reason(error)
     return None

@@ -1,4 +1,4 @@
-"""Answers of actors, and what their errors really say."""
+"""Replies of actors, and the real causes of their errors."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from ray.exceptions import RayActorError, RayTaskError
 from rayclip.errors import RunStopped
 
 
-def ask(reply: ray.ObjectRef[Any]) -> Any:
-    """Wait for the control actor's answer.
+def get_reply(reply: ray.ObjectRef[Any]) -> Any:
+    """Wait for the control actor's reply.
 
     Raises:
-        RunStopped: it says so, or it is gone.
+        RunStopped: it says so, or it has died.
     """
     try:
         return ray.get(reply)
     except RayTaskError as error:
-        raise RunStopped(reason_of(error)) from None
+        raise RunStopped(root_cause(error)) from None
     except RayActorError as error:
         raise RunStopped("The control actor of the run died.") from error
 
 
-def reason_of(error: BaseException) -> str:
-    """The first line of what really happened, without Ray's wrapping."""
+def root_cause(error: BaseException) -> str:
+    """Return the first line of the original error, without Ray's wrapping."""
     while isinstance(error, RayTaskError) and error.cause is not None:
         error = error.cause
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def left_for_good(error: BaseException) -> bool:
-    """Whether an encoder does not come back because it died too often."""
+def is_permanent(error: BaseException) -> bool:
+    """Whether an encoder will not restart because it died too often."""
     return isinstance(error, RayActorError) and error.actor_init_failed

@@ -25,7 +25,7 @@ from rayclip.output.shard_reading import read_hashes, read_shard
 from rayclip.output.shard_tables import ROW_GROUP
 from rayclip.output.shards import ShardFolder
 from rayclip.output.storage import model_folder
-from rayclip.output.stored_arrays import Damaged
+from rayclip.output.stored_arrays import DamagedContent
 
 TARGET_SIZE = 256 * 2**20  # approximate bytes of a joined shard
 
@@ -100,7 +100,7 @@ def compact_folder(folder: ShardFolder) -> str:
             f"The shards of {folder.url} changed during the command, for example because another "
             "compact is running: nothing is lost; rerun this command when the other has ended."
         ) from None
-    except Damaged as error:
+    except DamagedContent as error:
         raise RunStopped(f"{folder.url} has a damaged shard: {error}") from error
     duplicates = sum(int(np.count_nonzero(~source.kept)) for source in sources)
     rows = sum(len(source.kept) for source in sources) - duplicates
@@ -163,7 +163,7 @@ def _join(folder: ShardFolder, group: list[Source]) -> None:
         size = int(sum(source.kept_size for source in group))
         try:
             folder.put_shard(joined, size, group[0].schema, lambda: _row_groups(folder, group))
-        except (RunStopped, FileNotFoundError, Damaged):
+        except (RunStopped, FileNotFoundError, DamagedContent):
             raise
         except Exception as error:  # each storage raises its own exceptions
             raise RunStopped(

@@ -32,7 +32,7 @@ class Irregular(Exception):
     """The packets do not show which picture is shown when; only a decoder can."""
 
 
-class Damaged(Irregular):
+class DamagedStream(Irregular):
     """A packet or a picture is damaged; the decoder's output depends on everything before it."""
 
 
@@ -156,16 +156,18 @@ class GopReader:
             self._ungrouped.append(packet)
             pts = packet.pts
             if packet.is_corrupt:
-                raise Damaged("a packet is damaged")
+                raise DamagedStream("a packet is damaged")
             if self._edit_list.starts_new_part(packet):
-                raise Damaged("an edit list shows several parts of the stream, or times go back")
+                raise DamagedStream(
+                    "an edit list shows several parts of the stream, or times go back"
+                )
             if pts is None:
                 raise Irregular("a packet has no time")
             if self._read and _reconfigures_decoder(packet):
                 raise Irregular("the decoder's configuration changes")
             missing = self._find_missing(packet)
             if missing is not None:
-                raise Damaged(missing)
+                raise DamagedStream(missing)
             can_start = is_random_access_point(packet, self._codec)
             if self._gop is None and not can_start:
                 raise Irregular("the first packet is not a random access point")

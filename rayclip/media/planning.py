@@ -17,7 +17,7 @@ import av
 from av.video.codeccontext import VideoCodecContext
 
 from rayclip.media.decoding import SelectedFrame
-from rayclip.media.gop import MAX_GOP_BYTES, Damaged, Gop, GopReader, Irregular, Picture
+from rayclip.media.gop import MAX_GOP_BYTES, DamagedStream, Gop, GopReader, Irregular, Picture
 from rayclip.media.keyframes import VideoPacket, may_split_pictures
 from rayclip.media.sampling import FrameRule
 from rayclip.media.timestamps import display_duration
@@ -121,7 +121,7 @@ class PlannedDecoder:
             raise Irregular("there is no random access point where the segment should end")
         yield from self._drain()
         if self._wanted:
-            raise Damaged("the decoder did not return a wanted picture")
+            raise DamagedStream("the decoder did not return a wanted picture")
 
     def _decode_scene(self, gop: Gop, following: Gop | None) -> Iterator[SelectedFrame]:
         here, ahead = self._pick_wanted(gop, following)
@@ -129,7 +129,7 @@ class PlannedDecoder:
         if not here and not ahead:
             yield from self._drain()
             if self._wanted:
-                raise Damaged("the decoder did not return a wanted picture")
+                raise DamagedStream("the decoder did not return a wanted picture")
             return
         if self._fed_gop is not gop:
             yield from self._drain()
@@ -202,7 +202,7 @@ class PlannedDecoder:
             with LIBAV:
                 self._decoded.extend(self._codec.decode(packet))
         except av.FFmpegError as error:
-            raise Damaged("a packet does not decode") from error
+            raise DamagedStream("a packet does not decode") from error
 
     def _take_wanted(self) -> Iterator[SelectedFrame]:
         """Yield the wanted frames among those decoded, as far as scenes are planned."""
@@ -214,11 +214,11 @@ class PlannedDecoder:
                 return
             self._decoded.popleft()
             if frame.is_corrupt and frame.pts >= self._exact_from:
-                raise Damaged("a picture is damaged")
+                raise DamagedStream("a picture is damaged")
             if not self._wanted or frame.pts < self._wanted[0].pts:
                 continue
             if frame.pts > self._wanted[0].pts:
-                raise Damaged("the decoder did not return a wanted picture")
+                raise DamagedStream("the decoder did not return a wanted picture")
             if frame.interlaced_frame and self._may_split_pictures:
                 raise Irregular("a picture may lack its second field")
             yield SelectedFrame(frame, self._wanted.popleft().timestamps_ms)

@@ -29,7 +29,7 @@ from rayclip.media.decoding import (
     selected_frames,
     timed_frames,
 )
-from rayclip.media.gop import Damaged, GopReader, Irregular, has_several_parts
+from rayclip.media.gop import DamagedStream, GopReader, Irregular, has_several_parts
 from rayclip.media.keyframes import VideoPacket, is_random_access_point, may_split_pictures
 from rayclip.media.planning import PlannedDecoder
 from rayclip.media.sampling import (
@@ -181,7 +181,7 @@ class Video:
         except Irregular as error:
             if segment != WHOLE:
                 raise
-            reopen = self._reopen if isinstance(error, Damaged) else None
+            reopen = self._reopen if isinstance(error, DamagedStream) else None
         remaining = (self, planned.remaining_packets())
         with reopen() if reopen else nullcontext(remaining) as (video, packets):
             timed = video._decode_timed(packets)

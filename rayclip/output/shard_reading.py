@@ -24,7 +24,7 @@ from rayclip.output.done import FEATURES, DoneVideos, is_stale_tmp_file, name_ha
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.formats import SUFFIXES
 from rayclip.output.shard_names import SHARD, VIDEO
-from rayclip.output.stored_arrays import Damaged
+from rayclip.output.stored_arrays import DamagedContent
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def read_shard(folder: FeatureFolder, file: str, read: Callable[[pq.ParquetFile]
 
     Raises:
         FileNotFoundError: it does not exist any more.
-        Damaged: its footer cannot be read.
+        DamagedContent: its footer cannot be read.
         UsageError, RunStopped: it cannot be read.
     """
 
@@ -60,12 +60,12 @@ def read_shard(folder: FeatureFolder, file: str, read: Callable[[pq.ParquetFile]
             try:
                 shard = pq.ParquetFile(opened, page_checksum_verification=True)
             except pa.ArrowInvalid as error:
-                raise Damaged(reason(error)) from error
+                raise DamagedContent(reason(error)) from error
             return read(shard)
 
     try:
         return with_retry(open_and_read, is_transient)
-    except (FileNotFoundError, Damaged):
+    except (FileNotFoundError, DamagedContent):
         raise
     except RetriesExhausted as error:
         raise RunStopped(f"{folder.url}/{file} cannot be read: {error}.") from error
@@ -87,7 +87,7 @@ def frames_by_video(folder: FeatureFolder, shards: Callable[[], Iterable[str]]) 
     found: dict[str, int] = {}
     with suppress(Exception):  # each storage has exceptions of its own
         for file in with_retry(shards, is_transient):
-            with suppress(FileNotFoundError, Damaged, UsageError, RunStopped):
+            with suppress(FileNotFoundError, DamagedContent, UsageError, RunStopped):
                 found.update(read_shard(folder, file, _frames_of_each))
     return found
 
@@ -138,7 +138,7 @@ def _read_shard(folder: FeatureFolder, file: str) -> Shard | None:
     """Read a shard; None if it is damaged, GONE if it was removed."""
     try:
         return read_shard(folder, file, read_hashes)
-    except Damaged:
+    except DamagedContent:
         return None
     except FileNotFoundError:
         return GONE

@@ -15,7 +15,7 @@ from rayclip.output.done import name_hash
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import StoredVideo
 from rayclip.output.shard_names import ADDED, VIDEO
-from rayclip.output.stored_arrays import Damaged
+from rayclip.output.stored_arrays import DamagedContent
 from rayclip.output.video_files import DamagedFile
 
 COLUMNS = [VIDEO, *ADDED]
@@ -82,14 +82,14 @@ def _expect_columns(found: pa.Schema, expected: pa.Schema) -> None:
     if not set(COLUMNS) <= set(found.names) or found.field("clip").type != clip:
         vector = clip.value_type
         columns = f"{', '.join(COLUMNS)} of {vector.list_size} {vector.value_type}"
-        raise Damaged(f"its columns are not {columns}")
+        raise DamagedContent(f"its columns are not {columns}")
 
 
 def _batch_rows(batch: pa.RecordBatch) -> Iterator[StoredVideo]:
     """Yield rows with copies of their arrays, so that keeping one does not keep its row group."""
     for video, clip, timestamps_ms, fps in zip(*batch.select(COLUMNS).columns, strict=True):
         if not clip.is_valid or len(clip) != len(timestamps_ms):
-            raise Damaged(f"the row of {video} is inconsistent")
+            raise DamagedContent(f"the row of {video} is inconsistent")
         features = clip.values
         numbers = features.flatten().to_numpy()
         yield (

@@ -25,7 +25,7 @@ from rayclip.output.shard_names import (
 from rayclip.output.shard_reading import find_rows, frames_by_video, read_shard
 from rayclip.output.shard_rows import read_rows
 from rayclip.output.shard_tables import find_damage, row_tables, shard_schema, write_tables
-from rayclip.output.stored_arrays import Damaged
+from rayclip.output.stored_arrays import DamagedContent
 
 BUFFER_BYTES = 64 * 2**20
 BUFFER_S = 60.0
@@ -162,5 +162,5 @@ def shard_damage(folder: ShardFolder, file: str) -> str | None:
         return read_shard(folder, file, partial(find_damage, schema=schema))
     except FileNotFoundError:
         return None
-    except (Damaged, RayclipError) as error:
+    except (DamagedContent, RayclipError) as error:
         return str(error)

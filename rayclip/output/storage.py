@@ -19,7 +19,7 @@ from rayclip.output.folder import FeatureFolder
 from rayclip.output.formats import SUFFIXES, FileFormat, file_format
 from rayclip.output.rows import Damage, Extraction, Row, StoredVideo, Work
 from rayclip.output.safe_names import output_name, utf8_name
-from rayclip.output.stored_arrays import Damaged, StoredArray
+from rayclip.output.stored_arrays import DamagedContent, StoredArray
 from rayclip.output.video_files import DamagedFile, read_video
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _expect_finite(array: StoredArray) -> None:
     for block in array.blocks:
         # the frame rate of a video may be unknown
         if array.shape and not np.isfinite(block).all():
-            raise Damaged("not all of its numbers are finite")
+            raise DamagedContent("not all of its numbers are finite")
 
 
 def model_folder(output_path: str, model_name: str) -> str:

@@ -30,7 +30,7 @@ ARRAY_GLOBALS = {
 Blocks = Iterator[NDArray[Any]]
 
 
-class Damaged(Exception):
+class DamagedContent(Exception):
     """The file being read is damaged; the message says how."""
 
 
@@ -40,7 +40,7 @@ class StoredArray(NamedTuple):
     Attributes:
         shape: the shape in the file's header.
         blocks: its numbers in C order, some rows or megabytes at a time; iterating may raise
-            :class:`Damaged`.
+            :class:`DamagedContent`.
     """
 
     shape: Shape
@@ -50,7 +50,7 @@ class StoredArray(NamedTuple):
         """Read the whole array into memory.
 
         Raises:
-            Damaged: the file ends early.
+            DamagedContent: the file ends early.
         """
         numbers = [block.reshape(-1) for block in self.blocks]
         return np.concatenate(numbers).reshape(self.shape)
@@ -65,7 +65,7 @@ def open_array(file: IO[bytes], suffix: str, dtype: str) -> StoredArray:
         dtype: the expected dtype.
 
     Raises:
-        Damaged: the file holds no such array.
+        DamagedContent: the file holds no such array.
     """
     read = _npy if suffix == ".npy" else _pickled
     return read(file, np.dtype(dtype))
@@ -75,10 +75,10 @@ def _npy(file: IO[bytes], dtype: np.dtype[Any]) -> StoredArray:
     try:
         shape, by_columns, found = NPY_HEADERS[np.lib.format.read_magic(file)](file)
     except Exception as error:  # numpy's own, or one of its parser or tokenizer
-        raise Damaged("its header cannot be parsed") from error
+        raise DamagedContent("its header cannot be parsed") from error
     _expect_dtype(found, dtype)
     if by_columns:
-        raise Damaged("its numbers are in Fortran order")
+        raise DamagedContent("its numbers are in Fortran order")
     return StoredArray(shape, _npy_blocks(file, math.prod(shape) * dtype.itemsize, dtype))
 
 
@@ -86,23 +86,23 @@ def _npy_blocks(file: IO[bytes], size: int, dtype: np.dtype[Any]) -> Blocks:
     for done in range(0, size, SLICE):
         content = file.read(min(SLICE, size - done))
         if len(content) < min(SLICE, size - done):
-            raise Damaged(f"it ends after {done + len(content)} of {size} bytes of numbers")
+            raise DamagedContent(f"it ends after {done + len(content)} of {size} bytes of numbers")
         yield np.frombuffer(content, dtype)
     if file.read(1):
-        raise Damaged("it is longer than its header says")
+        raise DamagedContent("it is longer than its header says")
 
 
 def _pickled(file: IO[bytes], dtype: np.dtype[Any]) -> StoredArray:
     try:
         values = _ArrayUnpickler(file).load()
-    except Damaged:
+    except DamagedContent:
         raise
     except Exception as error:  # a damaged pickle may raise anything
-        raise Damaged(
+        raise DamagedContent(
             f"it is not a complete pickle: {str(error) or type(error).__name__}"
         ) from error
     if type(values) is not np.ndarray:
-        raise Damaged("it holds no array")
+        raise DamagedContent("it holds no array")
     _expect_dtype(values.dtype, dtype)
     return StoredArray(values.shape, slices(values))
 
@@ -114,9 +114,9 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return ARRAY_GLOBALS[module, name]
         except KeyError:
-            raise Damaged(f"it uses {module}.{name}, which no array needs") from None
+            raise DamagedContent(f"it uses {module}.{name}, which no array needs") from None
 
 
 def _expect_dtype(found: np.dtype[Any], expected: np.dtype[Any]) -> None:
     if found != expected:
-        raise Damaged(f"its numbers are {found}, not {expected}")
+        raise DamagedContent(f"its numbers are {found}, not {expected}")

@@ -12,7 +12,7 @@ from rayclip.io.storage_errors import is_transient
 from rayclip.output.done import FEATURES, FPS, TIMESTAMPS
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.formats import Shape
-from rayclip.output.stored_arrays import Damaged, StoredArray, open_array
+from rayclip.output.stored_arrays import DamagedContent, StoredArray, open_array
 
 T = TypeVar("T")
 Read = Callable[[StoredArray], T]
@@ -42,7 +42,7 @@ def read_video(
         features: the name of the features file.
         dtype: the dtype of the features.
         dim: features per frame.
-        read: reads one array; may raise :class:`Damaged`. It is called again for each retry.
+        read: reads one array; may raise :class:`DamagedContent`. It is called again for each retry.
 
     Returns:
         The results of ``read`` for features, timestamps and frame rate; None if the features file
@@ -73,7 +73,7 @@ def _read_video(
             if file == features:
                 return None
             raise DamagedFile(file, "it is missing") from error
-        except Damaged as error:
+        except DamagedContent as error:
             raise DamagedFile(file, str(error)) from error
         except Exception as error:  # each storage has exceptions of its own
             reason = f"it cannot be read: {str(error) or type(error).__name__}"
@@ -93,13 +93,13 @@ def _read_file(
 
 
 def _is_transient(error: Exception) -> bool:
-    return not isinstance(error, Damaged) and is_transient(error)
+    return not isinstance(error, DamagedContent) and is_transient(error)
 
 
 def _expect_shape(shape: Shape, before: Shape | None, dim: int) -> None:
     """Check a shape: ``[T, dim]`` for features, ``[T]`` for timestamps, ``[]`` for the rate."""
     if before is None:
         if len(shape) != 2 or shape[0] < 1 or shape[1] != dim:
-            raise Damaged(f"its shape is {shape}, not (T, {dim})")
+            raise DamagedContent(f"its shape is {shape}, not (T, {dim})")
     elif shape != before[:-1]:
-        raise Damaged(f"its shape is {shape}, not {before[:-1]}")
+        raise DamagedContent(f"its shape is {shape}, not {before[:-1]}")

@@ -1,1 +1,1 @@
-"""Ray as a run finds it: sessions, clusters, and what their nodes lack."""
+"""Ray as a run finds it: sessions, clusters, and the resources of their nodes."""

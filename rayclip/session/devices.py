@@ -1,4 +1,4 @@
-"""Where the encoders of a run are: GPUs, or CPUs."""
+"""Where the encoders of a run are placed: on GPUs or on CPUs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rayclip.settings import Settings
 
 
 def device_on_ray(settings: Settings, private: bool) -> tuple[str, EncoderResources]:
-    """The device of this run and what its encoders ask for.
+    """Return the device of this run and the resources that its encoders request.
 
     Raises:
         UsageError: this Ray does not have the device.
@@ -23,7 +23,7 @@ def device_on_ray(settings: Settings, private: bool) -> tuple[str, EncoderResour
     wanted = settings.device
     if not private and wanted is not None and ":" in wanted:
         raise UsageError(
-            f"device {wanted} names a GPU of one machine: on a cluster say cuda, and how many "
+            f"device {wanted} names a GPU of one machine: on a cluster, use cuda and the number of "
             "encoders."
         )
     cluster = ray.cluster_resources()
@@ -35,12 +35,11 @@ def device_on_ray(settings: Settings, private: bool) -> tuple[str, EncoderResour
             if settings.encoders is not None:
                 return "cuda", _on_gpus(settings, cluster)
             raise UsageError(
-                "The Ray that is used has no GPUs: to encode on its CPUs, give the device cpu "
-                "(--device cpu); to wait for GPUs that will join it, say for how many encoders "
-                "(--encoders N)."
+                "This Ray has no GPUs: to encode on its CPUs, use --device cpu; to wait until GPUs "
+                "join, say how many encoders you want (--encoders N)."
             )
         if wanted is not None:
-            say_to_user(f"device {wanted} was asked for, but there is no GPU here: using the CPU.")
+            say_to_user(f"device {wanted} was requested, but there is no GPU here: using the CPU.")
         elif not private:
             say_to_user("The Ray that this process started has no GPU: using the CPU.")
     return "cpu", cpu_resources(cpus, settings.encoders)
@@ -51,15 +50,14 @@ def _on_gpus(settings: Settings, cluster: Mapping[str, float]) -> EncoderResourc
     resources = gpu_resources(gpus, settings.encoders, settings.encoders_per_gpu)
     if resources.encoders > gpus * settings.encoders_per_gpu:
         say_to_user(
-            f"{resources.encoders} encoders were asked for, and the Ray that is used has {gpus:g} "
-            "GPUs: encoders without one wait for more to join. (--encoders-per-gpu K puts K on a "
-            "GPU.)"
+            f"{resources.encoders} encoders were requested, but this Ray has {gpus:g} GPUs: the "
+            "other encoders wait until more GPUs join. (--encoders-per-gpu K puts K on one GPU.)"
         )
     return resources
 
 
 def _is_of_this_process() -> bool:
-    """Whether ``ray.init()`` of this very process started the Ray that is connected."""
+    """Whether ``ray.init()`` in this very process started the connected Ray."""
     import ray
 
     worker: Any = ray.get_runtime_context().worker
@@ -67,13 +65,14 @@ def _is_of_this_process() -> bool:
 
 
 def _cpus_for_us(encoders: int | None) -> list[float]:
-    """The CPUs of each node that has one, without those that the calling task or actor holds.
+    """Return the CPUs of each node that has at least one, without those that the calling task or
+    actor holds.
 
     Args:
-        encoders: how many the user asked for: nodes may then be still to come.
+        encoders: how many the user requested: then nodes may still join.
 
     Raises:
-        UsageError: there are none, and none are to come.
+        UsageError: there are no CPUs, and none can be expected.
     """
     import ray
 
@@ -89,21 +88,21 @@ def _cpus_for_us(encoders: int | None) -> list[float]:
     cpus = [count for count in cpus if count >= 1]
     if not cpus and (held or encoders is None):
         raise UsageError(
-            f"The task or actor that calls rayclip holds {held:g} CPUs, and its Ray has not one "
-            "more: give it fewer (num_cpus=0 is enough), or the Ray more."
+            f"The task or actor that calls rayclip holds {held:g} CPUs, and its Ray has no other "
+            "CPU: give it fewer (num_cpus=0 is enough), or give Ray more."
             if held
-            else "The Ray that is used has no node with a whole CPU, which decoding needs."
+            else "This Ray has no node with a whole CPU, which decoding needs."
         )
     return cpus or [1.0]
 
 
 def device_here(wanted: str | None) -> str:
-    """The device of a run without Ray."""
+    """Return the device of a run without Ray."""
     if wanted == "cpu":
         return "cpu"
     torch = import_uninterrupted("torch")
     if torch.cuda.is_available():
         return wanted or "cuda"
     if wanted is not None:
-        say_to_user(f"device {wanted} was asked for, but there is no GPU here: using the CPU.")
+        say_to_user(f"device {wanted} was requested, but there is no GPU here: using the CPU.")
     return "cpu"

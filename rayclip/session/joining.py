@@ -1,4 +1,5 @@
-"""Why a Ray cluster cannot be used: found out first, since Ray takes minutes, or from its error."""
+"""Why a Ray cluster cannot be used: checked before Ray tries for minutes, or read from its
+error."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ CONNECT_S = 5.0
 VERSIONS = re.compile(r"^\s*(Ray|Python): (\S+)", re.MULTILINE)
 
 TOKEN = (
-    "set RAY_AUTH_MODE=token, and have the cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+    "set RAY_AUTH_MODE=token, and put the cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
 )
-LOOK = "Look with `ray status` on its head whether it runs, and whether its port can be reached"
+CHECK = "Check with `ray status` on its head node that it runs, and that its port is reachable"
 FROM_A_NODE = (
     "run the command on a machine of the cluster, or there with `ray job submit -- rayclip "
     "extract --address auto ...`"
@@ -21,17 +22,17 @@ FROM_A_NODE = (
 
 
 def check_reachable(address: str, source: str = "address") -> str:
-    """Make sure that somebody listens at an address and that this machine belongs to a cluster.
+    """Check that something listens at an address, and that this machine is a node of that cluster.
 
     Args:
         address: ``auto`` or ``host:port``.
         source: where it was given: ``address`` or ``RAY_ADDRESS``.
 
     Returns:
-        The address, with the place where Ray will look for it.
+        The address, with the host and port that Ray will use.
 
     Raises:
-        UsageError: not so; the sentence says what to do.
+        UsageError: a check failed; the sentence says what to do.
     """
     from ray._private import services
 
@@ -39,8 +40,8 @@ def check_reachable(address: str, source: str = "address") -> str:
         found = services.canonicalize_bootstrap_address(address)
     except ConnectionError:
         raise UsageError(
-            f"No Ray cluster runs on this machine, so that there is none at the {source} auto: "
-            "start one with `ray start`, name its host:port, or say local for a private Ray."
+            f"The {source} is auto, but no Ray cluster runs on this machine: start one with `ray "
+            "start`, give its host:port, or use local for a private Ray."
         ) from None
     except ValueError:
         words = "auto, local, none" if source == "address" else "auto, local"
@@ -54,37 +55,39 @@ def check_reachable(address: str, source: str = "address") -> str:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S):
             pass
     except (OSError, ValueError, OverflowError) as error:
-        raise UsageError(f"No Ray cluster answers at {name}: {_reason(error)}. {LOOK}.") from error
-    nodes_here = getattr(services, "find_node_ids", None)  # by their processes, as Ray itself
+        raise UsageError(f"No Ray cluster answers at {name}: {_reason(error)}. {CHECK}.") from error
+    nodes_here = getattr(
+        services, "find_node_ids", None
+    )  # finds them by their processes, as Ray does
     if nodes_here is not None and not nodes_here():
-        raise UsageError(f"This machine is no node of the Ray cluster at {name}: {FROM_A_NODE}.")
+        raise UsageError(f"This machine is not a node of the Ray cluster at {name}: {FROM_A_NODE}.")
     return name
 
 
-def why_not_joined(address: str, error: Exception) -> str:
-    """The sentence for what ``ray.init`` raised."""
+def explain_connection_error(address: str, error: Exception) -> str:
+    """Return the sentence for what ``ray.init`` raised."""
     text = f"{error} {error.__cause__ or ''}"
     if type(error).__name__ == "AuthenticationError" or "AuthenticationError" in text:
         return (
-            f"The Ray cluster at {address} demands a token and did not get the right one: {TOKEN}."
+            f"The Ray cluster at {address} requires a token and did not get the right one: {TOKEN}."
         )
     versions = VERSIONS.findall(text)
     if "Version mismatch" in text and len(versions) == 4:
-        theirs, ours = (_versions(dict(two)) for two in (versions[:2], versions[2:]))
+        theirs, ours = (_format_versions(dict(pair)) for pair in (versions[:2], versions[2:]))
         return (
             f"The Ray cluster at {address} has {theirs}, and this machine {ours}: install the same "
             "Ray and Python on both."
         )
     if isinstance(error, ConnectionError):
         return (
-            f"What listens at {address} does not answer as a Ray cluster does. {LOOK}; if the "
-            f"cluster demands a token, {TOKEN}."
+            f"What listens at {address} does not answer like a Ray cluster. {CHECK}; if the "
+            f"cluster requires a token, {TOKEN}."
         )
     return f"No Ray cluster can be used at {address}: {_reason(error)}."
 
 
-def _versions(of: dict[str, str]) -> str:
-    return f"Ray {of.get('Ray')} with Python {of.get('Python')}"
+def _format_versions(versions: dict[str, str]) -> str:
+    return f"Ray {versions.get('Ray')} with Python {versions.get('Python')}"
 
 
 def _reason(error: Exception) -> str:

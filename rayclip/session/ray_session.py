@@ -1,4 +1,4 @@
-"""Which Ray a run uses: the connected one, a cluster, or a private one that is ours to end."""
+"""Which Ray a run uses: the connected one, a cluster, or a private one that the run shuts down."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from typing import Any
 
 from rayclip.errors import RunStopped, UsageError
 from rayclip.interrupts import deferred_signals
-from rayclip.session.joining import check_reachable, why_not_joined
+from rayclip.session.joining import check_reachable, explain_connection_error
 from rayclip.session.ray_watch import Watch
 from rayclip.session.reaper import reaped
 
 PRIVATE = "local"  # the address of a private Ray
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
-MAX_PARENT = 24  # bytes: a socket's path has 107 at most, and Ray's names in it take 64
-# Ray takes 40 s to find out that nobody answers, and 20 tries to find out that it may not get in.
-# The second of these is read when ray is imported.
-IMPATIENT = {"RAY_gcs_server_port_wait_time_s": "1", "RAY_py_gcs_connect_timeout_s": "10"}
+MAX_PARENT = 24  # bytes: a socket's path is limited to 107, and Ray's names in it take 64
+# By default, Ray takes 40 s if nothing answers, and 20 attempts if access is denied. It reads the
+# second variable when it is imported.
+FAIL_FAST = {"RAY_gcs_server_port_wait_time_s": "1", "RAY_py_gcs_connect_timeout_s": "10"}
 
-_is_on_loopback = False  # whether ray was imported here, to stay there
+_is_on_loopback = False  # whether ray was imported with LOOPBACK_ONLY set, which it never rereads
 
 
 @contextmanager
 def ray_session(address: str | None, device: str | None, verbose: bool) -> Iterator[bool]:
-    """Connect to Ray for the length of the block.
+    """Connect to Ray for the duration of the block.
 
     Args:
         address: as in :class:`rayclip.settings.Settings`, but not ``none``; ``local`` is a private
-            one, never what Ray means by that word.
+            Ray, unlike what Ray itself means by that word.
         device: ``cuda:N`` makes that GPU the only one that a private Ray sees.
-        verbose: let Ray's own messages through.
+        verbose: show Ray's own messages.
 
     Yields:
-        Whether this Ray is private; only such a one is shut down at the end.
+        Whether this Ray is private; only a private one is shut down at the end.
 
     Raises:
-        UsageError: no Ray answers at the address, or a private one cannot be kept private, or has
-            no place for its files.
+        UsageError: no Ray answers at the address, or a private one cannot be kept private or has no
+            place for its files.
         RunStopped: a private one does not start.
     """
     connected = _is_connected()
@@ -54,8 +54,8 @@ def ray_session(address: str | None, device: str | None, verbose: bool) -> Itera
         source, address = "RAY_ADDRESS", os.environ.get("RAY_ADDRESS") or PRIVATE
     if connected and address == PRIVATE:
         raise UsageError(
-            "address local asks for a private Ray, but this process is connected to a Ray already: "
-            "leave the address out to use that, or call ray.shutdown() first."
+            "address local means a private Ray, but this process is already connected to a Ray: "
+            "leave out the address to use that one, or call ray.shutdown() first."
         )
     if connected:
         yield False
@@ -70,7 +70,7 @@ def ray_session(address: str | None, device: str | None, verbose: bool) -> Itera
         try:
             yield False
         finally:
-            ray.shutdown()  # only this process's connection: the cluster is not ours
+            ray.shutdown()  # closes only our connection: the cluster is not ours
 
 
 def _is_connected() -> bool:
@@ -87,7 +87,7 @@ def _connect(address: str, source: str, verbose: bool) -> None:
             f"{source} is a ray:// address (Ray Client), which is not supported: use "
             "`ray job submit -- rayclip extract --address auto ...`."
         )
-    with _environment(IMPATIENT):
+    with _environment(FAIL_FAST):
         import ray
 
         name = check_reachable(address, source)
@@ -95,19 +95,19 @@ def _connect(address: str, source: str, verbose: bool) -> None:
             with _our_signal_handlers():
                 ray.init(address=address, **_quiet_options(verbose))
         except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
-            ray.shutdown()  # it may be half connected
-            raise UsageError(why_not_joined(name, error)) from error
+            ray.shutdown()  # it may be partly connected
+            raise UsageError(explain_connection_error(name, error)) from error
 
 
 @lru_cache
 def _token() -> str:
-    """One for all private Rays of this process: Ray keeps the first that it sees."""
+    """Return one token for all private Rays of this process: Ray keeps the first that it sees."""
     return secrets.token_hex(32)
 
 
 @contextmanager
 def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
-    """A Ray that only this machine and this user can reach, and that leaves nothing behind."""
+    """Start a Ray that only this machine and user can reach, and that leaves nothing behind."""
     global _is_on_loopback
     if "ray" in sys.modules and not _is_on_loopback and os.environ.get(LOOPBACK_ONLY) != "0":
         raise UsageError(
@@ -117,15 +117,15 @@ def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
         )
     environment = {
         LOOPBACK_ONLY: "0",  # listen on 127.0.0.1; read when ray is imported
-        "RAY_AUTH_MODE": "token",  # a token of our own, else Ray leaves one in ~/.ray
+        "RAY_AUTH_MODE": "token",  # our own token: otherwise Ray leaves one in ~/.ray
         "RAY_AUTH_TOKEN": _token(),
     }
     if device is not None and device.startswith("cuda:"):
         number = int(device.removeprefix("cuda:"))
         environment[VISIBLE_GPUS] = nth_gpu(number, os.environ.get(VISIBLE_GPUS))
-    environment["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # else `uv run` uploads the working folder
+    environment["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # otherwise `uv run` uploads this folder
     folder = _temporary_folder()
-    # Nothing is told to Ray's authors; Ray Data looks, too, and has a process less.
+    # No usage statistics. Ray Data reads this as well, and starts one process less.
     with reaped(folder), _environment({"RAY_USAGE_STATS_ENABLED": "0"}):
         with _environment(environment):
             import ray
@@ -139,21 +139,21 @@ def _private_ray(device: str | None, verbose: bool) -> Iterator[None]:
                         _temp_dir=folder,
                         **_quiet_options(verbose),
                     )
-            except Exception as error:  # Ray's own are of no class in particular
-                ray.shutdown()  # it may be half started
-                raise RunStopped(_why_none_started(error)) from error
+            except Exception as error:  # Ray raises bare exceptions
+                ray.shutdown()  # it may be partly started
+                raise RunStopped(_start_error(error)) from error
         watch = Watch(folder)
         try:
             with watch:
                 yield
         finally:
-            if watch.lost is None:  # else nobody answers
+            if watch.lost is None:  # otherwise nothing would answer
                 with deferred_signals():  # an exception inside Ray's compiled code may abort
                     ray.shutdown()
 
 
 def _temporary_folder() -> str:
-    """A new folder whose name is short enough for the sockets in it.
+    """Create a folder whose path is short enough for the sockets in it.
 
     Raises:
         UsageError: there is no place for one.
@@ -166,21 +166,21 @@ def _temporary_folder() -> str:
         except OSError:
             continue
     raise UsageError(
-        "A private Ray needs a folder with a short name for its sockets: neither /tmp nor TMPDIR "
-        f"is one that can be written and has at most {MAX_PARENT} bytes. Set TMPDIR to such a "
-        "folder, or use --address none."
+        "A private Ray needs a folder with a short path for its sockets, but neither /tmp nor "
+        f"TMPDIR is writable and at most {MAX_PARENT} bytes long: set TMPDIR to such a folder, or "
+        "use --address none."
     )
 
 
 def nth_gpu(number: int, visible: str | None) -> str:
-    """What makes one GPU the only one that is seen.
+    """Return the value of ``CUDA_VISIBLE_DEVICES`` that makes one GPU the only visible one.
 
     Args:
-        number: among those that are seen now, as torch counts them.
-        visible: ``CUDA_VISIBLE_DEVICES`` as it is; None where it is not set.
+        number: among the GPUs that are visible now, as torch counts them.
+        visible: the current value; None if it is not set.
 
     Returns:
-        The same for that GPU; empty where there is none of that number.
+        Empty if there is no GPU with that number.
     """
     if visible is None:
         return str(number)
@@ -188,11 +188,11 @@ def nth_gpu(number: int, visible: str | None) -> str:
     return names[number].strip() if number < len(names) else ""
 
 
-def _why_none_started(error: Exception) -> str:
-    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+def _start_error(error: Exception) -> str:
+    message = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return (
-        f"No private Ray could start here: {said}. If this machine is very busy or short of "
-        "memory, give the same command again when it is not; --address none needs no Ray."
+        f"No private Ray could start here: {message}. If this machine is very busy or short of "
+        "memory, rerun the same command later, or with --address none, which needs no Ray."
     )
 
 
@@ -204,7 +204,7 @@ def _quiet_options(verbose: bool) -> dict[str, Any]:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for the length of the block: a later ``ray start`` must not inherit them."""
+    """Set variables for the duration of the block: a later ``ray start`` must not inherit them."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -219,20 +219,20 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _our_signal_handlers() -> Iterator[None]:
-    """``ray.init`` puts its own handler on SIGTERM, which exits with status 15; put back what was
-    there, and let that have a signal that came meanwhile."""
+    """Restore the SIGTERM handler that ``ray.init`` replaces by its own, which exits with status
+    15, and pass on a signal that arrived meanwhile."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
-    has_come = False
+    is_pending = False
     try:
         yield
     except SystemExit as end:
-        has_come = end.code == signal.SIGTERM
-        if not has_come:
+        is_pending = end.code == signal.SIGTERM
+        if not is_pending:
             raise
     finally:
         signal.signal(signal.SIGTERM, before)
-    if has_come:
+    if is_pending:
         signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Notices when a private Ray loses a process without which it cannot go on."""
+"""Notices when a private Ray loses a process that it cannot do without."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ PERIOD_S = 0.5
 
 
 class Watch:
-    """Stops the program if Ray's own processes die, as they do where memory is short.
+    """Stops the program if one of Ray's own processes dies, which happens if memory is short.
 
-    Ray would end it, some seconds or a minute later: with status 1, which means something else.
+    Ray itself would end the program seconds or a minute later, with status 1, which means something
+    else here.
 
     Attributes:
-        lost: the process that died while the ``with`` block lasted; None while all is well.
+        lost: the process that died during the ``with`` block; None if none did.
     """
 
     def __init__(self, folder: str) -> None:
-        """Find what is to be watched.
+        """Find the processes to watch.
 
         Args:
-            folder: the temporary folder of a Ray that this process started.
+            folder: temporary folder of a Ray that this process started.
         """
         self.lost: str | None = None
-        self._needed = dict(_needed_of(folder))
+        self._needed = dict(_find_needed(folder))
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ray-watch", daemon=True)
 
@@ -38,7 +39,7 @@ class Watch:
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        """Watch no longer: from now on they may end."""
+        """Stop watching: from now on the processes may end."""
         self._ended.set()
         self._thread.join()
 
@@ -47,12 +48,12 @@ class Watch:
             self.lost = next((name for pid, name in self._needed.items() if _has_ended(pid)), None)
         if self.lost is not None:
             stop_program(
-                f"Ray's {self.lost} died, as it does where memory is short: what was finished is "
-                "kept. Run the same command again, with --address none if it dies again."
+                f"Ray's {self.lost} died, probably because memory is short. Finished videos are "
+                "kept: rerun the same command, with --address none if it dies again."
             )
 
 
-def _needed_of(folder: str) -> Iterator[tuple[int, str]]:
+def _find_needed(folder: str) -> Iterator[tuple[int, str]]:
     for pid in processes_of(folder):
         with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
             program = os.path.basename(file.read().partition(b"\0")[0])
@@ -61,8 +62,8 @@ def _needed_of(folder: str) -> Iterator[tuple[int, str]]:
 
 
 def _has_ended(pid: int) -> bool:
-    """Whether a child has ended; whoever started it still gets its status."""
+    """Whether a child has ended; its parent code can still collect its status."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:  # somebody was told already
+    except ChildProcessError:  # its status was collected already
         return True

@@ -1,7 +1,7 @@
-"""Puts a private Ray away when the process that started it is no more, however that ended.
+"""Removes a private Ray when the process that started it is gone, however that ended.
 
-Run as a program of its own, which imports nothing of rayclip, so that it costs next to nothing: it
-reads from a pipe whose other end dies with that process.
+Runs as a program of its own and imports nothing of rayclip, so it costs almost nothing. It reads
+from a pipe whose other end closes with that process.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-ROUNDS = 50  # processes that are ending can still write files
+ROUNDS = 50  # ending processes can still write files
 PAUSE_S = 0.2
 
 
 @contextmanager
 def reaped(folder: str) -> Iterator[None]:
-    """Make sure that a folder, and processes of Ray that name it, outlive neither the block nor us.
+    """Ensure that a folder, and Ray's processes that name it, outlive neither the block nor this
+    process.
 
-    However the block ends: an agent that Ray leaves behind has nothing to do without its raylet.
+    This holds however the block ends: agents that Ray leaves behind are useless without their
+    raylet.
     """
     reaper = subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, folder],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # what the terminal sends is not for it
+        start_new_session=True,  # signals of the terminal must not reach it
     )
     try:
         yield
@@ -43,10 +45,10 @@ def main() -> None:
     sys.stdin.read()
     folder = sys.argv[1]
     for _ in range(ROUNDS):
-        left = list(processes_of(folder))
-        if not left and not os.path.exists(folder):
+        remaining = list(processes_of(folder))
+        if not remaining and not os.path.exists(folder):
             return
-        for pid in left:
+        for pid in remaining:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
@@ -54,17 +56,17 @@ def main() -> None:
 
 
 def processes_of(folder: str) -> Iterator[int]:
-    """Ray's processes with the folder on their command lines, or with files in it; none where there
-    is no ``/proc``.
+    """Yield Ray's processes with the folder on their command lines, or with open files in it; none
+    if there is no ``/proc``.
 
-    Agents of a raylet that was killed would go on for a minute, and name nothing.
+    Agents of a killed raylet would run for another minute, and do not name the folder.
     """
     with suppress(OSError):
         for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
             with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-                words = file.read()
-                rays = words.startswith(b"ray::") or b"/ray/" in words
-                if rays and (os.fsencode(folder) in words or _has_files_in(pid, folder)):
+                command = file.read()
+                is_ray = command.startswith(b"ray::") or b"/ray/" in command
+                if is_ray and (os.fsencode(folder) in command or _has_files_in(pid, folder)):
                     yield pid
 
 

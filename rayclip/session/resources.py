@@ -1,4 +1,4 @@
-"""How many encoders a run gets and what each asks of its node. Pure arithmetic."""
+"""How many encoders a run gets, and what each requests of its node. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from math import ceil, floor
 from rayclip.errors import UsageError
 
 CORES_PER_ENCODER = 8
-ENCODING_SHARE = 0.75  # of the cores, kept for encoders that run on CPUs
-TASKS_OF_GROWING = 256  # among which the work is divided if the cluster is to grow
+ENCODING_SHARE = 0.75  # of the cores, reserved for encoders on CPUs
+TASKS_IF_GROWING = 256  # among which the work is divided if the cluster must grow
 ROUNDING = 1e-6
-MAX_ENCODERS = 10_000  # of a node
-MAX_VIDEOS, MAX_WITH_ARRAYS = 64, 4  # of a task
+MAX_ENCODERS = 10_000  # per node
+MAX_VIDEOS, MAX_WITH_ARRAYS = 64, 4  # per task
 
 
 @dataclass(frozen=True)
 class EncoderResources:
-    """What Ray is asked for. Each decoding task asks for one CPU.
+    """What the encoders request of Ray. Each decoding task requests one CPU.
 
     Attributes:
         encoders: number of encoder actors.
-        gpus: GPUs of each.
-        cpus: CPUs of each.
-        threads: CPU threads of each that encode; None on GPUs. As many as it would have cores with
-            no task beside it: what decoding leaves idle is used, and tasks wait for encoders that
-            are behind.
-        elastic: whether nodes that join get encoders, too.
+        gpus: GPUs per encoder.
+        cpus: CPUs per encoder.
+        threads: CPU threads per encoder; None on GPUs. They are as many as the cores it would have
+            without decoding tasks next to it: it uses what decoding leaves idle, and tasks wait for
+            encoders that are behind.
+        elastic: whether nodes that join get encoders as well.
     """
 
     encoders: int
@@ -36,8 +36,8 @@ class EncoderResources:
     threads: int | None
     elastic: bool = True
 
-    def fitted_to(self, nodes: Sequence[Mapping[str, float]]) -> EncoderResources:
-        """Encoders of the same size, as many as these nodes should have, and one at least.
+    def scaled_to(self, nodes: Sequence[Mapping[str, float]]) -> EncoderResources:
+        """Return the same resources with as many encoders as these nodes should have, at least one.
 
         Args:
             nodes: the resources of each, by Ray's names.
@@ -51,111 +51,116 @@ class EncoderResources:
         return replace(self, encoders=max(1, count))
 
     def decoding_tasks(self, cluster_cpus: float) -> int:
-        """How many decoding tasks fit beside the encoders."""
+        """Return how many decoding tasks fit next to the encoders."""
         return max(1, int(cluster_cpus - self.encoders * self.cpus))
 
     def exceeds(self, cluster: Mapping[str, float]) -> bool:
-        """Whether a cluster must grow before all encoders, and a decoding task, have a place.
+        """Whether a cluster must grow before all encoders and one decoding task fit.
 
         Args:
             cluster: its resources, by Ray's names.
         """
-        asked = {"GPU": self.encoders * self.gpus, "CPU": self.encoders * self.cpus + 1}
-        return any(asked[kind] > cluster.get(kind, 0.0) + ROUNDING for kind in asked)
+        requested = {"GPU": self.encoders * self.gpus, "CPU": self.encoders * self.cpus + 1}
+        return any(requested[kind] > cluster.get(kind, 0.0) + ROUNDING for kind in requested)
 
-    def beside(
+    def alongside(
         self, earlier: Sequence[EncoderResources], cluster: Mapping[str, float]
     ) -> EncoderResources:
-        """What the encoders of a pipeline's step ask for beside those of the steps before it.
+        """Return what the encoders of a pipeline's step request, given the steps before it.
 
-        On GPUs all must fit, unless nodes are to come. On CPUs those of the first step have asked
-        for what encoding may have: the others ask for nothing, and share it.
+        On GPUs, all must fit, unless nodes can be expected. On CPUs, the first step requests all
+        CPUs that encoding may have; later steps request none and share them.
 
         Args:
-            earlier: of the steps before.
+            earlier: the resources of the earlier steps.
             cluster: its resources, by Ray's names.
 
         Raises:
-            UsageError: the GPUs are too few.
+            UsageError: there are too few GPUs.
         """
         if not self.gpus:
             is_first = all(step.gpus for step in earlier)
             return self if is_first else replace(self, cpus=0.0)
         steps = [*earlier, self]
-        gpus, asked = cluster.get("GPU", 0.0), sum(step.encoders * step.gpus for step in steps)
-        if asked > gpus + ROUNDING and not any(step.exceeds(cluster) for step in steps):
+        gpus = cluster.get("GPU", 0.0)
+        requested = sum(step.encoders * step.gpus for step in steps)
+        if requested > gpus + ROUNDING and not any(step.exceeds(cluster) for step in steps):
             raise UsageError(
-                f"The encoders of the {len(steps)} encode steps of this pipeline ask for {asked:g} "
-                f"GPUs, and there are {gpus:g}: give each step encoders_per_gpu={len(steps)} and "
+                f"The {len(steps)} encode steps of this pipeline request {requested:g} GPUs, but "
+                f"there are {gpus:g}: give each step encoders_per_gpu={len(steps)} and "
                 f"encoders={floor(gpus)}."
             )
         return self
 
 
 def gpu_resources(gpus: float, encoders: int | None, encoders_per_gpu: int) -> EncoderResources:
-    """As many encoders as the GPUs have room for, or as the user asked for: GPUs may still join."""
+    """Return as many encoders as the GPUs have room for, or as the user requested: GPUs may still
+    join."""
     count = encoders or max(1, floor(gpus * encoders_per_gpu))
-    each = floor(1e4 / encoders_per_gpu) / 1e4  # Ray counts no smaller parts
+    each = floor(1e4 / encoders_per_gpu) / 1e4  # Ray's smallest unit
     return EncoderResources(count, each, 0.0, None, elastic=encoders is None)
 
 
 def cpu_resources(node_cpus: Sequence[float], encoders: int | None) -> EncoderResources:
-    """About one encoder for every 8 cores, sized for the largest node; every node keeps a core or
-    more to decode, and smaller ones may do nothing else.
+    """Return about one encoder per 8 cores, sized for the largest node.
+
+    Every node keeps at least a core to decode; smaller nodes may only decode.
 
     Args:
-        node_cpus: the CPUs of each node, one node at least.
-        encoders: how many encoders the user asked for.
+        node_cpus: the CPUs of each node; at least one node.
+        encoders: how many encoders the user requested.
     """
     largest = max(node_cpus)
     on_largest = max(1, int(largest // CORES_PER_ENCODER))
     size = max(1, floor(min(largest * ENCODING_SHARE, largest - 1) / on_largest))
     for cpus in [*range(size, 0, -1), 0.5, 0.25, 0.1, 0.01, 0.0]:
-        if sum(_places(node, cpus) for node in node_cpus) >= (encoders or 1):
+        if sum(_max_encoders(node, cpus) for node in node_cpus) >= (encoders or 1):
             break
     count = encoders or _encoders_on(node_cpus, cpus)
     threads = max(1, ceil(cpus / ENCODING_SHARE))
     if cpus == 1 and largest < 3:
-        cpus = 0.5  # on two cores: an encoder of another run then leaves one to decode
+        cpus = 0.5  # on two cores: then the encoders of two runs leave one to decode
     return EncoderResources(count, 0.0, cpus, threads, elastic=encoders is None)
 
 
 def _encoders_on(node_cpus: Sequence[float], size: float) -> int:
     return sum(
-        min(max(1, int(cpus // CORES_PER_ENCODER)), _places(cpus, size)) for cpus in node_cpus
+        min(max(1, int(cpus // CORES_PER_ENCODER)), _max_encoders(cpus, size)) for cpus in node_cpus
     )
 
 
-def _places(cpus: float, size: float) -> int:
-    """How many encoders of a size a node can hold beside a task of one CPU.
+def _max_encoders(cpus: float, size: float) -> int:
+    """Return how many encoders of this size fit on a node, next to a task with one CPU.
 
-    Decoding tasks ask for one, and so do those with which Ray Data divides the work.
+    Decoding tasks request one CPU, and so do the tasks with which Ray Data splits the input.
     """
     if cpus < 1:
         return 0
     return floor((cpus - 1) / size + ROUNDING) if size else MAX_ENCODERS
 
 
-def tasks_to_plan_for(tasks: int, grows: bool) -> int:
-    """Among how many tasks at once the work is divided.
+def planned_tasks(tasks: int, grows: bool) -> int:
+    """Return the number of concurrent tasks among which the work is divided.
 
     Args:
-        tasks: that fit into the cluster now.
-        grows: whether nodes are to come. What brings them sees no more waiting than is divided.
+        tasks: that fit on the cluster now.
+        grows: whether nodes can be expected. An autoscaler sees only as many waiting tasks as there
+            are.
     """
-    return max(tasks, TASKS_OF_GROWING) if grows else tasks
+    return max(tasks, TASKS_IF_GROWING) if grows else tasks
 
 
 def videos_per_task(videos: int, tasks_at_once: int, with_arrays: bool = False) -> int:
-    """Rows of a block: few enough to share the work out, many enough to spare the driver.
+    """Return the number of rows in a block: few enough to spread the work, enough to spare the
+    driver.
 
-    A one-row block costs the driver some 7 ms of CPU, so that ten million of them would take it
-    20 hours; blocks of many rows leave the last tasks alone with much to do.
+    A block costs the driver some 7 ms of CPU: with one row each, ten million would take it 20
+    hours. Blocks with many rows leave the last tasks alone with much to do.
 
     Args:
-        videos: in all.
-        tasks_at_once: among which they are shared out.
-        with_arrays: whether the features are in the results, which a task holds until it is done.
+        videos: in total.
+        tasks_at_once: that share them.
+        with_arrays: whether results contain the features, which a task holds until it ends.
     """
-    most = MAX_WITH_ARRAYS if with_arrays else MAX_VIDEOS
-    return max(1, min(most, videos // (8 * tasks_at_once)))
+    limit = MAX_WITH_ARRAYS if with_arrays else MAX_VIDEOS
+    return max(1, min(limit, videos // (8 * tasks_at_once)))

@@ -48,7 +48,7 @@ ffmpeg's default threads, except at native rate. frames: the number that rayclip
 
 
 @dataclass(frozen=True)
-class Video:
+class BenchVideo:
     """A video to measure on.
 
     Attributes:
@@ -66,7 +66,7 @@ class Video:
 class Row:
     """The costs of all ways for one video at one rate."""
 
-    video: Video
+    video: BenchVideo
     rate: Rate
     costs: dict[str, Cost | Failed]
 
@@ -91,7 +91,7 @@ class Row:
         return cost.made if isinstance(cost, Cost) else None
 
 
-def describe(path: Path) -> Video:
+def describe(path: Path) -> BenchVideo:
     """Read the codec and size of a video.
 
     Raises:
@@ -100,14 +100,14 @@ def describe(path: Path) -> Video:
     try:
         with av.open(str(path)) as container:
             codec = select_video_stream(container).codec_context
-            return Video(path, codec.codec.canonical_name, f"{codec.width}x{codec.height}")
+            return BenchVideo(path, codec.codec.canonical_name, f"{codec.width}x{codec.height}")
     except (OSError, av.FFmpegError) as error:
         raise UsageError(f"{path} cannot be opened: {error.strerror}.") from None
     except BadVideo as error:
         raise UsageError(f"{path} cannot be measured: {error}.") from None
 
 
-def measured(videos: Iterable[Video], rates: Sequence[Rate], rounds: int) -> Iterator[Row]:
+def measured(videos: Iterable[BenchVideo], rates: Sequence[Rate], rounds: int) -> Iterator[Row]:
     """Yield a row for each video at each rate; the ways alternate in every round."""
     import_module("torch")  # once here instead of in every forked process
     for video in videos:

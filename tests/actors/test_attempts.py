@@ -9,12 +9,9 @@ import pytest
 from rayclip.actors.attempts import (
     MAX_KILLS,
     AttemptLog,
-    Busy,
-    Ended,
-    News,
-    Process,
-    why_to_give_up,
+    give_up_error,
 )
+from rayclip.actors.messages import FinishedVideo, TaskUpdate, VideoInProgress, WorkerProcess
 from rayclip.io.crash_log import Cause, Death, unrecorded_death
 
 CRASH = Death(Cause.CRASH, "Segmentation fault", (1,))
@@ -27,7 +24,7 @@ UNKNOWN_CRASH = replace(CRASH, busy=None)
 
 
 def given_up(deaths: list[Death], max_attempts: int = 3) -> tuple[str, str] | None:
-    error = why_to_give_up(deaths, max_attempts)
+    error = give_up_error(deaths, max_attempts)
     return error and (error.code, error.message)
 
 
@@ -88,77 +85,77 @@ def test_the_last_attempt_is_one_alone() -> None:
 
 # ---- the log ----
 
-FIRST, SECOND = Process("node 1", "/tmp/first"), Process("node 2", "/tmp/second")
-DONE, FAILED = Ended(failed=False, frames=7), Ended(failed=True, frames=0)
-B_AND_C = {1: Busy("b", 2.0), 2: Busy("c", 1.0)}
+FIRST, SECOND = WorkerProcess("node 1", "/tmp/first"), WorkerProcess("node 2", "/tmp/second")
+DONE, FAILED = FinishedVideo(failed=False, frames=7), FinishedVideo(failed=True, frames=0)
+B_AND_C = {1: VideoInProgress("b", 2.0), 2: VideoInProgress("c", 1.0)}
 
 
 @pytest.fixture
 def log() -> AttemptLog:
     """One in which a process has begun with a group: b and c are at work, a is finished."""
     log = AttemptLog()
-    assert log.begin_task("group", FIRST) is None
-    log.note("group", News({0: DONE}, B_AND_C))
+    assert log.begin_task("task", FIRST) is None
+    log.update_task("task", TaskUpdate({0: DONE}, B_AND_C))
     return log
 
 
 def test_a_death_is_shared_by_all_that_were_at_work(log: AttemptLog) -> None:
-    assert log.process_of("group") == FIRST
-    deaths = log.begin_task("group", SECOND, SHARED_CRASH)
-    assert log.process_of("group") == SECOND
+    assert log.last_process("task") == FIRST
+    deaths = log.begin_task("task", SECOND, SHARED_CRASH)
+    assert log.last_process("task") == SECOND
     assert deaths == {1: [SHARED_CRASH], 2: [SHARED_CRASH]}
 
 
 def test_the_crash_log_is_newer_than_what_the_process_told(log: AttemptLog) -> None:
     died = replace(CRASH, busy=(3,))
-    assert log.begin_task("group", SECOND, died) == {3: [died]}
+    assert log.begin_task("task", SECOND, died) == {3: [died]}
 
 
 def test_if_the_crash_log_is_lost_the_last_news_tell(log: AttemptLog) -> None:
-    deaths = log.begin_task("group", SECOND, UNKNOWN_CRASH)
+    deaths = log.begin_task("task", SECOND, UNKNOWN_CRASH)
     assert deaths == {1: [SHARED_CRASH], 2: [SHARED_CRASH]}
 
 
 def test_what_is_finished_is_innocent(log: AttemptLog) -> None:
-    log.note("group", News({1: DONE}, {2: Busy("c", 1.0)}))
+    log.update_task("task", TaskUpdate({1: DONE}, {2: VideoInProgress("c", 1.0)}))
     died = replace(CRASH, busy=(0, 1, 2))
-    assert log.begin_task("group", SECOND, died) == {2: [replace(CRASH, busy=(2,))]}
+    assert log.begin_task("task", SECOND, died) == {2: [replace(CRASH, busy=(2,))]}
 
 
 def test_what_was_not_begun_again_has_no_part_in_the_next_death(log: AttemptLog) -> None:
-    log.begin_task("group", SECOND, SHARED_CRASH)
-    deaths = log.begin_task("group", FIRST, HANG)
+    log.begin_task("task", SECOND, SHARED_CRASH)
+    deaths = log.begin_task("task", FIRST, HANG)
     assert deaths == {1: [SHARED_CRASH, HANG], 2: [SHARED_CRASH]}
 
 
 def test_news_of_a_process_that_died_blame_nobody_for_the_death_of_the_next(
     log: AttemptLog,
 ) -> None:
-    log.begin_task("group", SECOND, SHARED_KILL)
-    deaths = log.begin_task("group", FIRST, UNKNOWN_CRASH)
+    log.begin_task("task", SECOND, SHARED_KILL)
+    deaths = log.begin_task("task", FIRST, UNKNOWN_CRASH)
     assert deaths == {1: [SHARED_KILL], 2: [SHARED_KILL]}
 
 
 def test_videos_are_counted_once_however_often_their_group_runs(log: AttemptLog) -> None:
-    log.begin_task("group", SECOND, SHARED_KILL)
-    log.note("group", News({0: DONE, 1: FAILED}))
-    log.end_task("group", News({1: FAILED}))
+    log.begin_task("task", SECOND, SHARED_KILL)
+    log.update_task("task", TaskUpdate({0: DONE, 1: FAILED}))
+    log.end_task("task", TaskUpdate({1: FAILED}))
     assert (log.done, log.failed, log.frames) == (1, 1, 7)
 
 
 def test_a_group_whose_output_was_lost_is_begun_again_without_blame(log: AttemptLog) -> None:
-    log.end_task("group", News())
-    assert log.process_of("group") is None
-    assert log.begin_task("group", SECOND) == {}
-    log.note("group", News({1: DONE}))
+    log.end_task("task", TaskUpdate())
+    assert log.last_process("task") is None
+    assert log.begin_task("task", SECOND) == {}
+    log.update_task("task", TaskUpdate({1: DONE}))
     assert (log.done, log.frames) == (1, 7)  # its videos were counted
 
 
 def test_the_video_that_is_at_work_the_longest_is_told(log: AttemptLog) -> None:
-    longest = log.longest()
+    longest = log.longest_running()
     assert longest is not None
     process, busy = longest
     assert (process, busy.video) == (FIRST, "b")
     assert busy.since_s >= 2.0
-    log.end_task("group", News())
-    assert log.longest() is None
+    log.end_task("task", TaskUpdate())
+    assert log.longest_running() is None

@@ -358,7 +358,7 @@ def test_passes_that_fail_side_by_side_halve_the_batch_once_and_say_so_once() ->
     assert model.batch_size == 2
     assert notes == (
         f"An encoder (process {os.getpid()}) has no memory for batches of 4 frames: "
-        "they have 2 from now on.",
+        "it uses batches of 2 from now on.",
     )
 
 
@@ -502,7 +502,7 @@ def test_blamed_frames_are_refused_and_never_reach_the_model() -> None:
     error = blamed.exception(DEADLINE_S)
     batcher.close()
     assert isinstance(error, BlamedFrames)
-    assert str(error) == "its frames ended 2 processes of it (CUDA error: unknown)"
+    assert str(error) == "these frames ended 2 of its processes (CUDA error: unknown)"
     assert model.batches == [[2]]
     assert log.cleared == ["b"]
 

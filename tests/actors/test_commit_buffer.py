@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from rayclip.actors.attempts import Death
 from rayclip.actors.commit_buffer import CommitBuffer, Extracted
 from rayclip.errors import RunStopped, VideoError
+from rayclip.io.crash_log import Death
 from rayclip.output.rows import Extraction, Row
 from rayclip.report.results import Failure, VideoResult
 
@@ -20,7 +20,7 @@ FRAME = DIM * 4  # bytes
 class Attempts:
     """What is told to whoever counts."""
 
-    again = False
+    is_retry = False
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -28,8 +28,8 @@ class Attempts:
     def begin(self, position: int, video: str) -> Sequence[Death]:
         return ()
 
-    def made(self, position: int) -> None:
-        self.log.append(f"made {position}")
+    def extracted(self, position: int) -> None:
+        self.log.append(f"extracted {position}")
 
     def end(self, position: int, result: VideoResult) -> None:
         self.log.append(f"{'failed' if result.failure else 'done'} {position}")
@@ -77,7 +77,7 @@ def test_a_video_is_reported_when_it_is_saved_and_not_before() -> None:
     attempts, writer = Attempts(), Writer()
     saving = CommitBuffer(writer, attempts, keeps_arrays=False)
     assert taken(saving, good(0), good(1)) == []
-    assert (attempts.log, writer.saved) == (["made 0", "made 1"], [])
+    assert (attempts.log, writer.saved) == (["extracted 0", "extracted 1"], [])
     assert [(r.video, r.frames, r.extraction) for r in saving.flush()] == [
         ("v0", 1, None),
         ("v1", 1, None),
@@ -120,7 +120,7 @@ def test_a_failure_keeps_its_place_among_those_that_wait() -> None:
     assert taken(saving, bad(0)) == ["v0"]
     assert taken(saving, good(1), bad(2)) == []
     assert [result.video for result in saving.flush()] == ["v1", "v2"]
-    assert attempts.log == ["failed 0", "made 1", "done 1", "failed 2"]
+    assert attempts.log == ["failed 0", "extracted 1", "done 1", "failed 2"]
 
 
 def test_what_the_storage_refuses_is_a_failure_of_every_row_and_of_no_other() -> None:
@@ -149,7 +149,7 @@ def test_a_folder_that_takes_nothing_more_calls_nothing_done() -> None:
     writer.error = RunStopped("full")
     with pytest.raises(RunStopped, match="full"):
         list(saving.flush())
-    assert attempts.log == ["made 0"]
+    assert attempts.log == ["extracted 0"]
     assert list(saving.flush()) == []
 
 

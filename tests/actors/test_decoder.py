@@ -22,7 +22,7 @@ from video_factories import MAX_NUMBERS, numbered_frame, numbered_frames, remux,
 import rayclip.actors.decoder
 from rayclip.actors import pending_video
 from rayclip.actors.decoder import WINDOW_FRAMES, VideoExtractor
-from rayclip.actors.job import Blocks, ExtractionJob, FirstAttempts, SegmentFailed
+from rayclip.actors.job import ExtractionJob, FeatureBlocks, LocalAttempts, SegmentFailed
 from rayclip.actors.messages import CHUNK_FRAMES, Frame
 from rayclip.errors import RunStopped
 from rayclip.io import retry
@@ -131,8 +131,8 @@ def failing_on(
 class Attempts:
     """A group whose videos crashed so often before, and what was begun and ended."""
 
-    def __init__(self, crashes: Mapping[int, int] | None = None, again: bool = False) -> None:
-        self.again = again
+    def __init__(self, crashes: Mapping[int, int] | None = None, is_retry: bool = False) -> None:
+        self.is_retry = is_retry
         self._crashes = crashes or {}
         self.log: list[str] = []
 
@@ -141,8 +141,8 @@ class Attempts:
         crash = Death(Cause.CRASH, "Segmentation fault", (position,))
         return [crash] * self._crashes.get(position, 0)
 
-    def made(self, position: int) -> None:
-        self.log.append(f"made {position}")
+    def extracted(self, position: int) -> None:
+        self.log.append(f"extracted {position}")
 
     def end(self, position: int, result: VideoResult) -> None:
         self.log.append(f"end {position}: {result.frames} frames")
@@ -162,13 +162,13 @@ def job(
 def extract(
     videos: Sequence[str],
     encoders: Encoders | None = None,
-    attempts: Attempts | FirstAttempts | None = None,
+    attempts: Attempts | LocalAttempts | None = None,
     **asked: object,
 ) -> list[VideoResult]:
     extractor = VideoExtractor(
         job(**asked),  # type: ignore[arg-type]
         encoders or Encoders(),
-        attempts or FirstAttempts(),
+        attempts or LocalAttempts(),
     )
     return list(extractor.run(videos))
 
@@ -287,14 +287,14 @@ def test_frames_are_resized_to_the_square_of_the_model(tmp_path: Path) -> None:
 def test_decoding_runs_ahead_of_the_features_of_the_last_video(video: Make) -> None:
     encoders = Encoders(at_once=False)
     paths = [video("a.mp4", 2), video("b.mp4", 3), video("c.mp4", 4)]
-    next(VideoExtractor(job(), encoders, FirstAttempts()).run(paths))
+    next(VideoExtractor(job(), encoders, LocalAttempts()).run(paths))
     assert encoders.chunks == [2, 3, 4]
 
 
 def test_a_result_is_handed_on_as_soon_as_its_features_are_there(video: Make) -> None:
     encoders = Encoders(at_once=True)
     paths = [video("a.mp4", 2), video("b.mp4", 3)]
-    next(VideoExtractor(job(), encoders, FirstAttempts()).run(paths))
+    next(VideoExtractor(job(), encoders, LocalAttempts()).run(paths))
     assert encoders.chunks == [2]
 
 
@@ -320,7 +320,7 @@ def test_each_video_is_committed_before_its_result_is_given(
     video: Make, folder: OutputFolder
 ) -> None:
     paths = [video("a.mp4"), video("b.mp4")]
-    for result in VideoExtractor(job(folder), Encoders(), FirstAttempts()).run(paths):
+    for result in VideoExtractor(job(folder), Encoders(), LocalAttempts()).run(paths):
         assert folder.committed_frames(Path(result.video).stem) == 3
 
 
@@ -395,7 +395,7 @@ def test_features_that_what_is_saved_cannot_hold_are_a_failure(
     video: Make, folder: OutputFolder, value: float, dtype: str, is_saved: bool
 ) -> None:
     encoders = Encoders(lambda frames: np.full((len(frames), DIM), value, np.float32))
-    extractor = VideoExtractor(replace(job(folder), feature_dtype=dtype), encoders, FirstAttempts())
+    extractor = VideoExtractor(replace(job(folder), feature_dtype=dtype), encoders, LocalAttempts())
     (result,) = extractor.run([video("a.mp4")])
     if is_saved:
         assert result.failure is None
@@ -450,7 +450,7 @@ def test_the_end_of_all_encoders_passes_through_a_submit(video: Make) -> None:
 
 def test_what_was_finished_before_the_end_is_given(video: Make, folder: OutputFolder) -> None:
     paths = [video("a.mp4"), video("b.mp4", first=10)]
-    results = VideoExtractor(job(folder), Encoders(failing_on(10, stopped)), FirstAttempts()).run(
+    results = VideoExtractor(job(folder), Encoders(failing_on(10, stopped)), LocalAttempts()).run(
         paths
     )
     assert next(results).frames == 3
@@ -578,7 +578,7 @@ def test_refused_credentials_stop_the_run_once_what_went_before_is_finished(
     unreliable.breaks = [(0, InvalidAccessKeyId("unknown key"))] * 9
     paths = [video("first.mp4"), stream, video("never.mp4", first=20)]
     encoders = Encoders(at_once=False)
-    results = VideoExtractor(job(folder), encoders, FirstAttempts()).run(paths)
+    results = VideoExtractor(job(folder), encoders, LocalAttempts()).run(paths)
     assert next(results).frames == 3
     with pytest.raises(RunStopped, match=r"unreliable://.*refused.*unknown key.*renew them"):
         next(results)
@@ -598,7 +598,7 @@ def test_a_folder_that_takes_nothing_more_stops_the_run(
         raise OSError(number, os.strerror(number))
 
     paths = [video("a.mp4"), video("b.mp4"), video("c.mp4")]
-    results = VideoExtractor(job(folder), Encoders(), FirstAttempts()).run(paths)
+    results = VideoExtractor(job(folder), Encoders(), LocalAttempts()).run(paths)
     assert next(results).frames == 3
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunStopped, match="rerun the same command"):
@@ -631,7 +631,7 @@ def test_in_a_group_that_is_run_again_what_was_committed_is_not_decoded_again(
 ) -> None:
     gone = "no/longer/there.mp4"
     folder.commit("there", Extraction(np.zeros((7, DIM), np.float32), np.zeros(7), 25.0))
-    encoders, attempts = Encoders(), Attempts({0: 1}, again=True)
+    encoders, attempts = Encoders(), Attempts({0: 1}, is_retry=True)
     assert extract([gone], encoders, attempts, folder=folder) == [VideoResult(gone, 7)]
     assert encoders.chunks == []
     assert attempts.log == ["begin 0", "end 0: 7 frames"]
@@ -639,7 +639,7 @@ def test_in_a_group_that_is_run_again_what_was_committed_is_not_decoded_again(
 
 def test_a_video_that_was_committed_in_its_last_attempt_is_a_success(folder: OutputFolder) -> None:
     folder.commit("a", Extraction(np.zeros((7, DIM), np.float32), np.zeros(7), 25.0))
-    attempts = Attempts({0: 8}, again=True)
+    attempts = Attempts({0: 8}, is_retry=True)
     results = extract(["a.mp4"], attempts=attempts, folder=folder, max_attempts=3)
     assert results == [VideoResult("a.mp4", 7)]
 
@@ -654,13 +654,13 @@ def test_a_group_that_runs_for_the_first_time_does_not_trust_files_that_are_ther
 
 @pytest.mark.parametrize("crashes", [0, 1, 2])
 def test_up_to_max_attempts_a_video_is_tried_again(video: Make, crashes: int) -> None:
-    attempts = Attempts({0: crashes}, again=True)
+    attempts = Attempts({0: crashes}, is_retry=True)
     (result,) = extract([video("a.mp4", 2)], attempts=attempts, max_attempts=3)
     assert numbers_of(result) == [0, 1]
 
 
 def test_after_max_attempts_a_video_is_given_up_undecoded(video: Make) -> None:
-    encoders, attempts = Encoders(), Attempts({0: 3}, again=True)
+    encoders, attempts = Encoders(), Attempts({0: 3}, is_retry=True)
     (result,) = extract([video("a.mp4")], encoders, attempts, max_attempts=3)
     assert code_of(result) == ("decode", "worker_crashed")
     assert result.failure is not None
@@ -669,14 +669,14 @@ def test_after_max_attempts_a_video_is_given_up_undecoded(video: Make) -> None:
 
 
 def test_a_failure_says_how_often_the_video_was_tried() -> None:
-    (result,) = extract(["/nowhere.mp4"], attempts=Attempts({0: 1}, again=True))
+    (result,) = extract(["/nowhere.mp4"], attempts=Attempts({0: 1}, is_retry=True))
     assert result.failure is not None
     assert (result.failure.video, result.failure.attempts) == ("/nowhere.mp4", 2)
 
 
 def test_in_a_group_that_is_run_again_every_video_is_tried_alone(video: Make) -> None:
     paths = [video("a.mp4", 1), video("b.mp4", 2), video("c.mp4", 3)]
-    encoders, attempts = Encoders(at_once=False), Attempts({1: 1}, again=True)
+    encoders, attempts = Encoders(at_once=False), Attempts({1: 1}, is_retry=True)
     extract(paths, encoders, attempts)
     assert encoders.levels == [1, 2, 3]
     assert attempts.log == [
@@ -691,7 +691,7 @@ def test_in_a_group_that_is_run_again_every_video_is_tried_alone(video: Make) ->
 
 def test_a_video_that_is_given_up_keeps_its_place(video: Make) -> None:
     paths = [video("a.mp4", 1), video("b.mp4"), video("c.mp4", 2)]
-    attempts = Attempts({1: 3}, again=True)
+    attempts = Attempts({1: 3}, is_retry=True)
     results = extract(paths, Encoders(at_once=False), attempts, max_attempts=3)
     assert [(result.video, result.frames) for result in results] == list(
         zip(paths, [1, 0, 2], strict=True)
@@ -721,12 +721,12 @@ def test_in_a_group_that_is_run_again_rows_that_were_put_are_not_made_again(
     video: Make, shards: ShardFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [video("a.mp4", 1), video("b.mp4", 2), video("c.mp4", 3)]
-    monkeypatch.setattr("rayclip.output.shards.ShardWriter.buffer_s", 0.0)
-    first = VideoExtractor(job(shards), Encoders(), FirstAttempts()).run(paths)
+    monkeypatch.setattr("rayclip.output.shards.ShardWriter.gathers_s", 0.0)
+    first = VideoExtractor(job(shards), Encoders(), LocalAttempts()).run(paths)
     assert [next(first).frames, next(first).frames] == [1, 2]
     first.close()  # and then its process dies
     encoders = Encoders()
-    results = extract(paths, encoders, Attempts({2: 1}, again=True), folder=shards)
+    results = extract(paths, encoders, Attempts({2: 1}, is_retry=True), folder=shards)
     assert [result.frames for result in results] == [1, 2, 3]
     assert encoders.chunks == [3]
     assert row_of(shards) == {"a": [0], "b": [0, 1], "c": [0, 1, 2]}
@@ -736,16 +736,16 @@ def test_what_was_gathered_is_put_before_a_video_that_ended_a_process_is_begun(
     video: Make, shards: ShardFolder
 ) -> None:
     paths = [video("a.mp4", 1), video("blamed.mp4", 2)]
-    attempts = Attempts({1: 1}, again=True)
+    attempts = Attempts({1: 1}, is_retry=True)
     results = VideoExtractor(job(shards), Encoders(), attempts).run(paths)
     assert next(results).frames == 1
-    assert attempts.log == ["begin 0", "made 0", "begin 1", "end 0: 1 frames"]
+    assert attempts.log == ["begin 0", "extracted 0", "begin 1", "end 0: 1 frames"]
     assert row_of(shards) == {"a": [0]}
 
 
 def test_what_was_gathered_is_put_when_the_encoders_end(video: Make, shards: ShardFolder) -> None:
     paths = [video("a.mp4"), video("b.mp4", first=10)]
-    results = VideoExtractor(job(shards), Encoders(failing_on(10, stopped)), FirstAttempts()).run(
+    results = VideoExtractor(job(shards), Encoders(failing_on(10, stopped)), LocalAttempts()).run(
         paths
     )
     assert next(results).frames == 3
@@ -757,7 +757,7 @@ def test_what_was_gathered_is_put_when_the_encoders_end(video: Make, shards: Sha
 def test_columns_that_come_with_the_videos_are_carried(video: Make, shards: ShardFolder) -> None:
     paths = ["/nowhere.mp4", video("b.mp4", 2)]
     extra_columns = pa.table({"label": ["x", "y"]})
-    list(VideoExtractor(job(shards), Encoders(), FirstAttempts()).run(paths, extra_columns))
+    list(VideoExtractor(job(shards), Encoders(), LocalAttempts()).run(paths, extra_columns))
     (path,) = Path(shards.url).glob("*.parquet")
     assert pq.read_table(path).select(["video", "label"]).to_pylist() == [
         {"video": paths[1], "label": "y"}
@@ -815,10 +815,10 @@ class Segments:
     def is_long(self, duration_s: float) -> bool:
         return duration_s > 0.25
 
-    def extract(self, video: str) -> Blocks | None:
+    def extract(self, video: str) -> FeatureBlocks | None:
         return None if video.endswith("whole.mp4") else self._blocks()
 
-    def _blocks(self) -> Blocks:
+    def _blocks(self) -> FeatureBlocks:
         if self._is_empty:
             return
         yield np.array([0.0, 1.0]), np.full((2, DIM), 20, np.float32)
@@ -829,7 +829,7 @@ class Segments:
 
 def test_a_long_video_is_left_to_others_and_a_short_one_is_not(video: Make) -> None:
     paths = [video("long.mp4"), video("short.mp4", count=2)]
-    extractor = VideoExtractor(job(), Encoders(), FirstAttempts(), Segments(fails=False))
+    extractor = VideoExtractor(job(), Encoders(), LocalAttempts(), Segments(fails=False))
     divided, short = extractor.run(paths)
     assert numbers_of(divided) == [20, 20, 21]
     assert divided.extraction is not None
@@ -851,18 +851,18 @@ def test_a_video_that_is_not_long_is_opened_once(
 
     monkeypatch.setattr(rayclip.actors.decoder, "open_selected", counted)
     path = video("short.mp4", count=2)
-    list(VideoExtractor(job(), Encoders(), FirstAttempts(), Segments(fails=False)).run([path]))
+    list(VideoExtractor(job(), Encoders(), LocalAttempts(), Segments(fails=False)).run([path]))
     assert opened == [path]
 
 
 def test_a_long_video_that_cannot_be_divided_is_decoded_whole(video: Make) -> None:
-    extractor = VideoExtractor(job(), Encoders(), FirstAttempts(), Segments(fails=False))
+    extractor = VideoExtractor(job(), Encoders(), LocalAttempts(), Segments(fails=False))
     (result,) = extractor.run([video("whole.mp4")])
     assert numbers_of(result) == [0, 1, 2]
 
 
 def test_a_video_whose_segment_fails_is_decoded_undivided(video: Make) -> None:
-    extractor = VideoExtractor(job(), Encoders(), FirstAttempts(), Segments(fails=True))
+    extractor = VideoExtractor(job(), Encoders(), LocalAttempts(), Segments(fails=True))
     (result,) = extractor.run([video("long.mp4")])
     assert numbers_of(result) == [0, 1, 2]
     assert result.extraction is not None
@@ -872,7 +872,7 @@ def test_a_video_whose_segment_fails_is_decoded_undivided(video: Make) -> None:
 
 def test_a_video_of_whose_segments_nothing_is_shown_gives_its_first_frame(video: Make) -> None:
     extractor = VideoExtractor(
-        job(fps=Fraction("0.001")), Encoders(), FirstAttempts(), Segments(is_empty=True)
+        job(fps=Fraction("0.001")), Encoders(), LocalAttempts(), Segments(is_empty=True)
     )
     (result,) = extractor.run([video("long.mp4")])
     assert numbers_of(result) == [0]

@@ -7,7 +7,7 @@ import torch
 
 from rayclip.actors.device_faults import (
     UNEXPLAINED_DEATHS,
-    deaths_with,
+    deaths_during,
     first_line,
     is_given_up,
     is_out_of_memory,
@@ -59,11 +59,11 @@ def deaths(*chunks: str, cause: Cause = Cause.DEVICE) -> list[Death]:
 
 def test_the_deaths_of_a_chunk_are_those_that_it_was_there_for() -> None:
     told = deaths("ab", "a", "c")
-    assert [len(deaths_with(chunk, told)) for chunk in "abcd"] == [2, 1, 1, 0]
+    assert [len(deaths_during(chunk, told)) for chunk in "abcd"] == [2, 1, 1, 0]
 
 
 def test_a_kill_from_outside_says_nothing_about_the_frames() -> None:
-    assert deaths_with("a", deaths("a", "a", cause=Cause.KILL)) == []
+    assert deaths_during("a", deaths("a", "a", cause=Cause.KILL)) == []
 
 
 @pytest.mark.parametrize("cause", [Cause.CRASH, Cause.DEVICE])

@@ -12,8 +12,9 @@ from ray.exceptions import ActorDiedError, RayActorError
 
 from rayclip.actors import control_actor, encoder_pool
 from rayclip.actors.control_actor import IDLE_S, QUIET_S, ControlActor
-from rayclip.actors.encoder import EncoderReport, EncoderSettings
+from rayclip.actors.encoder import EncoderSettings
 from rayclip.actors.encoder_pool import EncoderPool
+from rayclip.actors.messages import EncoderReport
 from rayclip.model.models import describe
 from rayclip.report.run_stats import BatchStats
 from rayclip.session.resources import EncoderResources
@@ -118,14 +119,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: cluster.now_s))
     monkeypatch.setattr(encoder_pool, "REPORT_TIMEOUT_S", 0.01)
     monkeypatch.setattr(control_actor, "RunMetrics", lambda _: None)
-    monkeypatch.setattr(ControlActor, "_tend", nothing)
+    monkeypatch.setattr(ControlActor, "_run_upkeep", nothing)
     return cluster
 
 
 async def started(resources: EncoderResources) -> EncoderPool:
-    """A fleet whose encoders are all up."""
+    """Return a pool whose encoders are all up."""
     encoders = EncoderPool(SETTINGS, None)
-    encoders.fit(resources, NODES)
+    encoders.grow_to(resources, NODES)
     while len(await encoders.addresses(ALL)) < resources.encoders:
         await asyncio.sleep(0)
     return encoders
@@ -141,10 +142,10 @@ def test_an_encoder_that_loads_its_model_again_gets_nothing_while_others_can_enc
     async def run() -> None:
         encoders = await started(TWO)
         cluster.actors[0].is_loaded = False
-        assert await encoders.hear() == 1
+        assert await encoders.poll() == 1
         assert await usable(encoders) == [1]
         cluster.actors[0].is_loaded = True
-        assert await encoders.hear() == 2
+        assert await encoders.poll() == 2
         assert await usable(encoders) == [0, 1]
 
     asyncio.run(run())
@@ -154,7 +155,7 @@ def test_the_only_encoder_is_waited_for_while_it_loads_its_model_again(cluster: 
     async def run() -> None:
         encoders = await started(ONE)
         cluster.actors[0].is_loaded = False
-        assert await encoders.hear() == 0
+        assert await encoders.poll() == 0
         assert await usable(encoders) == [0]
 
     asyncio.run(run())
@@ -166,11 +167,11 @@ def test_an_encoder_that_does_not_answer_is_asked_once_and_left_out(cluster: Clu
         cluster.actors[0].may_answer.clear()
         for _ in range(5):
             cluster.now_s += encoder_pool.SILENT_S / 4
-            assert await encoders.hear() == 1
+            assert await encoders.poll() == 1
         assert [actor.asked for actor in cluster.actors] == [1, 5]
         assert await usable(encoders) == [1]
         cluster.actors[0].may_answer.set()
-        assert await encoders.hear() == 2
+        assert await encoders.poll() == 2
         assert await usable(encoders) == [0, 1]
 
     asyncio.run(run())
@@ -182,13 +183,13 @@ def test_encoders_that_are_released_while_they_are_asked_do_not_come_back(
     async def run() -> None:
         encoders = await started(ONE)
         cluster.actors[0].may_answer.clear()
-        asked = asyncio.create_task(encoders.hear())
+        asked = asyncio.create_task(encoders.poll())
         await asyncio.sleep(0)
         encoders.release()
         cluster.actors[0].may_answer.set()
         assert await asked == 0
         assert not encoders
-        encoders.fit(ONE, NODES)
+        encoders.grow_to(ONE, NODES)
         assert await usable(encoders) == [1]
 
     asyncio.run(run())
@@ -200,9 +201,9 @@ def test_another_takes_the_place_of_an_encoder_that_ray_cannot_start_again(
     async def run() -> None:
         encoders = await started(TWO)
         cluster.actors[0].error = ActorDiedError()
-        assert await encoders.hear() == 1
-        encoders.fit(TWO, NODES)
-        assert await encoders.hear() == 1
+        assert await encoders.poll() == 1
+        encoders.grow_to(TWO, NODES)
+        assert await encoders.poll() == 1
         await asyncio.sleep(0)
         assert await usable(encoders) == [1, 2]
 
@@ -213,12 +214,12 @@ def test_devices_that_were_given_up_are_tried_again_after_a_release(cluster: Clu
     async def run() -> None:
         encoders = await started(ONE)
         cluster.actors[0].error = RayActorError(actor_init_failed=True)
-        await encoders.hear()
-        encoders.fit(ONE, NODES)
+        await encoders.poll()
+        encoders.grow_to(ONE, NODES)
         assert await encoders.addresses(ALL) == []
         assert len(cluster.actors) == 1
         encoders.release()
-        encoders.fit(ONE, NODES)
+        encoders.grow_to(ONE, NODES)
         assert await usable(encoders) == [1]
 
     asyncio.run(run())
@@ -228,10 +229,10 @@ def test_a_device_that_was_given_up_counts_as_long_as_its_node_is_there(cluster:
     async def run() -> None:
         encoders = await started(ONE)
         cluster.actors[0].error = RayActorError(actor_init_failed=True)
-        await encoders.hear()
-        encoders.fit(ONE, NODES)
+        await encoders.poll()
+        encoders.grow_to(ONE, NODES)
         assert len(cluster.actors) == 1
-        encoders.fit(ONE, ["another node"])
+        encoders.grow_to(ONE, ["another node"])
         assert await usable(encoders) == [1]
 
     asyncio.run(run())
@@ -241,7 +242,7 @@ def test_a_step_whose_tasks_wait_for_an_encoder_keeps_its_place_and_one_without_
     cluster: Cluster,
 ) -> None:
     async def run() -> None:
-        control = ControlActor(SETTINGS, ONE, None, idle_s=IDLE_S, speaks=False)
+        control = ControlActor(SETTINGS, ONE, None, idle_s=IDLE_S, announces_stalls=False)
         cluster.has_room = False
         waiting = asyncio.create_task(control.encoders())
         while not cluster.actors:
@@ -262,7 +263,7 @@ def test_a_step_whose_tasks_wait_for_an_encoder_keeps_its_place_and_one_without_
 
 def test_a_task_keeps_its_cpus_only_while_an_encoder_answers(cluster: Cluster) -> None:
     async def run() -> None:
-        control = ControlActor(SETTINGS, ONE, None, idle_s=None, speaks=False)
+        control = ControlActor(SETTINGS, ONE, None, idle_s=None, announces_stalls=False)
         assert (await control.encoders()).hold_cpus
         cluster.now_s += (
             2 * encoder_pool.SILENT_S

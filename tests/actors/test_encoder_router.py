@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rayclip.actors import encoder_router, ray_calls
-from rayclip.actors.encoder_router import REFRESH_S, SPILL_FRAMES, EncoderRouter, choose
+from rayclip.actors.encoder_router import MAX_REFRESH_S, SPILL_FRAMES, EncoderRouter, choose
 from rayclip.actors.flow_control import FIRST_WINDOW, Outstanding
 from rayclip.actors.messages import EncoderAddress, EncoderList
 
@@ -116,4 +116,4 @@ def test_in_the_long_run_a_task_seldom_asks_which_encoders_there_are(run: Run) -
     for _ in range(200):
         send(to, frames=0)
         run.now_s += 1
-    assert len(run.asked_s) <= 5 + 200 / REFRESH_S
+    assert len(run.asked_s) <= 5 + 200 / MAX_REFRESH_S

@@ -27,21 +27,21 @@ def test_a_tiny_object_store_still_lets_a_task_begin() -> None:
 
 
 def test_a_lone_task_gets_the_whole_budget() -> None:
-    assert Quota(1000).window_of("a", now_s=1.0) == 1000
+    assert Quota(1000).window_for("a", now_s=1.0) == 1000
 
 
 def test_however_many_tasks_there_are_their_windows_fit_in_the_budget() -> None:
     for tasks in (1, 3, 10, 100, 999):
         quota = Quota(1000)
-        windows = [quota.window_of(str(task), now_s=0.0) for task in range(tasks)]
+        windows = [quota.window_for(str(task), now_s=0.0) for task in range(tasks)]
         assert windows[-1] == 1000 // tasks
 
 
 def test_a_task_that_is_gone_leaves_its_share_to_the_others() -> None:
     quota = Quota(1000)
-    quota.window_of("gone", now_s=0.0)
-    assert quota.window_of("a", now_s=ACTIVE_S / 2) == 500
-    assert quota.window_of("a", now_s=ACTIVE_S) == 1000
+    quota.window_for("gone", now_s=0.0)
+    assert quota.window_for("a", now_s=ACTIVE_S / 2) == 500
+    assert quota.window_for("a", now_s=ACTIVE_S) == 1000
 
 
 def test_a_task_sends_no_more_than_its_window() -> None:

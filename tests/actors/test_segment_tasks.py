@@ -20,7 +20,7 @@ from video_factories import numbered_frame, write_video
 
 from rayclip.actors import segment_tasks as module
 from rayclip.actors.job import ExtractionJob, SegmentFailed
-from rayclip.actors.segment_tasks import MAX_LOSSES, RemoteSegments, division_among
+from rayclip.actors.segment_tasks import MAX_LOSSES, RemoteSegments, division_for
 from rayclip.media.frames import FrameChoice, divide
 from rayclip.media.segments import WHOLE, Segment, inner_boundaries, split_at
 
@@ -110,8 +110,8 @@ class Tasks:
             folder_of_inputs="/",
             storage_options={},
         )
-        segments = RemoteSegments(job, None, division_among(2))
-        return list(segments._blocks("long.mp4", split_at([100])))
+        segments = RemoteSegments(job, None, division_for(2))
+        return list(segments._blocks("long.mp4", segments_between([100])))
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_encoders_that_were_asked_for_wait_for_gpus_that_an_autoscaler_brings(
         run.terminate()
         ended = finish(run)
     assert ended.status == 143, ended.stderr
-    assert "2 encoders were asked for, and the Ray that is used has 0 GPUs" in ended.stderr
+    assert "2 encoders were requested, but this Ray has 0 GPUs" in ended.stderr
 
 
 def test_a_second_run_waits_for_the_gpu_and_says_so(nodes: Nodes, tmp_path: Path) -> None:

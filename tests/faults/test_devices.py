@@ -173,8 +173,8 @@ def test_an_encoder_that_is_killed_whenever_it_loads_its_model_ends_the_run(
     ended = run_with("starved", tmp_path, *command(videos[:1], output))
     assert ended.status == 3, ended.stderr
     assert ended.stderr.splitlines()[-1] == (
-        "rayclip: No encoder can start: their processes die again and again while they load the "
-        "model, as they do where memory is short."
+        "rayclip: No encoder can start: their processes keep dying while they load the model, "
+        "probably because memory is short."
     )
     assert "Traceback" not in ended.stderr
 

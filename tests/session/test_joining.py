@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from rayclip.errors import UsageError
-from rayclip.session.joining import check_reachable, why_not_joined
+from rayclip.session.joining import check_reachable, explain_connection_error
 
 MISMATCH = """Version mismatch: The cluster was started with:
     Ray: 2.59.0
@@ -42,7 +42,7 @@ def test_a_machine_that_is_no_node_of_the_cluster_is_told_so(
 ) -> None:
     monkeypatch.setattr("ray._private.services.find_node_ids", set)
     with pytest.raises(
-        UsageError, match=r"This machine is no node of the Ray cluster.*ray job submit"
+        UsageError, match=r"This machine is not a node of the Ray cluster.*ray job submit"
     ):
         check_reachable(check_address(listener))
 
@@ -58,7 +58,7 @@ def test_auto_without_any_ray_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", frozenset)
     monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda _: None)
-    with pytest.raises(UsageError, match=r"No Ray cluster runs on this machine.*ray start"):
+    with pytest.raises(UsageError, match=r"no Ray cluster runs on this machine.*ray start"):
         check_reachable("auto")
 
 
@@ -69,18 +69,20 @@ def test_what_is_no_address_is_named(address: str) -> None:
 
 
 def test_other_versions_are_both_named_in_one_sentence() -> None:
-    assert why_not_joined("10.0.0.1:6379", RuntimeError(MISMATCH)) == (
+    assert explain_connection_error("10.0.0.1:6379", RuntimeError(MISMATCH)) == (
         "The Ray cluster at 10.0.0.1:6379 has Ray 2.59.0 with Python 3.11.7, and this machine Ray "
         "2.60.0 with Python 3.12.1: install the same Ray and Python on both."
     )
 
 
 def test_other_reasons_are_given_in_one_line() -> None:
-    said = why_not_joined("auto", RuntimeError("It broke.\nAnd here is a long story."))
+    said = explain_connection_error("auto", RuntimeError("It broke.\nAnd here is a long story."))
     assert said == "No Ray cluster can be used at auto: It broke."
 
 
 def test_what_does_not_answer_as_ray_does_may_want_a_token() -> None:
-    said = why_not_joined("10.0.0.1:80", ConnectionError("Failed to connect to Ray cluster"))
-    assert said.startswith("What listens at 10.0.0.1:80 does not answer as a Ray cluster does.")
+    said = explain_connection_error(
+        "10.0.0.1:80", ConnectionError("Failed to connect to Ray cluster")
+    )
+    assert said.startswith("What listens at 10.0.0.1:80 does not answer like a Ray cluster.")
     assert "RAY_AUTH_MODE=token" in said

@@ -40,8 +40,8 @@ def test_a_private_ray_that_does_not_start_ends_the_run_with_a_sentence(tmp_path
     assert ended.returncode == 3, ended.stderr
     assert ended.stderr.splitlines()[-1] == (
         "rayclip: No private Ray could start here: The current node timed out during startup. The "
-        "GCS may be overloaded. If this machine is very busy or short of memory, give the same "
-        "command again when it is not; --address none needs no Ray."
+        "GCS may be overloaded. If this machine is very busy or short of memory, rerun the same "
+        "command later, or with --address none, which needs no Ray."
     )
     assert "Traceback" not in ended.stderr
     (folder,) = [line for line in ended.stderr.splitlines() if line.startswith("/tmp/rayclip-")]

@@ -10,7 +10,7 @@ from rayclip.session.resources import (
     EncoderResources,
     cpu_resources,
     gpu_resources,
-    tasks_to_plan_for,
+    planned_tasks,
     videos_per_task,
 )
 
@@ -72,7 +72,7 @@ def test_threads_are_no_matter_for_encoders_on_gpus() -> None:
 def test_as_many_encoders_as_are_to_share_a_gpu_have_a_place_on_each(share: int) -> None:
     resources = gpu_resources(2, None, share)
     assert resources.encoders == 2 * share
-    assert resources.fitted_to([{"GPU": 1.0}, {"GPU": 1.0}]) == resources
+    assert resources.scaled_to([{"GPU": 1.0}, {"GPU": 1.0}]) == resources
     assert round(resources.gpus, 4) * share <= 1  # as Ray counts
 
 
@@ -89,9 +89,9 @@ def test_steps_that_do_not_fit_on_the_gpus_together_are_refused_with_a_way_out(
     first, second = (gpu_resources(gpus, *step) for step in steps)
     cluster = {"GPU": float(gpus), "CPU": 4.0}
     with pytest.raises(UsageError, match=f"encoders_per_gpu=2 and encoders={gpus}"):
-        second.beside([first], cluster)
+        second.alongside([first], cluster)
     advised = gpu_resources(gpus, int(gpus), 2)
-    assert advised.beside([advised], cluster) == advised
+    assert advised.alongside([advised], cluster) == advised
 
 
 @pytest.mark.parametrize(
@@ -101,15 +101,15 @@ def test_steps_that_fit_or_wait_for_nodes_are_let_be(
     steps: list[tuple[int | None, int]], gpus: float
 ) -> None:
     first, second = (gpu_resources(gpus, *step) for step in steps)
-    assert second.beside([first], {"GPU": gpus, "CPU": 4.0}) == second
+    assert second.alongside([first], {"GPU": gpus, "CPU": 4.0}) == second
 
 
 @pytest.mark.parametrize("nodes", NODES, ids=name_of)
 def test_on_cpus_a_second_step_takes_nothing_from_decoding(nodes: tuple[int, ...]) -> None:
     first = cpu_resources(nodes, None)
-    second = first.beside([first], {"CPU": float(sum(nodes))})
+    second = first.alongside([first], {"CPU": float(sum(nodes))})
     assert (second.cpus, second.threads) == (0.0, first.threads)
-    assert first.beside([gpu_resources(1, None, 1)], {"GPU": 1.0}) == first
+    assert first.alongside([gpu_resources(1, None, 1)], {"GPU": 1.0}) == first
 
 
 # ---- CPUs ----
@@ -191,12 +191,12 @@ def test_on_two_cores_two_runs_have_an_encoder_each_and_leave_one_core_to_decode
 def test_a_gpu_that_joins_gets_an_encoder() -> None:
     resources = gpu_resources(1, None, 1)
     nodes = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0}, {"CPU": 8.0, "GPU": 4.0}]
-    assert resources.fitted_to(nodes) == EncoderResources(5, 1.0, 0.0, None)
+    assert resources.scaled_to(nodes) == EncoderResources(5, 1.0, 0.0, None)
 
 
 def test_a_number_that_the_user_gave_stays() -> None:
     resources = gpu_resources(1, 2, 1)
-    assert resources.fitted_to([{"GPU": 8.0}]) == resources
+    assert resources.scaled_to([{"GPU": 8.0}]) == resources
     assert resources.encoders == 2
 
 
@@ -205,11 +205,11 @@ def test_on_the_nodes_of_the_beginning_there_are_the_encoders_of_the_beginning(
     nodes: tuple[int, ...],
 ) -> None:
     resources = cpu_resources(nodes, None)
-    assert resources.fitted_to([{"CPU": float(cpus)} for cpus in nodes]) == resources
+    assert resources.scaled_to([{"CPU": float(cpus)} for cpus in nodes]) == resources
 
 
 def test_a_node_that_joins_gets_encoders_on_its_cpus() -> None:
-    assert cpu_resources([16], None).fitted_to([{"CPU": 16.0}, {"CPU": 8.0}, {}]).encoders == 3
+    assert cpu_resources([16], None).scaled_to([{"CPU": 16.0}, {"CPU": 8.0}, {}]).encoders == 3
 
 
 # ---- tasks ----
@@ -254,7 +254,7 @@ def test_a_task_that_holds_features_has_few_videos() -> None:
 
 
 def test_work_is_divided_among_more_tasks_than_there_are_where_nodes_come_for_what_waits() -> None:
-    assert tasks_to_plan_for(1, grows=False) == 1
-    assert tasks_to_plan_for(1000, grows=True) == 1000
-    assert videos_per_task(400, tasks_to_plan_for(1, grows=True)) == 1
-    assert videos_per_task(10**7, tasks_to_plan_for(1, grows=True)) == 64
+    assert planned_tasks(1, grows=False) == 1
+    assert planned_tasks(1000, grows=True) == 1000
+    assert videos_per_task(400, planned_tasks(1, grows=True)) == 1
+    assert videos_per_task(10**7, planned_tasks(1, grows=True)) == 64

@@ -82,7 +82,7 @@ def test_videos_are_encoded_inside_an_actor_that_holds_one_of_two_cpus(
 
 def test_a_caller_that_holds_all_cpus_is_told_so(clip: Path, tmp_path: Path) -> None:
     ended = run_script("1", "1", clip, tmp_path, "cpu")
-    assert "holds 1 CPUs, and its Ray has not one more: give it fewer" in ended.stderr
+    assert "holds 1 CPUs, and its Ray has no other CPU: give it fewer" in ended.stderr
 
 
 # ---- containers ----
@@ -172,9 +172,7 @@ def test_a_cluster_without_gpus_is_waited_for_if_the_number_of_encoders_is_said(
     monkeypatch.setattr(devices, "_is_of_this_process", lambda: False)
     device, resources = devices.device_on_ray(Settings(encoders=2), private=False)
     assert (device, resources.encoders, resources.gpus) == ("cuda", 2, 1.0)
-    assert (
-        "2 encoders were asked for, and the Ray that is used has 0 GPUs" in capsys.readouterr().err
-    )
+    assert "2 encoders were requested, but this Ray has 0 GPUs" in capsys.readouterr().err
 
 
 # ---- addresses ----
@@ -220,7 +218,7 @@ def test_a_private_ray_beside_one_that_is_connected_is_refused(
 ) -> None:
     monkeypatch.setattr(ray_session, "_is_connected", lambda: True)
     with (
-        pytest.raises(UsageError, match="connected to a Ray already"),
+        pytest.raises(UsageError, match="already connected to a Ray"),
         ray_session.ray_session("local", None, verbose=False),
     ):
         pass
