@@ -43,7 +43,7 @@ def fail(video: PendingVideo) -> None:
         video.extraction()
 
 
-@pytest.mark.parametrize("end", [finish, fail, PendingVideo.forget])
+@pytest.mark.parametrize("end", [finish, fail, PendingVideo.reset])
 def test_the_temporary_file_is_closed_when_a_video_ends(
     end: Callable[[PendingVideo], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,7 +111,7 @@ class Tasks:
             storage_options={},
         )
         segments = RemoteSegments(job, None, division_for(2))
-        return list(segments._blocks("long.mp4", segments_between([100])))
+        return list(segments._blocks("long.mp4", split_at([100])))
 
 
 @pytest.fixture
