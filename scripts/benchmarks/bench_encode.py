@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_processes import Work, cpu_s_of_family
+from bench_processes import Work, total_cpu_s
 from numpy.typing import NDArray
 from tables import number, table
 
@@ -228,10 +228,10 @@ def _feed(encoders: Encoders, job: EncodeJob) -> Work:
 @contextmanager
 def _measuring() -> Iterator[Callable[[int], Work]]:
     """Measure the block; yields a function that, after the block, turns frames into work."""
-    cpu_s, started = cpu_s_of_family(), time.perf_counter()
+    cpu_s, started = total_cpu_s(), time.perf_counter()
     ended: list[float] = []
     yield lambda frames: Work(frames, ended[0], ended[1])
-    ended += [time.perf_counter() - started, cpu_s_of_family() - cpu_s]
+    ended += [time.perf_counter() - started, total_cpu_s() - cpu_s]
 
 
 WAYS: Mapping[str, Callable[[EncodeJob], Any]] = {

@@ -78,7 +78,7 @@ def test_a_command_of_rayclip_is_understood(command: str, monkeypatch: pytest.Mo
 def test_a_command_of_ray_is_understood(command: str) -> None:
     known: click.Command = ray_cli
     words = shlex.split(command)[1:]
-    while isinstance(known, click.Gop) and words:
+    while isinstance(known, click.Group) and words:
         known = known.commands[words.pop(0)]
     if words:  # else it is only mentioned
         known.make_context(known.name, words)
