@@ -267,7 +267,7 @@ def test_hashes_in_the_keys_of_an_object_store_tell_videos_apart() -> None:
         ("s3://bucket/cat.mp4", "s3://bucket/cat.mp4"),
     ],
 )
-def test_relative_paths_begin_in_the_folder_of_the_command(video: str, path: str) -> None:
+def test_relative_paths_are_resolved_in_the_folder_of_the_command(video: str, path: str) -> None:
     assert absolute(video, "/here") == path
 
 
