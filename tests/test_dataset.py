@@ -1,4 +1,4 @@
-"""Features as a step of a pipeline that somebody else wrote."""
+"""Features as a step of a user's pipeline."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_two_models_in_one_pipeline_keep_the_columns_and_add_their_own(
 
 
 @pytest.mark.ray
-def test_whole_videos_in_a_column_give_the_features_of_their_files(
+def test_encoded_videos_in_a_column_have_the_features_of_their_files(
     written: tuple[Path, str], videos: Path
 ) -> None:
     rows = pq.read_table(f"{written[0]}-bytes").to_pylist()
@@ -158,8 +158,8 @@ def test_whole_videos_in_a_column_give_the_features_of_their_files(
 def test_a_pipeline_takes_urls_names_missing_columns_and_starts_its_encoders_again(
     written: tuple[Path, str],
 ) -> None:
-    said = [line for line in written[1].splitlines() if RAYS_WARNING not in line]
-    assert said == [
+    lines = [line for line in written[1].splitlines() if RAYS_WARNING not in line]
+    assert lines == [
         "from a URL: (10, 64)",
         "no column: True",
         "rows of a dataset that is used again: 1",
@@ -167,7 +167,7 @@ def test_a_pipeline_takes_urls_names_missing_columns_and_starts_its_encoders_aga
 
 
 @pytest.mark.ray
-def test_the_columns_are_of_no_private_type(written: tuple[Path, str]) -> None:
+def test_the_columns_have_no_private_types(written: tuple[Path, str]) -> None:
     for file in written[0].glob("*.parquet"):
         for field in pq.read_schema(file):
             assert not isinstance(field.type, pa.BaseExtensionType)
@@ -205,7 +205,7 @@ def test_datasets_reads_what_a_pipeline_wrote(
     assert read[0]["clip"] == by_the_command(videos / "ab.mp4", written[0])
 
 
-def test_columns_that_are_missing_or_in_the_way_are_named() -> None:
+def test_missing_and_conflicting_columns_are_named() -> None:
     step = EncodeStep(*[None] * 5, column="path", holds_videos=False, prefix="b32_")  # type: ignore[arg-type]
     step.check_columns(["path", "clip"])
     with pytest.raises(UsageError, match="no column 'path'; its columns are: url, label"):

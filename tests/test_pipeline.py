@@ -1,4 +1,4 @@
-"""Whole runs on real Rays: a private one, and a cluster that is not ours."""
+"""Whole runs on real Rays: a private one, and a user's cluster."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video of 10 frames: no batch is full of it."""
+    """A video of 10 frames, too few to fill a batch."""
     path = tmp_path_factory.mktemp("video") / "short.mp4"
     shapes.write_video(path, [("green", "cross")], seconds_per_scene=0.4)
     return path
@@ -57,7 +57,7 @@ def features(output: Path, video: Path) -> bytes:
 
 
 def outside_sockets(processes: list[psutil.Process]) -> list[str]:
-    """What listens where another machine could reach it."""
+    """Return the sockets that other machines could reach."""
     found = []
     for process in processes:
         try:
@@ -71,7 +71,7 @@ def outside_sockets(processes: list[psutil.Process]) -> list[str]:
     return found
 
 
-def test_a_private_ray_is_private_gives_the_bits_of_no_ray_and_fills_batches_across_videos(
+def test_a_private_ray_is_private_has_the_bits_of_no_ray_and_fills_batches_across_videos(
     short: Path, tmp_path: Path
 ) -> None:
     home, output, alone = tmp_path / "home", tmp_path / "output", tmp_path / "alone"
@@ -102,7 +102,7 @@ def test_a_private_ray_is_private_gives_the_bits_of_no_ray_and_fills_batches_acr
     assert {features(output, video) for video in videos} == {features(alone, short)}
 
 
-def test_print_gives_all_videos_in_input_order(clip: Path, cluster: str, tmp_path: Path) -> None:
+def test_print_keeps_the_input_order(clip: Path, cluster: str, tmp_path: Path) -> None:
     videos = copies(clip, tmp_path, 5)
     words = [*DEMO, "--extraction-fps", "1", "--device", "cpu", "--address", cluster]
     ended = rayclip("extract", *reversed(videos), *words, env=ON_LOOPBACK)
@@ -135,9 +135,7 @@ def test_a_table_in_one_block_is_decoded_by_several_tasks_of_a_cluster_that_stay
         pass
 
 
-def test_a_ray_of_somebody_else_without_gpus_is_refused_with_two_ways_out(
-    clip: Path, cluster: str
-) -> None:
+def test_a_cluster_without_gpus_is_refused_with_two_alternatives(clip: Path, cluster: str) -> None:
     ended = rayclip("extract", clip, *DEMO, env={**ON_LOOPBACK, "RAY_ADDRESS": cluster})
     assert ended.status == 2
     assert "--device cpu" in ended.stderr
@@ -158,7 +156,7 @@ def cmdline(process: psutil.Process) -> list[str]:
         return []
 
 
-def test_official_weights_come_once_from_a_mirror_for_all_encoders_of_two_private_rays(
+def test_official_weights_are_downloaded_once_for_all_encoders_of_two_private_rays(
     clip: Path, tmp_path: Path
 ) -> None:
     """A random model plays an official one: only its checksum and size are put in for the test."""
@@ -203,7 +201,7 @@ for encoders in (4, 1):
     assert (home / ".cache/clip/RN50.pt").read_bytes() == checkpoint.read_bytes()
 
 
-def test_weights_that_only_the_driver_has_travel_to_a_cluster(
+def test_weights_that_only_the_driver_has_are_sent_to_the_cluster(
     clip: Path, cluster: str, tmp_path: Path
 ) -> None:
     checkpoint = checkpoints.save_state_dict(checkpoints.small_vit(), tmp_path / "mine.pt")
@@ -215,7 +213,7 @@ def test_weights_that_only_the_driver_has_travel_to_a_cluster(
     assert len(list((tmp_path / "output/clip/custom").glob("*_clip.npy"))) == 1
 
 
-def test_weights_that_no_one_can_give_end_the_run_in_one_sentence(
+def test_weights_that_cannot_be_found_end_the_run_with_one_sentence(
     clip: Path, tmp_path: Path
 ) -> None:
     nowhere = {"RAYCLIP_WEIGHTS_MIRROR": str(tmp_path / "nothing"), "HOME": str(tmp_path)}

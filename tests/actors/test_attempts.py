@@ -1,4 +1,4 @@
-"""Who is given up after how many deaths, and why."""
+"""Which videos are given up after how many deaths, and why."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def given_up(deaths: list[Death], max_attempts: int = 3) -> tuple[str, str] | No
         [KILL] * (MAX_KILLS - 1) + [CRASH, CRASH],
     ],
 )
-def test_a_video_that_may_yet_succeed_is_tried_again(deaths: list[Death]) -> None:
+def test_a_video_that_may_still_succeed_is_retried(deaths: list[Death]) -> None:
     assert given_up(deaths) is None
 
 
@@ -68,13 +68,13 @@ def test_a_video_that_may_yet_succeed_is_tried_again(deaths: list[Death]) -> Non
         ),
     ],
 )
-def test_what_ends_its_process_again_and_again_is_given_up(
+def test_a_video_that_keeps_ending_its_process_is_given_up(
     deaths: list[Death], code: str, message: str
 ) -> None:
     assert given_up(deaths) == (code, message)
 
 
-def test_the_last_attempt_is_one_alone() -> None:
+def test_a_video_is_given_up_only_after_an_attempt_on_its_own() -> None:
     assert given_up([SHARED_CRASH], max_attempts=1) is None
     assert given_up([SHARED_CRASH, CRASH], max_attempts=1) is not None
     assert given_up([CRASH], max_attempts=1) == (
@@ -92,43 +92,43 @@ B_AND_C = {1: VideoInProgress("b", 2.0), 2: VideoInProgress("c", 1.0)}
 
 @pytest.fixture
 def log() -> AttemptLog:
-    """One in which a process has begun with a group: b and c are at work, a is finished."""
+    """Return the log of one task: videos b and c are in progress, a is finished."""
     log = AttemptLog()
     assert log.begin_task("task", FIRST) is None
     log.update_task("task", TaskUpdate({0: DONE}, B_AND_C))
     return log
 
 
-def test_a_death_is_shared_by_all_that_were_at_work(log: AttemptLog) -> None:
+def test_a_death_counts_for_all_videos_in_progress(log: AttemptLog) -> None:
     assert log.last_process("task") == FIRST
     deaths = log.begin_task("task", SECOND, SHARED_CRASH)
     assert log.last_process("task") == SECOND
     assert deaths == {1: [SHARED_CRASH], 2: [SHARED_CRASH]}
 
 
-def test_the_crash_log_is_newer_than_what_the_process_told(log: AttemptLog) -> None:
+def test_the_crash_log_takes_precedence_over_the_last_update(log: AttemptLog) -> None:
     died = replace(CRASH, busy=(3,))
     assert log.begin_task("task", SECOND, died) == {3: [died]}
 
 
-def test_if_the_crash_log_is_lost_the_last_news_tell(log: AttemptLog) -> None:
+def test_the_last_update_decides_if_the_crash_log_is_lost(log: AttemptLog) -> None:
     deaths = log.begin_task("task", SECOND, UNKNOWN_CRASH)
     assert deaths == {1: [SHARED_CRASH], 2: [SHARED_CRASH]}
 
 
-def test_what_is_finished_is_innocent(log: AttemptLog) -> None:
+def test_a_finished_video_is_never_blamed(log: AttemptLog) -> None:
     log.update_task("task", TaskUpdate({1: DONE}, {2: VideoInProgress("c", 1.0)}))
     died = replace(CRASH, busy=(0, 1, 2))
     assert log.begin_task("task", SECOND, died) == {2: [replace(CRASH, busy=(2,))]}
 
 
-def test_what_was_not_begun_again_has_no_part_in_the_next_death(log: AttemptLog) -> None:
+def test_a_video_that_was_not_retried_is_not_blamed_for_the_next_death(log: AttemptLog) -> None:
     log.begin_task("task", SECOND, SHARED_CRASH)
     deaths = log.begin_task("task", FIRST, HANG)
     assert deaths == {1: [SHARED_CRASH, HANG], 2: [SHARED_CRASH]}
 
 
-def test_news_of_a_process_that_died_blame_nobody_for_the_death_of_the_next(
+def test_updates_of_a_dead_process_blame_no_video_for_the_death_of_the_next(
     log: AttemptLog,
 ) -> None:
     log.begin_task("task", SECOND, SHARED_KILL)
@@ -136,14 +136,14 @@ def test_news_of_a_process_that_died_blame_nobody_for_the_death_of_the_next(
     assert deaths == {1: [SHARED_KILL], 2: [SHARED_KILL]}
 
 
-def test_videos_are_counted_once_however_often_their_group_runs(log: AttemptLog) -> None:
+def test_videos_are_counted_once_however_often_their_task_runs(log: AttemptLog) -> None:
     log.begin_task("task", SECOND, SHARED_KILL)
     log.update_task("task", TaskUpdate({0: DONE, 1: FAILED}))
     log.end_task("task", TaskUpdate({1: FAILED}))
     assert (log.done, log.failed, log.frames) == (1, 1, 7)
 
 
-def test_a_group_whose_output_was_lost_is_begun_again_without_blame(log: AttemptLog) -> None:
+def test_a_task_whose_output_was_lost_is_retried_without_blame(log: AttemptLog) -> None:
     log.end_task("task", TaskUpdate())
     assert log.last_process("task") is None
     assert log.begin_task("task", SECOND) == {}
@@ -151,7 +151,7 @@ def test_a_group_whose_output_was_lost_is_begun_again_without_blame(log: Attempt
     assert (log.done, log.frames) == (1, 7)  # its videos were counted
 
 
-def test_the_video_that_is_at_work_the_longest_is_told(log: AttemptLog) -> None:
+def test_the_longest_running_video_is_reported(log: AttemptLog) -> None:
     longest = log.longest_running()
     assert longest is not None
     process, busy = longest

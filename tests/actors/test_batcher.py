@@ -1,4 +1,4 @@
-"""Full batches out of chunks from anywhere."""
+"""Batches are filled across all queued chunks."""
 
 import gc
 import os
@@ -58,10 +58,10 @@ def chunk(*numbers: int) -> list[Frame]:
 
 
 def run(*chunks: Sequence[int]) -> tuple[list[object], Echo, BatchStats]:
-    """What becomes of chunks that are all queued before the model is there.
+    """Run chunks that are all queued before the model is loaded.
 
     Returns:
-        for each chunk its numbers or its exception; the model; the statistics.
+        For each chunk, its numbers or its exception; the model; the statistics.
     """
     model, gate = Echo(), threading.Event()
 
@@ -184,13 +184,13 @@ def test_the_rest_of_a_bad_chunk_is_not_encoded() -> None:
     assert model.batches == [[POISON, 1, 2, 3]]
 
 
-def test_a_batcher_goes_on_after_a_bad_chunk() -> None:
+def test_a_batcher_continues_after_a_bad_chunk() -> None:
     with running(Echo) as batcher:
         assert isinstance(batcher.submit(chunk(POISON)).exception(DEADLINE_S), ValueError)
         assert batcher.submit(chunk(1)).result(DEADLINE_S).tolist() == [[1]]
 
 
-def test_what_prevents_loading_reaches_every_submit_before_and_after() -> None:
+def test_an_error_while_loading_fails_every_submit_before_and_after() -> None:
     gate, reason = threading.Event(), OSError("no such weights")
 
     def load() -> Echo:
@@ -208,7 +208,7 @@ def test_what_prevents_loading_reaches_every_submit_before_and_after() -> None:
 # ---- loading and closing ----
 
 
-def test_ready_gives_the_model() -> None:
+def test_ready_returns_the_model() -> None:
     model = Echo()
     with running(lambda: model) as batcher:
         assert batcher.ready.result(DEADLINE_S) is model
@@ -234,7 +234,7 @@ def test_closing_encodes_what_is_queued_first() -> None:
     assert [future.done() for future in futures] == [True] * 6
 
 
-def test_what_goes_wrong_beside_the_model_is_told_to_all_who_wait() -> None:
+def test_an_internal_error_fails_all_waiting_chunks() -> None:
     class Flat(Echo):
         def encode_image(self, images: Sequence[Frame]) -> Features:
             features = super().encode_image(images)
@@ -250,7 +250,7 @@ def test_what_goes_wrong_beside_the_model_is_told_to_all_who_wait() -> None:
 # ---- statistics ----
 
 
-def test_nothing_is_done_at_first() -> None:
+def test_statistics_start_at_zero() -> None:
     assert (BatchStats(), BatchStats().fill) == (BatchStats(0, 0, 0, 0, 0.0), 0.0)
 
 
@@ -276,7 +276,7 @@ def test_the_time_in_the_model_is_counted() -> None:
     assert run([1])[2].busy_s > 0
 
 
-def test_passes_side_by_side_have_more_room_than_time() -> None:
+def test_concurrent_passes_have_more_room_than_wall_time() -> None:
     class Twofold(Echo):
         passes_at_once = 2
 
@@ -293,7 +293,7 @@ def test_statistics_of_several_encoders_add_up() -> None:
     )
 
 
-def test_as_many_passes_run_side_by_side_as_are_of_use() -> None:
+def test_passes_run_concurrently_if_the_model_allows_it() -> None:
     together = threading.Barrier(2, timeout=DEADLINE_S)
 
     class TwoAtOnce(Echo):
@@ -314,7 +314,7 @@ def test_as_many_passes_run_side_by_side_as_are_of_use() -> None:
 
 
 class Small(Echo):
-    """A device with memory for only so many frames."""
+    """A device with memory for at most ``fits`` frames."""
 
     def __init__(self, fits: int, passes_at_once: int = 1) -> None:
         super().__init__()
@@ -337,7 +337,7 @@ class Small(Echo):
         (1, [[1], [2], [3], [4], [5], [6], [7], [8], [9]]),
     ],
 )
-def test_batches_are_halved_for_good_until_there_is_memory_for_them(
+def test_batches_are_halved_permanently_until_they_fit_in_memory(
     fits: int, batches: list[list[int]]
 ) -> None:
     model = Small(fits)
@@ -349,7 +349,7 @@ def test_batches_are_halved_for_good_until_there_is_memory_for_them(
     assert model.batches == batches
 
 
-def test_passes_that_fail_side_by_side_halve_the_batch_once_and_say_so_once() -> None:
+def test_concurrent_passes_that_fail_halve_the_batch_once_with_one_note() -> None:
     model = Small(fits=2, passes_at_once=2)
     with running(lambda: model) as batcher:
         features = batcher.submit(chunk(*range(2 * BATCH_SIZE))).result(DEADLINE_S)
@@ -381,7 +381,7 @@ ILLEGAL = "CUDA error: an illegal memory access was encountered\nCompile with `T
 
 
 class Fragile(Echo):
-    """A device that one frame breaks for good."""
+    """A device that one frame breaks permanently."""
 
     broken = False
 
@@ -392,7 +392,7 @@ class Fragile(Echo):
         return super().encode_image(images)
 
 
-def test_without_a_process_to_come_every_chunk_is_told_that_the_run_stops() -> None:
+def test_without_a_crash_log_a_poisoned_device_stops_the_run() -> None:
     with running(Fragile) as batcher:
         first = batcher.submit(chunk(1)).result(DEADLINE_S)
         futures = [batcher.submit(chunk(number)) for number in (2, POISON, 3, 4, 5)]
@@ -405,11 +405,11 @@ def test_without_a_process_to_come_every_chunk_is_told_that_the_run_stops() -> N
 
 
 class Ended(BaseException):
-    """Stands for the end of the process."""
+    """Raised in place of the end of the process."""
 
 
 class Log(CrashLog):
-    """A crash log without its file, that tells of earlier deaths."""
+    """A crash log without a file, with earlier deaths."""
 
     def __init__(self, *deaths: Sequence[str]) -> None:
         self.deaths = tuple(
@@ -463,7 +463,7 @@ def test_a_poisoned_device_ends_the_process_while_the_chunks_are_tracked(
     assert death.reason == ILLEGAL.splitlines()[0]
 
 
-def test_a_suspect_shares_no_pass_and_has_no_other_beside_it() -> None:
+def test_a_suspect_shares_no_pass_and_runs_alone() -> None:
     under_way: list[set[int]] = []
 
     class Watched(Echo):
@@ -511,7 +511,7 @@ def test_blamed_frames_are_refused_and_never_reach_the_model() -> None:
 
 
 @pytest.mark.parametrize("end", [Batcher.close, Batcher.abort])
-def test_nothing_is_left_of_a_batcher_that_was_ended(end: Callable[[Batcher], None]) -> None:
+def test_a_closed_batcher_leaves_nothing_behind(end: Callable[[Batcher], None]) -> None:
     models: list[Echo] = []
 
     def load() -> Echo:

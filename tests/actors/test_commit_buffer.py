@@ -1,4 +1,4 @@
-"""What was made of videos is gathered, saved together, and called done only then."""
+"""Extracted videos are buffered, saved together, and done only then."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FRAME = DIM * 4  # bytes
 
 
 class Attempts:
-    """What is told to whoever counts."""
+    """Records its calls."""
 
     is_retry = False
 
@@ -36,7 +36,7 @@ class Attempts:
 
 
 class Writer:
-    """Takes rows, or raises."""
+    """Saves rows, or raises."""
 
     max_bytes = 100 * FRAME
 
@@ -73,7 +73,7 @@ def taken(saving: CommitBuffer, *made: Extracted) -> list[str]:
     return [result.video for one in made for result in saving.take(one)]
 
 
-def test_a_video_is_reported_when_it_is_saved_and_not_before() -> None:
+def test_a_video_is_reported_only_after_it_is_saved() -> None:
     attempts, writer = Attempts(), Writer()
     saving = CommitBuffer(writer, attempts, keeps_arrays=False)
     assert taken(saving, good(0), good(1)) == []
@@ -86,7 +86,7 @@ def test_a_video_is_reported_when_it_is_saved_and_not_before() -> None:
     assert writer.saved == [["v0", "v1"]]
 
 
-def test_videos_are_saved_when_there_are_enough_bytes_of_them() -> None:
+def test_videos_are_saved_once_they_have_enough_bytes() -> None:
     writer = Writer(buffer_bytes=10 * FRAME)
     saving = CommitBuffer(writer, Attempts(), keeps_arrays=False)
     assert taken(saving, good(0, 4), good(1, 5)) == []
@@ -95,26 +95,26 @@ def test_videos_are_saved_when_there_are_enough_bytes_of_them() -> None:
     assert writer.saved == [["v0", "v1", "v2"]]
 
 
-def test_videos_are_saved_when_they_have_waited_enough() -> None:
+def test_videos_are_saved_once_they_have_waited_long_enough() -> None:
     saving = CommitBuffer(Writer(buffer_s=0.0), Attempts(), keeps_arrays=False)
     assert taken(saving, good(0)) == ["v0"]
 
 
-def test_without_a_writer_everything_is_handed_on_at_once() -> None:
+def test_without_a_writer_results_are_passed_on_at_once() -> None:
     attempts = Attempts()
     (result,) = CommitBuffer(None, attempts, keeps_arrays=True).take(good(0, 3))
     assert result.extraction is not None
     assert attempts.log == ["done 0"]
 
 
-def test_a_video_whose_arrays_are_wanted_is_made_again_where_they_went_with_a_process() -> None:
+def test_a_saved_video_is_extracted_again_if_its_arrays_are_wanted() -> None:
     writer = Writer()
     writer.before = 3
     assert CommitBuffer(writer, Attempts(), keeps_arrays=False).saved_before("v0") == 3
     assert CommitBuffer(writer, Attempts(), keeps_arrays=True).saved_before("v0") is None
 
 
-def test_a_failure_keeps_its_place_among_those_that_wait() -> None:
+def test_a_failure_keeps_its_place_among_buffered_videos() -> None:
     attempts = Attempts()
     saving = CommitBuffer(Writer(), attempts, keeps_arrays=False)
     assert taken(saving, bad(0)) == ["v0"]
@@ -123,7 +123,7 @@ def test_a_failure_keeps_its_place_among_those_that_wait() -> None:
     assert attempts.log == ["failed 0", "extracted 1", "done 1", "failed 2"]
 
 
-def test_what_the_storage_refuses_is_a_failure_of_every_row_and_of_no_other() -> None:
+def test_a_write_error_fails_every_buffered_row_and_no_other() -> None:
     attempts, writer = Attempts(), Writer()
     saving = CommitBuffer(writer, attempts, keeps_arrays=False)
     taken(saving, good(0), bad(1), good(2))
@@ -142,7 +142,7 @@ def test_what_the_storage_refuses_is_a_failure_of_every_row_and_of_no_other() ->
     assert taken(saving, good(3, 10)) == ["v3"], "the next shard suffers from the last"
 
 
-def test_a_folder_that_takes_nothing_more_calls_nothing_done() -> None:
+def test_no_video_is_done_if_the_folder_refuses_all_writes() -> None:
     attempts, writer = Attempts(), Writer()
     saving = CommitBuffer(writer, attempts, keeps_arrays=False)
     taken(saving, good(0))
@@ -153,7 +153,7 @@ def test_a_folder_that_takes_nothing_more_calls_nothing_done() -> None:
     assert list(saving.flush()) == []
 
 
-def test_a_video_that_is_too_large_for_a_row_is_refused_before_it_is_gathered() -> None:
+def test_a_video_that_is_too_large_for_a_row_is_refused_before_it_is_buffered() -> None:
     saving = CommitBuffer(Writer(), Attempts(), keeps_arrays=False)
     saving.refuse_too_large(extraction(100))
     with pytest.raises(VideoError, match="use save_numpy") as caught:

@@ -44,7 +44,7 @@ Make = Callable[..., str]
 
 
 class Chunk:
-    """Frames on their way: the features are made when somebody waits for them."""
+    """Frames in flight: their features are computed when ``result`` is called."""
 
     def __init__(self, encoders: "Encoders", frames: NDArray[np.uint8]) -> None:
         self._encoders = encoders
@@ -70,15 +70,15 @@ class Chunk:
 
 
 class Encoders:
-    """An encoder in this process, and what it was asked for.
+    """An encoder in this process that records its calls.
 
     Attributes:
-        at_once: whether features are there as soon as frames are sent.
-        done_first: which of the chunks that are waited for is done first: the oldest is number 0.
+        at_once: whether features are ready as soon as frames are sent.
+        done_first: index of the chunk that is done first among those waited for; 0 is the oldest.
         features: from uint8 ``[n, N_PX, N_PX, 3]`` to float32 ``[n, DIM]``.
         chunks: the sizes of all chunks that were sent.
         in_flight: frames that were sent and are not back.
-        levels: the same, just after each chunk was sent.
+        levels: ``in_flight`` just after each chunk was sent.
         sent_before_results: how many chunks were sent when the features of each were taken.
     """
 
@@ -111,7 +111,7 @@ class Encoders:
 
 
 def numbers_as_features(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The number of each frame of ``video_factories``, ``DIM`` times."""
+    """Return the number in each frame of ``video_factories``, ``DIM`` times."""
     numbers = np.round(frames.mean(axis=(1, 2, 3)) / 8) - 1
     return np.repeat(numbers[:, None], DIM, axis=1).astype(np.float32)
 
@@ -119,7 +119,7 @@ def numbers_as_features(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
 def failing_on(
     number: int, failure: Callable[[NDArray[np.float32]], NDArray[np.float32]]
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Something goes wrong with every chunk that holds this frame."""
+    """Return features that fail for every chunk with this frame."""
 
     def features(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         values = numbers_as_features(frames)
@@ -129,7 +129,7 @@ def failing_on(
 
 
 class Attempts:
-    """A group whose videos crashed so often before, and what was begun and ended."""
+    """A task whose videos crashed this often before; records its calls."""
 
     def __init__(self, crashes: Mapping[int, int] | None = None, is_retry: bool = False) -> None:
         self.is_retry = is_retry
@@ -193,7 +193,7 @@ def code_of(result: VideoResult) -> tuple[str, str]:
 
 @pytest.fixture
 def video(tmp_path: Path) -> Make:
-    """Makes a video of as many numbered frames as are asked for."""
+    """Return a function that writes a video with this many numbered frames."""
 
     def make(name: str, count: int = 3, first: int = 0) -> str:
         frames = [numbered_frame(first + number, 16, 16) for number in range(count)]
@@ -237,7 +237,7 @@ def test_no_videos_give_no_results() -> None:
 
 
 @pytest.mark.parametrize("count", [CHUNK_FRAMES - 1, CHUNK_FRAMES, CHUNK_FRAMES + 1, 150])
-def test_the_features_of_many_chunks_are_put_together_in_order(video: Make, count: int) -> None:
+def test_features_of_many_chunks_are_joined_in_order(video: Make, count: int) -> None:
     encoders = Encoders()
     (result,) = extract([video("a.mp4", count)], encoders)
     assert numbers_of(result) == [number % 31 for number in range(count)]
@@ -245,15 +245,13 @@ def test_the_features_of_many_chunks_are_put_together_in_order(video: Make, coun
     assert sum(encoders.chunks) == count
 
 
-def test_only_the_frames_that_are_shown_are_encoded(video: Make) -> None:
+def test_only_selected_frames_are_encoded(video: Make) -> None:
     encoders = Encoders()
     (result,) = extract([video("a.mp4", 10)], encoders, fps=Fraction(5))
     assert (numbers_of(result), encoders.chunks) == ([0, 2, 4, 6, 8], [5])
 
 
-def test_a_total_of_frames_is_given_where_a_packet_turns_out_to_be_no_frame(
-    video: Make, tmp_path: Path
-) -> None:
+def test_a_total_of_frames_is_met_if_a_packet_holds_no_frame(video: Make, tmp_path: Path) -> None:
     cut_short = remux(
         Path(video("whole.mp4", count=12)),
         tmp_path / "damaged.mp4",
@@ -291,14 +289,16 @@ def test_decoding_runs_ahead_of_the_features_of_the_last_video(video: Make) -> N
     assert encoders.chunks == [2, 3, 4]
 
 
-def test_a_result_is_handed_on_as_soon_as_its_features_are_there(video: Make) -> None:
+def test_a_result_is_yielded_as_soon_as_its_features_are_back(video: Make) -> None:
     encoders = Encoders(at_once=True)
     paths = [video("a.mp4", 2), video("b.mp4", 3)]
     next(VideoExtractor(job(), encoders, LocalAttempts()).run(paths))
     assert encoders.chunks == [2]
 
 
-def test_relative_paths_begin_in_the_folder_of_the_command(video: Make, tmp_path: Path) -> None:
+def test_relative_paths_are_resolved_in_the_folder_of_the_command(
+    video: Make, tmp_path: Path
+) -> None:
     video("a.mp4", 2)
     (result,) = extract(["a.mp4"], folder_of_inputs=str(tmp_path))
     assert (result.video, result.frames) == ("a.mp4", 2)
@@ -316,7 +316,7 @@ def test_with_a_folder_features_go_to_files_and_the_result_stays_small(
     assert np.load(tmp_path / "out" / "a_clip.npy")[:, 0].tolist() == [0, 1, 2]
 
 
-def test_each_video_is_committed_before_its_result_is_given(
+def test_each_video_is_committed_before_its_result_is_yielded(
     video: Make, folder: OutputFolder
 ) -> None:
     paths = [video("a.mp4"), video("b.mp4")]
@@ -391,7 +391,7 @@ def test_features_that_are_not_finite_are_never_written(
         (1e30, "float32", True),
     ],
 )
-def test_features_that_what_is_saved_cannot_hold_are_a_failure(
+def test_features_out_of_range_of_the_saved_dtype_are_a_failure(
     video: Make, folder: OutputFolder, value: float, dtype: str, is_saved: bool
 ) -> None:
     encoders = Encoders(lambda frames: np.full((len(frames), DIM), value, np.float32))
@@ -425,12 +425,12 @@ def stopped(values: NDArray[np.float32]) -> NDArray[np.float32]:
     raise RunStopped("no encoder is left")
 
 
-def test_the_end_of_all_encoders_passes_through_a_result(video: Make) -> None:
+def test_losing_all_encoders_stops_the_run_at_a_result(video: Make) -> None:
     with pytest.raises(RunStopped, match="no encoder is left"):
         extract([video("a.mp4")], Encoders(failing_on(0, stopped)))
 
 
-def test_the_end_of_all_encoders_passes_through_while_frames_are_sent(video: Make) -> None:
+def test_losing_all_encoders_stops_the_run_while_frames_are_sent(video: Make) -> None:
     long = video("a.mp4", WINDOW_FRAMES + CHUNK_FRAMES)
     encoders = Encoders(failing_on(0, stopped), at_once=False)
     with pytest.raises(RunStopped, match="no encoder is left"):
@@ -443,12 +443,12 @@ class ClosedEncoders(Encoders):
         raise RunStopped("no encoder is left")
 
 
-def test_the_end_of_all_encoders_passes_through_a_submit(video: Make) -> None:
+def test_losing_all_encoders_stops_the_run_at_a_submit(video: Make) -> None:
     with pytest.raises(RunStopped, match="no encoder is left"):
         extract([video("a.mp4")], ClosedEncoders())
 
 
-def test_what_was_finished_before_the_end_is_given(video: Make, folder: OutputFolder) -> None:
+def test_videos_finished_before_the_stop_are_yielded(video: Make, folder: OutputFolder) -> None:
     paths = [video("a.mp4"), video("b.mp4", first=10)]
     results = VideoExtractor(job(folder), Encoders(failing_on(10, stopped)), LocalAttempts()).run(
         paths
@@ -509,7 +509,7 @@ def unreliable(monkeypatch: pytest.MonkeyPatch) -> type[Unreliable]:
 
 @pytest.fixture
 def stream(tmp_path: Path) -> str:
-    """A video whose storage gives it once, from its beginning to its end."""
+    """Return a video whose storage can only be read from its beginning to its end."""
     frames = [numbered_frame(number, 64, 64) for number in range(200)]
     path = write_video(tmp_path / "a.mkv", frames, codec="rawvideo")
     assert path.stat().st_size > 1_000_000
@@ -517,7 +517,7 @@ def stream(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["quick-encoder", "slow-encoder"])
-def test_a_video_whose_source_breaks_off_is_begun_anew(
+def test_a_video_whose_source_breaks_off_is_restarted(
     stream: str, unreliable: type[Unreliable], at_once: bool
 ) -> None:
     unreliable.breaks = [(900_000, ConnectionResetError("gone")), (700_000, TimeoutError())]
@@ -541,7 +541,7 @@ def test_a_video_whose_source_always_breaks_off_is_a_failure_of_stage_read(
     assert unreliable.opened == 3
 
 
-def test_a_video_that_is_not_there_for_us_is_not_begun_anew(
+def test_a_video_without_permission_is_not_restarted(
     stream: str, unreliable: type[Unreliable]
 ) -> None:
     unreliable.breaks = [(900_000, PermissionError(errno.EACCES, "not yours"))] * 9
@@ -572,7 +572,7 @@ def test_a_local_disk_that_fails_is_reported_at_once(
     assert opened == [path]
 
 
-def test_refused_credentials_stop_the_run_once_what_went_before_is_finished(
+def test_refused_credentials_stop_the_run_after_earlier_videos_are_finished(
     video: Make, folder: OutputFolder, stream: str, unreliable: type[Unreliable]
 ) -> None:
     unreliable.breaks = [(0, InvalidAccessKeyId("unknown key"))] * 9
@@ -587,7 +587,7 @@ def test_refused_credentials_stop_the_run_once_what_went_before_is_finished(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
-def test_a_folder_that_takes_nothing_more_stops_the_run(
+def test_a_folder_that_refuses_all_writes_stops_the_run(
     video: Make,
     folder: OutputFolder,
     monkeypatch: pytest.MonkeyPatch,
@@ -613,7 +613,7 @@ def test_a_folder_that_takes_nothing_more_stops_the_run(
 # ---- attempts ----
 
 
-def test_every_video_begins_and_ends_at_its_place_in_the_group(video: Make) -> None:
+def test_every_video_begins_and_ends_at_its_position_in_the_task(video: Make) -> None:
     attempts = Attempts()
     extract([video("a.mp4", 1), "/nowhere.mp4", video("b.mp4", 2)], attempts=attempts)
     assert attempts.log == [
@@ -626,7 +626,7 @@ def test_every_video_begins_and_ends_at_its_place_in_the_group(video: Make) -> N
     ]
 
 
-def test_in_a_group_that_is_run_again_what_was_committed_is_not_decoded_again(
+def test_a_retried_task_does_not_decode_committed_videos_again(
     folder: OutputFolder,
 ) -> None:
     gone = "no/longer/there.mp4"
@@ -644,22 +644,20 @@ def test_a_video_that_was_committed_in_its_last_attempt_is_a_success(folder: Out
     assert results == [VideoResult("a.mp4", 7)]
 
 
-def test_a_group_that_runs_for_the_first_time_does_not_trust_files_that_are_there(
-    video: Make, folder: OutputFolder
-) -> None:
+def test_a_first_attempt_does_not_trust_existing_files(video: Make, folder: OutputFolder) -> None:
     folder.commit("a", Extraction(np.zeros((7, DIM), np.float32), np.zeros(7), 25.0))
     path = video("a.mp4", 2)
     assert extract([path], folder=folder) == [VideoResult(path, 2)]
 
 
 @pytest.mark.parametrize("crashes", [0, 1, 2])
-def test_up_to_max_attempts_a_video_is_tried_again(video: Make, crashes: int) -> None:
+def test_a_video_is_retried_up_to_max_attempts(video: Make, crashes: int) -> None:
     attempts = Attempts({0: crashes}, is_retry=True)
     (result,) = extract([video("a.mp4", 2)], attempts=attempts, max_attempts=3)
     assert numbers_of(result) == [0, 1]
 
 
-def test_after_max_attempts_a_video_is_given_up_undecoded(video: Make) -> None:
+def test_a_video_is_given_up_undecoded_after_max_attempts(video: Make) -> None:
     encoders, attempts = Encoders(), Attempts({0: 3}, is_retry=True)
     (result,) = extract([video("a.mp4")], encoders, attempts, max_attempts=3)
     assert code_of(result) == ("decode", "worker_crashed")
@@ -674,7 +672,7 @@ def test_a_failure_says_how_often_the_video_was_tried() -> None:
     assert (result.failure.video, result.failure.attempts) == ("/nowhere.mp4", 2)
 
 
-def test_in_a_group_that_is_run_again_every_video_is_tried_alone(video: Make) -> None:
+def test_a_retried_task_extracts_videos_one_by_one(video: Make) -> None:
     paths = [video("a.mp4", 1), video("b.mp4", 2), video("c.mp4", 3)]
     encoders, attempts = Encoders(at_once=False), Attempts({1: 1}, is_retry=True)
     extract(paths, encoders, attempts)
@@ -708,7 +706,7 @@ def shards(tmp_path: Path) -> ShardFolder:
     return folder
 
 
-def test_a_group_becomes_a_shard_without_what_failed(video: Make, shards: ShardFolder) -> None:
+def test_a_task_writes_a_shard_without_failed_videos(video: Make, shards: ShardFolder) -> None:
     paths = [video("a.mp4", 2), "/nowhere.mp4", video("b.mp4", 3, first=10)]
     results = extract(paths, folder=shards)
     assert [result.frames for result in results] == [2, 0, 3]
@@ -717,7 +715,7 @@ def test_a_group_becomes_a_shard_without_what_failed(video: Make, shards: ShardF
     assert len(list(Path(shards.url).glob("*.parquet"))) == 1
 
 
-def test_in_a_group_that_is_run_again_rows_that_were_put_are_not_made_again(
+def test_a_retried_task_does_not_extract_saved_rows_again(
     video: Make, shards: ShardFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [video("a.mp4", 1), video("b.mp4", 2), video("c.mp4", 3)]
@@ -732,7 +730,7 @@ def test_in_a_group_that_is_run_again_rows_that_were_put_are_not_made_again(
     assert row_of(shards) == {"a": [0], "b": [0, 1], "c": [0, 1, 2]}
 
 
-def test_what_was_gathered_is_put_before_a_video_that_ended_a_process_is_begun(
+def test_buffered_videos_are_saved_before_a_suspect_begins(
     video: Make, shards: ShardFolder
 ) -> None:
     paths = [video("a.mp4", 1), video("blamed.mp4", 2)]
@@ -743,7 +741,9 @@ def test_what_was_gathered_is_put_before_a_video_that_ended_a_process_is_begun(
     assert row_of(shards) == {"a": [0]}
 
 
-def test_what_was_gathered_is_put_when_the_encoders_end(video: Make, shards: ShardFolder) -> None:
+def test_buffered_videos_are_saved_when_all_encoders_are_lost(
+    video: Make, shards: ShardFolder
+) -> None:
     paths = [video("a.mp4"), video("b.mp4", first=10)]
     results = VideoExtractor(job(shards), Encoders(failing_on(10, stopped)), LocalAttempts()).run(
         paths
@@ -754,7 +754,7 @@ def test_what_was_gathered_is_put_when_the_encoders_end(video: Make, shards: Sha
     assert row_of(shards) == {"a": [0, 1, 2]}
 
 
-def test_columns_that_come_with_the_videos_are_carried(video: Make, shards: ShardFolder) -> None:
+def test_extra_columns_of_the_videos_are_saved(video: Make, shards: ShardFolder) -> None:
     paths = ["/nowhere.mp4", video("b.mp4", 2)]
     extra_columns = pa.table({"label": ["x", "y"]})
     list(VideoExtractor(job(shards), Encoders(), LocalAttempts()).run(paths, extra_columns))
@@ -784,7 +784,7 @@ def test_the_frames_of_many_videos_in_flight_are_bounded(video: Make) -> None:
     assert WINDOW_FRAMES - CHUNK_FRAMES < max(encoders.levels) <= WINDOW_FRAMES
 
 
-def test_a_chunk_that_stays_away_keeps_no_others_from_the_encoders(video: Make) -> None:
+def test_a_slow_chunk_does_not_block_others(video: Make) -> None:
     encoders = Encoders(at_once=False, done_first=-1)
     (result,) = extract([video("a.mp4", 2 * WINDOW_FRAMES)], encoders)
     assert numbers_of(result) == [number % MAX_NUMBERS for number in range(2 * WINDOW_FRAMES)]
@@ -792,7 +792,7 @@ def test_a_chunk_that_stays_away_keeps_no_others_from_the_encoders(video: Make) 
     assert max(encoders.levels) == WINDOW_FRAMES
 
 
-def test_no_more_than_some_chunks_of_a_video_wait_for_one_that_stays_away(
+def test_the_chunks_of_a_video_that_wait_for_a_slow_one_are_bounded(
     video: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pending_video, "MAX_CHUNKS", 10)
@@ -806,7 +806,7 @@ def test_no_more_than_some_chunks_of_a_video_wait_for_one_that_stays_away(
 
 
 class Segments:
-    """Gives features of a video in two blocks, fails after the first, or gives none."""
+    """Yields the features of a video in two blocks, fails after the first, or yields none."""
 
     def __init__(self, fails: bool = False, is_empty: bool = False) -> None:
         self._fails = fails
@@ -827,7 +827,7 @@ class Segments:
         yield np.array([2.0]), np.full((1, DIM), 21, np.float32)
 
 
-def test_a_long_video_is_left_to_others_and_a_short_one_is_not(video: Make) -> None:
+def test_a_long_video_is_divided_and_a_short_one_is_not(video: Make) -> None:
     paths = [video("long.mp4"), video("short.mp4", count=2)]
     extractor = VideoExtractor(job(), Encoders(), LocalAttempts(), Segments(fails=False))
     divided, short = extractor.run(paths)
@@ -838,9 +838,7 @@ def test_a_long_video_is_left_to_others_and_a_short_one_is_not(video: Make) -> N
     assert numbers_of(short) == [0, 1]
 
 
-def test_a_video_that_is_not_long_is_opened_once(
-    video: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_short_video_is_opened_once(video: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
 
     @contextmanager
@@ -861,7 +859,7 @@ def test_a_long_video_that_cannot_be_divided_is_decoded_whole(video: Make) -> No
     assert numbers_of(result) == [0, 1, 2]
 
 
-def test_a_video_whose_segment_fails_is_decoded_undivided(video: Make) -> None:
+def test_a_video_whose_segment_fails_is_decoded_whole(video: Make) -> None:
     extractor = VideoExtractor(job(), Encoders(), LocalAttempts(), Segments(fails=True))
     (result,) = extractor.run([video("long.mp4")])
     assert numbers_of(result) == [0, 1, 2]
@@ -870,7 +868,7 @@ def test_a_video_whose_segment_fails_is_decoded_undivided(video: Make) -> None:
     assert result.extraction.fps == 10.0
 
 
-def test_a_video_of_whose_segments_nothing_is_shown_gives_its_first_frame(video: Make) -> None:
+def test_a_divided_video_without_selected_frames_gives_its_first_frame(video: Make) -> None:
     extractor = VideoExtractor(
         job(fps=Fraction("0.001")), Encoders(), LocalAttempts(), Segments(is_empty=True)
     )

@@ -1,4 +1,4 @@
-"""Faults of a device: what an exception means, and whom a death is blamed on."""
+"""Device faults: what an exception means, and which frames are blamed for a death."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ def test_what_an_exception_says_about_the_device(error: Exception, meaning: str)
     assert is_poisoned(error) == (meaning == "poison")
 
 
-def test_only_the_first_line_of_an_exception_is_for_people() -> None:
+def test_only_the_first_line_of_an_exception_is_reported() -> None:
     assert first_line(RuntimeError("CUDA error: x\nFor debugging")) == "CUDA error: x"
     assert first_line(RuntimeError()) == "RuntimeError"
 
 
-# ---- who is blamed, and when nobody is ----
+# ---- which frames are blamed ----
 
 
 def deaths(*chunks: str, cause: Cause = Cause.DEVICE) -> list[Death]:
-    """Deaths 10 s apart, each with the chunks that one word names by its letters."""
+    """Return deaths 10 s apart; each argument names the chunks in progress by its letters."""
     return [Death(cause, "an error", tuple(names), 10.0 * i) for i, names in enumerate(chunks)]
 
 
-def test_the_deaths_of_a_chunk_are_those_that_it_was_there_for() -> None:
-    told = deaths("ab", "a", "c")
-    assert [len(deaths_during(chunk, told)) for chunk in "abcd"] == [2, 1, 1, 0]
+def test_the_deaths_of_a_chunk_are_those_while_it_was_in_progress() -> None:
+    known_deaths = deaths("ab", "a", "c")
+    assert [len(deaths_during(chunk, known_deaths)) for chunk in "abcd"] == [2, 1, 1, 0]
 
 
-def test_a_kill_from_outside_says_nothing_about_the_frames() -> None:
+def test_a_kill_from_outside_blames_no_frames() -> None:
     assert deaths_during("a", deaths("a", "a", cause=Cause.KILL)) == []
 
 
@@ -79,18 +79,18 @@ def test_a_kill_from_outside_says_nothing_about_the_frames() -> None:
         (["", "", ""], 600.0, False),
     ],
 )
-def test_an_encoder_is_given_up_after_three_deaths_without_suspects_in_ten_minutes(
+def test_an_encoder_is_given_up_after_three_unexplained_deaths_in_ten_minutes(
     died_with: list[str], now_s: float, given_up: bool, cause: Cause
 ) -> None:
     assert is_given_up(deaths(*died_with, cause=cause), now_s) == given_up
 
 
 @pytest.mark.parametrize("cause", [Cause.CRASH, Cause.DEVICE, Cause.KILL])
-def test_an_encoder_that_never_has_its_model_is_given_up(cause: Cause) -> None:
+def test_an_encoder_that_never_loads_its_model_is_given_up(cause: Cause) -> None:
     died = [Death(cause, "", (LOADING,))] * UNEXPLAINED_DEATHS
     assert is_given_up(died, 0.0)
     assert not is_given_up(died[1:], 0.0)
 
 
-def test_an_encoder_that_is_killed_while_it_does_nothing_is_not_given_up() -> None:
+def test_an_encoder_that_is_killed_while_idle_is_not_given_up() -> None:
     assert not is_given_up(deaths("", "", "", "", cause=Cause.KILL), 30.0)

@@ -1,4 +1,4 @@
-"""When a task's frames leave for an encoder: many together, and all of them once it waits."""
+"""When a task sends its frames: many together, and all of them before it waits."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ ADDRESS = EncoderAddress(0, None, "a node")
 
 
 class OneEncoder:
-    """In place of the encoders of a run: it answers whoever waits, and keeps what it was sent.
+    """A fake router with one encoder, which answers when it is waited for and records what it was
+    sent.
 
     Attributes:
-        now_s: what its clock says; time passes where somebody waits in vain.
-        answers_at_s: when it answers what is sent to it now.
-        lost: says so if somebody asks whether it is there; what comes then goes to another.
+        now_s: the time on its clock; waiting for a missing reply advances it.
+        answers_at_s: when it answers requests sent now.
+        lost: whether it is reported silent; later requests then go to another encoder.
     """
 
     def __init__(self) -> None:
@@ -75,7 +76,7 @@ def frames(count: int) -> list[Frame]:
     return [np.zeros((4, 4, 3), np.uint8)] * count
 
 
-def test_few_frames_travel_together(encoder: OneEncoder) -> None:
+def test_small_chunks_share_a_request(encoder: OneEncoder) -> None:
     encoders = EncoderClient(None)
     for count in (25, 25, 14):
         assert encoder.sent == []
@@ -83,14 +84,14 @@ def test_few_frames_travel_together(encoder: OneEncoder) -> None:
     assert encoder.sent == [64]
 
 
-def test_frames_that_would_be_too_many_together_leave_the_others_alone(encoder: OneEncoder) -> None:
+def test_a_chunk_that_does_not_fit_starts_a_new_request(encoder: OneEncoder) -> None:
     encoders = EncoderClient(None)
     encoders.submit(frames(40))
     encoders.submit(frames(40))
     assert encoder.sent == [40]
 
 
-def test_a_task_that_waits_for_features_has_sent_all_of_its_frames(encoder: OneEncoder) -> None:
+def test_a_task_sends_all_its_frames_before_it_waits(encoder: OneEncoder) -> None:
     encoders = EncoderClient(None)
     first, second = (encoders.submit(frames(count)) for count in (40, 30))
     np.testing.assert_array_equal(first.result(), np.full((40, 2), 40))
@@ -98,7 +99,7 @@ def test_a_task_that_waits_for_features_has_sent_all_of_its_frames(encoder: OneE
     np.testing.assert_array_equal(second.result(), np.full((30, 2), 30))
 
 
-def test_features_that_are_there_send_nothing(encoder: OneEncoder) -> None:
+def test_taking_features_that_are_back_sends_nothing(encoder: OneEncoder) -> None:
     encoders = EncoderClient(None)
     first = encoders.submit(frames(64))
     assert list(encoders.wait([first])) == [first]
@@ -108,7 +109,7 @@ def test_features_that_are_there_send_nothing(encoder: OneEncoder) -> None:
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
-def test_frames_with_a_lost_encoder_are_missed_all_at_once(
+def test_all_frames_with_a_lost_encoder_time_out_together(
     together: bool, encoder: OneEncoder
 ) -> None:
     encoder.answers_at_s, encoder.lost = np.inf, True
@@ -121,7 +122,7 @@ def test_frames_with_a_lost_encoder_are_missed_all_at_once(
     assert encoder.sent == [64] * 8
 
 
-def test_an_encoder_that_is_slow_but_there_is_waited_for(encoder: OneEncoder) -> None:
+def test_a_slow_but_responsive_encoder_is_waited_for(encoder: OneEncoder) -> None:
     encoder.answers_at_s = 3 * encoder_client.TIMEOUT_S
     assert len(EncoderClient(None).submit(frames(64)).result()) == 64
     assert encoder.sent == [64]

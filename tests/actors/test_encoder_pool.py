@@ -1,4 +1,4 @@
-"""Encoders as the control actor sees them start, answer and go. No Ray runs here."""
+"""Encoders as the control actor starts, polls and releases them. No Ray runs here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALL: frozenset[int] = frozenset()
 
 
 class Call:
-    """A method of an actor, as its handle has it."""
+    """A fake method of an actor handle."""
 
     def __init__(self, answer: Callable[[], Awaitable[Any]]) -> None:
         self._answer = answer
@@ -36,15 +36,15 @@ class Call:
 
 
 class Actor:
-    """In place of an encoder.
+    """A fake encoder.
 
     Attributes:
-        gpus: that it asked for.
+        gpus: that it requested.
         may_start: set when it is up.
-        may_answer: set when it reports.
+        may_answer: set when it may report.
         is_loaded: as it reports.
-        error: that comes of asking it.
-        asked: how often it was.
+        error: raised by its report.
+        asked: how often it was polled.
         is_killed: whether it was released.
     """
 
@@ -72,12 +72,12 @@ class Actor:
 
 
 class Cluster:
-    """In place of Ray.
+    """A fake Ray.
 
     Attributes:
         actors: that were started.
-        has_room: whether those that are started now have a node.
-        now_s: what the clock of the control actor says.
+        has_room: whether actors started now are placed on a node.
+        now_s: the time on the control actor's clock.
     """
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class Cluster:
 
     @property
     def living(self) -> list[float]:
-        """The GPUs of those that were not released."""
+        """GPUs of the actors that were not released."""
         return [actor.gpus for actor in self.actors if not actor.is_killed]
 
 
@@ -136,7 +136,7 @@ async def usable(encoders: EncoderPool) -> list[int]:
     return [address.number for address in await encoders.addresses(ALL)]
 
 
-def test_an_encoder_that_loads_its_model_again_gets_nothing_while_others_can_encode(
+def test_an_encoder_that_reloads_its_model_gets_nothing_while_others_can_encode(
     cluster: Cluster,
 ) -> None:
     async def run() -> None:
@@ -151,7 +151,7 @@ def test_an_encoder_that_loads_its_model_again_gets_nothing_while_others_can_enc
     asyncio.run(run())
 
 
-def test_the_only_encoder_is_waited_for_while_it_loads_its_model_again(cluster: Cluster) -> None:
+def test_the_only_encoder_is_waited_for_while_it_reloads_its_model(cluster: Cluster) -> None:
     async def run() -> None:
         encoders = await started(ONE)
         cluster.actors[0].is_loaded = False
@@ -161,7 +161,7 @@ def test_the_only_encoder_is_waited_for_while_it_loads_its_model_again(cluster: 
     asyncio.run(run())
 
 
-def test_an_encoder_that_does_not_answer_is_asked_once_and_left_out(cluster: Cluster) -> None:
+def test_a_silent_encoder_is_polled_once_and_left_out(cluster: Cluster) -> None:
     async def run() -> None:
         encoders = await started(TWO)
         cluster.actors[0].may_answer.clear()
@@ -177,7 +177,7 @@ def test_an_encoder_that_does_not_answer_is_asked_once_and_left_out(cluster: Clu
     asyncio.run(run())
 
 
-def test_encoders_that_are_released_while_they_are_asked_do_not_come_back(
+def test_encoders_released_during_a_poll_do_not_come_back(
     cluster: Cluster,
 ) -> None:
     async def run() -> None:
@@ -195,7 +195,7 @@ def test_encoders_that_are_released_while_they_are_asked_do_not_come_back(
     asyncio.run(run())
 
 
-def test_another_takes_the_place_of_an_encoder_that_ray_cannot_start_again(
+def test_an_encoder_that_ray_cannot_restart_is_replaced(
     cluster: Cluster,
 ) -> None:
     async def run() -> None:
@@ -210,7 +210,7 @@ def test_another_takes_the_place_of_an_encoder_that_ray_cannot_start_again(
     asyncio.run(run())
 
 
-def test_devices_that_were_given_up_are_tried_again_after_a_release(cluster: Cluster) -> None:
+def test_given_up_devices_are_retried_after_a_release(cluster: Cluster) -> None:
     async def run() -> None:
         encoders = await started(ONE)
         cluster.actors[0].error = RayActorError(actor_init_failed=True)
@@ -225,7 +225,7 @@ def test_devices_that_were_given_up_are_tried_again_after_a_release(cluster: Clu
     asyncio.run(run())
 
 
-def test_a_device_that_was_given_up_counts_as_long_as_its_node_is_there(cluster: Cluster) -> None:
+def test_a_given_up_device_is_not_replaced_while_its_node_is_alive(cluster: Cluster) -> None:
     async def run() -> None:
         encoders = await started(ONE)
         cluster.actors[0].error = RayActorError(actor_init_failed=True)
@@ -238,7 +238,7 @@ def test_a_device_that_was_given_up_counts_as_long_as_its_node_is_there(cluster:
     asyncio.run(run())
 
 
-def test_a_step_whose_tasks_wait_for_an_encoder_keeps_its_place_and_one_without_tasks_goes(
+def test_encoders_are_kept_while_a_task_waits_and_released_when_idle(
     cluster: Cluster,
 ) -> None:
     async def run() -> None:
@@ -261,13 +261,11 @@ def test_a_step_whose_tasks_wait_for_an_encoder_keeps_its_place_and_one_without_
     asyncio.run(run())
 
 
-def test_a_task_keeps_its_cpus_only_while_an_encoder_answers(cluster: Cluster) -> None:
+def test_a_task_holds_its_cpus_only_while_an_encoder_responds(cluster: Cluster) -> None:
     async def run() -> None:
         control = ControlActor(SETTINGS, ONE, None, idle_s=None, announces_stalls=False)
         assert (await control.encoders()).hold_cpus
-        cluster.now_s += (
-            2 * encoder_pool.SILENT_S
-        )  # its GPU may be another run's that waits for CPUs
+        cluster.now_s += 2 * encoder_pool.SILENT_S  # another run may have its GPU and need CPUs
         assert not (await control.encoders()).hold_cpus
 
     asyncio.run(run())

@@ -1,4 +1,4 @@
-"""Which encoders a task knows, and which of them gets its next frames. No Ray runs here."""
+"""Which encoders a task knows, and which gets its next frames. No Ray runs here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDE = 10 * SPILL_FRAMES
 
 
 def with_frames(*frames: int) -> dict[int, Outstanding]:
-    """Encoders by number, each with this many frames of the task, and room for more."""
+    """Return encoders by number, each with this many frames of the task, and room for more."""
     return {number: Outstanding(count, WIDE) for number, count in enumerate(frames)}
 
 
@@ -24,16 +24,16 @@ def test_frames_stay_on_their_node_while_its_encoder_keeps_up() -> None:
     assert choose(with_frames(SPILL_FRAMES - 1, 0, 0), local=[0], frames=64) == [0]
 
 
-def test_frames_travel_to_the_idlest_encoder_if_the_one_on_their_node_is_behind() -> None:
+def test_frames_go_to_the_idlest_encoder_if_the_one_on_their_node_is_behind() -> None:
     assert choose(with_frames(SPILL_FRAMES, 64, 0), local=[0], frames=64) == [2]
 
 
-def test_frames_go_back_to_their_node_if_all_others_are_further_behind() -> None:
+def test_frames_stay_on_their_node_if_all_others_are_further_behind() -> None:
     encoders = with_frames(SPILL_FRAMES, 2 * SPILL_FRAMES, 2 * SPILL_FRAMES)
     assert choose(encoders, local=[0], frames=64) == [0]
 
 
-def test_frames_travel_if_the_encoder_on_their_node_has_no_room() -> None:
+def test_frames_go_elsewhere_if_the_encoder_on_their_node_has_no_room() -> None:
     encoders = {0: Outstanding(64, window=64), 1: Outstanding(64, WIDE)}
     assert choose(encoders, local=[0], frames=64) == [1]
 
@@ -49,12 +49,12 @@ def test_the_least_loaded_encoders_are_equally_good(local: list[int]) -> None:
 
 
 class Run:
-    """In place of Ray, with a control actor and encoders that answer nothing.
+    """A fake Ray with a control actor, and encoders that never answer.
 
     Attributes:
-        now_s: what the clock says; time passes while somebody waits.
+        now_s: the time on the clock; waiting advances it.
         up: encoders that are up, and since when.
-        asked_s: when somebody asked which there are.
+        asked_s: when the list of encoders was requested.
         sent: numbers of the encoders that frames went to.
     """
 
@@ -111,7 +111,7 @@ def test_an_encoder_that_comes_up_after_the_first_gets_frames_at_once(run: Run) 
     assert run.now_s <= 4
 
 
-def test_in_the_long_run_a_task_seldom_asks_which_encoders_there_are(run: Run) -> None:
+def test_a_long_task_rarely_requests_the_list_of_encoders(run: Run) -> None:
     to = EncoderRouter(run)
     for _ in range(200):
         send(to, frames=0)

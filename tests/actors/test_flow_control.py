@@ -37,7 +37,7 @@ def test_however_many_tasks_there_are_their_windows_fit_in_the_budget() -> None:
         assert windows[-1] == 1000 // tasks
 
 
-def test_a_task_that_is_gone_leaves_its_share_to_the_others() -> None:
+def test_an_inactive_task_leaves_its_share_to_the_others() -> None:
     quota = Quota(1000)
     quota.window_for("gone", now_s=0.0)
     assert quota.window_for("a", now_s=ACTIVE_S / 2) == 500

@@ -18,7 +18,7 @@ FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
 @pytest.mark.parametrize("repeats", [[1, 1, 1], [2, 0, 3], [0, 0, 0]])
-def test_each_feature_comes_as_often_as_its_frame_is_shown(repeats: list[int]) -> None:
+def test_each_feature_is_repeated_as_often_as_its_frame(repeats: list[int]) -> None:
     blocks = [np.empty((0, 4), np.float32), *repeated(FEATURES, repeats)]
     assert np.array_equal(np.concatenate(blocks), np.repeat(FEATURES, repeats, axis=0))
 

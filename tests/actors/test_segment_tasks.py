@@ -1,4 +1,5 @@
-"""Long videos in segments: the same features as undivided, whatever becomes of a segment."""
+"""Long videos in segments: the same features as decoding them whole, whatever happens to a
+segment."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def test_a_video_is_cut_where_decoding_can_begin(tmp_path: Path) -> None:
     assert [border and border % 1024 for border in borders] == [0, 0]  # 10 frames of 1/10240 s
 
 
-def test_a_video_with_one_entry_point_is_not_cut(tmp_path: Path) -> None:
+def test_a_video_with_one_random_access_point_is_not_cut(tmp_path: Path) -> None:
     frames = [numbered_frame(number) for number in range(60)]
     options = {"g": "1000", "sc_threshold": "0"}
     video = write_video(tmp_path / "a.mp4", frames, fps=10, codec="libx264", options=options)
@@ -67,11 +68,11 @@ def test_a_video_with_one_entry_point_is_not_cut(tmp_path: Path) -> None:
 
 
 class Tasks:
-    """In place of Ray: tasks that extract two segments, of two blocks each.
+    """A fake Ray: tasks that extract two segments of two blocks each.
 
     Attributes:
-        room: whether any of them begins.
-        errors: what comes in place of a block, by segment and block, each time but the last.
+        room: whether any task starts.
+        errors: raised before a block, by segment and block, one per attempt, from the last.
     """
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class Tasks:
     def remote(self, _: Any) -> Any:
         return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._start))
 
-    def _start(self, job: ExtractionJob, pool: None, video: str) -> Iterator[Any]:
+    def _start(self, job: ExtractionJob, control: None, video: str) -> Iterator[Any]:
         self.started += 1
         segment = 0 if job.segment.since is None else 1
         return iter([None, (segment, 1), (segment, 2)])
@@ -126,7 +127,7 @@ ALL = [(0, 1), (0, 2), (1, 1), (1, 2)]
 
 @pytest.mark.parametrize("lost", ALL)
 @pytest.mark.parametrize("error", [NodeDiedError("gone"), ObjectLostError("1f", "an address", "a")])
-def test_a_segment_that_went_with_its_node_is_extracted_again_and_no_other(
+def test_only_a_segment_that_was_lost_with_its_node_is_extracted_again(
     lost: tuple[int, int], error: Exception, tasks: Tasks
 ) -> None:
     tasks.errors[lost] = [error] * (MAX_LOSSES - 1)
@@ -135,20 +136,20 @@ def test_a_segment_that_went_with_its_node_is_extracted_again_and_no_other(
     assert tasks.cancelled == 2
 
 
-def test_a_segment_that_goes_again_and_again_is_given_up(tasks: Tasks) -> None:
+def test_a_segment_that_is_lost_repeatedly_is_given_up(tasks: Tasks) -> None:
     tasks.errors[1, 1] = [NodeDiedError("gone")] * MAX_LOSSES
     with pytest.raises(SegmentFailed):
         tasks.blocks()
 
 
-def test_a_segment_that_takes_its_process_down_is_not_tried_again(tasks: Tasks) -> None:
+def test_a_segment_that_ends_its_process_is_not_retried(tasks: Tasks) -> None:
     tasks.errors[1, 1] = [WorkerCrashedError()]
     with pytest.raises(SegmentFailed):
         tasks.blocks()
     assert (tasks.started, tasks.cancelled) == (2, 2)
 
 
-def test_a_video_is_not_divided_where_none_of_its_segments_finds_room(tasks: Tasks) -> None:
+def test_a_video_is_not_divided_if_no_segment_can_start(tasks: Tasks) -> None:
     tasks.room = False
     with pytest.raises(SegmentFailed, match="no node has room"):
         tasks.blocks()
@@ -156,7 +157,7 @@ def test_a_video_is_not_divided_where_none_of_its_segments_finds_room(tasks: Tas
 
 
 @pytest.mark.ray
-def test_a_divided_video_has_the_bits_of_the_undivided(cluster: str, tmp_path: Path) -> None:
+def test_a_divided_video_has_the_same_bits_as_the_whole(cluster: str, tmp_path: Path) -> None:
     video = tmp_path / "long.mp4"
     scenes = [("red", "circle"), ("blue", "star"), ("green", "triangle"), ("yellow", "cross")]
     shapes.write_video(video, scenes * 2, fps=25, seconds_per_scene=2)

@@ -1,7 +1,6 @@
-"""Hosts that are none: namespaces of this machine, each with a network, a name, processes and a
-/tmp of its own.
+"""Fake hosts: namespaces of this machine, each with its own network, name, processes and /tmp.
 
-They share the machine's processors and other files, and see one another only over a bridge.
+They share the machine's processors and other files, and reach one another only over a bridge.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ BRIDGE = f"rc{os.getpid()}"  # at most 15 letters; two runs of the tests may be 
 SUBNET = f"10.213.{os.getpid() % 256}"
 BRIDGE_ADDRESS = f"{SUBNET}.254"
 SEPARATE = ("net", "uts", "pid", "mount")
-INIT = "read"  # nothing ever comes; meanwhile bash buries the orphans of its host
+INIT = "read"  # blocks forever; meanwhile bash reaps the orphans of its host
 SETUP = """set -e
 hostname {name}
 ip link set lo up
@@ -39,12 +38,12 @@ mount --bind {shared}/hosts /etc/hosts
 
 @dataclass(frozen=True)
 class Host:
-    """Where commands can be run as if on another machine.
+    """Runs commands as if on another machine.
 
     Attributes:
         name: by which the hosts know one another.
         address: on the bridge.
-        init: the first of its processes, with which all others end.
+        init: its first process; all others end with it.
     """
 
     name: str
@@ -52,12 +51,12 @@ class Host:
     init: int
 
     def inside(self, *words: str | Path) -> list[str]:
-        """A command line that runs another one on this host."""
+        """Return a command line that runs another one on this host."""
         separate = [f"--{kind}" for kind in SEPARATE]
         return ["nsenter", f"--target={self.init}", *separate, "--", *map(str, words)]
 
     def processes(self) -> list[int]:
-        """Those that were started on this host and still run."""
+        """Return the running processes that were started on this host."""
         mine = os.readlink(f"/proc/{self.init}/ns/pid")
         found = []
         for pid in psutil.pids():
@@ -67,8 +66,8 @@ class Host:
         return [pid for pid in found if pid != self.init]
 
 
-def why_not() -> str | None:
-    """Why this machine cannot have such hosts; None where it can."""
+def unsupported_reason() -> str | None:
+    """Return why this machine cannot have such hosts; None if it can."""
     if absent := [tool for tool in ("ip", "unshare", "nsenter") if shutil.which(tool) is None]:
         return f"not found: {', '.join(absent)}"
     separate = ["unshare", "--fork", *(f"--{kind}" for kind in SEPARATE), "true"]
@@ -78,7 +77,7 @@ def why_not() -> str | None:
 
 @contextmanager
 def hosts(shared: Path, *names: str) -> Iterator[list[Host]]:
-    """Make hosts that know one another by name; whatever still runs on them at the end is killed.
+    """Create hosts that know one another by name; at the end, kill whatever still runs on them.
 
     Args:
         shared: a folder that they share.
@@ -98,19 +97,19 @@ def hosts(shared: Path, *names: str) -> Iterator[list[Host]]:
 
 
 def cut_off(host: Host) -> None:
-    """Let no packet go to a host any more, or come from it; its processes run on."""
-    _ip(f"link set {_port_of(host.address)} down")
+    """Block all packets to and from a host; its processes keep running."""
+    _ip(f"link set {_bridge_port(host.address)} down")
 
 
-def _port_of(address: str) -> str:
-    """The name of a host's port of the bridge."""
+def _bridge_port(address: str) -> str:
+    """Return the name of a host's port on the bridge."""
     return f"{BRIDGE}-{address.rpartition('.')[2]}"
 
 
 @contextmanager
 def _host(name: str, address: str, shared: Path) -> Iterator[Host]:
     separate = ["--mount-proc", "--kill-child", *(f"--{kind}" for kind in SEPARATE)]
-    port = _port_of(address)
+    port = _bridge_port(address)
     command = ["unshare", "--fork", *separate, "bash", "-c", INIT]
     keeper = subprocess.Popen(command, stdin=subprocess.PIPE)
     try:
@@ -122,14 +121,14 @@ def _host(name: str, address: str, shared: Path) -> Iterator[Host]:
         setup = SETUP.format(name=name, address=address, gateway=BRIDGE_ADDRESS, shared=shared)
         subprocess.run(host.inside("bash", "-c", setup), check=True)
         yield host
-        _ip(f"link del {port}")  # with its namespace it would go too, but some time later
+        _ip(f"link del {port}")  # otherwise the kernel removes it only some time later
     finally:
         keeper.kill()
         keeper.communicate()
 
 
 def _is_bash(children: list[psutil.Process]) -> bool:
-    """Whether the first process of a host is what it will be, with /proc and all."""
+    """Whether the first process of a host has finished its setup, with /proc and all."""
     return bool(children) and children[0].name() == "bash"
 
 

@@ -1,4 +1,4 @@
-"""The commands for two machines, as the README of the recipes has them, on two hosts."""
+"""The commands for two machines in the README of the recipes, on two hosts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapes
-from hosts import hosts, why_not
+from hosts import hosts, unsupported_reason
 from run_cli import wait_until
 
 README = Path(__file__).parents[2] / "cluster" / "README.md"
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[list[Callable[[str], str]]]:
-    """Two machines, as shells that run commands of the README and give what they say."""
-    if reason := why_not():
+    """Yield two machines, as shells that run commands of the README and return their output."""
+    if reason := unsupported_reason():
         pytest.skip(reason)
 
     with hosts(tmp_path, "first", "second") as machines:

@@ -1,7 +1,7 @@
-"""A cluster that changes while a run is at work: nodes that join and go, an autoscaler, other runs.
+"""A cluster that changes during a run: nodes that join and leave, an autoscaler, other runs.
 
-The nodes are raylets of this machine, on loopback. The GPUs that they say they have are none: their
-encoders sleep for every frame, and the frames are ready.
+The nodes are raylets of this machine, on loopback. Their GPUs are fake: encoders sleep for every
+frame, and the frames are synthetic.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from run_cli import ON_LOOPBACK, finish, start_rayclip, wait_until
 pytestmark = pytest.mark.ray
 
 VIDEOS = 300
-MANY, FEW = 600, 60  # enough to be at work until another run, with few, has begun or ended
+MANY, FEW = 600, 60  # a run of MANY lasts until another, of FEW, has begun or ended
 STAND_INS = {
     "PYTHONPATH": str(Path(__file__).parents[2] / "scripts" / "benchmarks" / "stand_ins"),
     "RAYCLIP_BENCH_PRETENDED_GPUS": "1",
     "RAYCLIP_BENCH_SYNTHETIC_FRAMES": "64",
     "RAYCLIP_BENCH_FAKE_MICROSECONDS": "1500",
 }
-# What the autoscaler sees while the second of two encoders waits for a GPU. This one, whose nodes
-# all have one address, takes the first for free, and so brings no second one.
+# What the autoscaler logs while the second of two encoders waits for a GPU. All nodes of this fake
+# autoscaler have one address, so it takes the first for idle, and adds no second one.
 WANTS_MORE = re.compile(r" 1\.0/1\.0 GPU\n(?:(?!====).)*\{'GPU': 1\.0\}: 1\+ pending", re.DOTALL)
 AUTOSCALER: dict[str, Any] = {
     "cluster_name": "test",
@@ -69,7 +69,7 @@ def nodes() -> Iterator[Nodes]:
         yield nodes
 
 
-def test_a_node_that_joins_gets_an_encoder_and_one_that_goes_takes_nothing_along(
+def test_a_node_that_joins_gets_an_encoder_and_a_lost_node_loses_no_videos(
     nodes: Nodes, tmp_path: Path
 ) -> None:
     first = nodes.add(cpus=2, gpus=1)
@@ -88,7 +88,7 @@ def test_a_node_that_joins_gets_an_encoder_and_one_that_goes_takes_nothing_along
     assert "Traceback" not in ended.stderr
 
 
-def test_encoders_that_were_asked_for_wait_for_gpus_that_an_autoscaler_brings(
+def test_requested_encoders_wait_for_gpus_from_an_autoscaler(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("head")
@@ -132,7 +132,7 @@ def test_a_second_run_waits_for_the_gpu_and_says_so(nodes: Nodes, tmp_path: Path
     assert finished(other) == FEW
 
 
-def test_two_runs_that_say_so_share_one_gpu(nodes: Nodes, tmp_path: Path) -> None:
+def test_two_runs_share_one_gpu_on_request(nodes: Nodes, tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     weights = save_state_dict(small_resnet(), tmp_path / "other.pt")
     environment = {**STAND_INS, **nodes.environment}
@@ -152,7 +152,7 @@ def test_two_runs_that_say_so_share_one_gpu(nodes: Nodes, tmp_path: Path) -> Non
     assert finished(other) == FEW
 
 
-def test_two_runs_on_the_cpus_of_one_node_both_end(nodes: Nodes, tmp_path: Path) -> None:
+def test_two_runs_on_the_cpus_of_one_node_both_finish(nodes: Nodes, tmp_path: Path) -> None:
     """The head has two: an encoder each, with a task each, would be more than there is."""
     environment = {**STAND_INS, **nodes.environment}
     words = ["--device", "cpu"]

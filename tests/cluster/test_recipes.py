@@ -67,7 +67,7 @@ def of(tool: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", of("rayclip extract "))
-def test_a_command_of_rayclip_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rayclip_commands_are_valid(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing_done = SimpleNamespace(failed=())
     monkeypatch.setattr("rayclip.run.run_extraction", lambda *_: nothing_done)
     ended = call(*shlex.split(command)[1:])
@@ -75,7 +75,7 @@ def test_a_command_of_rayclip_is_understood(command: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("command", of("ray "))
-def test_a_command_of_ray_is_understood(command: str) -> None:
+def test_ray_commands_are_valid(command: str) -> None:
     known: click.Command = ray_cli
     words = shlex.split(command)[1:]
     while isinstance(known, click.Group) and words:
@@ -94,7 +94,7 @@ def test_all_recipes_use_rayclip() -> None:
     }
 
 
-def test_the_launcher_of_ray_takes_the_aws_recipe() -> None:
+def test_the_cluster_launcher_accepts_the_aws_recipe() -> None:
     prepared = prepare_config(copy.deepcopy(AWS))
     validate_config(prepared)
     assert prepared["head_setup_commands"] == []  # the launcher's own are gone
@@ -102,7 +102,7 @@ def test_the_launcher_of_ray_takes_the_aws_recipe() -> None:
 
 
 @pytest.mark.parametrize("kind", AWS["available_node_types"])
-def test_ec2_takes_the_instances_of_the_aws_recipe(kind: str) -> None:
+def test_ec2_accepts_the_instances_of_the_aws_recipe(kind: str) -> None:
     session = pytest.importorskip("botocore.session", reason="no botocore")
     from botocore.validate import validate_parameters
 
@@ -116,13 +116,13 @@ def test_ec2_takes_the_instances_of_the_aws_recipe(kind: str) -> None:
     )
 
 
-def test_kuberay_takes_the_job() -> None:
+def test_kuberay_accepts_the_job() -> None:
     schema = json.loads(Path(__file__).with_name("rayjob.schema.json").read_text())
     jsonschema.Draft202012Validator(schema).validate(RAY_JOB)
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=["head", "gpu", "cpu"])
-def test_kubernetes_takes_the_pods(group: dict[str, Any]) -> None:
+def test_kubernetes_accepts_the_pods(group: dict[str, Any]) -> None:
     kubernetes = pytest.importorskip("kubernetes_validate", reason="no kubernetes-validate")
     template = {"apiVersion": "v1", "kind": "PodTemplate", "template": group["template"]}
     kubernetes.validate(template, KUBERNETES, strict=True)
@@ -139,7 +139,7 @@ def test_the_image_has_the_ray_that_the_job_expects() -> None:
     assert f"ray=={RAY_CLUSTER['rayVersion']}" in (ROOT / "constraints.txt").read_text().split()
 
 
-def test_docker_finds_what_the_image_is_made_of() -> None:
+def test_docker_finds_the_files_of_the_image() -> None:
     everything, *kept = (CLUSTER / "Dockerfile.dockerignore").read_text().split()
     assert everything == "*"
     copied = " ".join(re.findall(r"^COPY (.*) \S+$", DOCKERFILE, re.MULTILINE)).split()
@@ -147,7 +147,7 @@ def test_docker_finds_what_the_image_is_made_of() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_the_image_is_made_with_the_dependencies_of_rayclip() -> None:
+def test_the_image_installs_the_dependencies_of_rayclip() -> None:
     [code] = re.findall(r"python -c '(.*)' >", DOCKERFILE)
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert "torch>=2.6\n" in said.stdout
@@ -161,7 +161,7 @@ def test_the_token_is_where_the_user_of_the_image_looks_for_it() -> None:
 @pytest.mark.parametrize(
     ("linter", "recipe"), [("hadolint", "Dockerfile"), ("shellcheck", "slurm.sh")]
 )
-def test_a_linter_has_nothing_to_say(linter: str, recipe: str) -> None:
+def test_linters_accept_the_recipes(linter: str, recipe: str) -> None:
     path = shutil.which(linter, path=str(Path(sys.executable).parent)) or shutil.which(linter)
     if path is None:
         pytest.skip(f"there is no {linter}: pip install 'rayclip[recipes]'")

@@ -1,5 +1,5 @@
-"""What is wrong with a cluster, found out before anything starts: on two hosts with a token, of
-which the second has, where a test says so, another rayclip or none."""
+"""What is wrong with a cluster is found before anything starts. There are two hosts with a token;
+in some tests, the second has another rayclip or none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import shapes
-from hosts import Host, hosts, why_not
+from hosts import Host, hosts, unsupported_reason
 
 pytestmark = pytest.mark.ray
 
@@ -39,12 +39,12 @@ START = {
 
 
 class TwoHosts(NamedTuple):
-    """A cluster of two hosts, and a host that is none of it.
+    """A cluster of two hosts, and a host outside it.
 
     Attributes:
         first: with the head.
         outside: without Ray.
-        shared: a folder that both see; what else is in /tmp each has for itself.
+        shared: a folder that all see; the rest of /tmp is private to each.
         environment: of commands.
     """
 
@@ -55,13 +55,13 @@ class TwoHosts(NamedTuple):
 
     @property
     def fake(self) -> Path:
-        """A file that takes the place of rayclip on the second host, if it exists."""
+        """A file that replaces rayclip on the second host, if it exists."""
         return self.shared / "fake.py"
 
 
 @pytest.fixture(scope="module")
 def two_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoHosts]:
-    if reason := why_not():
+    if reason := unsupported_reason():
         pytest.skip(reason)
     shared = tmp_path_factory.mktemp("shared")
     (shared / "sitecustomize.py").write_text(OTHER_RAYCLIP)
@@ -91,7 +91,7 @@ def refused(
     address: str = "auto",
     outside: bool = False,
 ) -> str:
-    """Give a command that must end soon, with nothing started; its sentence."""
+    """Run a command that must fail soon, with nothing started, and return its sentence."""
     host = cluster.outside if outside else cluster.first
     words = ["extract", video, "--model-name", "demo", "--device", "cpu", "--address", address]
     words += ["--on-extraction", "save_numpy", "--output-path", output]
@@ -113,7 +113,8 @@ def refused(
 
 @pytest.fixture(scope="module")
 def refusals(two_hosts: TwoHosts) -> dict[str, str]:
-    """What is said to commands that ask for what is not there; two at a time: they mostly wait."""
+    """Return the sentences for commands that request what is not there. Two run at a time, because
+    they mostly wait."""
     shared, local = two_hosts.shared, Path("/tmp/local.mp4")
     subprocess.run(two_hosts.first.inside("cp", shared / "clip.mp4", local), check=True)
     there = {"video": shared / "clip.mp4", "output": shared / "output", "variables": WITH_TOKEN}
@@ -147,7 +148,9 @@ def refusals(two_hosts: TwoHosts) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["nothing", "no token", "another token"])
-def test_who_has_not_the_token_is_told_where_to_put_it(refusals: dict[str, str], name: str) -> None:
+def test_a_missing_or_wrong_token_is_reported_with_its_place(
+    refusals: dict[str, str], name: str
+) -> None:
     assert "requires a token" in refusals[name]
     assert "RAY_AUTH_MODE=token" in refusals[name]
 
@@ -164,11 +167,11 @@ def test_a_video_that_only_the_driver_sees_is_refused(refusals: dict[str, str]) 
     assert "the input /tmp/local.mp4 cannot be opened (there is no such file or folder)" in said
 
 
-def test_a_host_without_ray_is_told_that_there_is_none(refusals: dict[str, str]) -> None:
+def test_a_host_without_ray_is_reported(refusals: dict[str, str]) -> None:
     assert "no Ray cluster runs on this machine" in refusals["no Ray"]
 
 
-def test_a_host_that_is_no_node_of_the_cluster_is_told_so(
+def test_a_host_outside_the_cluster_is_refused(
     refusals: dict[str, str], two_hosts: TwoHosts
 ) -> None:
     head = f"{two_hosts.first.address}:6379"
@@ -176,7 +179,7 @@ def test_a_host_that_is_no_node_of_the_cluster_is_told_so(
     assert refusals["no node"].startswith(start)
 
 
-def test_a_web_server_in_the_place_of_a_ray_is_told_apart(refusals: dict[str, str]) -> None:
+def test_a_web_server_is_not_taken_for_a_cluster(refusals: dict[str, str]) -> None:
     assert "does not answer like a Ray cluster" in refusals["a web server"]
 
 

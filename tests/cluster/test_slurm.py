@@ -1,4 +1,4 @@
-"""The Slurm recipe, as it is, on a real Slurm of two pretended nodes."""
+"""The Slurm recipe, unchanged, on a real Slurm of two fake nodes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapes
-from hosts import BRIDGE_ADDRESS, Host, hosts, why_not
+from hosts import BRIDGE_ADDRESS, Host, hosts, unsupported_reason
 from run_cli import wait_until
 
 RECIPE = Path(__file__).parents[2] / "cluster" / "slurm.sh"
@@ -49,10 +49,10 @@ NODE = "NodeName={name} NodeAddr={address} CPUs=2 RealMemory=2000 Gres=gpu:1 Sta
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> Iterator[tuple[Mapping[str, str], list[Host]]]:
-    """A small Slurm: the environment of somebody on its login node, and its two nodes."""
+    """Yield a small Slurm: the environment of a user on its login node, and its two nodes."""
     if absent := [name for name in NEEDED if shutil.which(name) is None]:
         pytest.skip(f"no {absent[0]} (on Debian: apt install slurmctld slurmd slurm-client munge)")
-    if reason := why_not():
+    if reason := unsupported_reason():
         pytest.skip(reason)
     (tmp_path / "state").mkdir()
     (tmp_path / "munge.key").write_bytes(os.urandom(64))
@@ -92,7 +92,7 @@ def _configure(folder: Path, nodes: list[Host]) -> None:
         nodes="\n".join(lines),
     )
     (folder / "slurm.conf").write_text(conf)
-    (folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")  # a GPU that is none
+    (folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")  # a fake GPU
 
 
 def test_a_job_on_two_nodes_ends_with_the_status_of_rayclip_and_leaves_nothing_running(

@@ -1,6 +1,6 @@
-"""A cluster of hosts that share nothing but a network: videos and features are on an S3 server.
+"""A cluster of hosts that share only a network: videos and features are on an S3 server.
 
-The hosts say that they have GPUs and have none: their encoders sleep for every frame.
+The hosts claim to have GPUs: their encoders sleep for every frame.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import fsspec
 import pytest
 import shapes
-from hosts import Host, cut_off, hosts, why_not
+from hosts import Host, cut_off, hosts, unsupported_reason
 from run_cli import wait_until
 
 pytest.importorskip("s3fs")
@@ -108,7 +108,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    if reason := why_not():
+    if reason := unsupported_reason():
         pytest.skip(reason)
     shared = tmp_path_factory.mktemp("shared")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -170,7 +170,7 @@ def test_all_hosts_work_and_those_with_more_gpus_encode_more(site: Site) -> None
     assert 1.5 <= frames["two"] / frames["one"] <= 2.7, said
 
 
-def test_a_host_that_is_cut_off_loses_nothing_and_one_that_joins_takes_over(site: Site) -> None:
+def test_an_unreachable_host_loses_no_videos_and_a_new_one_takes_over(site: Site) -> None:
     run = site.extract("short", "cut")
     wait_until(lambda: site.finished("cut") >= 3, "three videos", run)
     cut_off(site.hosts["two"])
@@ -187,4 +187,4 @@ def test_a_host_that_is_cut_off_loses_nothing_and_one_that_joins_takes_over(site
     read = site.requested("GET", "short/")
     once = min(read.values())
     again = [name for name, count in read.items() if count > once]
-    assert len(again) <= 4, f"read again: {again}"  # what its one task was at work on
+    assert len(again) <= 4, f"read again: {again}"  # what its one task was working on

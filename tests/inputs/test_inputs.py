@@ -267,7 +267,7 @@ def test_a_hash_sign_in_an_object_key_is_part_of_the_name() -> None:
         ("s3://bucket/cat.mp4", "s3://bucket/cat.mp4"),
     ],
 )
-def test_relative_paths_start_from_the_working_directory(video: str, path: str) -> None:
+def test_relative_paths_are_resolved_in_the_folder_of_the_command(video: str, path: str) -> None:
     assert absolute(video, "/here") == path
 
 

@@ -1,4 +1,4 @@
-"""A private Ray that does not start is said in a sentence."""
+"""A private Ray that does not start ends the run with one sentence."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ main()
 """
 
 
-def test_a_private_ray_that_does_not_start_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
-    """As on a machine that is so busy that Ray waits for its own processes in vain."""
+def test_a_private_ray_that_does_not_start_ends_the_run_with_one_sentence(tmp_path: Path) -> None:
+    """As on a machine so busy that Ray's own processes time out."""
     video = write_video(tmp_path / "a.mp4", numbered_frames(3))
     words = ["extract", str(video), "--model-name", "demo", "--output-path", str(tmp_path / "out")]
     ended = subprocess.run(

@@ -1,4 +1,4 @@
-"""How many encoders a run gets and what each asks of its node."""
+"""How many encoders a run gets, and what each requests of its node."""
 
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
@@ -22,12 +22,13 @@ NODES = [
 
 
 def placed(nodes: Sequence[float], each: float, count: int) -> list[float]:
-    """What is left on each node after ``count`` actors were placed where most was free."""
-    left = list(nodes)
+    """Return what remains on each node after ``count`` actors were placed, each on the freest
+    node."""
+    free = list(nodes)
     for _ in range(count):
-        freest = max(range(len(left)), key=left.__getitem__)
-        left[freest] -= each
-    return [round(cpus, 4) for cpus in left]  # as Ray counts
+        freest = max(range(len(free)), key=free.__getitem__)
+        free[freest] -= each
+    return [round(cpus, 4) for cpus in free]  # as Ray counts
 
 
 def name_of(nodes: Sequence[float]) -> str:
@@ -43,7 +44,7 @@ def test_every_gpu_gets_an_encoder(gpus: int) -> None:
 
 
 @pytest.mark.parametrize(("gpus", "encoders"), [(8, 3), (1, 4), (0, 2)])
-def test_as_many_encoders_as_were_asked_for_take_a_whole_gpu_each(gpus: int, encoders: int) -> None:
+def test_requested_encoders_take_a_whole_gpu_each(gpus: int, encoders: int) -> None:
     resources = gpu_resources(gpus, encoders, 1)
     assert (resources.encoders, resources.gpus) == (encoders, 1.0)
 
@@ -58,18 +59,18 @@ def test_as_many_encoders_as_were_asked_for_take_a_whole_gpu_each(gpus: int, enc
         (EncoderResources(1, 0.0, 0.0, 1), {}, True),
     ],
 )
-def test_a_cluster_without_room_for_all_encoders_and_a_task_is_one_that_must_grow(
+def test_a_cluster_must_grow_if_it_has_no_room_for_all_encoders_and_a_task(
     resources: EncoderResources, cluster: dict[str, float], exceeds: bool
 ) -> None:
     assert resources.exceeds(cluster) == exceeds
 
 
-def test_threads_are_no_matter_for_encoders_on_gpus() -> None:
+def test_encoders_on_gpus_have_no_threads_of_their_own() -> None:
     assert gpu_resources(1, None, 1).threads is None
 
 
 @pytest.mark.parametrize("share", [1, 2, 3, 7])
-def test_as_many_encoders_as_are_to_share_a_gpu_have_a_place_on_each(share: int) -> None:
+def test_encoders_that_share_gpus_fit_on_each(share: int) -> None:
     resources = gpu_resources(2, None, share)
     assert resources.encoders == 2 * share
     assert resources.scaled_to([{"GPU": 1.0}, {"GPU": 1.0}]) == resources
@@ -83,7 +84,7 @@ def test_as_many_encoders_as_are_to_share_a_gpu_have_a_place_on_each(share: int)
     ("steps", "gpus"),
     [([(None, 1), (None, 1)], 1), ([(None, 2), (None, 2)], 1), ([(1, 1), (None, 1)], 2)],
 )
-def test_steps_that_do_not_fit_on_the_gpus_together_are_refused_with_a_way_out(
+def test_steps_that_do_not_fit_on_the_gpus_together_are_refused_with_advice(
     steps: list[tuple[int | None, int]], gpus: float
 ) -> None:
     first, second = (gpu_resources(gpus, *step) for step in steps)
@@ -97,7 +98,7 @@ def test_steps_that_do_not_fit_on_the_gpus_together_are_refused_with_a_way_out(
 @pytest.mark.parametrize(
     ("steps", "gpus"), [([(1, 1), (1, 1)], 2), ([(4, 1), (2, 1)], 1), ([(1, 1), (1, 1)], 0)]
 )
-def test_steps_that_fit_or_wait_for_nodes_are_let_be(
+def test_steps_that_fit_or_wait_for_nodes_are_accepted(
     steps: list[tuple[int | None, int]], gpus: float
 ) -> None:
     first, second = (gpu_resources(gpus, *step) for step in steps)
@@ -137,14 +138,14 @@ def test_about_every_8_cores_get_an_encoder_and_a_quarter_decodes(
 
 @pytest.mark.parametrize("nodes", [[1], [1, 1]], ids=name_of)
 @pytest.mark.parametrize("encoders", [None, 1, 3])
-def test_where_there_is_one_core_encoders_ask_for_none(
+def test_encoders_on_nodes_with_one_core_request_none(
     nodes: list[float], encoders: int | None
 ) -> None:
     resources = cpu_resources(nodes, encoders)
     assert resources == EncoderResources(encoders or len(nodes), 0.0, 0.0, 1, encoders is None)
 
 
-def test_the_user_decides_on_the_number_of_encoders() -> None:
+def test_the_user_sets_the_number_of_encoders() -> None:
     assert cpu_resources([16], 3).encoders == 3
 
 
@@ -155,23 +156,21 @@ def test_every_encoder_has_room_on_a_node(nodes: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("nodes", NODES, ids=name_of)
-def test_beside_the_encoders_a_decoding_task_has_room(nodes: tuple[int, ...]) -> None:
+def test_a_decoding_task_fits_next_to_the_encoders(nodes: tuple[int, ...]) -> None:
     resources = cpu_resources(nodes, None)
-    left = placed(nodes, resources.cpus, resources.encoders)
-    assert max(left) >= 1
+    free = placed(nodes, resources.cpus, resources.encoders)
+    assert max(free) >= 1
 
 
 @pytest.mark.parametrize("encoders", [1, 2, 3, 5])
 @pytest.mark.parametrize(
     "nodes", [(2,), (4,), (2, 2), (1, 1, 1), (7, 17), (8, 16), (31, 64), (1, 2, 5)], ids=name_of
 )
-def test_as_many_encoders_as_were_asked_for_have_room_and_leave_some(
-    nodes: tuple[int, ...], encoders: int
-) -> None:
+def test_requested_encoders_fit_and_leave_room(nodes: tuple[int, ...], encoders: int) -> None:
     resources = cpu_resources(nodes, encoders)
-    left = placed(nodes, resources.cpus, resources.encoders)
-    assert min(left) >= 0
-    assert max(left) >= 1
+    free = placed(nodes, resources.cpus, resources.encoders)
+    assert min(free) >= 0
+    assert max(free) >= 1
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (4, 4), (8, 8), (16, 8)])
@@ -194,14 +193,14 @@ def test_a_gpu_that_joins_gets_an_encoder() -> None:
     assert resources.scaled_to(nodes) == EncoderResources(5, 1.0, 0.0, None)
 
 
-def test_a_number_that_the_user_gave_stays() -> None:
+def test_a_number_of_encoders_set_by_the_user_does_not_change() -> None:
     resources = gpu_resources(1, 2, 1)
     assert resources.scaled_to([{"GPU": 8.0}]) == resources
     assert resources.encoders == 2
 
 
 @pytest.mark.parametrize("nodes", NODES, ids=name_of)
-def test_on_the_nodes_of_the_beginning_there_are_the_encoders_of_the_beginning(
+def test_scaling_to_the_same_nodes_changes_nothing(
     nodes: tuple[int, ...],
 ) -> None:
     resources = cpu_resources(nodes, None)
@@ -253,7 +252,7 @@ def test_a_task_that_holds_features_has_few_videos() -> None:
     assert videos_per_task(16, 8, with_arrays=True) == 1
 
 
-def test_work_is_divided_among_more_tasks_than_there_are_where_nodes_come_for_what_waits() -> None:
+def test_work_is_divided_among_more_tasks_if_the_cluster_grows() -> None:
     assert planned_tasks(1, grows=False) == 1
     assert planned_tasks(1000, grows=True) == 1000
     assert videos_per_task(400, planned_tasks(1, grows=True)) == 1

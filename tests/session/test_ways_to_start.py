@@ -1,4 +1,4 @@
-"""Real Rays on small machines and in unusual surroundings."""
+"""Real Rays on small machines and in unusual environments."""
 
 from __future__ import annotations
 
@@ -80,21 +80,21 @@ def test_videos_are_encoded_inside_an_actor_that_holds_one_of_two_cpus(
     assert ended.stdout.splitlines()[-1:] == [str([5] * 12)], ended.stderr
 
 
-def test_a_caller_that_holds_all_cpus_is_told_so(clip: Path, tmp_path: Path) -> None:
+def test_a_caller_that_holds_all_cpus_is_refused(clip: Path, tmp_path: Path) -> None:
     ended = run_script("1", "1", clip, tmp_path, "cpu")
     assert "holds 1 CPUs, and its Ray has no other CPU: give it fewer" in ended.stderr
 
 
 # ---- containers ----
 
-QUOTAS = {  # files of a container's limit, by version of cgroups, and what one CPU is there
+QUOTAS = {  # CPU limit of a container, by version of cgroups -> its content for one CPU
     "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "100000",
     "/sys/fs/cgroup/cpu.max": "100000 100000",
 }
 
 
 def in_a_namespace(mount: str, *words: str | Path, **env: str) -> Finished:
-    """Run ``rayclip`` where other files are mounted."""
+    """Run ``rayclip`` in a mount namespace with other files."""
     command = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"]
     command += [sys.executable, "-m", "rayclip", *map(str, words)]
     ended = subprocess.run(
@@ -126,7 +126,7 @@ def test_a_container_of_one_cpu_is_enough(clip: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("namespaces")
 @pytest.mark.parametrize("has_short_folder", [True, False])
-def test_where_tmp_cannot_be_written_another_folder_is_used(
+def test_another_folder_is_used_if_tmp_is_not_writable(
     clip: Path, has_short_folder: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = Path("/mnt/t" if has_short_folder else f"/mnt/{'long' * 10}")
@@ -164,7 +164,7 @@ def test_without_gpus_the_cpu_is_used_only_on_a_ray_that_this_process_started(
             devices.device_on_ray(Settings(device=device), private=False)
 
 
-def test_a_cluster_without_gpus_is_waited_for_if_the_number_of_encoders_is_said(
+def test_encoders_wait_for_gpus_if_their_number_is_given(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0})
@@ -180,7 +180,7 @@ def test_a_cluster_without_gpus_is_waited_for_if_the_number_of_encoders_is_said(
 
 @pytest.fixture
 def listening(clip: Path, tmp_path: Path) -> Iterator[str]:
-    """What listens on which address while a run with ``RAY_ADDRESS=local`` is at work."""
+    """Yield the addresses that a run with ``RAY_ADDRESS=local`` listens on."""
     words = ["extract", clip, *DEMO, "--output-path", tmp_path / "out"]
     with start_rayclip(*words, env={"RAY_ADDRESS": "local"}) as running:
         sockets: list[str] = []
@@ -205,7 +205,9 @@ def test_local_is_a_ray_that_only_this_machine_can_reach(listening: str) -> None
 
 
 @pytest.mark.parametrize("address", ["", "local"])
-def test_an_empty_address_is_none(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_address_means_a_private_ray(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr(ray_session, "_is_connected", lambda: False)
     monkeypatch.setattr(ray_session, "_private_ray", lambda *_: nullcontext())
@@ -213,7 +215,7 @@ def test_an_empty_address_is_none(address: str, monkeypatch: pytest.MonkeyPatch)
         assert is_private
 
 
-def test_a_private_ray_beside_one_that_is_connected_is_refused(
+def test_a_private_ray_is_refused_while_another_is_connected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ray_session, "_is_connected", lambda: True)
@@ -225,7 +227,7 @@ def test_a_private_ray_beside_one_that_is_connected_is_refused(
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1", "ray://127.0.0.1:1"])
-def test_a_bad_address_of_the_environment_is_called_by_its_name(
+def test_a_bad_address_in_the_environment_names_its_variable(
     address: str, clip: Path, tmp_path: Path
 ) -> None:
     words = ["extract", clip, *DEMO, "--output-path", tmp_path / "out"]
@@ -238,7 +240,7 @@ def test_a_bad_address_of_the_environment_is_called_by_its_name(
 # ---- launchers ----
 
 
-def test_a_private_ray_takes_no_working_folder_along_from_uv(clip: Path, tmp_path: Path) -> None:
+def test_a_private_ray_does_not_upload_the_working_folder_of_uv(clip: Path, tmp_path: Path) -> None:
     """Ray looks for a parent called ``uv run``, and uploads its working folder: 512 MiB at most."""
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'a'\nversion = '0'\n")
     with open(tmp_path / "large", "wb") as large:
