@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayclip.media.sampling import FrameChoice
 from rayclip.model.models import describe
 from rayclip.options import takes_options
 from rayclip.settings import OPTIONS, Settings
@@ -98,29 +96,12 @@ def _step(
     device, resources = device_on_ray(settings, private=False)
     cluster = ray.cluster_resources()
     resources = resources.alongside(earlier, cluster)
-    encoder = EncoderSettings(
-        spec,
-        device,
-        settings.batch_size,
-        resources.threads,
-        settings.precision,
-        settings.compile,
-    )
+    encoder = EncoderSettings.of(settings, spec, device, resources.threads)
     content = None if spec.checkpoint is None else Path(spec.checkpoint).read_bytes()
     tasks = resources.decoding_tasks(cluster.get("CPU", 1))
     tasks = planned_tasks(tasks, grows=resources.exceeds(cluster))
-    job = ExtractionJob(
-        n_px=spec.n_px,
-        resize=settings.resize,
-        choice=FrameChoice(settings.extraction_fps, settings.extraction_total),
-        naming=settings.naming,
-        folder=None,
-        max_attempts=settings.max_attempts,
-        folder_of_inputs=os.getcwd(),
-        storage_options=dict(settings.storage_options),
-    )
     return EncodeStep(
-        job=job,
+        job=ExtractionJob.of(settings, spec),
         dim=spec.dim,
         control=start_control_actor(encoder, resources, content, IDLE_S, announces_stalls=True),
         resources=resources,

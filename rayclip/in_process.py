@@ -69,9 +69,7 @@ def in_process(
     from rayclip.model.clip_model import ClipModel
 
     device = device_here(settings.device)
-    encoder = EncoderSettings(
-        spec, device, settings.batch_size, None, settings.precision, settings.compile
-    )
+    encoder = EncoderSettings.of(settings, spec, device)
     batcher = Batcher(partial(load_encoder_model, encoder))
     attempts = LocalAttempts()
     machine = LocalMachine(batcher, attempts, f"{spec.model_name} on {device}, without Ray")

@@ -119,14 +119,7 @@ def on_ray(
         batch_size: int | str | None = settings.batch_size
         if batch_size is None:  # each encoder checks its own GPU; all CPUs are alike
             batch_size = CPU_BATCH_SIZE if device == "cpu" else "by GPU memory"
-        encoder = EncoderSettings(
-            spec,
-            device,
-            settings.batch_size,
-            resources.threads,
-            settings.precision,
-            settings.compile,
-        )
+        encoder = EncoderSettings.of(settings, spec, device, resources.threads)
         content = None
         if spec.checkpoint is not None and not private:  # other nodes may not have this file
             content = Path(spec.checkpoint).read_bytes()

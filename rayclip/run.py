@@ -16,13 +16,11 @@ from rayclip.in_process import in_process
 from rayclip.inputs.selection import Inputs, select_all
 from rayclip.inputs.videos import (
     extra_columns,
-    folder_of_inputs,
     iter_all_videos,
     iter_rows,
     iter_videos,
 )
 from rayclip.machine import Machine
-from rayclip.media.sampling import FrameChoice
 from rayclip.model.models import ModelSpec, describe
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.open_run import FolderFormat, open_folder
@@ -137,18 +135,8 @@ def plan_run(settings: Settings) -> PlannedRun:
     if settings.limit is not None:
         count = sum(1 for _ in iter_all_videos(settings))
         total_inputs = count if count > settings.limit else None
-    job = ExtractionJob(
-        n_px=spec.n_px,
-        resize=settings.resize,
-        choice=FrameChoice(settings.extraction_fps, settings.extraction_total),
-        naming=settings.naming,
-        folder=folder,
-        max_attempts=settings.max_attempts,
-        folder_of_inputs=folder_of_inputs(settings),
-        storage_options=dict(settings.storage_options),
-        reencoded=_tmp_folder(settings) if settings.keep_tmp_files else None,
-        feature_dtype=settings.feature_dtype if settings.saves else "float32",
-    )
+    reencoded = _tmp_folder(settings) if settings.keep_tmp_files else None
+    job = ExtractionJob.of(settings, spec, folder, reencoded)
     return PlannedRun(spec, job, plan, name_of, folder, record, total_inputs)
 
 

@@ -22,7 +22,7 @@ from rayclip.model.loading import load_spec
 from rayclip.model.models import ModelSpec
 from rayclip.model.weights import store_checkpoint
 from rayclip.model.zeroshot import ZeroShot
-from rayclip.settings import Precision
+from rayclip.settings import Precision, Settings
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,13 @@ class EncoderSettings:
     threads: int | None
     precision: Precision = "auto"
     compile: bool = False
+
+    @classmethod
+    def of(
+        cls, settings: Settings, spec: ModelSpec, device: str, threads: int | None = None
+    ) -> EncoderSettings:
+        """Return what encoders are made from in a run or in a pipeline's step."""
+        return cls(spec, device, settings.batch_size, threads, settings.precision, settings.compile)
 
 
 def load_encoder_model(settings: EncoderSettings, checkpoint: bytes | None = None) -> ClipModel:

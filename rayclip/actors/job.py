@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 
 from rayclip.actors.messages import Frame
 from rayclip.actors.pending_video import Pending
-from rayclip.inputs.videos import absolute
+from rayclip.inputs.videos import absolute, folder_of_inputs
 from rayclip.io.crash_log import Death
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.segments import WHOLE, Segment
 from rayclip.media.source import VideoSource
+from rayclip.model.models import ModelSpec
 from rayclip.model.zeroshot import ZeroShot
 from rayclip.output.folder import FeatureFolder
 from rayclip.report.results import VideoResult
+from rayclip.settings import Settings
 
 
 class Encoders(Protocol):
@@ -139,6 +141,29 @@ class ExtractionJob:
     segment: Segment = WHOLE
     feature_dtype: str = "float32"
     encoded: Mapping[str, bytes] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        spec: ModelSpec,
+        folder: FeatureFolder | None = None,
+        reencoded: str | None = None,
+    ) -> ExtractionJob:
+        """Return the job of a run, or of a step of a pipeline."""
+        return cls(
+            n_px=spec.n_px,
+            resize=settings.resize,
+            choice=FrameChoice(settings.extraction_fps, settings.extraction_total),
+            naming=settings.naming,
+            folder=folder,
+            max_attempts=settings.max_attempts,
+            folder_of_inputs=folder_of_inputs(settings),
+            storage_options=dict(settings.storage_options),
+            reencoded=reencoded,
+            # printed features and columns of a pipeline are float32
+            feature_dtype=settings.feature_dtype if folder else "float32",
+        )
 
     def source(self, video: str) -> VideoSource:
         """Return what a video is read from."""

@@ -37,7 +37,7 @@ STORAGE = RetryPolicy(attempts=10, seconds=60.0)
 """For one request to a storage: survives an outage of about 45 s."""
 
 RESTART = RetryPolicy(attempts=4, seconds=1800.0, first_pause_s=2.0)
-"""For a video that must restart from its beginning, since its source cannot seek."""
+"""For work that starts again from the beginning: a video whose source cannot seek, a download."""
 
 PROBE = RetryPolicy(attempts=3, seconds=5.0)
 """For preflight checks."""
