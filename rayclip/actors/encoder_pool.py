@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from math import inf
 from typing import Any
 
@@ -25,6 +26,91 @@ REPORT_TIMEOUT_S = 1.0
 SILENT_S = 15.0  # without a report, then an encoder gets no more frames
 
 
+class State(Enum):
+    """Where an encoder is in its life. Only :attr:`GONE` ones are replaced."""
+
+    STARTING = auto()
+    UP = auto()
+    GIVEN_UP = auto()  # its processes died too often, and its node is alive
+    FAILED = auto()  # it could not start
+    GONE = auto()
+
+
+@dataclass(eq=False)
+class Member:
+    """An encoder of the pool.
+
+    Attributes:
+        handle: of the actor.
+        placing: done when Ray has placed it on a node.
+        starting: gives its node's id when it is up.
+        state: by what was heard of it last.
+        node_id: once it is up.
+        reason: why it failed.
+        poll: the report that was requested, if any.
+        last_report_s: when it last reported that it can encode.
+        waiting: frames that it holds.
+        work: what each of its processes has done.
+    """
+
+    handle: Any
+    placing: asyncio.Task[None]
+    starting: asyncio.Task[str]
+    state: State = State.STARTING
+    node_id: str = ""
+    reason: str = ""
+    poll: asyncio.Task[EncoderReport] | None = None
+    last_report_s: float = -inf
+    waiting: int = 0
+    work: dict[int, BatchStats] = field(default_factory=dict)
+
+    @property
+    def is_responsive(self) -> bool:
+        """Whether it reported recently and could encode."""
+        return self.state is State.UP and time.monotonic() - self.last_report_s < SILENT_S
+
+    def collect(self) -> None:
+        """Take what has been heard since the last call."""
+        if self.state is State.STARTING and self.starting.done():
+            self._collect_start()
+        if self.poll is not None and self.poll.done():
+            poll, self.poll = self.poll, None
+            self._collect_report(poll)
+
+    def _collect_start(self) -> None:
+        error = self.starting.exception()
+        if error is None:
+            self.state, self.node_id = State.UP, self.starting.result()
+            self.last_report_s = time.monotonic()
+            return
+        self.state, self.reason = State.FAILED, root_cause(error)
+        if is_permanent(error):
+            self.reason = (
+                "No encoder can start: their processes keep dying while they load the model, "
+                "probably because memory is short."
+            )
+
+    def _collect_report(self, poll: asyncio.Task[EncoderReport]) -> None:
+        error = poll.exception()
+        if error is None:
+            report = poll.result()
+            self.node_id, self.waiting = report.node_id, report.waiting
+            self.work[report.process] = report.work
+            # one that reloads its model counts as silent: requests would wait for the model
+            self.last_report_s = time.monotonic() if report.is_loaded else -inf
+        elif is_permanent(error):
+            self.state = State.GIVEN_UP
+        elif isinstance(error, ActorDiedError):  # Ray could not restart it
+            self.leave()
+
+    def leave(self) -> None:
+        """Leave the pool, so that another can take its place."""
+        for task in (self.starting, self.placing, self.poll):
+            if task is not None:
+                task.cancel()
+        self.state, self.poll, self.waiting, self.last_report_s = State.GONE, None, 0, -inf
+
+
 class EncoderPool:
     """Encoders, numbered in the order in which they were started; no number is used twice."""
 
@@ -38,20 +124,11 @@ class EncoderPool:
         self._settings = settings
         # Kept: an encoder that Ray restarts needs its arguments again.
         self._content = None if checkpoint is None else ray.put(checkpoint)
-        self._handles: list[Any] = []
-        self._starting: dict[asyncio.Task[str], int] = {}
-        self._placing: dict[int, asyncio.Task[None]] = {}
-        self._up: dict[int, str] = {}
-        self._polls: dict[int, asyncio.Task[EncoderReport]] = {}
-        self._last_report_s: dict[int, float] = {}
-        self._reasons: list[str] = []
-        self._given_up: set[int] = set()
-        self._work: dict[tuple[int, int], BatchStats] = {}
-        self._waiting: dict[int, int] = {}
+        self._members: list[Member] = []
 
     def __bool__(self) -> bool:
         """Whether encoders are up or starting, or failed to start."""
-        return bool(self._up or self._starting or self._reasons)
+        return any(member.state is not State.GONE for member in self._members)
 
     def grow_to(self, resources: EncoderResources, nodes: Collection[str]) -> None:
         """Start encoders until there are this many.
@@ -64,10 +141,11 @@ class EncoderPool:
             resources: how many encoders there should be, and what each requests.
             nodes: ids of the nodes that are alive.
         """
-        for index in [index for index in self._given_up if self._up[index] not in nodes]:
-            self._remove(index)
-        alive = len({*self._up, *self._starting.values()} - self._given_up)
-        for _ in range(resources.encoders - len(self._reasons) - len(self._given_up) - alive):
+        for member in self._in(State.GIVEN_UP):
+            if member.node_id not in nodes:
+                member.leave()
+        present = sum(member.state is not State.GONE for member in self._members)
+        for _ in range(resources.encoders - present):
             self._start(resources)
 
     def _start(self, resources: EncoderResources) -> None:
@@ -81,22 +159,16 @@ class EncoderPool:
         }
         settings = replace(self._settings, threads=resources.threads)
         handle = ray.remote(**options)(Encoder).remote(settings, self._content)
-        index = len(self._handles)
-        self._handles.append(handle)
-        self._waiting[index] = 0
-        self._starting[asyncio.create_task(_ready(handle))] = index
-        self._placing[index] = asyncio.create_task(_placed(handle))
+        placing = asyncio.create_task(_placed(handle))
+        self._members.append(Member(handle, placing, asyncio.create_task(_ready(handle))))
 
     def release(self) -> None:
         """Stop all encoders and free what they hold. Others may be started later, also in place of
         those that failed."""
-        for index in [*self._up, *self._starting.values()]:
-            ray.kill(self._handles[index])
-        for task in (*self._starting, *self._placing.values(), *self._polls.values()):
-            task.cancel()
-        reported = (self._polls, self._last_report_s, self._waiting, self._reasons, self._given_up)
-        for state in (self._up, self._starting, self._placing, *reported):
-            state.clear()
+        for member in self._in(*State):
+            if member.state in (State.STARTING, State.UP, State.GIVEN_UP):
+                ray.kill(member.handle)
+            member.leave()
 
     async def addresses(self, exclude: frozenset[int]) -> list[EncoderAddress]:
         """Wait until an encoder is up, and return all that are; none if no encoder can come up any
@@ -107,27 +179,25 @@ class EncoderPool:
         Raises:
             RunStopped: no encoder can start.
         """
-        self._collect_started()
-        while not (up := [i for i in self._up if i not in exclude | self._given_up]):
-            if not self._starting and self._up:
+        self._collect()
+        while not (up := [n for n in self._numbers_up() if n not in exclude]):
+            starting = [member.starting for member in self._in(State.STARTING)]
+            if not starting and self._in(State.UP, State.GIVEN_UP):
                 return []
-            if not self._starting:
-                raise RunStopped(self._reasons[-1])
-            await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
-            self._collect_started()
-        responsive = [index for index in up if self._is_responsive(index)]
-        return [self._address(index) for index in responsive or up]
-
-    def _is_responsive(self, index: int) -> bool:
-        return time.monotonic() - self._last_report_s[index] < SILENT_S
+            if not starting:
+                raise RunStopped(self._in(State.FAILED)[-1].reason)
+            await asyncio.wait(starting, return_when=asyncio.FIRST_COMPLETED)
+            self._collect()
+        responsive = [number for number in up if self._members[number].is_responsive]
+        return [
+            EncoderAddress(number, self._members[number].handle, self._members[number].node_id)
+            for number in responsive or up
+        ]
 
     @property
     def is_responsive(self) -> bool:
         """Whether an encoder reported recently and could encode."""
-        return any(map(self._is_responsive, self._up))
-
-    def _address(self, index: int) -> EncoderAddress:
-        return EncoderAddress(index, self._handles[index], self._up[index])
+        return any(member.is_responsive for member in self._members)
 
     async def poll(self) -> int:
         """Request a report of each encoder, and return how many reported in time that they can
@@ -137,74 +207,42 @@ class EncoderPool:
         request until there is another node.
         """
         started = time.monotonic()
-        self._collect_started()
-        self._collect_reports()
-        for index in self._up:
-            if index not in self._polls:
-                self._polls[index] = asyncio.create_task(_report(self._handles[index]))
-        if not self._polls:
-            return 0
-        await asyncio.wait(list(self._polls.values()), timeout=REPORT_TIMEOUT_S)
-        self._collect_reports()
-        return sum(reported >= started for reported in self._last_report_s.values())
-
-    def _collect_reports(self) -> None:
-        for index in [index for index, task in self._polls.items() if task.done()]:
-            task = self._polls.pop(index)
-            error = task.exception()
-            if error is None:
-                self._record(index, task.result())
-            elif is_permanent(error):
-                self._given_up.add(index)
-            elif isinstance(error, ActorDiedError):  # Ray could not restart it
-                self._remove(index)
-
-    def _remove(self, index: int) -> None:
-        """Remove an encoder, so that another can take its place."""
-        del self._up[index], self._last_report_s[index], self._waiting[index]
-        self._given_up.discard(index)
-        if index in self._polls:
-            self._polls.pop(index).cancel()
-
-    def _record(self, index: int, report: EncoderReport) -> None:
-        self._up[index] = report.node_id
-        # An encoder that reloads its model counts as silent: requests would wait for the model.
-        self._last_report_s[index] = time.monotonic() if report.is_loaded else -inf
-        self._work[index, report.process] = report.work
-        self._waiting[index] = report.waiting
+        self._collect()
+        asked = self._in(State.UP)
+        for member in asked:
+            member.poll = member.poll or asyncio.create_task(_report(member.handle))
+        polls = [member.poll for member in asked if member.poll is not None]
+        if polls:
+            await asyncio.wait(polls, timeout=REPORT_TIMEOUT_S)
+        for member in asked:
+            member.collect()
+        return sum(member.last_report_s >= started for member in asked)
 
     @property
     def work(self) -> tuple[BatchStats, ...]:
         """What each encoder has done over all its processes, by the last reports."""
-        work = [BatchStats() for _ in self._handles]
-        for (index, _), stats in self._work.items():
-            work[index] += stats
-        return tuple(work)
+        return tuple(sum(member.work.values(), BatchStats()) for member in self._members)
 
     @property
     def waiting(self) -> tuple[int, ...]:
         """Frames that each encoder holds, by the last reports."""
-        return tuple(self._waiting.get(index, 0) for index in range(len(self._handles)))
+        return tuple(member.waiting for member in self._members)
 
     @property
     def placed(self) -> int:
         """Number of encoders that Ray has placed on a node."""
-        return sum(placing.done() for placing in self._placing.values())
+        present = (State.STARTING, State.UP, State.GIVEN_UP)
+        return sum(member.placing.done() for member in self._in(*present))
 
-    def _collect_started(self) -> None:
-        for task in [task for task in self._starting if task.done()]:
-            index = self._starting.pop(task)
-            error = task.exception()
-            if error is None:
-                self._up[index] = task.result()
-                self._last_report_s[index] = time.monotonic()
-            elif is_permanent(error):
-                self._reasons.append(
-                    "No encoder can start: their processes keep dying while they load the model, "
-                    "probably because memory is short."
-                )
-            else:
-                self._reasons.append(root_cause(error))
+    def _collect(self) -> None:
+        for member in self._members:
+            member.collect()
+
+    def _in(self, *states: State) -> list[Member]:
+        return [member for member in self._members if member.state in states]
+
+    def _numbers_up(self) -> list[int]:
+        return [n for n, member in enumerate(self._members) if member.state is State.UP]
 
 
 async def _placed(handle: Any) -> None:
