@@ -35,7 +35,7 @@ def cell():
     )
 
 after = []
-for _ in range(9):
+for _ in range(6):
     try:
         cell()
     except KeyboardInterrupt as error:
@@ -79,12 +79,12 @@ def test_interrupted_cells_of_a_notebook_leave_nothing(tmp_path: Path) -> None:
         env={**os.environ, "MALLOC_ARENA_MAX": "1"},
         capture_output=True,
         text=True,
-        timeout=DEADLINE_S,
+        timeout=3 * DEADLINE_S,
     )
     assert ended.returncode == 0, ended.stderr
     cells = json.loads(ended.stdout)
     interrupted, threads, megabytes = zip(*cells, strict=True)
-    assert interrupted == (True,) * 9
+    assert interrupted == (True,) * 6
     assert threads[-1] <= threads[0]
     # The heap grows with the first cells, which tear it up; six models alone would be 126 MB more.
     assert megabytes[-1] < megabytes[2] + 63

@@ -634,7 +634,7 @@ class TestWrongModels:
         assert str(caught.value).endswith(f" {', '.join(MODEL_NAMES)}.")
 
     def test_missing_weights_are_named(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=re.escape(f"The weights {tmp_path}/none.pt of ")):
+        with pytest.raises(UsageError, match=re.escape(f"The checkpoint {tmp_path}/none.pt of ")):
             load_clip("custom", str(tmp_path / "none.pt"))
 
     def test_missing_default_weights_are_named(

@@ -127,7 +127,7 @@ def test_a_truncated_shard_is_reported_and_recomputed(
     assert f"damaged    {damaged}" in status.stdout
     ended = run(clips, tmp_path)
     assert ended.status == 0, ended.stderr
-    assert "incomplete, and therefore not done: 1 shard(s)" in ended.stderr
+    assert "incomplete, so not counted as done: 1 shard(s)" in ended.stderr
     assert "4 done, 2 done before" in ended.stderr
     assert rows(tmp_path) == undisturbed
     status = call("status", tmp_path, *clips, "--verify")
