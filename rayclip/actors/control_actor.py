@@ -6,7 +6,6 @@ No frames pass through it. If it dies, nothing is lost: the output folder record
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from rayclip.actors.encoder import EncoderSettings
 from rayclip.actors.encoder_pool import EncoderPool
 from rayclip.actors.messages import EncoderList, TaskUpdate, WorkerProcess
 from rayclip.actors.metrics import PERIOD_S, RunMetrics
+from rayclip.actors.ray_calls import RAY, Runtime
 from rayclip.console import say_to_user
 from rayclip.io.crash_log import Death, Key, read_busy, take_death, unrecorded_death
 from rayclip.model.zeroshot import ZeroShot
@@ -46,13 +46,15 @@ class ControlActor:
         checkpoint: bytes | None,
         idle_s: float | None,
         announces_stalls: bool,
+        runtime: Runtime = RAY,
     ) -> None:
-        self._pool = EncoderPool(settings, checkpoint)
+        self._ray, self._clock = runtime.ray, runtime.clock
+        self._pool = EncoderPool(settings, checkpoint, runtime)
         self._resources = resources
         self._idle_s = idle_s
         self._speaks = announces_stalls
         self._frames = self._waiting = 0
-        self._last_activity = self._last_placed = time.monotonic()
+        self._last_activity = self._last_placed = self._clock()
         self._stop_reason: str | None = None
         self._attempts = AttemptLog()
         self._upkeep = asyncio.ensure_future(self._run_upkeep(RunMetrics(settings.spec.model_name)))
@@ -75,7 +77,7 @@ class ControlActor:
             return EncoderList(addresses, self._resources.gpus > 0 and self._pool.is_responsive)
         finally:
             self._waiting -= 1
-            self._last_activity = time.monotonic()
+            self._last_activity = self._clock()
 
     async def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
         """Have an encoder encode texts."""
@@ -90,7 +92,7 @@ class ControlActor:
             None on the first attempt. If the task ran before, its process died or its output was
             lost: then the deaths for each of its videos.
         """
-        self._last_activity = time.monotonic()
+        self._last_activity = self._clock()
         before = self._attempts.last_process(task)
         if before is None:
             return self._attempts.begin_task(task, process)
@@ -99,12 +101,12 @@ class ControlActor:
 
     async def update_task(self, task: str, update: TaskUpdate) -> None:
         """Record what happened to the videos of a task."""
-        self._last_activity = time.monotonic()
+        self._last_activity = self._clock()
         self._attempts.update_task(task, update)
 
     async def end_task(self, task: str, update: TaskUpdate) -> None:
         """Record the last update of a task that has ended, and forget its videos."""
-        self._last_activity = time.monotonic()
+        self._last_activity = self._clock()
         self._attempts.end_task(task, update)
 
     async def set_stop_reason(self, reason: str) -> None:
@@ -151,7 +153,7 @@ class ControlActor:
             metrics.record(state)
             frames = sum(stats.frames for stats in state.encoders)
             if frames > self._frames:
-                self._last_activity = time.monotonic()
+                self._last_activity = self._clock()
             self._frames = frames
             if self._speaks:
                 self._announce_stall(state)
@@ -160,24 +162,24 @@ class ControlActor:
     def _announce_stall(self, state: RunState) -> None:
         """Say what the encoders wait for. Used in a step of a user's pipeline: Ray shows the output
         of actors to its driver."""
-        now = time.monotonic()
+        now = self._clock()
         if state.placed or not self._waiting:
             self._last_placed = now
         elif now - self._last_placed >= SILENCE_S:
             self._last_placed = now
-            free, cluster = ray.available_resources(), ray.cluster_resources()
+            free, cluster = self._ray.available_resources(), self._ray.cluster_resources()
             say_to_user(f"rayclip: {stall_reason(state, None, self._resources, free, cluster)}")
 
     def _adjust_pool(self) -> None:
         """Start the encoders that the current nodes should have."""
-        nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+        nodes = {node["NodeID"]: node["Resources"] for node in self._ray.nodes() if node["Alive"]}
         self._pool.grow_to(self._resources.scaled_to([*nodes.values()]), nodes)
 
     def release_if_idle(self) -> None:
         """Release the encoders if no task has used or requested one for a while."""
         if self._idle_s is None or not self._pool or self._waiting:
             return
-        quiet_s = time.monotonic() - self._last_activity
+        quiet_s = self._clock() - self._last_activity
         if quiet_s > (QUIET_S if self._attempts.running_tasks else self._idle_s):
             self._pool.release()
 

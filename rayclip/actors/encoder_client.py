@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from rayclip.actors.messages import (
     Features,
     Frame,
 )
-from rayclip.actors.ray_calls import root_cause
+from rayclip.actors.ray_calls import RAY, Runtime, root_cause
 from rayclip.errors import RunStopped
 
 MAX_DELAY_S = 0.2  # how long a request that is not full waits for more frames
@@ -36,9 +35,12 @@ class EncoderClient:
     result), or as soon as the task waits for any features.
     """
 
-    def __init__(self, control: Any) -> None:
+    def __init__(
+        self, control: Any, router: EncoderRouter | None = None, runtime: Runtime = RAY
+    ) -> None:
+        self._runtime = runtime
         self._task = secrets.token_hex(8)
-        self._router = EncoderRouter(control)
+        self._router = router or EncoderRouter(control, runtime)
         self._filling: PendingRequest | None = None
 
     def submit(self, frames: list[Frame]) -> PendingFeatures:
@@ -50,7 +52,7 @@ class EncoderClient:
         if self._filling is not None and not self._filling.has_room(len(frames)):
             self._filling.send()
         if self._filling is None or self._filling.is_sent:
-            self._filling = PendingRequest(self._router, self._task)
+            self._filling = PendingRequest(self._router, self._task, self._runtime)
         pending = PendingFeatures(self, self._filling, self._filling.add(frames))
         if not self._filling.has_room(1):
             self._filling.send()
@@ -95,9 +97,10 @@ class PendingRequest:
 
     call: Call
 
-    def __init__(self, router: EncoderRouter, task: str) -> None:
+    def __init__(self, router: EncoderRouter, task: str, runtime: Runtime) -> None:
+        self._ray, self._clock = runtime.ray, runtime.clock
         self._router = router
-        self._created = time.monotonic()
+        self._created = self._clock()
         self.is_sent = False
         self._task = task
         self._chunks: list[Chunk] = []
@@ -128,7 +131,7 @@ class PendingRequest:
         """
         if self.is_sent:
             return
-        self._stored = ray.put(EncodeRequest(self._task, self._chunks))
+        self._stored = self._ray.put(EncodeRequest(self._task, self._chunks))
         self._chunks = []  # the object store has them now
         self._send()
         self.is_sent = True
@@ -136,13 +139,13 @@ class PendingRequest:
     def _send(self) -> None:
         assert self._stored is not None
         self.call = self._router.send(self._stored, self._frames)
-        self._trusted_since_s = time.monotonic()
+        self._trusted_since_s = self._clock()
 
     @property
     def timeout_s(self) -> float:
         """Seconds until the request times out. They count from the call, not from the wait, so that
         all requests with a lost encoder time out together."""
-        return max(0.0, self._trusted_since_s + TIMEOUT_S - time.monotonic())
+        return max(0.0, self._trusted_since_s + TIMEOUT_S - self._clock())
 
     def done(self) -> bool:
         """Whether the results are here. Sends the request again if the encoder is lost.
@@ -150,7 +153,7 @@ class PendingRequest:
         Raises:
             RunStopped: no encoder remains.
         """
-        if time.monotonic() - self._created > MAX_DELAY_S:
+        if self._clock() - self._created > MAX_DELAY_S:
             self.send()
         if self.is_sent and not self.is_answered and self._router.is_answered(self.call):
             self.take_reply()
@@ -181,7 +184,7 @@ class PendingRequest:
         if self._router.is_silent(self.call.address):
             self._send_again()
         else:
-            self._trusted_since_s = time.monotonic()
+            self._trusted_since_s = self._clock()
 
     def take_reply(self) -> None:
         """Take the reply, which is here, or send the request again if the reply is lost.
@@ -190,7 +193,7 @@ class PendingRequest:
             RunStopped: no encoder remains.
         """
         try:
-            reply: EncodeReply = ray.get(self.call.reply)
+            reply: EncodeReply = self._ray.get(self.call.reply)
         except RayTaskError as error:
             kind = RunStopped if isinstance(error, RunStopped) else RuntimeError
             self._end([kind(root_cause(error))] * self._count)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from math import inf
 from typing import Any
 
-import ray
 from ray.exceptions import ActorDiedError, RayError
 
 from rayclip.actors.encoder import Encoder, EncoderSettings
 from rayclip.actors.messages import EncoderAddress, EncoderReport
-from rayclip.actors.ray_calls import is_permanent, root_cause
+from rayclip.actors.ray_calls import RAY, Runtime, is_permanent, root_cause
 from rayclip.errors import RunStopped
 from rayclip.report.run_stats import BatchStats
 from rayclip.session.resources import EncoderResources
@@ -44,6 +42,7 @@ class Member:
         handle: of the actor.
         placing: done when Ray has placed it on a node.
         starting: gives its node's id when it is up.
+        clock: in seconds.
         state: by what was heard of it last.
         node_id: once it is up.
         reason: why it failed.
@@ -56,6 +55,7 @@ class Member:
     handle: Any
     placing: asyncio.Task[None]
     starting: asyncio.Task[str]
+    clock: Callable[[], float]
     state: State = State.STARTING
     node_id: str = ""
     reason: str = ""
@@ -67,7 +67,7 @@ class Member:
     @property
     def is_responsive(self) -> bool:
         """Whether it reported recently and could encode."""
-        return self.state is State.UP and time.monotonic() - self.last_report_s < SILENT_S
+        return self.state is State.UP and self.clock() - self.last_report_s < SILENT_S
 
     def collect(self) -> None:
         """Take what has been heard since the last call."""
@@ -81,7 +81,7 @@ class Member:
         error = self.starting.exception()
         if error is None:
             self.state, self.node_id = State.UP, self.starting.result()
-            self.last_report_s = time.monotonic()
+            self.last_report_s = self.clock()
             return
         self.state, self.reason = State.FAILED, root_cause(error)
         if is_permanent(error):
@@ -97,7 +97,7 @@ class Member:
             self.node_id, self.waiting = report.node_id, report.waiting
             self.work[report.process] = report.work
             # one that reloads its model counts as silent: requests would wait for the model
-            self.last_report_s = time.monotonic() if report.is_loaded else -inf
+            self.last_report_s = self.clock() if report.is_loaded else -inf
         elif is_permanent(error):
             self.state = State.GIVEN_UP
         elif isinstance(error, ActorDiedError):  # Ray could not restart it
@@ -114,16 +114,20 @@ class Member:
 class EncoderPool:
     """Encoders, numbered in the order in which they were started; no number is used twice."""
 
-    def __init__(self, settings: EncoderSettings, checkpoint: bytes | None) -> None:
+    def __init__(
+        self, settings: EncoderSettings, checkpoint: bytes | None, runtime: Runtime = RAY
+    ) -> None:
         """Prepare to start encoders.
 
         Args:
             settings: of each encoder; the number of threads comes from its resources.
             checkpoint: content of a checkpoint that other nodes may not have.
+            runtime: Ray, or a fake of it.
         """
+        self._ray, self._clock = runtime.ray, runtime.clock
         self._settings = settings
         # Kept: an encoder that Ray restarts needs its arguments again.
-        self._content = None if checkpoint is None else ray.put(checkpoint)
+        self._content = None if checkpoint is None else self._ray.put(checkpoint)
         self._members: list[Member] = []
 
     def __bool__(self) -> bool:
@@ -158,16 +162,17 @@ class EncoderPool:
             "scheduling_strategy": "SPREAD",
         }
         settings = replace(self._settings, threads=resources.threads)
-        handle = ray.remote(**options)(Encoder).remote(settings, self._content)
+        handle = self._ray.remote(**options)(Encoder).remote(settings, self._content)
         placing = asyncio.create_task(_placed(handle))
-        self._members.append(Member(handle, placing, asyncio.create_task(_ready(handle))))
+        starting = asyncio.create_task(_ready(handle))
+        self._members.append(Member(handle, placing, starting, self._clock))
 
     def release(self) -> None:
         """Stop all encoders and free what they hold. Others may be started later, also in place of
         those that failed."""
         for member in self._in(*State):
             if member.state in (State.STARTING, State.UP, State.GIVEN_UP):
-                ray.kill(member.handle)
+                self._ray.kill(member.handle)
             member.leave()
 
     async def addresses(self, exclude: frozenset[int]) -> list[EncoderAddress]:
@@ -206,7 +211,7 @@ class EncoderPool:
         An encoder with an unanswered request is not asked again: if its node is gone, Ray holds the
         request until there is another node.
         """
-        started = time.monotonic()
+        started = self._clock()
         self._collect()
         asked = self._in(State.UP)
         for member in asked:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from ray.exceptions import RayActorError, RayError
 
 from rayclip.actors.flow_control import Outstanding
 from rayclip.actors.messages import EncoderAddress, EncodeReply, EncoderList
-from rayclip.actors.ray_calls import get_reply, is_permanent
+from rayclip.actors.ray_calls import RAY, Runtime, get_reply, is_permanent
 from rayclip.errors import RunStopped
 
 MAX_REFRESH_S = 10.0  # between two requests of a task for the list of encoders
@@ -69,9 +68,10 @@ class Call:
 class EncoderRouter:
     """The encoders of a run as one task sees them."""
 
-    def __init__(self, control: Any) -> None:
+    def __init__(self, control: Any, runtime: Runtime = RAY) -> None:
+        self._ray, self._clock, self._runtime = runtime.ray, runtime.clock, runtime
         self._control = control
-        self._node_id = ray.get_runtime_context().get_node_id()
+        self._node_id = self._ray.get_runtime_context().get_node_id()
         self._addresses: dict[int, EncoderAddress] = {}
         self._hold_cpus = True
         self._refreshed = 0.0
@@ -88,14 +88,14 @@ class EncoderRouter:
             RunStopped: no encoder can start, or none remains.
         """
         while True:
-            if time.monotonic() - self._refreshed > self._refresh_s or not self._addresses:
+            if self._clock() - self._refreshed > self._refresh_s or not self._addresses:
                 self._refresh()
             outstanding = {number: self._outstanding[number] for number in self._addresses}
             local = [a.number for a in self._addresses.values() if a.node_id == self._node_id]
             if best := choose(outstanding, local, frames):
                 break
             for call in self.wait(self._calls, ROOM_TIMEOUT_S):
-                self.finish(call, _window(call))
+                self.finish(call, self._window(call))
         address = self._addresses[random.choice(best)]
         call = Call(address.handle.encode.remote(request), address, frames)
         self._outstanding[address.number].frames += frames
@@ -114,13 +114,13 @@ class EncoderRouter:
             futures = {call.future: call for call in calls}
             return [futures[done] for done in wait(futures, timeout_s, FIRST_COMPLETED).done]
         replies = {call.reply: call for call in calls}
-        return [replies[reply] for reply in ray.wait([*replies], timeout=timeout_s)[0]]
+        return [replies[reply] for reply in self._ray.wait([*replies], timeout=timeout_s)[0]]
 
     def is_answered(self, call: Call) -> bool:
         """Check without waiting, and without releasing CPUs that the task holds."""
         if self._hold_cpus:
             return call.future.done()
-        return bool(ray.wait([call.reply], timeout=0)[0])
+        return bool(self._ray.wait([call.reply], timeout=0)[0])
 
     def finish(self, call: Call, window: int | None = None) -> None:
         """Record that a call has ended, and the window that its encoder set."""
@@ -142,14 +142,16 @@ class EncoderRouter:
 
     def is_silent(self, address: EncoderAddress) -> bool:
         """Whether an encoder does not respond while others do."""
-        if time.monotonic() - self._refreshed > MIN_REFRESH_S:
+        if self._clock() - self._refreshed > MIN_REFRESH_S:
             self._refresh()
         return address.number not in self._addresses
 
     def _refresh(self) -> None:
-        self._refreshed = time.monotonic()
+        self._refreshed = self._clock()
         self._refresh_s = min(2 * self._refresh_s, MAX_REFRESH_S)
-        listed: EncoderList = get_reply(self._control.encoders.remote(frozenset(self._lost)))
+        listed: EncoderList = get_reply(
+            self._control.encoders.remote(frozenset(self._lost)), self._runtime
+        )
         self._addresses = {address.number: address for address in listed.encoders}
         self._hold_cpus = listed.hold_cpus
         for number in self._addresses:
@@ -158,10 +160,9 @@ class EncoderRouter:
             reason = ": their devices keep failing" if self._is_given_up else ""
             raise RunStopped(f"No encoder is left{reason}.")
 
-
-def _window(call: Call) -> int | None:
-    try:
-        reply: EncodeReply = ray.get(call.reply)
-    except RayError:  # raised again to whoever waits for these features
-        return None
-    return reply.window
+    def _window(self, call: Call) -> int | None:
+        try:
+            reply: EncodeReply = self._ray.get(call.reply)
+        except RayError:  # raised again to whoever waits for these features
+            return None
+        return reply.window

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -10,14 +13,25 @@ from ray.exceptions import RayActorError, RayTaskError
 from rayclip.errors import RunStopped
 
 
-def get_reply(reply: ray.ObjectRef[Any]) -> Any:
+@dataclass(frozen=True)
+class Runtime:
+    """Ray and a clock in seconds; tests use fakes of both."""
+
+    ray: Any = ray
+    clock: Callable[[], float] = time.monotonic
+
+
+RAY = Runtime()
+
+
+def get_reply(reply: ray.ObjectRef[Any], runtime: Runtime = RAY) -> Any:
     """Wait for the control actor's reply.
 
     Raises:
         RunStopped: it says so, or it has died.
     """
     try:
-        return ray.get(reply)
+        return runtime.ray.get(reply)
     except RayTaskError as error:
         raise RunStopped(root_cause(error)) from None
     except RayActorError as error:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fake_ray import FakeRay
 
 from rayclip.actors import encoder_client
 from rayclip.actors.encoder_client import EncoderClient
 from rayclip.actors.encoder_router import Call
 from rayclip.actors.messages import EncoderAddress, EncodeReply, EncodeRequest, Features, Frame
+from rayclip.actors.ray_calls import Runtime
 
 ADDRESS = EncoderAddress(0, None, "a node")
 
@@ -63,13 +64,13 @@ class OneEncoder:
 
 @pytest.fixture
 def encoder(monkeypatch: pytest.MonkeyPatch) -> OneEncoder:
-    encoder = OneEncoder()
-    ray = SimpleNamespace(put=lambda request: request, get=lambda reply: reply)
-    monkeypatch.setattr(encoder_client, "EncoderRouter", lambda control: encoder)
-    monkeypatch.setattr(encoder_client, "ray", ray)
     monkeypatch.setattr(encoder_client, "MAX_DELAY_S", np.inf)
-    monkeypatch.setattr(encoder_client, "time", SimpleNamespace(monotonic=lambda: encoder.now_s))
-    return encoder
+    return OneEncoder()
+
+
+def client_of(encoder: OneEncoder) -> EncoderClient:
+    runtime = Runtime(FakeRay(), lambda: encoder.now_s)
+    return EncoderClient(None, encoder, runtime)  # type: ignore[arg-type]
 
 
 def frames(count: int) -> list[Frame]:
@@ -77,7 +78,7 @@ def frames(count: int) -> list[Frame]:
 
 
 def test_small_chunks_share_a_request(encoder: OneEncoder) -> None:
-    encoders = EncoderClient(None)
+    encoders = client_of(encoder)
     for count in (25, 25, 14):
         assert encoder.sent == []
         encoders.submit(frames(count))
@@ -85,14 +86,14 @@ def test_small_chunks_share_a_request(encoder: OneEncoder) -> None:
 
 
 def test_a_chunk_that_does_not_fit_starts_a_new_request(encoder: OneEncoder) -> None:
-    encoders = EncoderClient(None)
+    encoders = client_of(encoder)
     encoders.submit(frames(40))
     encoders.submit(frames(40))
     assert encoder.sent == [40]
 
 
 def test_a_task_sends_all_its_frames_before_it_waits(encoder: OneEncoder) -> None:
-    encoders = EncoderClient(None)
+    encoders = client_of(encoder)
     first, second = (encoders.submit(frames(count)) for count in (40, 30))
     np.testing.assert_array_equal(first.result(), np.full((40, 2), 40))
     assert encoder.had_when_waited_for == [40, 30]
@@ -100,7 +101,7 @@ def test_a_task_sends_all_its_frames_before_it_waits(encoder: OneEncoder) -> Non
 
 
 def test_taking_features_that_are_back_sends_nothing(encoder: OneEncoder) -> None:
-    encoders = EncoderClient(None)
+    encoders = client_of(encoder)
     first = encoders.submit(frames(64))
     assert list(encoders.wait([first])) == [first]
     encoders.submit(frames(10))
@@ -113,7 +114,7 @@ def test_all_frames_with_a_lost_encoder_time_out_together(
     together: bool, encoder: OneEncoder
 ) -> None:
     encoder.answers_at_s, encoder.lost = np.inf, True
-    encoders = EncoderClient(None)
+    encoders = client_of(encoder)
     chunks = [encoders.submit(frames(64)) for _ in range(4)]
     if together:
         encoders.wait(chunks)
@@ -124,5 +125,5 @@ def test_all_frames_with_a_lost_encoder_time_out_together(
 
 def test_a_slow_but_responsive_encoder_is_waited_for(encoder: OneEncoder) -> None:
     encoder.answers_at_s = 3 * encoder_client.TIMEOUT_S
-    assert len(EncoderClient(None).submit(frames(64)).result()) == 64
+    assert len(client_of(encoder).submit(frames(64)).result()) == 64
     assert encoder.sent == [64]

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_ray import NODE, FakeRay, Method
 
-from rayclip.actors import encoder_router, ray_calls
 from rayclip.actors.encoder_router import MAX_REFRESH_S, SPILL_FRAMES, EncoderRouter, choose
 from rayclip.actors.flow_control import FIRST_WINDOW, Outstanding
 from rayclip.actors.messages import EncoderAddress, EncoderList
@@ -48,72 +48,55 @@ def test_the_least_loaded_encoders_are_equally_good(local: list[int]) -> None:
     assert choose(with_frames(128, 64, 64), local, frames=64) == [1, 2]
 
 
-class Run:
-    """A fake Ray with a control actor, and encoders that never answer.
+class Control:
+    """A control actor whose encoders never answer.
 
     Attributes:
-        now_s: the time on the clock; waiting advances it.
         up: encoders that are up, and since when.
         asked_s: when the list of encoders was requested.
         sent: numbers of the encoders that frames went to.
     """
 
-    def __init__(self) -> None:
-        self.now_s = 0.0
+    def __init__(self, ray: FakeRay) -> None:
         self.up = {0: 0.0}
         self.asked_s: list[float] = []
         self.sent: list[int] = []
-        self.encoders = SimpleNamespace(remote=self._list)
+        self.encoders = Method(self._list)
+        self._ray = ray
 
     def _list(self, lost: frozenset[int]) -> EncoderList:
-        self.asked_s.append(self.now_s)
-        there = [number for number, since_s in self.up.items() if since_s <= self.now_s]
-        return EncoderList([self._address(number) for number in there], hold_cpus=False)
+        self.asked_s.append(self._ray.now_s)
+        up = [number for number, since_s in self.up.items() if since_s <= self._ray.now_s]
+        return EncoderList([self._address(number) for number in up], hold_cpus=False)
 
     def _address(self, number: int) -> EncoderAddress:
         def encode(*_: Any) -> object:
             self.sent.append(number)
             return object()
 
-        handle = SimpleNamespace(encode=SimpleNamespace(remote=encode))
-        return EncoderAddress(number, handle, "a node")
-
-    def get_runtime_context(self) -> Any:
-        return SimpleNamespace(get_node_id=lambda: "a node")
-
-    def get(self, reply: EncoderList) -> EncoderList:
-        return reply
-
-    def wait(self, replies: list[object], timeout: float) -> tuple[list[object], list[object]]:
-        self.now_s += timeout
-        return [], replies
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    run = Run()
-    for module in (encoder_router, ray_calls):
-        monkeypatch.setattr(module, "ray", run)
-    monkeypatch.setattr(encoder_router, "time", SimpleNamespace(monotonic=lambda: run.now_s))
-    return run
+        return EncoderAddress(number, SimpleNamespace(encode=Method(encode)), NODE)
 
 
 def send(to: EncoderRouter, frames: int = FIRST_WINDOW) -> None:
     to.send(object(), frames)  # type: ignore[arg-type]
 
 
-def test_an_encoder_that_comes_up_after_the_first_gets_frames_at_once(run: Run) -> None:
-    run.up[1] = 1.5
-    to = EncoderRouter(run)
+def test_an_encoder_that_comes_up_after_the_first_gets_frames_at_once() -> None:
+    ray = FakeRay()
+    control = Control(ray)
+    control.up[1] = 1.5
+    router = EncoderRouter(control, ray.runtime)
     for _ in range(2):
-        send(to)
-    assert run.sent == [0, 1]
-    assert run.now_s <= 4
+        send(router)
+    assert control.sent == [0, 1]
+    assert ray.now_s <= 4
 
 
-def test_a_long_task_rarely_requests_the_list_of_encoders(run: Run) -> None:
-    to = EncoderRouter(run)
+def test_a_long_task_rarely_requests_the_list_of_encoders() -> None:
+    ray = FakeRay()
+    control = Control(ray)
+    router = EncoderRouter(control, ray.runtime)
     for _ in range(200):
-        send(to, frames=0)
-        run.now_s += 1
-    assert len(run.asked_s) <= 5 + 200 / MAX_REFRESH_S
+        send(router, frames=0)
+        ray.now_s += 1
+    assert len(control.asked_s) <= 5 + 200 / MAX_REFRESH_S

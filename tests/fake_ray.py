@@ -1,0 +1,111 @@
+"""A fake of Ray with a clock, which constructors take in place of the real one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from rayclip.actors.messages import EncoderReport
+from rayclip.actors.ray_calls import Runtime
+from rayclip.report.run_stats import BatchStats
+
+NODE = "a node"
+
+
+class Method:
+    """A method of an actor handle."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.remote = call
+
+
+class FakeEncoder:
+    """An encoder actor that tests make start, report, fail and die.
+
+    Attributes:
+        gpus: that it requested.
+        may_start: set when it is up.
+        may_answer: set when it may report.
+        is_loaded: as it reports.
+        error: raised by its report.
+        asked: how often it was polled.
+        is_killed: whether it was released.
+    """
+
+    def __init__(self, gpus: float) -> None:
+        self.gpus = gpus
+        self.may_start, self.may_answer = asyncio.Event(), asyncio.Event()
+        self.may_answer.set()
+        self.is_loaded = True
+        self.error: Exception | None = None
+        self.asked = 0
+        self.is_killed = False
+        self.placed = self.ready = Method(self._start)
+        self.report = Method(self._report)
+
+    async def _start(self) -> str:
+        await self.may_start.wait()
+        return NODE
+
+    async def _report(self) -> EncoderReport:
+        self.asked += 1
+        await self.may_answer.wait()
+        if self.error is not None:
+            raise self.error
+        return EncoderReport(1, NODE, BatchStats(), 0, self.is_loaded)
+
+
+class FakeRay:
+    """Objects are their own references; actors are :class:`FakeEncoder`; nothing ever answers a
+    ``wait``, which passes the time instead.
+
+    Attributes:
+        now_s: the time on the clock.
+        encoders: the actors that were started.
+        has_room: whether actors started now are placed on a node.
+    """
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.encoders: list[FakeEncoder] = []
+        self.has_room = True
+
+    @property
+    def runtime(self) -> Runtime:
+        return Runtime(self, lambda: self.now_s)
+
+    def remote(self, **options: Any) -> Callable[[type], Any]:
+        def start(*_: Any) -> FakeEncoder:
+            encoder = FakeEncoder(options["num_gpus"])
+            if self.has_room:
+                encoder.may_start.set()
+            self.encoders.append(encoder)
+            return encoder
+
+        return lambda _: Method(start)
+
+    def get(self, reference: Any) -> Any:
+        return reference
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def wait(self, references: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        self.now_s += timeout
+        return [], references
+
+    def kill(self, encoder: FakeEncoder) -> None:
+        encoder.is_killed = True
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"NodeID": NODE, "Alive": True, "Resources": {"GPU": 2.0}}]
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(get_node_id=lambda: NODE)
+
+    @property
+    def living(self) -> list[float]:
+        """GPUs of the encoders that were not released."""
+        return [encoder.gpus for encoder in self.encoders if not encoder.is_killed]
