@@ -304,6 +304,14 @@ def test_relative_paths_are_resolved_in_the_folder_of_the_command(
     assert (result.video, result.frames) == ("a.mp4", 2)
 
 
+def test_an_encoded_video_has_the_features_of_its_file(video: Make) -> None:
+    content = Path(video("a.mp4", 4)).read_bytes()
+    encoded = replace(job(), encoded={"row 0": content, "row 1": b"text"})
+    good, bad = VideoExtractor(encoded, Encoders(), LocalAttempts()).run(["row 0", "row 1"])
+    assert (good.video, numbers_of(good)) == ("row 0", [0, 1, 2, 3])
+    assert code_of(bad)[0] == "open"
+
+
 # ---- files ----
 
 
