@@ -147,7 +147,7 @@ def test_two_runs_share_one_gpu_on_request(nodes: Nodes, tmp_path: Path) -> None
             ended = finish(second)
             wait_until(lambda: finished(one) > before, "more videos of the first run", first)
             first.terminate()
-            assert finish(first).status == 143
+            assert finish(first).status in (143, 0)  # it may have finished meanwhile
     assert ended.status == 0, ended.stderr
     assert finished(other) == FEW
 

@@ -151,7 +151,7 @@ def test_only_the_videos_at_fault_fail_where_memory_is_short_and_frames_poison_t
     assert (failures["blue"]["stage"], failures["blue"]["code"]) == ("encode", "not_finite")
     assert (failures["green"]["stage"], failures["green"]["code"]) == ("encode", "encoder_failed")
     assert failures["green"]["message"] == (
-        "the encoder failed: its frames ended 2 processes of it "
+        "the encoder failed: these frames ended 2 of its processes "
         "(CUDA error: an illegal memory access was encountered)"
     )
 
@@ -194,5 +194,5 @@ def test_smaller_batches_are_said_once(
     words = command(videos[:1], output, "--batch-size", "64", "--address", "none")
     ended = run_with("memory", tmp_path, *words)
     assert ended.status == 0, ended.stderr
-    assert ended.stderr.count("has no memory for batches of 64 frames: they have 32") == 1
+    assert ended.stderr.count("has no memory for batches of 64 frames: it uses batches of 32") == 1
     assert features(videos[0], output).read_bytes() == undisturbed
