@@ -727,7 +727,7 @@ def test_a_retried_task_does_not_extract_saved_rows_again(
     video: Make, shards: ShardFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [video("a.mp4", 1), video("b.mp4", 2), video("c.mp4", 3)]
-    monkeypatch.setattr("rayclip.output.shards.ShardWriter.gathers_s", 0.0)
+    monkeypatch.setattr("rayclip.output.shards.ShardWriter.buffer_s", 0.0)
     first = VideoExtractor(job(shards), Encoders(), LocalAttempts()).run(paths)
     assert [next(first).frames, next(first).frames] == [1, 2]
     first.close()  # and then its process dies
