@@ -13,6 +13,7 @@ from rayclip.media.nal_units import SLICE_HEADER_BYTES, BitReader, h264_length_s
 
 SLICES, IDR_SLICE = (1, 2, 5), 5  # nal_unit_type
 SEQUENCE, PICTURE = 7, 8  # nal_unit_type of parameter sets
+DELIMITER = 9  # nal_unit_type that starts an access unit
 WITH_CHROMA_FORMAT = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)  # profile_idc
 IS_444 = 3  # chroma_format_idc
 NO_PICTURE, MISSING = "a packet has no picture", "reference pictures are missing"
@@ -51,8 +52,13 @@ class FrameNumbers:
         Either the packet's own picture is missing or incomplete, or earlier reference pictures are
         missing.
         """
+        is_delimited = False
         for unit in nal_units(packet, self._length_size, MAX_PARAMETERS):
             kind = unit[0] & 31
+            if kind == DELIMITER:
+                if is_delimited:  # libav has joined an empty packet with the next one
+                    return NO_PICTURE
+                is_delimited = True
             if kind in SLICES:
                 try:
                     skips, is_field = self._follow(unit)
