@@ -82,8 +82,8 @@ def deferred_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if received:
-        signal.raise_signal(received[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
 def ignore_signals() -> None:

@@ -214,6 +214,7 @@ try:
         os.kill(os.getpid(), NUMBER)
         time.sleep(0.01)
         print("whole", flush=True)
+        FAILURE
     print("not reached", flush=True)
 except (KeyboardInterrupt, Terminated):
     print(ending_status(), flush=True)
@@ -223,11 +224,13 @@ except (KeyboardInterrupt, Terminated):
 """
 
 
+@pytest.mark.parametrize("failure", ["pass", "raise OSError"], ids=["done", "failed"])
 @pytest.mark.parametrize(("number", "status"), ENDING)
 def test_a_signal_that_is_deferred_comes_after_the_block_and_a_second_one_is_not(
-    number: int, status: int
+    number: int, status: int, failure: str
 ) -> None:
-    with started(DEFERRED.replace("NUMBER", str(int(number)))) as command:
+    program = DEFERRED.replace("NUMBER", str(int(number))).replace("FAILURE", failure)
+    with started(program) as command:
         assert [line_of(command), line_of(command)] == ["whole", str(status)]
         assert command.wait(DEADLINE_S) == status
 

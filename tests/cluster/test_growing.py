@@ -137,9 +137,10 @@ def test_two_runs_share_one_gpu_on_request(nodes: Nodes, tmp_path: Path) -> None
     weights = save_state_dict(small_resnet(), tmp_path / "other.pt")
     environment = {**STAND_INS, **nodes.environment}
     nodes.add(cpus=2, gpus=1)
+    slow = {**environment, "RAYCLIP_BENCH_FAKE_MICROSECONDS": "5000"}
     half = ["--encoders-per-gpu", "2", "--encoders", "1"]
     small = [*extract(nodes.address, FEW, other, "custom"), "--weights", weights, *half]
-    with start_rayclip(*extract(nodes.address, MANY, one), *half, env=environment) as first:
+    with start_rayclip(*extract(nodes.address, MANY, one), *half, env=slow) as first:
         wait_until(lambda: finished(one) >= 3, "three videos", first)
         with start_rayclip(*small, env=environment) as second:
             wait_until(lambda: finished(other), "a video of the second run", second)
@@ -147,7 +148,7 @@ def test_two_runs_share_one_gpu_on_request(nodes: Nodes, tmp_path: Path) -> None
             ended = finish(second)
             wait_until(lambda: finished(one) > before, "more videos of the first run", first)
             first.terminate()
-            assert finish(first).status in (143, 0)  # it may have finished meanwhile
+            assert finish(first).status == 143
     assert ended.status == 0, ended.stderr
     assert finished(other) == FEW
 

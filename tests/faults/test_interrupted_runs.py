@@ -35,7 +35,7 @@ def cell():
     )
 
 after = []
-for _ in range(6):
+for _ in range(9):
     try:
         cell()
     except KeyboardInterrupt as error:
@@ -84,7 +84,7 @@ def test_interrupted_cells_of_a_notebook_leave_nothing(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     cells = json.loads(ended.stdout)
     interrupted, threads, megabytes = zip(*cells, strict=True)
-    assert interrupted == (True,) * 6
+    assert interrupted == (True,) * 9
     assert threads[-1] <= threads[0]
     # The heap grows with the first cells, which tear it up; six models alone would be 126 MB more.
     assert megabytes[-1] < megabytes[2] + 63
