@@ -86,17 +86,6 @@ class RayMachine:
             say_to_user(self.stall_reason())
         return get_reply(reply)
 
-    def stop_reason(self, error: Exception) -> str:
-        """Return the reason that a task gave the control actor; Ray's exceptions do not carry
-        it."""
-        import ray
-
-        try:
-            reason: str | None = ray.get(self._control.stop_reason.remote(), timeout=5)
-        except ray.exceptions.RayError:
-            reason = "The control actor of the run died."
-        return reason or f"The run stopped: {type(error).__name__}: {str(error).strip()}"
-
 
 @contextmanager
 def on_ray(
@@ -143,19 +132,10 @@ def on_ray(
                 settings, spec, job, blocks, len(videos), control, resources, tasks
             )
             with closing(results):  # otherwise Ray Data goes on and starts another Ray
-                machine.results = _with_stop_reason(results, machine)
+                machine.results = results
                 yield machine
         finally:
             ray.kill(control)  # its encoders end with it
-
-
-def _with_stop_reason(results: Iterator[VideoResult], machine: RayMachine) -> Iterator[VideoResult]:
-    import ray
-
-    try:
-        yield from results
-    except ray.exceptions.RayError as error:
-        raise RunStopped(machine.stop_reason(error)) from error
 
 
 def _dataset_results(
@@ -204,8 +184,22 @@ def _dataset_results(
     options.enable_progress_bars = False
     options.execution_no_progress_timeout_s = -1  # a long video is one quiet task
     options.execution_options.preserve_order = with_arrays
-    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-        yield from from_table(table)
+    try:
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from from_table(table)
+    except ray.exceptions.RayError as error:
+        raise RunStopped(_stop_reason(control, error)) from error
+
+
+def _stop_reason(control: Any, error: Exception) -> str:
+    """Return the reason that a task gave the control actor; Ray's exceptions do not carry it."""
+    import ray
+
+    try:
+        reason: str | None = ray.get(control.stop_reason.remote(), timeout=STATE_TIMEOUT_S)
+    except ray.exceptions.RayError:
+        reason = "The control actor of the run died."
+    return reason or f"The run stopped: {type(error).__name__}: {str(error).strip()}"
 
 
 def _blocks(videos: Selection) -> list[Any]:

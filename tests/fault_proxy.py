@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
+from loopback_servers import serve
+
 Outcome = Literal["fine", "busy", "reset", "cut", "unanswered", "expired"]
 """What happens to a request.
 
@@ -160,11 +162,5 @@ def run_proxy(
     port: int, choose_outcome: Callable[[Request], Outcome] = always_fine
 ) -> Iterator[FaultProxy]:
     """Run a proxy in front of a server on loopback, for the ``with`` block."""
-    with FaultProxy(port, choose_outcome) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield proxy
-        finally:
-            proxy.shutdown()
-            thread.join()
+    with serve(FaultProxy(port, choose_outcome)) as proxy:
+        yield proxy

@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import checkpoints
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapes
+from loopback_servers import serve
 from run_cli import ON_LOOPBACK, alive, family, finish, rayclip, start_rayclip, wait_until, workers
 
 pytestmark = pytest.mark.ray
@@ -186,8 +186,7 @@ for encoders in (4, 1):
 """
     home = tmp_path / "home"
     home.mkdir()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serve(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)) as server:
         mirror = f"http://127.0.0.1:{server.server_port}/clip"
         ended = subprocess.run(
             [sys.executable, "-c", code, clip, checkpoint, sha256, tmp_path / "output"],
@@ -195,7 +194,6 @@ for encoders in (4, 1):
             capture_output=True,
             text=True,
         )
-        server.shutdown()
     assert ended.stdout == "1 10 ()\n" * 2, ended.stderr
     assert requests == [f"/clip/{sha256}/RN50.pt"]
     assert (home / ".cache/clip/RN50.pt").read_bytes() == checkpoint.read_bytes()

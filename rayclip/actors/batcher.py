@@ -256,9 +256,8 @@ class Batcher:
                 part.queued.add(part.start, rows)
 
     def _tracking(self, slices: list[BatchSlice]) -> AbstractContextManager[None]:
-        if self._crash_log is None:
-            return nullcontext()
-        return self._crash_log.tracking(*{part.queued.chunk.id for part in slices})
+        log, ids = self._crash_log, {part.queued.chunk.id for part in slices}
+        return log.tracking(*ids) if log else nullcontext()
 
     def _recover(
         self, model: ImageModel, slices: list[BatchSlice], size: int, error: Exception

@@ -52,7 +52,7 @@ class ControlActor:
         self._pool = EncoderPool(settings, checkpoint, runtime)
         self._resources = resources
         self._idle_s = idle_s
-        self._speaks = announces_stalls
+        self._announces_stalls = announces_stalls
         self._frames = self._waiting = 0
         self._last_activity = self._last_placed = self._clock()
         self._stop_reason: str | None = None
@@ -155,7 +155,7 @@ class ControlActor:
             if frames > self._frames:
                 self._last_activity = self._clock()
             self._frames = frames
-            if self._speaks:
+            if self._announces_stalls:
                 self._announce_stall(state)
             self.release_if_idle()
 

@@ -34,6 +34,9 @@ class State(Enum):
     GONE = auto()
 
 
+HAS_ACTOR = (State.STARTING, State.UP, State.GIVEN_UP)
+
+
 @dataclass(eq=False)
 class Member:
     """An encoder of the pool.
@@ -132,7 +135,7 @@ class EncoderPool:
 
     def __bool__(self) -> bool:
         """Whether encoders are up or starting, or failed to start."""
-        return any(member.state is not State.GONE for member in self._members)
+        return self._present > 0
 
     def grow_to(self, resources: EncoderResources, nodes: Collection[str]) -> None:
         """Start encoders until there are this many.
@@ -148,8 +151,7 @@ class EncoderPool:
         for member in self._in(State.GIVEN_UP):
             if member.node_id not in nodes:
                 member.leave()
-        present = sum(member.state is not State.GONE for member in self._members)
-        for _ in range(resources.encoders - present):
+        for _ in range(resources.encoders - self._present):
             self._start(resources)
 
     def _start(self, resources: EncoderResources) -> None:
@@ -170,9 +172,9 @@ class EncoderPool:
     def release(self) -> None:
         """Stop all encoders and free what they hold. Others may be started later, also in place of
         those that failed."""
-        for member in self._in(*State):
-            if member.state in (State.STARTING, State.UP, State.GIVEN_UP):
-                self._ray.kill(member.handle)
+        for member in self._in(*HAS_ACTOR):
+            self._ray.kill(member.handle)
+        for member in self._members:
             member.leave()
 
     async def addresses(self, exclude: frozenset[int]) -> list[EncoderAddress]:
@@ -236,8 +238,11 @@ class EncoderPool:
     @property
     def placed(self) -> int:
         """Number of encoders that Ray has placed on a node."""
-        present = (State.STARTING, State.UP, State.GIVEN_UP)
-        return sum(member.placing.done() for member in self._in(*present))
+        return sum(member.placing.done() for member in self._in(*HAS_ACTOR))
+
+    @property
+    def _present(self) -> int:
+        return sum(member.state is not State.GONE for member in self._members)
 
     def _collect(self) -> None:
         for member in self._members:

@@ -69,7 +69,7 @@ class EncoderRouter:
     """The encoders of a run as one task sees them."""
 
     def __init__(self, control: Any, runtime: Runtime = RAY) -> None:
-        self._ray, self._clock, self._runtime = runtime.ray, runtime.clock, runtime
+        self._ray, self._clock = runtime.ray, runtime.clock
         self._control = control
         self._node_id = self._ray.get_runtime_context().get_node_id()
         self._addresses: dict[int, EncoderAddress] = {}
@@ -150,7 +150,7 @@ class EncoderRouter:
         self._refreshed = self._clock()
         self._refresh_s = min(2 * self._refresh_s, MAX_REFRESH_S)
         listed: EncoderList = get_reply(
-            self._control.encoders.remote(frozenset(self._lost)), self._runtime
+            self._control.encoders.remote(frozenset(self._lost)), self._ray.get
         )
         self._addresses = {address.number: address for address in listed.encoders}
         self._hold_cpus = listed.hold_cpus

@@ -24,14 +24,14 @@ class Runtime:
 RAY = Runtime()
 
 
-def get_reply(reply: ray.ObjectRef[Any], runtime: Runtime = RAY) -> Any:
+def get_reply(reply: ray.ObjectRef[Any], get: Callable[..., Any] = ray.get) -> Any:
     """Wait for the control actor's reply.
 
     Raises:
         RunStopped: it says so, or it has died.
     """
     try:
-        return runtime.ray.get(reply)
+        return get(reply)
     except RayTaskError as error:
         raise RunStopped(root_cause(error)) from None
     except RayActorError as error:

@@ -115,9 +115,9 @@ class ClipModel:
         Raises:
             ValueError: an array has another dtype or shape.
         """
-        kinds = {(image.dtype.name, image.shape) for image in images}
-        if kinds != {("uint8", (self.n_px, self.n_px, 3))}:
-            found = " and ".join(f"{dtype} {list(shape)}" for dtype, shape in sorted(kinds))
+        kinds = {(image.dtype, image.shape) for image in images}
+        if kinds != {(np.dtype(np.uint8), (self.n_px, self.n_px, 3))}:
+            found = " and ".join(sorted(f"{dtype} {list(shape)}" for dtype, shape in kinds))
             raise ValueError(
                 f"images must be n >= 1 arrays of uint8 [{self.n_px}, {self.n_px}, 3], "
                 f"not {found or 'none'}"

@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import av
 import fsspec
 import pytest
 from fault_proxy import Outcome, Request, run_proxy
+from loopback_servers import serve
 from run_cli import call
 from video_factories import (
     a_folder,
@@ -293,14 +293,8 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(folder: Path) -> Iterator[Server]:
     pytest.importorskip("aiohttp")
-    with Server(folder) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serve(Server(folder)) as server:
+        yield server
 
 
 @pytest.fixture

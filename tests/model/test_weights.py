@@ -20,6 +20,7 @@ import checkpoints
 import fsspec
 import pytest
 import torch
+from loopback_servers import serve
 from run_cli import wait_until
 
 from rayclip.errors import UsageError, WeightsUnavailable
@@ -105,14 +106,10 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def mirror() -> Iterator[Mirror]:
-    with Mirror() as server:
+    with serve(Mirror()) as server:
         server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that left
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
         yield server
         server.may_answer.set()
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
