@@ -98,7 +98,7 @@ def run_extraction(
                         on_result(result, machine.zero_shot)
         except BaseException:
             # before the machine shuts down, which may fail if Ray is gone
-            report.end(machine.state())
+            report.end(machine.state(), is_complete=False)
             raise
         state = machine.state()
         say("\n".join(encoder_lines(state.encoders if state else (), settings.verbose)))
@@ -171,14 +171,15 @@ class _Report:
             self._failures.add(result)
         self._breaker.add(result)
 
-    def end(self, state: RunState | None = None) -> Summary:
+    def end(self, state: RunState | None = None, is_complete: bool = True) -> Summary:
         """Print the summary, and write the failures.
 
         Args:
             state: of the machine; if the run ends early, results are missing, but the state counts
                 them.
+            is_complete: whether all results have come. Otherwise, nothing is estimated from them.
         """
-        encoders = state.encoders if state else ()
+        encoders = state.encoders if state and is_complete else ()
         if state:
             self._tally.report(state.done, state.frames)
         encoding_s = max((stats.wall_s for stats in encoders), default=0.0)
