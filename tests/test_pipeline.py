@@ -156,7 +156,7 @@ def cmdline(process: psutil.Process) -> list[str]:
         return []
 
 
-def test_official_weights_are_downloaded_once_for_all_encoders_of_two_private_rays(
+def test_official_weights_are_downloaded_once_for_all_encoders_and_later_runs(
     clip: Path, tmp_path: Path
 ) -> None:
     """A random model plays an official one: only its checksum and size are put in for the test."""
@@ -179,9 +179,9 @@ def test_official_weights_are_downloaded_once_for_all_encoders_of_two_private_ra
 import sys, rayclip, rayclip.model.models as models
 n_px, dim = models.clip_shape(sys.argv[2])
 models.OFFICIAL_MODELS["RN50"] = models.PublishedModel(n_px, dim, sys.argv[3])
-for encoders in (4, 1):
-    summary = rayclip.extract(sys.argv[1], model_name="RN50", encoders=encoders, extraction_fps=2,
-                              on_extraction="save_numpy", output_path=f"{sys.argv[4]}-{encoders}")
+for how in ({"address": "local", "encoders": 2}, {"address": "none"}):
+    summary = rayclip.extract(sys.argv[1], model_name="RN50", extraction_fps=2, **how,
+                              on_extraction="save_numpy", output_path=sys.argv[4] + how["address"])
     print(summary.done, summary.frames, summary.failed)
 """
     home = tmp_path / "home"

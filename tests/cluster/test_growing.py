@@ -20,7 +20,7 @@ from run_cli import ON_LOOPBACK, finish, start_rayclip, wait_until
 pytestmark = pytest.mark.ray
 
 VIDEOS = 300
-MANY, FEW = 600, 60  # a run of MANY lasts until another, of FEW, has begun or ended
+MANY, FEW = 900, 30  # a run of MANY lasts until others, of FEW, have begun or ended
 STAND_INS = {
     "PYTHONPATH": str(Path(__file__).parents[2] / "scripts" / "benchmarks" / "stand_ins"),
     "RAYCLIP_BENCH_PRETENDED_GPUS": "1",
@@ -114,43 +114,33 @@ def test_requested_encoders_wait_for_gpus_from_an_autoscaler(
     assert "2 encoders were requested, but this Ray has 0 GPUs" in ended.stderr
 
 
-def test_a_second_run_waits_for_the_gpu_and_says_so(nodes: Nodes, tmp_path: Path) -> None:
-    one, other = tmp_path / "one", tmp_path / "other"
-    environment = {**STAND_INS, **nodes.environment}
-    slow = {**environment, "RAYCLIP_BENCH_FAKE_MICROSECONDS": "5000"}
-    nodes.add(cpus=2, gpus=1)
-    with start_rayclip(*extract(nodes.address, MANY, one), env=slow) as first:
-        wait_until(lambda: finished(one) >= 3, "three videos", first)
-        with start_rayclip(*extract(nodes.address, FEW, other), env=environment) as second:
-            assert second.stderr is not None
-            said = next(line for line in second.stderr if "--encoders-per-gpu" in line)
-            assert "0 of the cluster's 1 are free" in said
-            assert not finished(other)
-            first.terminate()
-            ends = [finish(first), finish(second)]
-    assert [ended.status for ended in ends] == [143, 0], [ended.stderr for ended in ends]
-    assert finished(other) == FEW
-
-
-def test_two_runs_share_one_gpu_on_request(nodes: Nodes, tmp_path: Path) -> None:
-    one, other = tmp_path / "one", tmp_path / "other"
+def test_runs_share_a_gpu_on_request_and_others_wait_for_it_and_say_so(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    one, other, waiting = tmp_path / "one", tmp_path / "other", tmp_path / "waiting"
     weights = save_state_dict(small_resnet(), tmp_path / "other.pt")
     environment = {**STAND_INS, **nodes.environment}
-    nodes.add(cpus=2, gpus=1)
     slow = {**environment, "RAYCLIP_BENCH_FAKE_MICROSECONDS": "5000"}
+    nodes.add(cpus=3, gpus=1)
     half = ["--encoders-per-gpu", "2", "--encoders", "1"]
     small = [*extract(nodes.address, FEW, other, "custom"), "--weights", weights, *half]
-    with start_rayclip(*extract(nodes.address, MANY, one), *half, env=slow) as first:
-        wait_until(lambda: finished(one) >= 3, "three videos", first)
-        with start_rayclip(*small, env=environment) as second:
-            wait_until(lambda: finished(other), "a video of the second run", second)
-            before = finished(one)
-            ended = finish(second)
-            wait_until(lambda: finished(one) > before, "more videos of the first run", first)
+    with (
+        start_rayclip(*extract(nodes.address, MANY, one), *half, env=slow) as first,
+        start_rayclip(*small, env=environment) as second,
+    ):
+        ended = finish(second)
+        assert ended.status == 0, ended.stderr
+        wait_until(lambda: finished(one), "a video of the first run", first)
+        with start_rayclip(*extract(nodes.address, FEW, waiting), env=environment) as third:
+            assert third.stderr is not None
+            said = next(line for line in third.stderr if "--encoders-per-gpu" in line)
+            assert "of the cluster's 1 are free" in said
+            assert not finished(waiting)
+            assert first.poll() is None, "the first run ended too early to prove anything"
             first.terminate()
-            assert finish(first).status == 143
-    assert ended.status == 0, ended.stderr
-    assert finished(other) == FEW
+            ends = [finish(first), finish(third)]
+    assert [ended.status for ended in ends] == [143, 0], [ended.stderr for ended in ends]
+    assert finished(other) == finished(waiting) == FEW
 
 
 def test_two_runs_on_the_cpus_of_one_node_both_finish(nodes: Nodes, tmp_path: Path) -> None:
