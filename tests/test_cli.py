@@ -374,6 +374,7 @@ def test_compiling_without_a_compiler_stops_the_run_with_one_sentence(
     ended = rayclip("extract", clip, *WITHOUT_RAY, "compile=true", env=without)
     assert ended.status == 3, ended.stderr
     assert "rayclip: No encoder can start: compile needs a C++ compiler" in ended.stderr
+    assert "no-such-compiler" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

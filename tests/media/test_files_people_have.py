@@ -67,7 +67,7 @@ SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
     "mjpeg": ("mov", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
 }
 MANY = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
