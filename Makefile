@@ -25,7 +25,7 @@ format: $(INSTALLED)
 clean:
 	rm -rf $(VENV) demo_output
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py rayclip/model/exact_resize.c
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 		{ echo "rayclip needs Python 3.11, 3.12 or 3.13: say make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

@@ -31,7 +31,6 @@ def extract(
     storage_options: Mapping[str, Any] | None = None,
     extraction_fps: str | int | float | Fraction | None = None,
     extraction_total: int | None = None,
-    resize: Literal['pil', 'fast'] = 'pil',
     keep_tmp_files: bool = False,
     tmp_path: str | os.PathLike[str] = './tmp',
     model_name: str = 'ViT-B/32',
@@ -72,8 +71,6 @@ def extract(
             frame. At most 1000. docs/decoding.md says which frames are selected.
         extraction_total: This many frames of each video, evenly spaced; not with
             ``extraction_fps``.
-        resize: ``pil`` (OpenAI's preprocessing, byte for byte) or ``fast`` (cheaper, a few
-            levels of 255 off).
         keep_tmp_files: Re-encode each video at ``extraction_fps`` as video_features does, keep
             the file, and extract from it. This is lossy. Without this option, nothing is
             re-encoded.
@@ -121,8 +118,8 @@ def extract(
         max_attempts: How often a video may crash or hang its worker before it is reported as
             failed. Workers killed from outside, for memory or with their node, do not count, up
             to ten times.
-        verbose: Show Ray's own messages and statistics of each encoder. In Python, also show
-            progress.
+        verbose: Show Ray's own messages and statistics of each encoder. Also say if Pillow
+            resizes the frames. In Python, also show progress.
 
     Returns:
         What was done, skipped and failed. A bad video raises nothing: it is listed in ``failed``.
@@ -141,7 +138,6 @@ def encode(
     storage_options: Mapping[str, Any] | None = None,
     extraction_fps: str | int | float | Fraction | None = None,
     extraction_total: int | None = None,
-    resize: Literal['pil', 'fast'] = 'pil',
     model_name: str = 'ViT-B/32',
     weights: str | os.PathLike[str] | None = None,
     batch_size: int | None = None,
@@ -169,8 +165,6 @@ def encode(
             frame. At most 1000. docs/decoding.md says which frames are selected.
         extraction_total: This many frames of each video, evenly spaced; not with
             ``extraction_fps``.
-        resize: ``pil`` (OpenAI's preprocessing, byte for byte) or ``fast`` (cheaper, a few
-            levels of 255 off).
         model_name: A name of ``clip.available_models()``, ``custom`` or ``demo``. OpenAI's
             names are ``ViT-B/32``, ``ViT-B/16``, ``ViT-L/14``, ``ViT-L/14@336px``, ``RN50``,
             ``RN101``, ``RN50x4``, ``RN50x16`` and ``RN50x64``. ``custom`` is the checkpoint

@@ -18,7 +18,7 @@ from rayclip.commands.folder_commands import compact, failures, status
 from rayclip.console import open_standard_streams, say_to_user
 from rayclip.errors import RayclipError, UsageError
 from rayclip.interrupts import INTERRUPTED, Terminated, ending_status, ignore_signals
-from rayclip.key_value_args import translate_key_values
+from rayclip.key_value_args import drop_retired, translate_key_values
 from rayclip.settings import OPTIONS, Settings
 
 SOME_FAILED = 1
@@ -61,7 +61,7 @@ class KeyValueCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with _exit_statuses():
-            args = translate_key_values(args, VALUES, SWITCHES)
+            args = translate_key_values(drop_retired(args), VALUES, SWITCHES)
         return super().parse_args(ctx, args)
 
 

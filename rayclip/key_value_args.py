@@ -9,16 +9,37 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import yaml
 
+from rayclip.console import say_to_user
 from rayclip.errors import UsageError
 
 KEY_AND_VALUE = re.compile(r"(?:--)?([A-Za-z]\w*)=(.*)", re.DOTALL)
 NULLS = ("null", "none", "~", "")
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True}
 BOOLEANS |= {"false": False, "no": False, "off": False, "0": False}
+
+RETIRED = {
+    "resize": "resize is no longer an option, and is ignored: frames are always resized as OpenAI "
+    "does it, byte for byte, which now costs less than resize=fast did."
+}
+"""Options that rayclip no longer has, and what to say if one is given."""
+
+
+def drop_retired(words: Iterable[str]) -> list[str]:
+    """Leave out retired options and their values, in any spelling, and say so."""
+    kept, remaining = [], iter(words)
+    for word in remaining:
+        name, equals, _ = word.removeprefix("--").partition("=")
+        if name in RETIRED and (equals or word.startswith("--")):
+            say_to_user(RETIRED[name])
+            if not equals:
+                next(remaining, None)
+        else:
+            kept.append(word)
+    return kept
 
 
 def translate_key_values(

@@ -14,8 +14,9 @@ from dataclasses import Field, dataclass, field, fields
 from functools import wraps
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from rayclip.console import say_to_user
 from rayclip.errors import UsageError
-from rayclip.key_value_args import nearest
+from rayclip.key_value_args import RETIRED, nearest
 
 Group = Literal["input", "frames", "model", "output", "cluster"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -124,8 +125,8 @@ def declared_options(settings: type) -> dict[str, Option]:
 def takes_options(options: Iterable[Option]) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Decorate a function so that its ``**options`` are these.
 
-    Its signature lists them with types and defaults, and its docstring at ``{options}``. Any other
-    keyword raises a TypeError that names the nearest option.
+    Its signature lists them with types and defaults, and its docstring at ``{options}``. Retired
+    options are ignored; any other keyword raises a TypeError that names the nearest option.
     """
     known = {option.name: option for option in options}
 
@@ -144,8 +145,11 @@ def takes_options(options: Iterable[Option]) -> Callable[[Callable[..., T]], Cal
 
         @wraps(function)
         def call(*args: Any, **selected: Any) -> T:
-            for name in selected:
-                if name not in keywords:
+            for name in tuple(selected):
+                if name in RETIRED:
+                    say_to_user(RETIRED[name])
+                    del selected[name]
+                elif name not in keywords:
                     raise TypeError(
                         f"{function.__name__}() has no option {name!r}; "
                         f"the nearest is {nearest(name, keywords)}"

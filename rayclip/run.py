@@ -21,6 +21,7 @@ from rayclip.inputs.videos import (
     iter_videos,
 )
 from rayclip.machine import Machine
+from rayclip.model import exact_resize
 from rayclip.model.models import ModelSpec, describe
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.open_run import FolderFormat, open_folder
@@ -37,6 +38,11 @@ from rayclip.report.results import Summary, Tally, VideoResult
 from rayclip.report.run_stats import RunState
 from rayclip.report.summary import encoder_lines, summary_lines
 from rayclip.settings import Settings
+
+RESIZED_BY_PILLOW = (
+    "Pillow resizes the frames, which takes several times as long: rayclip's C library is missing "
+    "(install a C compiler, then rayclip again) or turned off (RAYCLIP_NO_EXTENSION)"
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,8 @@ def run_extraction(
     report = _Report(planned, started, say)
     if not videos:
         return report.end()
+    if settings.verbose and not exact_resize.is_available():
+        say(RESIZED_BY_PILLOW)
     with _machine(settings, planned) as machine:
         if planned.plan.discarded:
             machine.wait_until_up()  # only then remove old features

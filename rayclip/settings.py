@@ -25,7 +25,6 @@ from rayclip.options import declared_options, option
 
 OnExtraction = Literal["print", "save_numpy", "save_pickle", "save_parquet"]
 FeatureDtype = Literal["float32", "float16"]
-Resize = Literal["pil", "fast"]
 Naming = Literal["stem", "path"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
@@ -95,13 +94,6 @@ class Settings:
         None,
         "frames",
         "This many frames of each video, evenly spaced; not with `extraction_fps`.",
-        encode=True,
-    )
-    resize: Resize = option(
-        "pil",
-        "frames",
-        "`pil` (OpenAI's preprocessing, byte for byte) or `fast` (cheaper, "
-        "[a few levels of 255 off](decoding.md#resize)).",
         encode=True,
     )
     keep_tmp_files: bool = option(
@@ -251,7 +243,8 @@ class Settings:
         False,
         "cluster",
         "Show Ray's own messages and statistics of each encoder.",
-        details="In Python, also show progress.",
+        details="Also say if [Pillow resizes the frames](decoding.md#resize). In Python, also show "
+        "progress.",
     )
 
     def __post_init__(self) -> None:

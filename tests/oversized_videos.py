@@ -163,7 +163,7 @@ import json, os, sys
 from rayclip.media import watchdog
 from rayclip.errors import VideoError
 from rayclip.media.frames import open_selected
-from rayclip.model.preprocess import resize_crop
+from rayclip.model.preprocess import Resizing, resize
 from rayclip.media.sampling import FrameChoice
 
 max_growth, max_memory, *paths = sys.argv[1:]
@@ -174,7 +174,7 @@ for path in paths:
     try:
         with watchdog.LIBAV.watching(path), open_selected(path, FrameChoice()) as wanted:
             for selected in wanted.frames:
-                resize_crop(selected.rgb(), 64)
+                resize(selected.rgb(), Resizing(64))
                 frames += 1
     except VideoError as error:
         code = error.code

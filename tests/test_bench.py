@@ -20,7 +20,7 @@ import pytest
 from bench_decode import BenchVideo, Row
 from bench_measure import Cost, Failed
 from bench_videos import ENCODINGS, make_videos
-from bench_ways import EVERYTHING, FAST, N_PX, PIL, REFERENCE, WAYS, nearest_frames
+from bench_ways import BY_PILLOW, EVERYTHING, N_PX, RAYCLIP, REFERENCE, WAYS, nearest_frames
 from typer.testing import CliRunner
 from video_factories import numbered_frames, write_video
 
@@ -73,8 +73,8 @@ def test_the_table_has_a_row_for_each_video_and_rate(result: BenchmarkRun) -> No
         "5",
         "15",
     ]
-    assert float(cells[PIL]) > 0
-    assert float(cells["pil/everything"]) > 0
+    assert float(cells[RAYCLIP]) > 0
+    assert float(cells["rayclip/everything"]) > 0
     assert (cells["torchcodec"], cells["decord"]) == ("-", "-")
 
 
@@ -88,24 +88,27 @@ def test_a_failed_way_is_reported_with_the_reason(result: BenchmarkRun) -> None:
 
 
 def test_the_last_line_is_the_summary(result: BenchmarkRun) -> None:
-    ratio = result.saved["rows"][0]["ratios"]["pil/everything"]
+    ratio = result.saved["rows"][0]["ratios"]["rayclip/everything"]
     last = result.printed.splitlines()[-1]
-    assert f"pil/everything mean {ratio:.2f}, max {ratio:.2f}" in last
+    assert f"rayclip/everything mean {ratio:.2f}, max {ratio:.2f}" in last
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_decoding_everything_gives_the_bytes_of_rayclip(video: Path, rate: Fraction | None) -> None:
-    ours, theirs = (list(WAYS[way].squares(video, rate)) for way in (PIL, EVERYTHING))
+@pytest.mark.parametrize("way", [BY_PILLOW, EVERYTHING])
+def test_ways_with_pillow_give_the_bytes_of_rayclip(
+    way: str, video: Path, rate: Fraction | None
+) -> None:
+    ours, theirs = (list(WAYS[name].squares(video, rate)) for name in (RAYCLIP, way))
     assert ours[0].shape == (N_PX, N_PX, 3)
     np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("name", [name for name in WAYS if name not in (PIL, EVERYTHING)])
+@pytest.mark.parametrize("name", [name for name in WAYS if name not in (RAYCLIP, EVERYTHING)])
 def test_every_way_gives_the_same_number_of_frames(video: Path, name: str) -> None:
     for package in WAYS[name].packages:
         pytest.importorskip(package, exc_type=ImportError)
     for rate in RATES:
-        ours, theirs = (len(list(WAYS[way].squares(video, rate))) for way in (PIL, name))
+        ours, theirs = (len(list(WAYS[way].squares(video, rate))) for way in (RAYCLIP, name))
         assert abs(ours - theirs) <= 1
 
 
@@ -130,35 +133,36 @@ def row(rate: int | None, **cpu_s: Sequence[float]) -> Row:
 
 
 def test_the_cheapest_round_is_used() -> None:
-    assert row(1, **{PIL: [0.3, 0.1, 0.2]}).ms(PIL) == pytest.approx(10)
+    assert row(1, **{RAYCLIP: [0.3, 0.1, 0.2]}).ms(RAYCLIP) == pytest.approx(10)
 
 
 def test_the_summary_covers_usual_rates_and_successful_ways() -> None:
     rows = [
-        row(1, **{PIL: [0.1], REFERENCE: [0.2]}),
-        row(5, **{PIL: [0.2], REFERENCE: [0.2], EVERYTHING: [0.4]}),
-        row(2, **{PIL: [0.2]}),
-        row(25, **{PIL: [0.9], REFERENCE: [0.1]}),
-        row(None, **{PIL: [0.9], REFERENCE: [0.1]}),
+        row(1, **{RAYCLIP: [0.1], REFERENCE: [0.2]}),
+        row(5, **{RAYCLIP: [0.2], REFERENCE: [0.2], EVERYTHING: [0.4]}),
+        row(2, **{RAYCLIP: [0.2]}),
+        row(25, **{RAYCLIP: [0.9], REFERENCE: [0.1]}),
+        row(None, **{RAYCLIP: [0.9], REFERENCE: [0.1]}),
     ]
     assert bench_decode.summary(rows) == (
-        "At 1 to 5 fps: pil/reference mean 0.75, max 1.00; pil/everything mean 0.50, max 0.50."
+        "At 1 to 5 fps: rayclip/reference mean 0.75, max 1.00; "
+        "rayclip/everything mean 0.50, max 0.50."
     )
 
 
 def test_a_different_number_of_frames_is_reported() -> None:
     costs: dict[str, Cost | Failed] = dict.fromkeys(WAYS, Cost(10, (1.0,)))
-    other = Row(
-        BenchVideo(Path("a.mp4"), "h264", "64x48"), Fraction(5), costs | {FAST: Cost(9, (1.0,))}
-    )
+    other_costs = costs | {BY_PILLOW: Cost(9, (1.0,))}
+    other = Row(BenchVideo(Path("a.mp4"), "h264", "64x48"), Fraction(5), other_costs)
     same = Row(BenchVideo(Path("b.mp4"), "h264", "64x48"), Fraction(5), costs)
-    assert bench_decode.notes([other, same]) == ["rayclip fast: returns 9 frames (a.mp4 at 5 fps)"]
+    assert bench_decode.notes([other, same]) == ["by Pillow: returns 9 frames (a.mp4 at 5 fps)"]
 
 
 def test_every_rate_and_video_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file = tmp_path / "bars.svg"
-    bench_decode.draw([row(1, **{PIL: [0.1]}), row(None, **{PIL: [0.2], FAST: [0.1]})], file)
+    both = {RAYCLIP: [0.2], BY_PILLOW: [0.1]}
+    bench_decode.draw([row(1, **{RAYCLIP: [0.1]}), row(None, **both)], file)
     assert file.read_text().startswith("<?xml")
 
 

@@ -34,7 +34,7 @@ common = {"model_name": "demo", "device": "cpu"}
 ds = ray.data.read_parquet(table).filter(lambda row: row["split"] == "train")
 ds = rayclip.encode(ds, extraction_fps=5, **common)
 other = {"model_name": "custom", "weights": weights, "device": "cpu"}
-ds = rayclip.encode(ds, extraction_total=3, resize="fast", prefix="few_", **other)
+ds = rayclip.encode(ds, extraction_total=3, prefix="few_", **other)
 ds.write_parquet(output)
 
 def content(path):
@@ -134,7 +134,7 @@ def test_two_models_in_one_pipeline_keep_the_columns_and_add_their_own(
     assert rows[2]["error"] == "open/not_found: there is no such file"
     assert rows[3]["few_error"] == "open/no_video: there is no video in this row"
     assert rows[0]["clip"] == by_the_command(videos / "ab.mp4", written[0])
-    few = ["--extraction-total", "3", "--resize", "fast", "--model-name", "custom"]
+    few = ["--extraction-total", "3", "--model-name", "custom"]
     by_the_other = by_the_command(videos / "ab.mp4", written[0], *few, "--weights", weights)
     assert rows[0]["few_clip"] == by_the_other
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rayclip.errors import UsageError
-from rayclip.key_value_args import parse_items, translate_key_values
+from rayclip.key_value_args import drop_retired, parse_items, translate_key_values
 
 VALUES = [
     "model_name",
@@ -56,6 +56,18 @@ def translated(*words: str) -> list[str]:
 )
 def test_key_values_become_options(words: list[str], options: list[str]) -> None:
     assert translated(*words) == options
+
+
+@pytest.mark.parametrize(
+    "words", [["--resize", "fast"], ["--resize=pil"], ["resize=fast"], ['resize="fast"']]
+)
+def test_a_retired_option_is_ignored_with_a_sentence(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert drop_retired(["a.mp4", *words, "--limit", "3"]) == ["a.mp4", "--limit", "3"]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("resize is no longer an option")
 
 
 def test_an_existing_file_with_an_equals_sign_is_a_path(

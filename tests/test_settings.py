@@ -11,7 +11,8 @@ import pytest
 
 import rayclip
 from rayclip.errors import UsageError
-from rayclip.settings import Settings
+from rayclip.options import takes_options
+from rayclip.settings import OPTIONS, Settings
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -173,3 +174,9 @@ def test_encode_takes_no_options_about_files() -> None:
 def test_a_misspelt_keyword_is_a_type_error_that_names_the_nearest() -> None:
     with pytest.raises(TypeError, match=r"extract\(\) .* 'extract_fps'.* extraction_fps"):
         rayclip.extract("a.mp4", extract_fps=5)  # type: ignore[call-arg]
+
+
+def test_a_retired_keyword_is_ignored_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    extract = takes_options([OPTIONS["limit"]])(lambda **options: options)
+    assert extract(limit=3, resize="fast") == {"limit": 3}
+    assert capsys.readouterr().err.startswith("resize is no longer an option")

@@ -28,7 +28,7 @@ from rayclip.media.gop import Irregular
 from rayclip.media.reencode import reencode
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.video import Miscounted, open_video
-from rayclip.model.preprocess import resize_crop, resize_crop_fast
+from rayclip.model.preprocess import Resizing, resize
 from rayclip.model.zeroshot import predictions_csv
 from rayclip.output.safe_names import output_name
 from rayclip.report.results import Failure, VideoResult
@@ -69,7 +69,7 @@ class VideoExtractor:
         self._watching = watching
         self._encoders = encoders
         self._attempts = attempts
-        self._resize_crop = resize_crop_fast if job.resize == "fast" else resize_crop
+        self._resizing = Resizing(job.n_px)
         self._pending: deque[PendingVideo] = deque()
         self._in_flight: dict[Pending, PendingChunk] = {}
         self._frames_in_flight = 0
@@ -190,7 +190,7 @@ class VideoExtractor:
         frames: list[Frame] = []
         timestamps_ms: list[tuple[float, ...]] = []
         for selected in selected_frames:
-            frames.append(self._resize_crop(selected.rgb(), self._job.n_px))
+            frames.append(resize(selected.rgb(), self._resizing))
             timestamps_ms.append(selected.timestamps_ms)
             if len(frames) == CHUNK_FRAMES:
                 self._send(video, frames, timestamps_ms)

@@ -113,7 +113,6 @@ class ExtractionJob:
 
     Attributes:
         n_px: the model's input resolution.
-        resize: ``pil`` or ``fast``.
         choice: which frames of each video are wanted.
         naming: how output files are named, ``stem`` or ``path``.
         folder: where features are committed; None passes the arrays on.
@@ -129,7 +128,6 @@ class ExtractionJob:
     """
 
     n_px: int
-    resize: str
     choice: FrameChoice
     naming: str
     folder: FeatureFolder | None
@@ -153,7 +151,6 @@ class ExtractionJob:
         """Return the job of a run, or of a step of a pipeline."""
         return cls(
             n_px=spec.n_px,
-            resize=settings.resize,
             choice=FrameChoice(settings.extraction_fps, settings.extraction_total),
             naming=settings.naming,
             folder=folder,

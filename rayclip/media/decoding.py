@@ -42,7 +42,7 @@ class SelectedFrame:
     timestamps_ms: tuple[float, ...]
 
     def rgb(self) -> NDArray[np.uint8]:
-        """Convert to upright pixels: uint8 ``[height, width, 3]``.
+        """Convert to upright pixels: uint8 ``[height, width, 3]``, with any strides.
 
         Raises:
             BadVideo: the pixel format cannot be converted (stage ``decode``).

@@ -66,7 +66,7 @@ def iter_frames(
     by_packets = extraction_total is None or _each_packet_is_a_frame(source, choice)
     with open_selected(source, choice, by_packets=by_packets) as video:
         for selected in video.frames:
-            rgb = selected.rgb()
+            rgb = np.ascontiguousarray(selected.rgb())
             for timestamp_ms in selected.timestamps_ms:
                 yield timestamp_ms, rgb
 

@@ -68,7 +68,7 @@ def orientation(frame: av.VideoFrame) -> Orientation:
 
 
 def upright_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Convert a frame to upright pixels: uint8 ``[height, width, 3]``.
+    """Convert a frame to upright pixels: uint8 ``[height, width, 3]``, with any strides.
 
     Raises:
         BadVideo: the pixel format cannot be converted (stage ``decode``).
@@ -77,7 +77,7 @@ def upright_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
     transpose, mirror_x, mirror_y = orientation(frame)
     if transpose:
         rgb = rgb.swapaxes(0, 1)
-    return np.ascontiguousarray(rgb[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1])
+    return rgb[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1]
 
 
 def _to_rgb24(frame: av.VideoFrame) -> av.VideoFrame:

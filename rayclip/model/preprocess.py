@@ -1,16 +1,43 @@
-"""OpenAI's image preprocessing before normalisation, byte for byte, without torch."""
+"""A model's image preprocessing before normalisation, byte for byte, without torch."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rayclip.model.exact_resize import Interpolation, Part, exact_resize, is_available
 
-class ClipBox(NamedTuple):
-    """Size of the resized image and top left corner of the model's square in it, in pixels."""
+RULE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Resizing:
+    """How pictures become a model's squares. The default is OpenAI's way.
+
+    Attributes:
+        n_px: the model's input resolution.
+        mode: ``shorter``: the shorter side becomes ``n_px``, and the centre is cropped.
+            ``squash``: both sides become ``n_px``. ``longest``: the longer side becomes ``n_px``,
+            and the rest is filled.
+        interpolation: Pillow's filter.
+        fill: the colour with which ``longest`` fills, RGB.
+    """
+
+    n_px: int
+    mode: Literal["shorter", "squash", "longest"] = "shorter"
+    interpolation: Interpolation = "bicubic"
+    fill: tuple[int, int, int] = (0, 0, 0)
+
+
+class Placement(NamedTuple):
+    """Size of the resized picture, and the top left corner of the model's square in it, in pixels.
+
+    The corner is negative if the square is larger.
+    """
 
     width: int
     height: int
@@ -18,52 +45,76 @@ class ClipBox(NamedTuple):
     top: int
 
 
-def clip_box(width: int, height: int, n_px: int) -> ClipBox:
-    """Compute the resize and crop of torchvision's ``Resize(n_px)`` + ``CenterCrop(n_px)``."""
+def placement(width: int, height: int, resizing: Resizing) -> Placement:
+    """Compute where the square of a picture of this size is.
+
+    ``shorter`` is torchvision's ``Resize(n_px)`` + ``CenterCrop(n_px)``; ``longest`` is open_clip's
+    ``ResizeKeepRatio(n_px, longest=1)`` + ``CenterCropOrPad(n_px)``.
+    """
+    n_px = resizing.n_px
+    if resizing.mode == "squash":
+        return Placement(n_px, n_px, 0, 0)
+    if resizing.mode == "longest":
+        ratio = max(width / n_px, height / n_px)
+        new_width, new_height = max(round(width / ratio), 1), max(round(height / ratio), 1)
+        left, top = -((n_px - new_width) // 2), -((n_px - new_height) // 2)
+        return Placement(new_width, new_height, left, top)
     if width <= height:
         new_width, new_height = n_px, int(n_px * height / width)
     else:
         new_width, new_height = int(n_px * width / height), n_px
     # round() rounds halves to even, as torchvision's does
     left, top = round((new_width - n_px) / 2.0), round((new_height - n_px) / 2.0)
-    return ClipBox(new_width, new_height, left, top)
+    return Placement(new_width, new_height, left, top)
 
 
-def resize_crop_fast(rgb: NDArray[np.uint8], n_px: int) -> NDArray[np.uint8]:
-    """Do the same as :func:`resize_crop` with torch's antialiased bicubic on uint8.
-
-    This is much cheaper, and at most 2 levels of 255 off. It imports torch.
-    """
-    import torch
-
-    height, width = rgb.shape[:2]
-    box = clip_box(width, height, n_px)
-    planes = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]
-    resized = torch.nn.functional.interpolate(
-        planes, size=(box.height, box.width), mode="bicubic", antialias=True, align_corners=False
-    )
-    square = resized[0, :, box.top : box.top + n_px, box.left : box.left + n_px]
-    return np.ascontiguousarray(square.permute(1, 2, 0).numpy())
-
-
-def resize_crop(rgb: NDArray[np.uint8], n_px: int) -> NDArray[np.uint8]:
-    """Resize the shorter side to ``n_px`` (PIL bicubic) and crop the centre.
+def resize(rgb: NDArray[np.uint8], resizing: Resizing) -> NDArray[np.uint8]:
+    """Make a model's square of a picture: resize its rows with Pillow's filter, then its columns.
 
     Args:
-        rgb: uint8 ``[height, width, 3]``.
-        n_px: the model's input resolution.
+        rgb: uint8 ``[height, width, 3]``, with any strides.
+        resizing: how.
 
     Returns:
-        uint8 ``[n_px, n_px, 3]``, the same bytes as ``clip.load``'s preprocess before it
-        normalises.
+        uint8 ``[n_px, n_px, 3]``, contiguous; for OpenAI's way the same bytes as ``clip.load``'s
+        preprocess before it normalises.
     """
     height, width = rgb.shape[:2]
-    box = clip_box(width, height, n_px)
-    image = Image.fromarray(rgb)
-    if height <= width:
-        # Pillow resizes horizontally first: crop in between to resize fewer columns vertically
-        image = image.resize((box.width, height), Image.Resampling.BICUBIC)
-        image = image.crop((box.left, 0, box.left + n_px, height))
-        return np.asarray(image.resize((n_px, n_px), Image.Resampling.BICUBIC))
-    image = image.resize((box.width, box.height), Image.Resampling.BICUBIC)
-    return np.asarray(image.crop((0, box.top, n_px, box.top + n_px)))
+    n_px = resizing.n_px
+    place = placement(width, height, resizing)
+    left, top = max(place.left, 0), max(place.top, 0)
+    right, bottom = min(place.left + n_px, place.width), min(place.top + n_px, place.height)
+    is_filled = (right - left, bottom - top) == (n_px, n_px)
+    if (width, height) == (place.width, place.height) and is_filled:
+        return rgb[top:bottom, left:right].copy()
+    square = np.empty((n_px, n_px, 3), np.uint8)
+    if not is_filled:
+        square[:] = resizing.fill
+    x, y = max(-place.left, 0), max(-place.top, 0)
+    out = square[y : y + bottom - top, x : x + right - left]
+    across = Part(width, place.width, left, right)
+    down = Part(height, place.height, top, bottom)
+    if is_available():
+        exact_resize(rgb, across, down, resizing.interpolation, out)
+    else:
+        _pillow_resize(rgb, across, down, resizing.interpolation, out)
+    return square
+
+
+def _pillow_resize(
+    rgb: NDArray[np.uint8],
+    across: Part,
+    down: Part,
+    interpolation: Interpolation,
+    out: NDArray[np.uint8],
+) -> None:
+    """Do the same as :func:`exact_resize` with Pillow.
+
+    In one call, Pillow from version 13 on resizes the columns of some tall pictures first.
+    """
+    resample = Image.Resampling[interpolation.upper()]
+    image = Image.fromarray(np.ascontiguousarray(rgb))
+    image = image.resize((across.resized, down.size), resample)
+    image = image.crop((across.begin, 0, across.end, down.size))
+    image = image.resize((image.width, down.resized), resample)
+    out[:] = np.asarray(image.crop((0, down.begin, image.width, down.end)))

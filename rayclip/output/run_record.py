@@ -7,7 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rayclip.errors import UsageError
-from rayclip.media.sampling import RULE_VERSION
+from rayclip.media import sampling
+from rayclip.model import preprocess
 from rayclip.model.models import ModelSpec
 from rayclip.settings import Settings
 
@@ -16,11 +17,11 @@ COMPARED = (
     "model_name",
     "weights_sha256",
     "precision",
-    "resize",
     "extraction_fps",
     "extraction_total",
     "feature_dtype",
     "frame_rule",
+    "resize_rule",
 )
 PACKAGES = ("rayclip", "ray", "torch", "torchvision", "clip-anytorch", "av", "numpy", "pillow")
 
@@ -32,11 +33,11 @@ def run_record(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
         "model_name": spec.model_name,
         "weights_sha256": spec.weights_sha256,
         "precision": settings.precision,
-        "resize": settings.resize,
         "extraction_fps": None if fps is None else str(fps),
         "extraction_total": settings.extraction_total,
         "feature_dtype": settings.feature_dtype,
-        "frame_rule": RULE_VERSION,
+        "frame_rule": sampling.RULE_VERSION,
+        "resize_rule": preprocess.RULE_VERSION,
         "dim": spec.dim,
         "n_px": spec.n_px,
         "device": settings.device,

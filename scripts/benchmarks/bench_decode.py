@@ -16,7 +16,7 @@ from typing import Any
 
 import av
 from bench_measure import Cost, Failed, Job, measure
-from bench_ways import EVERYTHING, FAST, PIL, REFERENCE, WAYS, Rate, Way
+from bench_ways import BY_PILLOW, EVERYTHING, RAYCLIP, REFERENCE, WAYS, Rate, Way
 from tables import number, table
 
 from rayclip.errors import BadVideo, UsageError
@@ -35,16 +35,17 @@ PACKAGES = (
 )
 """Packages whose versions are saved with the numbers."""
 RATIOS = {
-    "pil/reference": (PIL, REFERENCE),
-    "fast/reference": (FAST, REFERENCE),
-    "pil/everything": (PIL, EVERYTHING),
+    "rayclip/reference": (RAYCLIP, REFERENCE),
+    "rayclip/by Pillow": (RAYCLIP, BY_PILLOW),
+    "rayclip/everything": (RAYCLIP, EVERYTHING),
 }
 """Column heading -> the two ways that it compares."""
 USUAL_RATES = (1, 5)  # frames per second, minimum and maximum; the summary is about these
 EXPLANATION = """\
 Columns of ways: CPU milliseconds per feature, user and system, of the process with all its threads,
 in the cheapest of {rounds}. Every way decodes on one thread; reference re-encodes with x264 on
-ffmpeg's default threads, except at native rate. frames: the number that rayclip returns."""
+ffmpeg's default threads, except at native rate. by Pillow: rayclip without its C library. frames:
+the number that rayclip returns."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def report(rows: Sequence[Row], rounds: int) -> str:
             row.video.codec,
             row.video.size,
             rate_name(row.rate),
-            str(row.made(PIL) or "-"),
+            str(row.made(RAYCLIP) or "-"),
             *(number(row.ratio(name)) for name in RATIOS),
             *(number(row.ms(way), 1) for way in WAYS),
         ]
@@ -150,7 +151,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
         for way, cost in row.costs.items():
             if isinstance(cost, Failed):
                 found.setdefault(f"{way}: {cost.reason}", []).append(row)
-            elif cost.made != row.made(PIL):
+            elif cost.made != row.made(RAYCLIP):
                 found.setdefault(f"{way}: returns {cost.made} frames", []).append(row)
     return [
         note

@@ -28,7 +28,7 @@ from rayclip.media.sampling import FrameChoice
 from rayclip.model.checkpoint import openai_clip, without_warnings
 from rayclip.model.clip_model import MEAN, STD
 from rayclip.model.models import DEMO_WEIGHTS
-from rayclip.model.preprocess import resize_crop
+from rayclip.model.preprocess import Resizing, resize
 
 sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
 
@@ -153,7 +153,7 @@ def _decode(job: PipelineJob) -> Work:
     for clip in job.clips[job.few :]:
         with open_selected(clip, FrameChoice(job.rate)) as wanted:
             for shown in wanted.frames:
-                resize_crop(shown.rgb(), n_px)
+                resize(shown.rgb(), Resizing(n_px))
                 frames += len(shown.timestamps_ms)
     return Work(frames, time.perf_counter() - started, time.process_time() - cpu_s)
 

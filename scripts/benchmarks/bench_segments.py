@@ -17,7 +17,7 @@ from rayclip.errors import UsageError
 from rayclip.media.frames import divide, open_selected
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.segments import Segment
-from rayclip.model.preprocess import resize_crop
+from rayclip.model.preprocess import Resizing, resize
 
 N_PX = 224
 
@@ -106,7 +106,7 @@ def _decode_segment(video: Path, fps: Fraction | None, segment: Segment) -> list
     digests = []
     with open_selected(str(video), FrameChoice(fps), segment=segment) as wanted:
         for shown in wanted.frames:
-            square = resize_crop(shown.rgb(), N_PX)
+            square = resize(shown.rgb(), Resizing(N_PX))
             digest = hashlib.blake2b(square.tobytes(), digest_size=16)
             digest.update(repr(shown.timestamps_ms).encode())
             digests.append(digest.digest())

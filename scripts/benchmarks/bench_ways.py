@@ -17,6 +17,7 @@ from math import ceil, floor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import av
 import av.filter
@@ -31,16 +32,17 @@ from rayclip.media.container import select_video_stream
 from rayclip.media.frames import open_selected
 from rayclip.media.orientation import upright_rgb
 from rayclip.media.sampling import FrameChoice
-from rayclip.model.preprocess import clip_box, resize_crop, resize_crop_fast
+from rayclip.model import preprocess
+from rayclip.model.preprocess import Resizing, placement, resize
 
 Square = NDArray[np.uint8]
 """uint8 ``[224, 224, 3]``, not yet normalised."""
 Squares = Iterator[Square]
 Rate = Fraction | None
 """Output frames per second; None for every frame of the video."""
-Resize = Callable[[NDArray[np.uint8], int], Square]
 
 N_PX = 224
+RESIZING = Resizing(N_PX)
 HALF = Fraction(1, 2)
 CHUNK_FRAMES = 16  # for packages that return many frames at once: 100 MB at 1920x1080
 
@@ -63,33 +65,26 @@ class Way:
             module = import_module(package)
             for limit in ("set_num_threads", "setNumThreads"):  # of torch, of OpenCV
                 getattr(module, limit, lambda _: None)(1)
-        grey = np.full((2 * N_PX, 2 * N_PX, 3), 128, np.uint8)
-        resize_crop(grey, N_PX)
-        if "torch" in self.packages:
-            resize_crop_fast(grey, N_PX)
+        resize(np.full((2 * N_PX, 2 * N_PX, 3), 128, np.uint8), RESIZING)
 
 
-def rayclip_pil(path: Path, rate: Rate) -> Squares:
-    """rayclip with its default settings."""
-    return _rayclip(path, rate, resize_crop)
-
-
-def rayclip_fast(path: Path, rate: Rate) -> Squares:
-    """rayclip with ``resize=fast``."""
-    return _rayclip(path, rate, resize_crop_fast)
-
-
-def _rayclip(path: Path, rate: Rate, resize: Resize) -> Squares:
+def rayclip(path: Path, rate: Rate) -> Squares:
     """The steps of rayclip's decoder before it sends squares to an encoder."""
     with open_selected(path, FrameChoice(rate)) as wanted:
         for shown in wanted.frames:
-            square = resize(shown.rgb(), N_PX)
+            square = resize(shown.rgb(), RESIZING)
             yield from repeat(square, len(shown.timestamps_ms))
+
+
+def rayclip_by_pillow(path: Path, rate: Rate) -> Squares:
+    """rayclip without its C library, as with ``RAYCLIP_NO_EXTENSION``."""
+    with patch.object(preprocess, "is_available", lambda: False):
+        yield from rayclip(path, rate)
 
 
 def plain_square(rgb: NDArray[np.uint8]) -> Square:
     """OpenAI's preprocessing, used by all but rayclip: resize the whole picture, then crop."""
-    box = clip_box(rgb.shape[1], rgb.shape[0], N_PX)
+    box = placement(rgb.shape[1], rgb.shape[0], RESIZING)
     image = Image.fromarray(rgb).resize((box.width, box.height), Image.Resampling.BICUBIC)
     return np.asarray(image.crop((box.left, box.top, box.left + N_PX, box.top + N_PX)))
 
@@ -263,11 +258,11 @@ def _squares(rgbs: NDArray[np.uint8]) -> Squares:
     return map(plain_square, rgbs)
 
 
-PIL, FAST, EVERYTHING, REFERENCE = "rayclip pil", "rayclip fast", "everything", "reference"
+RAYCLIP, BY_PILLOW, EVERYTHING, REFERENCE = "rayclip", "by Pillow", "everything", "reference"
 
 WAYS = {
-    PIL: Way(rayclip_pil),
-    FAST: Way(rayclip_fast, ("torch",)),
+    RAYCLIP: Way(rayclip),
+    BY_PILLOW: Way(rayclip_by_pillow),
     EVERYTHING: Way(everything),
     REFERENCE: Way(reference, ("cv2",)),
     "opencv": Way(opencv, ("cv2",)),

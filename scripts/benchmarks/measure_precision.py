@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rayclip.model.clip_model import ClipModel
 from rayclip.model.loading import load_spec
 from rayclip.model.models import describe
-from rayclip.model.preprocess import resize_crop
+from rayclip.model.preprocess import Resizing, resize
 
 sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
@@ -131,7 +131,7 @@ def _loaded(name: str, modes: list[Mode]) -> Iterator[tuple[Mode, ClipModel]]:
 def _pictures(n_px: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng(0)
     pictures = [random_picture(rng)[0] for _ in range(FRAMES)]
-    return np.stack([resize_crop(np.asarray(picture), n_px) for picture in pictures])
+    return np.stack([resize(np.asarray(picture), Resizing(n_px)) for picture in pictures])
 
 
 def _centred(features: NDArray[np.float32]) -> NDArray[np.float32]:

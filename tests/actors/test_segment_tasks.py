@@ -103,7 +103,6 @@ class Tasks:
     def blocks(self) -> list[Any]:
         job = ExtractionJob(
             n_px=8,
-            resize="pil",
             choice=FrameChoice(None),
             naming="stem",
             folder=None,

@@ -36,7 +36,7 @@ from rayclip.model.models import (
     describe,
 )
 from rayclip.model.precision import CPU_BATCH_SIZE, gpu_batch_size, peak_bytes_per_frame
-from rayclip.model.preprocess import resize_crop
+from rayclip.model.preprocess import Resizing, resize
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # clip imports pkg_resources, which is deprecated
@@ -79,7 +79,7 @@ def random_colour(rng: np.random.Generator) -> tuple[int, ...]:
 
 
 def frames_for(model: ClipModel) -> NDArray[np.uint8]:
-    return np.stack([resize_crop(np.asarray(one), model.n_px) for one in draw_pictures()])
+    return np.stack([resize(np.asarray(one), Resizing(model.n_px)) for one in draw_pictures()])
 
 
 def openai_load(checkpoint: Path) -> tuple[Any, Callable[[Image.Image], torch.Tensor]]:

@@ -55,7 +55,7 @@ def synthetic_decoding(decoder: ModuleType) -> None:
         yield decoder.FrameSelection(FPS, 0.0, frames)
 
     decoder.open_selected = open_selected
-    decoder.resize_crop = lambda rgb, n_px: square(n_px)
+    decoder.resize = lambda rgb, resizing: square(resizing.n_px)
 
 
 def fake_encoding(loading: ModuleType) -> None:
