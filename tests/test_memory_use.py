@@ -48,7 +48,7 @@ def kilobytes():
 
 def extract(videos):
     choice = FrameChoice(Fraction(5))
-    job = ExtractionJob(64, "pil", choice, "stem", None, 3, "/", {})
+    job = ExtractionJob(64, choice, "stem", None, 3, "/", {})
     yield from VideoExtractor(job, Encoders(), LocalAttempts()).run(videos)
 """
 

@@ -156,7 +156,7 @@ def job(
     total: int | None = None,
 ) -> ExtractionJob:
     choice = FrameChoice(fps, total)
-    return ExtractionJob(N_PX, "pil", choice, "stem", folder, max_attempts, folder_of_inputs, {})
+    return ExtractionJob(N_PX, choice, "stem", folder, max_attempts, folder_of_inputs, {})
 
 
 def extract(
