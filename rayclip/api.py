@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rayclip.options import takes_options
+from rayclip.report.display import Display
 from rayclip.report.printing import result_printer
 from rayclip.report.results import Summary
 from rayclip.run import run_extraction
@@ -26,4 +27,5 @@ def extract(video_paths: Any = (), **options: Any) -> Summary:
         RunStopped: the run ended early; finished videos are kept.
     """
     settings = Settings(video_paths=video_paths, **options)
-    return run_extraction(settings, result_printer(settings), show=settings.verbose)
+    with Display(show=settings.verbose) as display:
+        return run_extraction(settings, result_printer(settings), display)

@@ -75,12 +75,15 @@ def extract(settings: Settings) -> None:
     Exit status: 0 success, 1 some videos failed, 2 usage error, 3 the run stopped
     early, 130 interrupted, 143 terminated, 129 terminal closed.
     """
-    from rayclip.report.printing import result_printer
-    from rayclip.run import run_extraction
+    from rayclip.report.display import Display
 
-    printer = result_printer(settings)
-    with _only_results_on_standard_output(settings.verbose):
-        summary = run_extraction(settings, printer)
+    with Display() as display:  # before slow imports
+        from rayclip.report.printing import result_printer
+        from rayclip.run import run_extraction
+
+        printer = result_printer(settings)
+        with _only_results_on_standard_output(settings.verbose):
+            summary = run_extraction(settings, printer, display)
     if summary.failed:
         raise typer.Exit(SOME_FAILED)
 

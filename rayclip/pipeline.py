@@ -6,7 +6,8 @@ The tasks that extract features also commit them to the output folder, or return
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,12 @@ from rayclip.errors import RunStopped
 from rayclip.inputs.selection import Selection
 from rayclip.inputs.video_rows import from_video_table
 from rayclip.machine import Machine
+from rayclip.model.load_stage import LoadStage
 from rayclip.model.models import ModelSpec
 from rayclip.model.precision import CPU_BATCH_SIZE
 from rayclip.model.zeroshot import ZeroShot, prompts
-from rayclip.report.progress import SILENCE_S
+from rayclip.report.progress import SILENCE_S, TERMINAL_PERIOD_S
+from rayclip.report.progress_words import awaited_stage
 from rayclip.report.results import VideoResult, from_table, to_table
 from rayclip.report.run_stats import RunState
 from rayclip.report.stall_reason import stall_reason as stall_reason
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
 STATE_TIMEOUT_S = 5.0
 
+ShowPhase = Callable[[str | LoadStage], object]
+
 
 class RayMachine:
     """A run on Ray as its driver sees it: the control actor knows everything else."""
@@ -43,10 +48,17 @@ class RayMachine:
     zero_shot: ZeroShot | None = None
     results: Iterator[VideoResult]
 
-    def __init__(self, control: Any, resources: EncoderResources, description: str) -> None:
+    def __init__(
+        self,
+        control: Any,
+        resources: EncoderResources,
+        description: str,
+        show_phase: ShowPhase,
+    ) -> None:
         self.description = description
         self._control = control
         self._resources = resources
+        self._show_phase = show_phase
 
     def state(self) -> RunState | None:
         import ray
@@ -72,7 +84,7 @@ class RayMachine:
         self.wait_for(self._control.encoders.remote())
 
     def wait_for(self, reply: Any) -> Any:
-        """Wait for the control actor's reply, and report stalls while there is no progress line
+        """Wait for the control actor's reply, and show what is awaited while there is no progress
         yet.
 
         Raises:
@@ -82,19 +94,38 @@ class RayMachine:
 
         from rayclip.actors.ray_calls import get_reply
 
-        while not ray.wait([reply], timeout=SILENCE_S)[0]:
-            say_to_user(self.stall_reason())
+        said = time.monotonic()
+        while not ray.wait([reply], timeout=TERMINAL_PERIOD_S)[0]:
+            state = self.state()
+            if state is not None and (stage := awaited_stage(state)):
+                self._show_phase(stage)
+            if time.monotonic() - said >= SILENCE_S:
+                said = time.monotonic()
+                say_to_user(self.stall_reason())
         return get_reply(reply)
 
 
 @contextmanager
 def on_ray(
-    settings: Settings, spec: ModelSpec, job: ExtractionJob, videos: Selection
+    settings: Settings,
+    spec: ModelSpec,
+    job: ExtractionJob,
+    videos: Selection,
+    show_phase: ShowPhase,
 ) -> Iterator[Machine]:
     """Run on Ray: videos are rows of Ray Data, and frames go straight from decoding tasks to
-    encoders."""
+    encoders.
+
+    Args:
+        settings: what to do.
+        spec: the model.
+        job: what to do with each video.
+        videos: the inputs.
+        show_phase: receives what is awaited next, until the block begins.
+    """
     from rayclip.session.ray_session import ray_session
 
+    show_phase("Starting Ray")
     with ray_session(settings.address, settings.device, settings.verbose) as private:
         import ray
 
@@ -104,6 +135,7 @@ def on_ray(
 
         device, resources = device_on_ray(settings, private)
         if not private:  # other machines may lack something
+            show_phase("Checking the nodes")
             check_nodes(spec, job, videos, device)
         batch_size: int | str | None = settings.batch_size
         if batch_size is None:  # each encoder checks its own GPU; all CPUs are alike
@@ -114,6 +146,7 @@ def on_ray(
             content = Path(spec.checkpoint).read_bytes()
         # On CPUs, idle encoders may keep the tasks of another run from starting.
         idle_s = IDLE_S if device == "cpu" and not private else None
+        show_phase("Starting the encoders")
         control = start_control_actor(encoder, resources, content, idle_s)
         control.encoders.remote()  # starts them now
         tasks = resources.decoding_tasks(ray.cluster_resources().get("CPU", 1))
@@ -121,7 +154,7 @@ def on_ray(
             f"{spec.model_name} on {device}; encoders: {resources.encoders}, "
             f"batch size: {batch_size}, decoding tasks at once: {tasks}"
         )
-        machine = RayMachine(control, resources, description)
+        machine = RayMachine(control, resources, description, show_phase)
         try:
             blocks = _blocks(videos)  # read again, while the encoders start
             if settings.show_pred:

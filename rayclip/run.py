@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from rayclip.actors.job import ExtractionJob
-from rayclip.console import say_to_user
 from rayclip.errors import UsageError
 from rayclip.in_process import in_process
 from rayclip.inputs.selection import Inputs, select_all
@@ -31,12 +30,13 @@ from rayclip.output.storage import model_folder
 from rayclip.pipeline import on_ray
 from rayclip.plan import Plan, begin, plan_files, refuse_shared_names
 from rayclip.report.breaker import CircuitBreaker
+from rayclip.report.display import Display
 from rayclip.report.failures import FailureLog
 from rayclip.report.printing import OnResult
 from rayclip.report.progress import Progress
 from rayclip.report.results import Summary, Tally, VideoResult
-from rayclip.report.run_stats import RunState
-from rayclip.report.summary import encoder_lines, summary_lines
+from rayclip.report.run_stats import BatchStats, RunState
+from rayclip.report.summary import encoder_lines, summary_lines, summary_sentences
 from rayclip.settings import Settings
 
 RESIZED_BY_PILLOW = (
@@ -69,7 +69,7 @@ class PlannedRun:
 
 
 def run_extraction(
-    settings: Settings, on_result: OnResult | None = None, show: bool = True
+    settings: Settings, on_result: OnResult | None = None, display: Display | None = None
 ) -> Summary:
     """Extract the features of all videos that have none yet.
 
@@ -77,39 +77,43 @@ def run_extraction(
         settings: what to do.
         on_result: called with each result; in input order and with the arrays if they are printed
             or compared with texts.
-        show: report progress on standard error.
+        display: shows the run; None only shows what it waits for if nothing moves.
 
     Raises:
         UsageError: the settings do not fit one another, the inputs or the output folder.
         RunStopped: the run ended early; finished videos are kept.
     """
-    say = say_to_user if show else _say_nothing
+    display = display or Display(show=False)
     started = time.monotonic()
+    display.phase("Reading the list of videos")
     planned = plan_run(settings)
     videos, folder = planned.plan.videos, planned.folder
-    report = _Report(planned, started, say)
+    report = _Report(planned, started, display)
     if not videos:
         return report.end()
     if settings.verbose and not exact_resize.is_available():
-        say(RESIZED_BY_PILLOW)
-    with _machine(settings, planned) as machine:
+        display.say(RESIZED_BY_PILLOW)
+    with _machine(settings, planned, display) as machine:
         if planned.plan.discarded:
             machine.wait_until_up()  # only then remove old features
         if folder:
             begin(planned.plan, planned.name_of, folder, planned.record)
-        say(f"{machine.description}; videos to do: {len(videos)}")
+        display.say(f"{machine.description}; videos to do: {len(videos)}")
         try:
-            with Progress(len(videos), machine.state, machine.stall_reason, show=show):
+            with Progress(len(videos), machine.state, machine.stall_reason, display):
                 for result in machine.results:
                     report.add(result)
                     if on_result:
-                        on_result(result, machine.zero_shot)
+                        with display.hidden():
+                            on_result(result, machine.zero_shot)
         except BaseException:
             # before the machine shuts down, which may fail if Ray is gone
             report.end(machine.state(), is_complete=False)
             raise
         state = machine.state()
-        say("\n".join(encoder_lines(state.encoders if state else (), settings.verbose)))
+        if settings.verbose or not display.is_live:
+            encoders = state.encoders if state else ()
+            display.say("\n".join(encoder_lines(encoders, settings.verbose)))
         return report.end(state)
 
 
@@ -151,16 +155,16 @@ def plan_run(settings: Settings) -> PlannedRun:
 class _Report:
     """Counts and logs the results of a run, and stops the run if it is hopeless."""
 
-    def __init__(self, planned: PlannedRun, started: float, say: Callable[[str], None]) -> None:
+    def __init__(self, planned: PlannedRun, started: float, display: Display) -> None:
         self._started = started
-        self._say = say
+        self._display = display
         self._total_inputs = planned.total_inputs
         folder, done, name_of = planned.folder, planned.plan.done, planned.name_of
         self._tally = Tally(planned.plan.skipped, folder.url if folder else None)
         self._failures = None
         if folder and done is not None:
             if done.incomplete:
-                say(
+                display.say(
                     f"incomplete, so not counted as done: {done.incomplete} {folder.unit}(s) in "
                     f"{folder.url}"
                 )
@@ -180,7 +184,7 @@ class _Report:
         self._breaker.add(result)
 
     def end(self, state: RunState | None = None, is_complete: bool = True) -> Summary:
-        """Print the summary, and write the failures.
+        """Show the summary, and write the failures.
 
         Args:
             state: of the machine; if the run ends early, results are missing, but the state counts
@@ -194,15 +198,25 @@ class _Report:
         summary = self._tally.summary(
             time.monotonic() - self._started, self._total_inputs, encoding_s
         )
-        self._say("\n".join(summary_lines(summary)))
+        lines = (
+            summary_sentences(summary, sum(encoders, BatchStats()))
+            if self._display.is_live
+            else summary_lines(summary)
+        )
+        self._display.say("\n".join(lines))
         if self._failures:
             self._failures.write()
         return summary
 
 
-def _machine(settings: Settings, planned: PlannedRun) -> AbstractContextManager[Machine]:
-    machine = in_process if settings.address == "none" else on_ray
-    return machine(settings, planned.spec, planned.job, planned.plan.videos)
+def _machine(
+    settings: Settings, planned: PlannedRun, display: Display
+) -> AbstractContextManager[Machine]:
+    what = settings, planned.spec, planned.job, planned.plan.videos
+    if settings.address == "none":
+        display.phase("Loading PyTorch and the model")
+        return in_process(*what)
+    return on_ray(*what, display.phase)
 
 
 def _tmp_folder(settings: Settings) -> str:
@@ -213,7 +227,3 @@ def _tmp_folder(settings: Settings) -> str:
     except OSError as error:
         raise UsageError(f"The tmp_path {settings.tmp_path} cannot be used: {error}.") from error
     return folder
-
-
-def _say_nothing(text: str) -> None:
-    pass

@@ -9,6 +9,7 @@ from typing import Any
 
 from rayclip.actors.messages import EncoderReport
 from rayclip.actors.ray_calls import Runtime
+from rayclip.model.load_stage import LoadStage
 from rayclip.report.run_stats import BatchStats
 
 NODE = "a node"
@@ -27,8 +28,10 @@ class FakeEncoder:
     Attributes:
         gpus: that it requested.
         may_start: set when it is up.
+        may_load: set when its model is loaded; it waits for that before it is ready.
         may_answer: set when it may report.
         is_loaded: as it reports.
+        loading: what it reports to be doing for its model.
         error: raised by its report.
         asked: how often it was polled.
         is_killed: whether it was released.
@@ -38,23 +41,31 @@ class FakeEncoder:
         self.gpus = gpus
         self.may_start, self.may_answer = asyncio.Event(), asyncio.Event()
         self.may_answer.set()
+        self.may_load = asyncio.Event()
+        self.may_load.set()
         self.is_loaded = True
+        self.loading: LoadStage | None = None
         self.error: Exception | None = None
         self.asked = 0
         self.is_killed = False
-        self.placed = self.ready = Method(self._start)
+        self.placed = Method(self._start)
+        self.ready = Method(self._load)
         self.report = Method(self._report)
 
     async def _start(self) -> str:
         await self.may_start.wait()
         return NODE
 
+    async def _load(self) -> str:
+        await self.may_load.wait()
+        return await self._start()
+
     async def _report(self) -> EncoderReport:
         self.asked += 1
         await self.may_answer.wait()
         if self.error is not None:
             raise self.error
-        return EncoderReport(1, NODE, BatchStats(), 0, self.is_loaded)
+        return EncoderReport(1, NODE, BatchStats(loading=self.loading), 0, self.is_loaded)
 
 
 class FakeRay:

@@ -28,6 +28,7 @@ from rayclip.actors.device_faults import (
 from rayclip.actors.messages import Chunk, Features, Frame
 from rayclip.errors import RunStopped
 from rayclip.io.crash_log import Cause, CrashLog
+from rayclip.model.load_stage import current_stage
 from rayclip.report.run_stats import BatchStats
 
 LINGER_S = 0.5
@@ -132,7 +133,7 @@ class Batcher:
 
     @property
     def stats(self) -> BatchStats:
-        return self._stats
+        return self._stats if self.ready.done() else replace(self._stats, loading=current_stage())
 
     def close(self) -> None:
         """Encode what is queued, then stop the threads and free the model."""

@@ -74,17 +74,23 @@ class Member:
 
     def collect(self) -> None:
         """Take what has been heard since the last call."""
-        if self.state is State.STARTING and self.starting.done():
-            self._collect_start()
         if self.poll is not None and self.poll.done():
             poll, self.poll = self.poll, None
-            self._collect_report(poll)
+            if self.state is State.STARTING:
+                self._collect_loading(poll)
+            else:
+                self._collect_report(poll)
+        if self.state is State.STARTING and self.starting.done():
+            self._collect_start()
 
     def _collect_start(self) -> None:
         error = self.starting.exception()
         if error is None:
             self.state, self.node_id = State.UP, self.starting.result()
             self.last_report_s = self.clock()
+            if self.poll is not None:  # its reply may be from before
+                self.poll.cancel()
+                self.poll = None
             return
         self.state, self.reason = State.FAILED, root_cause(error)
         if is_permanent(error):
@@ -92,6 +98,11 @@ class Member:
                 "No encoder can start: their processes keep dying while they load the model, "
                 "probably because memory is short."
             )
+
+    def _collect_loading(self, poll: asyncio.Task[EncoderReport]) -> None:
+        if poll.exception() is None:  # whoever waits until it is up gets the error
+            report = poll.result()
+            self.work[report.process] = report.work
 
     def _collect_report(self, poll: asyncio.Task[EncoderReport]) -> None:
         error = poll.exception()
@@ -210,13 +221,15 @@ class EncoderPool:
         """Request a report of each encoder, and return how many reported in time that they can
         encode.
 
-        An encoder with an unanswered request is not asked again: if its node is gone, Ray holds the
+        Those that load their model are not waited for: their reports are read the next time. An
+        encoder with an unanswered request is not asked again: if its node is gone, Ray holds the
         request until there is another node.
         """
         started = self._clock()
         self._collect()
         asked = self._in(State.UP)
-        for member in asked:
+        loading = [member for member in self._in(State.STARTING) if member.placing.done()]
+        for member in (*asked, *loading):
             member.poll = member.poll or asyncio.create_task(_report(member.handle))
         polls = [member.poll for member in asked if member.poll is not None]
         if polls:

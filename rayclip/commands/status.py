@@ -18,7 +18,7 @@ from rayclip.inputs.videos import iter_videos
 from rayclip.output.done import DoneVideos, name_hash
 from rayclip.output.folder import RUN_FILE
 from rayclip.output.open_run import RecordedRun, model_folders, open_run
-from rayclip.report.progress import duration
+from rayclip.report.progress_words import duration
 from rayclip.settings import Settings
 
 

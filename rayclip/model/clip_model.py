@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rayclip.errors import UsageError
 from rayclip.model.checkpoint import openai_clip
+from rayclip.model.load_stage import stage
 from rayclip.model.precision import call_compiled, compile_function, largest_that_fits
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ class ClipModel:
             def compile_for(size: int) -> None:
                 self._passes.submit(call_compiled, partial(self._forward, size, black)).result()
 
-            self.batch_size, self.notes = largest_that_fits(compile_for, batch_size)
+            with stage("Compiling the model"):
+                self.batch_size, self.notes = largest_that_fits(compile_for, batch_size)
 
     def encode_image(
         self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]

@@ -8,6 +8,7 @@ from typing import get_args
 from rayclip.errors import UsageError
 from rayclip.model.checkpoint import file_sha256, load_model
 from rayclip.model.clip_model import ClipModel
+from rayclip.model.load_stage import stage
 from rayclip.model.models import ModelSpec, describe
 from rayclip.model.precision import (
     CPU_BATCH_SIZE,
@@ -65,6 +66,7 @@ def load_clip(
     return load_spec(spec, device, batch_size, precision=precision, compile=compile)
 
 
+@stage("Loading the model")
 def load_spec(
     spec: ModelSpec,
     device: str | None,

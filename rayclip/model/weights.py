@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +24,7 @@ from rayclip.io.remote import open_remote
 from rayclip.io.retry import RetriesExhausted, with_retry
 from rayclip.io.storage_errors import is_transient, reason
 from rayclip.model.checkpoint import file_sha256
+from rayclip.model.load_stage import report_bytes, stage
 
 OFFICIAL_ADDRESS = "https://openaipublic.azureedge.net/clip/models"
 MIRROR_VARIABLE = "RAYCLIP_WEIGHTS_MIRROR"
@@ -61,12 +62,13 @@ def official_checkpoint(
     try:
         if not _is_verified(path, sha256):  # before the lock: a cache may be read-only
             path.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(path.with_name(f"{path.name}.lock")):
+            with _lock(path):
                 if not _is_verified(path, sha256):
                     _remove_stale_tmp(path.parent)
                     logger.info("Downloading %s to %s.", address, path)
                     download = partial(_write_atomically, path, partial(_download, address, sha256))
-                    with_retry(download, is_transient, retry.RESTART)
+                    with stage(f"Downloading {path.name}"):
+                        with_retry(download, is_transient, retry.RESTART)
     except (_Unreadable, RetriesExhausted) as error:
         raise _unavailable(address, error) from error
     except OSError as error:
@@ -104,8 +106,12 @@ def fetch_checkpoint(url: str, storage_options: Mapping[str, Any]) -> str:
     folder = _custom_cache()
     temporary = folder / temporary_name()
     try:
-        with open_remote(url, storage_options) as source, temporary.open("xb") as file:
-            sha256 = _copy(_blocks(source), file)
+        with (
+            stage(f"Downloading {url}"),
+            open_remote(url, storage_options) as source,
+            temporary.open("xb") as file,
+        ):
+            sha256 = _copy(_blocks(source, _size(source)), file)
         path = folder / f"{sha256}.pt"
         os.replace(temporary, path)
     except Exception as error:  # each storage has exceptions of its own
@@ -145,6 +151,15 @@ def _unavailable(address: str, error: Exception) -> WeightsUnavailable:
         f"{address} cannot be read ({reason(error)}): check the network, or set "
         f"{MIRROR_VARIABLE} to a mirror or a local folder with the same files."
     )
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with ExitStack() as waiting:
+        waiting.enter_context(stage(f"Waiting for another process that downloads {path.name}"))
+        with filelock.FileLock(path.with_name(f"{path.name}.lock")):
+            waiting.close()
+            yield
 
 
 def _is_verified(path: Path, sha256: str) -> bool:
@@ -200,7 +215,7 @@ def _chunks(address: str) -> Generator[bytes]:
             yield from _http_chunks(address)
         else:
             with open_remote(address, {}) as file:
-                yield from _blocks(file)
+                yield from _blocks(file, _size(file))
     except Exception as error:  # each storage has exceptions of its own
         cause = error
         if type(error) is urllib.error.URLError and isinstance(error.reason, Exception):
@@ -211,10 +226,20 @@ def _chunks(address: str) -> Generator[bytes]:
 def _http_chunks(address: str) -> Iterator[bytes]:
     """Read with urllib, which needs no extra package and uses the environment's proxies."""
     with urllib.request.urlopen(address, timeout=TIMEOUT_S) as response:
-        yield from _blocks(response)
+        yield from _blocks(response, response.length or 0)
         if response.length:  # http.client does not raise for a short body
             raise ConnectionError(f"it ended {response.length} bytes early")
 
 
-def _blocks(file: IO[bytes]) -> Iterator[bytes]:
-    return iter(partial(file.read, CHUNK_BYTES), b"")
+def _blocks(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """Read a file to its end, and report the progress; its size is 0 if unknown."""
+    done = 0
+    while block := file.read(CHUNK_BYTES):
+        done += len(block)
+        report_bytes(done, size)
+        yield block
+
+
+def _size(file: IO[bytes]) -> int:
+    """Return the size in bytes of a file that fsspec opened; 0 if it does not say."""
+    return getattr(file, "size", None) or 0

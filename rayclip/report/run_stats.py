@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rayclip.model.load_stage import LoadStage
+
 
 @dataclass(frozen=True)
 class BatchStats:
@@ -19,6 +21,7 @@ class BatchStats:
         wall_s: seconds since the first one began.
         notes: messages for the user, one line each.
         host: the last node of the encoder; empty if it does not matter.
+        loading: what an encoder without a model is doing to get it; None if it is not known.
     """
 
     batches: int = 0
@@ -30,6 +33,7 @@ class BatchStats:
     wall_s: float = 0.0
     notes: tuple[str, ...] = ()
     host: str = ""
+    loading: LoadStage | None = None
 
     def __add__(self, other: BatchStats) -> BatchStats:
         return BatchStats(
@@ -42,6 +46,7 @@ class BatchStats:
             self.wall_s + other.wall_s,
             self.notes + other.notes,
             other.host or self.host,
+            other.loading or self.loading,
         )
 
     def __sub__(self, before: BatchStats) -> BatchStats:
@@ -55,6 +60,7 @@ class BatchStats:
             self.wall_s - before.wall_s,
             self.notes[len(before.notes) :],
             self.host,
+            self.loading,
         )
 
     @property

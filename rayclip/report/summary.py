@@ -1,10 +1,11 @@
-"""The summary of a run, as lines of text."""
+"""The summary of a run: as sentences for a person, as lines for a log."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from rayclip.console import shown
+from rayclip.report.progress_words import duration
 from rayclip.report.results import Summary
 from rayclip.report.run_stats import BatchStats
 
@@ -37,7 +38,7 @@ def encoder_lines(work: Sequence[BatchStats], each: bool) -> list[str]:
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """The summary as lines of text; the failures come last."""
+    """The summary as lines of a log; the failures come last."""
     rate = summary.frames / summary.seconds if summary.seconds else 0.0
     videos = [f"{summary.done} done"]
     if summary.skipped:
@@ -56,14 +57,60 @@ def summary_lines(summary: Summary) -> list[str]:
             f"{approximate_duration(summary.estimate.seconds)} at this rate"
         )
     if summary.failed:
-        lines.append("failed:")
-        named = len(summary.failed) if summary.output_path is None else MAX_NAMED_FAILURES
-        lines += [
-            f"  {shown(failure.video)}: {shown(str(failure))}" for failure in summary.failed[:named]
-        ]
-        if len(summary.failed) > named:
-            lines.append(f"  and {len(summary.failed) - named} more, in failures.jsonl")
+        lines += ["failed:", *_failure_lines(summary)]
     return lines
+
+
+def summary_sentences(summary: Summary, work: BatchStats) -> list[str]:
+    """The summary as sentences; the failures come last.
+
+    Args:
+        summary: what the run did.
+        work: of all its encoders; empty if their share of the time says nothing.
+    """
+    rate = summary.frames / summary.seconds if summary.seconds else 0.0
+    took = f"{summary.seconds:.1f} s" if summary.seconds < 60 else duration(summary.seconds)
+    sentences = [
+        f"Extracted {count(summary.frames, 'frame')} of {count(summary.done, 'video')} in "
+        f"{took} ({rate:,.0f} frames/s)."
+    ]
+    if summary.skipped:
+        was = "was" if summary.skipped == 1 else "were"
+        sentences.append(f"{count(summary.skipped, 'video')} {was} done before.")
+    lines = [" ".join(sentences)]
+    if summary.output_path is not None:
+        lines.append(f"The features are in {summary.output_path}")
+    if summary.estimate is not None:
+        lines.append(
+            f"All {summary.estimate.videos:,} videos would take about "
+            f"{approximate_duration(summary.estimate.seconds)} at this rate."
+        )
+    if work.frames:
+        step, more = ("encoding", "GPUs") if work.busy >= BUSY else ("decoding", "CPUs")
+        lines.append(
+            f"The bottleneck was {step}: more {more} would make it faster (encoders were busy "
+            f"{work.busy:.0%} of the time)."
+        )
+    if summary.failed:
+        retry = "" if summary.output_path is None else "; the same command tries again"
+        lines.append(f"{count(len(summary.failed), 'video')} failed{retry}:")
+        lines += _failure_lines(summary)
+    return lines
+
+
+def _failure_lines(summary: Summary) -> list[str]:
+    named = len(summary.failed) if summary.output_path is None else MAX_NAMED_FAILURES
+    lines = [
+        f"  {shown(failure.video)}: {shown(str(failure))}" for failure in summary.failed[:named]
+    ]
+    if len(summary.failed) > named:
+        lines.append(f"  and {len(summary.failed) - named} more, in failures.jsonl")
+    return lines
+
+
+def count(number: int, thing: str) -> str:
+    """``1 video`` or ``1,200 videos``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def approximate_duration(seconds: float) -> str:

@@ -258,7 +258,7 @@ def _drive(listed: str, address: str, batch_size: int, output: str) -> None:
         on_extraction="save_numpy",
         output_path=output,
     )
-    summary = run_extraction(settings, on_result, show=False)
+    summary = run_extraction(settings, on_result)
     print(json.dumps({"peak_mb": peak_mb}), flush=True)
     if summary.failed:
         raise SystemExit(f"{len(summary.failed)} videos failed: {summary.failed[0]}")

@@ -257,7 +257,7 @@ def _run(settings: Settings, results: int, watch: _Stopwatch) -> None:
             raise _Stop
 
     with suppress(_Stop):
-        run_extraction(settings, on_result, show=False)
+        run_extraction(settings, on_result)
 
 
 if __name__ == "__main__":

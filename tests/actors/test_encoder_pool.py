@@ -13,6 +13,7 @@ from rayclip.actors import control_actor, encoder_pool
 from rayclip.actors.control_actor import IDLE_S, QUIET_S, ControlActor
 from rayclip.actors.encoder import EncoderSettings
 from rayclip.actors.encoder_pool import EncoderPool
+from rayclip.model.load_stage import LoadStage
 from rayclip.model.models import describe
 from rayclip.session.resources import EncoderResources
 
@@ -73,6 +74,47 @@ def test_the_only_encoder_is_waited_for_while_it_reloads_its_model(cluster: Fake
         cluster.encoders[0].is_loaded = False
         assert await encoders.poll() == 0
         assert await usable(encoders) == [0]
+
+    asyncio.run(run())
+
+
+def test_a_starting_encoder_says_what_it_is_loading(cluster: FakeRay) -> None:
+    async def run() -> None:
+        encoders = EncoderPool(SETTINGS, None, cluster.runtime)
+        cluster.has_room = False
+        encoders.grow_to(ONE, NODES)
+        while not cluster.encoders:
+            await asyncio.sleep(0)
+        (encoder,) = cluster.encoders
+        encoder.may_load.clear()
+        encoder.is_loaded, encoder.loading = False, LoadStage("Downloading", 1, 2)
+        assert await encoders.poll() == encoder.asked == 0
+        encoder.may_start.set()
+        while encoders.work[0].loading is None:
+            assert await encoders.poll() == 0
+            await asyncio.sleep(0)
+        assert encoders.work[0].loading == LoadStage("Downloading", 1, 2)
+        encoder.is_loaded, encoder.loading = True, None
+        encoder.may_load.set()
+        assert await usable(encoders) == [0]
+        assert await encoders.poll() == 1
+        assert encoders.work[0].loading is None
+
+    asyncio.run(run())
+
+
+def test_a_starting_encoder_that_dies_is_reported_by_its_start(cluster: FakeRay) -> None:
+    async def run() -> None:
+        encoders = EncoderPool(SETTINGS, None, cluster.runtime)
+        encoders.grow_to(ONE, NODES)
+        (encoder,) = cluster.encoders
+        encoder.may_load.clear()
+        encoder.error = ActorDiedError()
+        for _ in range(5):
+            assert await encoders.poll() == 0
+            await asyncio.sleep(0)
+        assert encoder.asked
+        assert encoders
 
     asyncio.run(run())
 

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import checkpoints
@@ -28,6 +29,7 @@ from rayclip.io import retry
 from rayclip.io.atomic_write import temporary_name
 from rayclip.io.retry import RetryPolicy
 from rayclip.model import weights
+from rayclip.model.load_stage import LoadStage, current_stage
 from rayclip.model.models import OFFICIAL_MODELS, describe
 from rayclip.model.weights import MIRROR_VARIABLE, official_checkpoint, store_checkpoint
 
@@ -163,6 +165,24 @@ def test_a_checkpoint_is_downloaded_once(mirror: Mirror, cache: Path) -> None:
     assert (cache / NAME).read_bytes() == CONTENT
     assert kept(cache) == [NAME]
     assert mirror.requests == [WHERE]
+
+
+def test_a_download_says_how_far_it_is(mirror: Mirror, cache: Path) -> None:
+    seen = []
+    read = weights._blocks
+
+    def blocks(*arguments: Any) -> Iterator[bytes]:
+        for block in read(*arguments):
+            seen.append(current_stage())
+            yield block
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "_blocks", blocks)
+        patch.setattr(weights, "CHUNK_BYTES", len(CONTENT) // 2)
+        fetch(mirror, cache)
+    size = len(CONTENT)
+    assert seen == [LoadStage(f"Downloading {NAME}", done, size) for done in (size // 2, size)]
+    assert current_stage() is None
 
 
 def test_a_file_downloaded_by_clip_is_used(

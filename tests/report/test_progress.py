@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from rayclip.report.progress import Progress, duration, progress_line
+from rayclip.model.load_stage import LoadStage
+from rayclip.report.display import Display
+from rayclip.report.progress import Progress
+from rayclip.report.progress_words import duration, progress_line
 from rayclip.report.run_stats import BatchStats, RunState
 
 DEADLINE_S = 10.0
@@ -54,13 +57,30 @@ def test_the_line_has_the_progress_the_rate_and_the_remaining_time(
     assert progress_line(state, total, seconds) == line
 
 
+@pytest.mark.parametrize(
+    ("placed", "loading", "text"),
+    [
+        (0, None, "Starting the encoders"),
+        (1, None, "Loading the model"),
+        (1, LoadStage("Compiling the model"), "Compiling the model"),
+        (
+            1,
+            LoadStage("Downloading RN50.pt", 12_000_000, 244_000_000),
+            "Downloading RN50.pt 12/244 MB",
+        ),
+    ],
+)
+def test_before_an_encoder_is_up_the_line_says_what_is_awaited(
+    placed: int, loading: LoadStage | None, text: str
+) -> None:
+    state = RunState(0, 1, 0, (BatchStats(loading=loading),), (0,), placed, up=0)
+    assert progress_line(state, 20, 1.0) == f"1/20 videos, {text}"
+
+
 def test_a_note_is_written_once() -> None:
-    stream = io.StringIO()
-    with Progress(
-        1, lambda: state_with(notes=("An encoder has no memory.",)), lambda: "", stream
-    ) as progress:
-        progress._write_notes(state_with(notes=("An encoder has no memory.",)))
-    assert stream.getvalue().count("An encoder has no memory.\n") == 1
+    note = "An encoder has no memory."
+    noted = [state_with(notes=(note,)), state_with(notes=(note,))]
+    assert shown(io.StringIO(), noted).count(f"{note}\n") == 1
 
 
 class Terminal(io.StringIO):
@@ -70,6 +90,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def short_periods(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("rayclip.report.progress.TERMINAL_PERIOD_S", 0.001)
     monkeypatch.setattr("rayclip.report.progress.PLAIN_PERIOD_S", 0.001)
 
@@ -85,17 +106,10 @@ def shown(stream: io.StringIO, polls: Sequence[RunState | None], show: bool = Tr
             all_polled.set()
         return state
 
-    with Progress(10, poll, lambda: "an encoder waits for a GPU", stream, show):
+    display = Display(stream, show)
+    with display, Progress(10, poll, lambda: "an encoder waits for a GPU", display):
         assert all_polled.wait(DEADLINE_S)
     return stream.getvalue()
-
-
-def test_a_terminal_has_one_live_line_that_is_cleared_at_the_end() -> None:
-    text = shown(Terminal(), [state_with(1), state_with(2)])
-    first, second, third, rest = text.split("\r\x1b[K")
-    assert (first, rest) == ("", "")
-    assert second.startswith("1/10 videos, ")
-    assert third.startswith("2/10 videos, ")
 
 
 def test_without_a_terminal_each_report_is_a_line_without_control_characters() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from rayclip.report.results import Estimate, Failure, Summary
 from rayclip.report.run_stats import BatchStats
-from rayclip.report.summary import encoder_lines, summary_lines
+from rayclip.report.summary import encoder_lines, summary_lines, summary_sentences
 
 
 def test_each_encoder_has_one_line() -> None:
@@ -67,6 +67,42 @@ def test_the_summary_counts_done_skipped_and_failed_videos(
     summary: Summary, lines: Sequence[str]
 ) -> None:
     assert summary_lines(summary) == lines
+
+
+@pytest.mark.parametrize(
+    ("summary", "busy", "lines"),
+    [
+        (Summary(), 0.0, ["Extracted 0 frames of 0 videos in 0.0 s (0 frames/s)."]),
+        (
+            Summary(done=1, skipped=1, frames=1, seconds=90.0, output_path="out/clip/demo"),
+            0.9,
+            [
+                "Extracted 1 frame of 1 video in 1:30 (0 frames/s). 1 video was done before.",
+                "The features are in out/clip/demo",
+                "The bottleneck was encoding: more GPUs would make it faster "
+                "(encoders were busy 90% of the time).",
+            ],
+        ),
+        (
+            Summary(2000, 5, failures(1), 71_040, 52.0, "out", Estimate(9000, 240)),
+            0.1,
+            [
+                "Extracted 71,040 frames of 2,000 videos in 52.0 s (1,366 frames/s). "
+                "5 videos were done before.",
+                "The features are in out",
+                "All 9,000 videos would take about 4 min at this rate.",
+                "The bottleneck was decoding: more CPUs would make it faster "
+                "(encoders were busy 10% of the time).",
+                "1 video failed; the same command tries again:",
+                "  0.mp4: open/not_found: there is no such file",
+            ],
+        ),
+    ],
+    ids=["nothing", "one video", "many videos"],
+)
+def test_a_person_reads_sentences(summary: Summary, busy: float, lines: Sequence[str]) -> None:
+    work = BatchStats(frames=summary.frames, busy_s=busy, room_s=1.0)
+    assert summary_sentences(summary, work) == lines
 
 
 @pytest.mark.parametrize(
