@@ -25,6 +25,9 @@ def status(
     verify: Annotated[
         bool, typer.Option("--verify", help="Open every file and name the damaged ones.")
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object on a line for each model.")
+    ] = False,
 ) -> None:
     """Show the state of an output folder, also during a run.
 
@@ -36,7 +39,7 @@ def status(
     from rayclip.commands.status import show_status
 
     has_list = bool(settings.video_paths) or settings.file_with_video_paths is not None
-    if show_status(output, settings, has_list, verify, sys.stdout):
+    if show_status(output, settings, has_list, verify, sys.stdout, as_json):
         raise typer.Exit(PROBLEMS_FOUND)
 
 

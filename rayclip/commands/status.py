@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import time
 from array import array
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TextIO
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.commands.recent import Rate, Recent
-from rayclip.console import shown
+from rayclip.console import folded, shown
 from rayclip.inputs.videos import iter_videos
 from rayclip.output.done import DoneVideos, name_hash
 from rayclip.output.folder import RUN_FILE
 from rayclip.output.open_run import RecordedRun, model_folders, open_run
-from rayclip.report.progress_words import duration
+from rayclip.report.progress_words import count, duration
 from rayclip.settings import Settings
+
+LABEL_WIDTH = 11
+SHOWN_DIGITS = 12  # of a SHA-256
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,13 @@ class Listed:
 
     videos: int
     remaining: int
+
+
+class Verified(NamedTuple):
+    """The number of videos that were opened, and the damaged files with the reasons."""
+
+    videos: int
+    damaged: list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,12 @@ class Status:
 
 
 def show_status(
-    output_path: str, settings: Settings, has_list: bool, with_verify: bool, out: TextIO
+    output_path: str,
+    settings: Settings,
+    has_list: bool,
+    with_verify: bool,
+    out: TextIO,
+    as_json: bool = False,
 ) -> bool:
     """Write the state of every model folder of an ``output_path``.
 
@@ -63,7 +79,9 @@ def show_status(
         settings: names the list of videos and holds ``storage_options``.
         has_list: whether a list is given.
         with_verify: whether to open every file.
-        out: receives the lines.
+        out: receives the lines, folded if it is a terminal.
+        as_json: write a JSON object on a line for each folder instead; docs/watching.md has its
+            keys.
 
     Returns:
         Whether damaged files were found.
@@ -75,9 +93,14 @@ def show_status(
     for url in model_folders(output_path, settings.storage_options):
         recorded = open_run(url, settings.storage_options)
         status = read_status(recorded, settings if has_list else None, time.time())
-        print("\n".join([shown(url), *status_lines(status, recorded)]), file=out, flush=True)
-        if with_verify:
-            are_damaged |= _show_damage(recorded, out)
+        if as_json:
+            verified = _verify(recorded) if with_verify else None
+            record = json_record(url, status, recorded, verified)
+            print(json.dumps(record), file=out, flush=True)
+        else:
+            _write("\n".join([shown(url), *status_lines(status, recorded)]), out)
+            verified = _verify(recorded, out) if with_verify else None
+        are_damaged |= verified is not None and bool(verified.damaged)
     return are_damaged
 
 
@@ -108,12 +131,12 @@ def read_status(recorded: RecordedRun, settings: Settings | None, now: float) ->
 
 def status_lines(status: Status, recorded: RecordedRun) -> list[str]:
     """A status as lines of text."""
-    lines = [("done", f"{_count(status.done, 'video')}, {_count(status.frames, 'frame')}")]
+    lines = [("done", f"{count(status.done, 'video')}, {count(status.frames, 'frame')}")]
     if status.incomplete:
-        files = _count(status.incomplete, recorded.folder.unit)
+        files = count(status.incomplete, recorded.folder.unit)
         lines.append(("incomplete", f"{files}: rerun the same command to replace what is missing"))
     if status.others:
-        files = _count(status.others, recorded.folder.unit)
+        files = count(status.others, recorded.folder.unit)
         lines.append(("others", f"{files} with another suffix than the last run's"))
     codes = ", ".join(f"{code} {count:,}" for code, count in status.failed.most_common())
     lines.append(("failed", f"{status.failed.total():,}{f': {codes}' if codes else ''}"))
@@ -123,7 +146,9 @@ def status_lines(status: Status, recorded: RecordedRun) -> list[str]:
     lines.append(("rate", _rate(status.recent, rate)))
     run = recorded.run
     settings = [
-        f"{name}={value}" for name, value in run.items() if name != "versions" and value is not None
+        f"{name}={str(value)[:SHOWN_DIGITS] if name == 'weights_sha256' else value}"
+        for name, value in run.items()
+        if name != "versions" and value is not None
     ]
     lines.append(("settings", shown(" ".join(settings))))
     versions = run.get("versions")
@@ -133,23 +158,50 @@ def status_lines(status: Status, recorded: RecordedRun) -> list[str]:
     return [_line(label, text) for label, text in lines]
 
 
-def _show_damage(recorded: RecordedRun, out: TextIO) -> bool:
-    videos = damaged = 0
+def json_record(
+    url: str, status: Status, recorded: RecordedRun, verified: Verified | None
+) -> dict[str, Any]:
+    """A status as an object for JSON."""
+    rate = status.recent.rate()
+    return {
+        "folder": url,
+        "done": status.done,
+        "frames": status.frames,
+        "incomplete": status.incomplete,
+        "others": status.others,
+        "failed": dict(status.failed),
+        "listed": status.listed and asdict(status.listed),
+        "rate": rate and asdict(rate),
+        "last_finished": status.recent.newest,
+        "verified": verified and verified._asdict(),
+        "run": recorded.run,
+    }
+
+
+def _verify(recorded: RecordedRun, out: TextIO | None = None) -> Verified:
+    """Open every file; write the damaged ones as they are found, if there is a stream."""
+    videos, damaged = 0, []
     for damage in recorded.folder.verify():
         videos += 1
         if damage is not None:
-            damaged += 1
-            file = shown(f"{recorded.folder.url}/{damage.file}")
-            print(_line("damaged", f"{file}: {damage.reason}"), file=out, flush=True)
-    text = f"{_count(videos, 'video')} opened, {damaged:,} damaged"
-    if damaged:
-        text += ": remove these files and rerun the same command"
-    print(_line("verified", text), file=out, flush=True)
-    return damaged > 0
+            file = f"{recorded.folder.url}/{damage.file}"
+            damaged.append({"file": file, "reason": damage.reason})
+            if out is not None:
+                _write(_line("damaged", f"{shown(file)}: {damage.reason}"), out)
+    if out is not None:
+        text = f"{count(videos, 'video')} opened, {len(damaged):,} damaged"
+        if damaged:
+            text += ": remove these files and rerun the same command"
+        _write(_line("verified", text), out)
+    return Verified(videos, damaged)
+
+
+def _write(text: str, out: TextIO) -> None:
+    print(folded(text, out, indent=" " * LABEL_WIDTH), file=out, flush=True)
 
 
 def _line(label: str, text: str) -> str:
-    return f"  {label:<10} {text}"
+    return f"  {label:<{LABEL_WIDTH}}{text}"
 
 
 def _count_listed(
@@ -165,7 +217,7 @@ def _hashes(values: array[int]) -> NDArray[np.uint64]:
 
 
 def _remaining(listed: Listed, rate: Rate | None) -> str:
-    text = f"{listed.remaining:,} of {_count(listed.videos, 'video')} listed"
+    text = f"{listed.remaining:,} of {count(listed.videos, 'video')} listed"
     if rate is not None and listed.remaining:
         text += f", about {duration(listed.remaining * rate.seconds / rate.videos)} at this rate"
     return text
@@ -181,7 +233,3 @@ def _rate(recent: Recent, rate: Rate | None) -> str:
         f"{rate.videos / rate.seconds * 60:.1f} videos a minute, "
         f"{rate.frames / rate.seconds:.1f} frames/s over the last {duration(rate.seconds)}; {last}"
     )
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"

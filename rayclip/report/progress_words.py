@@ -47,3 +47,8 @@ def duration(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def count(number: int, thing: str) -> str:
+    """``1 video`` or ``1,200 videos``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

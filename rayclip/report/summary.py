@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rayclip.console import shown
-from rayclip.report.progress_words import duration
+from rayclip.report.progress_words import count, duration
 from rayclip.report.results import Summary
 from rayclip.report.run_stats import BatchStats
 
@@ -106,11 +106,6 @@ def _failure_lines(summary: Summary) -> list[str]:
     if len(summary.failed) > named:
         lines.append(f"  and {len(summary.failed) - named} more, in failures.jsonl")
     return lines
-
-
-def count(number: int, thing: str) -> str:
-    """``1 video`` or ``1,200 videos``."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def approximate_duration(seconds: float) -> str:

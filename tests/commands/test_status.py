@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ import pytest
 import shapes
 from output_folders import DIM, a_run, commit
 from run_cli import Finished, call
+from terminals import Terminal
 
 from rayclip.commands.recent import MIN_VIDEOS, WINDOWS_S, Recent
 from rayclip.commands.status import show_status
@@ -321,6 +324,62 @@ def test_the_status_can_be_written_to_any_stream(tmp_path: Path) -> None:
     out = io.StringIO()
     assert show_status(str(tmp_path), Settings(), False, True, out) is False
     assert "1 video opened, 0 damaged" in out.getvalue()
+
+
+# ---- for programs, and for eyes ----
+
+
+def test_json_has_an_object_for_each_model(output: str) -> None:
+    commit(a_run(output, "ViT-B/32"), "cat")
+    folder = a_run(output, "demo")
+    folder.write_run({**(folder.read_run() or {}), "weights_sha256": "0" * 64})
+    fail(folder, a="not_found", b="no_frames", c="no_frames")
+    first, second = map(json.loads, status(output, "--json", "--verify").stdout.splitlines())
+    assert first["folder"] == f"{output}/clip/ViT-B_32"
+    assert (first["done"], first["frames"], first["failed"]) == (1, 3, {})
+    assert first["rate"].keys() == {"videos", "frames", "seconds"}
+    assert first["last_finished"] == pytest.approx(time.time(), abs=60)
+    assert first["verified"] == {"videos": 1, "damaged": []}
+    assert second["failed"] == {"not_found": 1, "no_frames": 2}
+    assert (second["incomplete"], second["others"], second["rate"]) == (0, 0, None)
+    assert second["run"]["weights_sha256"] == "0" * 64
+
+
+def test_json_counts_what_is_left_of_a_list(output: str) -> None:
+    commit(a_run(output), "cat")
+    (row,) = status(output, "--json", "cat.mp4", "dog.mp4").stdout.splitlines()
+    found = json.loads(row)
+    assert found["listed"] == {"videos": 2, "remaining": 1}
+    assert found["verified"] is None
+
+
+def test_json_names_damaged_files(tmp_path: Path) -> None:
+    commit(a_run(tmp_path), "cat")
+    (tmp_path / "clip/demo/cat_fps.npy").write_bytes(b"x" * 136)
+    ended = status(tmp_path, "--json", "--verify")
+    assert ended.status == 1
+    (damaged,) = json.loads(ended.stdout)["verified"]["damaged"]
+    assert damaged["file"] == f"{tmp_path}/clip/demo/cat_fps.npy"
+    assert damaged["reason"]
+
+
+def test_the_page_has_each_key_of_the_json(tmp_path: Path) -> None:
+    a_run(tmp_path)
+    page = (Path(__file__).parents[2] / "docs/watching.md").read_text()
+    for key in json.loads(status(tmp_path, "--json").stdout):
+        assert re.search(rf"^\| .*`{key}`.* \|", page, re.MULTILINE), key
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_no_line_is_wider_than_the_terminal(columns: int, memory_url: str) -> None:
+    folder = a_run(memory_url)
+    folder.write_run({**(folder.read_run() or {}), "weights_sha256": "a" * 64})
+    terminal = Terminal(columns)
+    show_status(memory_url, Settings(), False, True, terminal.stream)
+    rows = terminal.close().splitlines()
+    assert max(map(len, rows)) <= columns
+    assert all(row.startswith(" " * 13) for row in rows[1:] if row[2] == " ")
+    assert f"weights_sha256={'a' * 12}" in [word for row in rows for word in row.split()]
 
 
 # ---- rayclip failures ----

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 import threading
 from typing import TextIO
 
 import pytest
+from terminals import Terminal
 
 from rayclip.console import say_to_user
 from rayclip.model.load_stage import LoadStage, report_bytes, stage
@@ -26,32 +22,6 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
 BUSY = RunState(1_234, 56, 0, (BatchStats(frames=71_040),), (0,), placed=1, up=1)
 STALL = "no progress for 0:45: videos/a.mp4 has been in progress for 45 s; it is being decoded"
-
-
-class Terminal:
-    """A terminal, and what was written to it."""
-
-    def __init__(self, columns: int) -> None:
-        self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        self.stream = open(slave, "w", encoding="utf-8")  # noqa: SIM115
-        self._received = b""
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                self._received += os.read(self._master, 65536)
-            except OSError:  # the other end was closed
-                return
-
-    def close(self) -> str:
-        """Return what was written, when all of it was."""
-        self.stream.close()
-        self._reader.join()
-        os.close(self._master)
-        return self._received.decode()
 
 
 @pytest.fixture(autouse=True)
