@@ -49,7 +49,8 @@ class Progress:
         self._shown_notes: set[str] = set()
 
     def __enter__(self) -> Progress:
-        self._display.phase("")
+        if not self._display.is_live:  # otherwise the phase stays in sight until the first poll
+            self._display.phase("")
         self._thread.start()
         return self
 
