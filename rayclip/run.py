@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from rayclip.actors.job import ExtractionJob
 from rayclip.console import say_to_user
 from rayclip.errors import UsageError
-from rayclip.in_process import in_process
 from rayclip.inputs.selection import Inputs, select_all
 from rayclip.inputs.videos import (
     extra_columns,
@@ -20,6 +19,7 @@ from rayclip.inputs.videos import (
     iter_rows,
     iter_videos,
 )
+from rayclip.local.machine import on_this_machine, worker_process
 from rayclip.machine import Machine
 from rayclip.model import exact_resize
 from rayclip.model.models import ModelSpec, describe
@@ -85,32 +85,33 @@ def run_extraction(
     """
     say = say_to_user if show else _say_nothing
     started = time.monotonic()
-    planned = plan_run(settings)
-    videos, folder = planned.plan.videos, planned.folder
-    report = _Report(planned, started, say)
-    if not videos:
-        return report.end()
-    if settings.verbose and not exact_resize.is_available():
-        say(RESIZED_BY_PILLOW)
-    with _machine(settings, planned) as machine:
-        if planned.plan.discarded:
-            machine.wait_until_up()  # only then remove old features
-        if folder:
-            begin(planned.plan, planned.name_of, folder, planned.record)
-        say(f"{machine.description}; videos to do: {len(videos)}")
-        try:
-            with Progress(len(videos), machine.state, machine.stall_reason, show=show):
-                for result in machine.results:
-                    report.add(result)
-                    if on_result:
-                        on_result(result, machine.zero_shot)
-        except BaseException:
-            # before the machine shuts down, which may fail if Ray is gone
-            report.end(machine.state(), is_complete=False)
-            raise
-        state = machine.state()
-        say("\n".join(encoder_lines(state.encoders if state else (), settings.verbose)))
-        return report.end(state)
+    with _machines(settings) as on_machine:
+        planned = plan_run(settings)
+        videos, folder = planned.plan.videos, planned.folder
+        report = _Report(planned, started, say)
+        if not videos:
+            return report.end()
+        if settings.verbose and not exact_resize.is_available():
+            say(RESIZED_BY_PILLOW)
+        with on_machine(settings, planned.spec, planned.job, videos) as machine:
+            if planned.plan.discarded:
+                machine.wait_until_up()  # only then remove old features
+            if folder:
+                begin(planned.plan, planned.name_of, folder, planned.record)
+            say(f"{machine.description}; videos to do: {len(videos)}")
+            try:
+                with Progress(len(videos), machine.state, machine.stall_reason, show=show):
+                    for result in machine.results:
+                        report.add(result)
+                        if on_result:
+                            on_result(result, machine.zero_shot)
+            except BaseException:
+                # before the machine shuts down, which may fail if Ray is gone
+                report.end(machine.state(), is_complete=False)
+                raise
+            state = machine.state()
+            say("\n".join(encoder_lines(state.encoders if state else (), settings.verbose)))
+            return report.end(state)
 
 
 def plan_run(settings: Settings) -> PlannedRun:
@@ -200,9 +201,14 @@ class _Report:
         return summary
 
 
-def _machine(settings: Settings, planned: PlannedRun) -> AbstractContextManager[Machine]:
-    machine = in_process if settings.address == "none" else on_ray
-    return machine(settings, planned.spec, planned.job, planned.plan.videos)
+@contextmanager
+def _machines(settings: Settings) -> Iterator[Callable[..., AbstractContextManager[Machine]]]:
+    """Choose the machine. Without Ray, its process starts now, while the run is planned."""
+    if settings.address != "none":
+        yield on_ray
+        return
+    with worker_process() as worker:
+        yield partial(on_this_machine, worker)
 
 
 def _tmp_folder(settings: Settings) -> str:
