@@ -115,7 +115,7 @@ class Schedule:
             return
         if death.busy is None or LOADING in death.busy:
             raise RunStopped(
-                "No encoder can start: their processes keep dying while they load the model, "
+                "No encoder can start: its processes keep dying while they load the model, "
                 "probably because memory is short."
             )
         raise RunStopped(f"The worker process keeps dying: {death.reason}.")

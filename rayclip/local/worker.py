@@ -100,7 +100,8 @@ class Worker:
                     self._tasks.put(task)
 
     def send(self, message: FromWorker) -> None:
-        with self._sending:
+        """Send a message. If the command is gone, ``serve`` tells."""
+        with self._sending, suppress(OSError):
             self._connection.send(message)
 
     def stop(self) -> None:
@@ -145,17 +146,16 @@ class Worker:
             self.send(Failed(error))
 
     def _run_tasks(self) -> None:
-        with suppress(OSError):  # the command is gone
-            while (task := self._tasks.get()) is not None:
-                try:
-                    self._run_task(task)
-                except RunStopped as error:
-                    self.send(Failed(error))
-                except Exception as error:
-                    logger.exception("a task")
-                    self.send(Failed(RunStopped(f"The run stopped: {error!r}.")))
-                self._report()
-                self.send(TaskEnded(task.start))
+        while (task := self._tasks.get()) is not None:
+            try:
+                self._run_task(task)
+            except RunStopped as error:
+                self.send(Failed(error))
+            except Exception as error:
+                logger.exception("a task")
+                self.send(Failed(RunStopped(f"The run stopped: {error!r}.")))
+            self._report()
+            self.send(TaskEnded(task.start))
 
     def _run_task(self, task: Task) -> None:
         # A retry is alone, and decoding in several threads would blur what it takes.
@@ -196,10 +196,9 @@ class Worker:
         self._in_progress.pop(position, None)
 
     def _report_regularly(self) -> None:
-        with suppress(OSError):  # the command is gone
-            while True:
-                time.sleep(REPORT_PERIOD_S)
-                self._report()
+        while True:
+            time.sleep(REPORT_PERIOD_S)
+            self._report()
 
     def _report(self) -> None:
         started = [*self._in_progress.values()]
