@@ -75,6 +75,7 @@ class Worker:
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._in_progress: dict[int, tuple[str, float]] = {}
+        self._ended = threading.Event()
 
     def serve(self) -> None:
         """Answer requests.
@@ -106,6 +107,7 @@ class Worker:
 
     def stop(self) -> None:
         """End the tasks in order, as far as that takes no time: files are whole or not there."""
+        self._ended.set()
         LIBAV.stop()
         if self._threads:
             self._encoders.abort()
@@ -121,12 +123,11 @@ class Worker:
         self._max_segments = request.cores
         self._segments_pool = ThreadPoolExecutor(request.cores, thread_name_prefix="segment")
         self._window_frames = min(WINDOW_FRAMES, self._encoders.window_frames(request.tasks))
-        threading.Thread(target=self._finish_loading, daemon=True).start()
+        threading.Thread(target=self._finish_loading, name="loading", daemon=True).start()
         for _ in range(request.tasks):
             thread = threading.Thread(target=self._run_tasks, name="task", daemon=True)
             thread.start()
             self._threads.append(thread)
-        threading.Thread(target=self._report_regularly, name="report", daemon=True).start()
 
     def _finish_loading(self) -> None:
         try:
@@ -138,6 +139,7 @@ class Worker:
         LIBAV.exempt(private_bytes() + passes)
         self._crash_log.end(LOADING)
         self.send(Loaded())
+        threading.Thread(target=self._report_regularly, name="report", daemon=True).start()
 
     def _encode_texts(self, request: EncodeTexts) -> None:
         try:
@@ -196,8 +198,7 @@ class Worker:
         self._in_progress.pop(position, None)
 
     def _report_regularly(self) -> None:
-        while True:
-            time.sleep(REPORT_PERIOD_S)
+        while not self._ended.wait(REPORT_PERIOD_S):
             self._report()
 
     def _report(self) -> None:

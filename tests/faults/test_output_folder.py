@@ -245,7 +245,7 @@ def test_a_run_in_which_nearly_everything_fails_is_stopped(
     last = ended.stderr.splitlines()[-1]
     assert last.startswith("rayclip: ")
     assert "of the last 200 videos failed with not_found." in last
-    assert len(arrays(output)) == 3 * COPIES
+    assert arrays(output)  # what was done before is kept
     assert len(failures(output)) == WINDOW - COPIES
 
     for video in videos[COPIES:]:  # what they had in common is mended
