@@ -23,7 +23,7 @@ from rayclip.output.rows import Extraction
 FRAMES = 60
 CORES = 2
 FINE = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
-JOB = ExtractionJob(8, "pil", FrameChoice(), "stem", None, 3, "/", {})
+JOB = ExtractionJob(8, FrameChoice(), "stem", None, 3, "/", {})
 
 
 class Encoders:
