@@ -51,7 +51,7 @@ def call(
 class WorkerThread(WorkerProcess):
     """The worker of a run without Ray, on threads of this process; it must not die."""
 
-    def _start(self) -> None:
+    def start(self) -> None:
         self._connection, theirs = Pipe()
         self._worker = Worker(theirs, MagicMock(deaths=()))
         self._serving = threading.Thread(target=self._serve)

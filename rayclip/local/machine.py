@@ -48,6 +48,7 @@ def worker_process() -> Iterator[WorkerProcess]:
     """Start the worker process of a run, which ends with the block."""
     worker = WorkerProcess()
     try:
+        worker.start()
         yield worker
     finally:
         worker.kill()
@@ -193,7 +194,8 @@ class LocalMachine:
         self._earlier = _added(self._earlier, self._report.encoders)
         self._report = Report((), (), None)
         self._spools.clear()
-        self._schedule.reschedule(self._worker.restart())
+        self._schedule.reschedule(self._worker.kill())
+        self._worker.start()
         if self._load is not None:
             self._load = replace(self._load, is_restart=True)
             self._prepare_worker()

@@ -15,7 +15,7 @@ from multiprocessing import Pipe
 from rayclip.actors.job import ExtractionJob
 from rayclip.errors import RunStopped
 from rayclip.interrupts import SIGNALS
-from rayclip.io.crash_log import Death, take_death
+from rayclip.io.crash_log import Death, take_death, unrecorded_death
 from rayclip.local.messages import EncodeTexts, FromWorker, LoadModel, Task
 
 END_S = 10.0  # longer than the process itself waits for what it is writing
@@ -32,13 +32,31 @@ class WorkerProcess:
     """A process that signals do not reach and that needs no module ``__main__``: programs without
     one, such as notebooks, have it as well."""
 
-    def __init__(self) -> None:
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
         """Start it. It prepares itself while the command plans the run.
 
         Raises:
             RunStopped: it cannot be started.
         """
-        self._start()
+        try:
+            folder = tempfile.gettempdir()
+            self._crash_log = os.path.join(folder, f"rayclip-worker-{uuid.uuid4().hex}")
+            self._connection, other_end = Pipe()
+            descriptor = other_end.fileno()
+            program = PROGRAM.format(
+                path=sys.path, descriptor=descriptor, crash_log=self._crash_log
+            )
+            with other_end, _blocked_signals():
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", program],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,  # only the command prints results
+                    pass_fds=[descriptor],
+                )
+        except OSError as error:
+            raise RunStopped(f"The worker process cannot be started: {error}.") from error
 
     def send(self, message: LoadModel | EncodeTexts | ExtractionJob | Task) -> None:
         """Send a message. If the process is dead, ``receive`` tells."""
@@ -53,44 +71,21 @@ class WorkerProcess:
             return None
         return message
 
-    def restart(self) -> Death:
-        """Start another process, and return how the last one died.
-
-        Raises:
-            RunStopped: it cannot be started.
-        """
-        death = self.kill()
-        self._start()
-        return death
-
     def end(self) -> None:
         """End the process; what it is writing gets whole, if that does not take long."""
         self._connection.close()
+        assert self._process is not None
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(END_S)
 
     def kill(self) -> Death:
-        """End the process at once, if it has not ended, and return how it died."""
+        """End the process at once if it has not ended, and return how it died."""
+        if self._process is None:
+            return unrecorded_death(None)
         self._connection.close()
         self._process.kill()
         self._process.wait()
         return take_death(self._crash_log)
-
-    def _start(self) -> None:
-        self._crash_log = os.path.join(tempfile.gettempdir(), f"rayclip-worker-{uuid.uuid4().hex}")
-        self._connection, other_end = Pipe()
-        descriptor = other_end.fileno()
-        program = PROGRAM.format(path=sys.path, descriptor=descriptor, crash_log=self._crash_log)
-        try:
-            with other_end, _blocked_signals():
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", program],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,  # only the command prints results
-                    pass_fds=[descriptor],
-                )
-        except OSError as error:
-            raise RunStopped(f"The worker process cannot be started: {error}.") from error
 
 
 @contextmanager
