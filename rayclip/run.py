@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from rayclip.actors.job import ExtractionJob
 from rayclip.errors import UsageError
-from rayclip.in_process import in_process
 from rayclip.inputs.selection import Inputs, select_all
 from rayclip.inputs.videos import (
     extra_columns,
@@ -19,6 +18,7 @@ from rayclip.inputs.videos import (
     iter_rows,
     iter_videos,
 )
+from rayclip.local.machine import on_this_machine, worker_process
 from rayclip.machine import Machine
 from rayclip.model import exact_resize
 from rayclip.model.models import ModelSpec, describe
@@ -86,35 +86,37 @@ def run_extraction(
     display = display or Display(show=False)
     started = time.monotonic()
     display.phase("Reading the list of videos")
-    planned = plan_run(settings)
-    videos, folder = planned.plan.videos, planned.folder
-    report = _Report(planned, started, display)
-    if not videos:
-        return report.end()
-    if settings.verbose and not exact_resize.is_available():
-        display.say(RESIZED_BY_PILLOW)
-    with _machine(settings, planned, display) as machine:
-        if planned.plan.discarded:
-            machine.wait_until_up()  # only then remove old features
-        if folder:
-            begin(planned.plan, planned.name_of, folder, planned.record)
-        display.say(f"{machine.description}; videos to do: {len(videos)}")
-        try:
-            with Progress(len(videos), machine.state, machine.stall_reason, display):
-                for result in machine.results:
-                    report.add(result)
-                    if on_result:
-                        with display.hidden():
-                            on_result(result, machine.zero_shot)
-        except BaseException:
-            # before the machine shuts down, which may fail if Ray is gone
-            report.end(machine.state(), is_complete=False)
-            raise
-        state = machine.state()
-        if settings.verbose or not display.is_live:
-            encoders = state.encoders if state else ()
-            display.say("\n".join(encoder_lines(encoders, settings.verbose)))
-        return report.end(state)
+    with _machines(settings) as on_machine:
+        planned = plan_run(settings)
+        videos, folder = planned.plan.videos, planned.folder
+        report = _Report(planned, started, display)
+        if not videos:
+            return report.end()
+        if settings.verbose and not exact_resize.is_available():
+            display.say(RESIZED_BY_PILLOW)
+        arguments = settings, planned.spec, planned.job, videos, display.phase
+        with on_machine(*arguments) as machine:
+            if planned.plan.discarded:
+                machine.wait_until_up()  # only then remove old features
+            if folder:
+                begin(planned.plan, planned.name_of, folder, planned.record)
+            display.say(f"{machine.description}; videos to do: {len(videos)}")
+            try:
+                with Progress(len(videos), machine.state, machine.stall_reason, display):
+                    for result in machine.results:
+                        report.add(result)
+                        if on_result:
+                            with display.hidden():
+                                on_result(result, machine.zero_shot)
+            except BaseException:
+                # before the machine shuts down, which may fail if Ray is gone
+                report.end(machine.state(), is_complete=False)
+                raise
+            state = machine.state()
+            if settings.verbose or not display.is_live:
+                encoders = state.encoders if state else ()
+                display.say("\n".join(encoder_lines(encoders, settings.verbose)))
+            return report.end(state)
 
 
 def plan_run(settings: Settings) -> PlannedRun:
@@ -209,14 +211,14 @@ class _Report:
         return summary
 
 
-def _machine(
-    settings: Settings, planned: PlannedRun, display: Display
-) -> AbstractContextManager[Machine]:
-    what = settings, planned.spec, planned.job, planned.plan.videos
-    if settings.address == "none":
-        display.phase("Loading PyTorch and the model")
-        return in_process(*what)
-    return on_ray(*what, display.phase)
+@contextmanager
+def _machines(settings: Settings) -> Iterator[Callable[..., AbstractContextManager[Machine]]]:
+    """Choose the machine. Without Ray, its process starts now, while the run is planned."""
+    if settings.address != "none":
+        yield on_ray
+        return
+    with worker_process() as worker:
+        yield partial(on_this_machine, worker)
 
 
 def _tmp_folder(settings: Settings) -> str:

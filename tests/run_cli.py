@@ -6,16 +6,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from pathlib import Path
+from unittest.mock import MagicMock, patch
 
 import psutil
 from typer.testing import CliRunner
 
 from rayclip.cli import app
+from rayclip.io.crash_log import Death, unrecorded_death
+from rayclip.local.process import WorkerProcess
+from rayclip.local.worker import Worker
+from rayclip.media.watchdog import LIBAV
 
 DEADLINE_S = 120.0
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -33,11 +40,39 @@ class Finished:
 def call(
     *words: str | Path, env: Mapping[str, str] | None = None, stdin: str | None = None
 ) -> Finished:
-    """Run the command in this process: heavy modules are imported only once."""
-    result = CliRunner().invoke(app, [*map(str, words)], env=env, input=stdin)
+    """Run the command in this process: heavy modules are imported only once, and patches hold."""
+    with patch("rayclip.local.machine.WorkerProcess", WorkerThread):
+        result = CliRunner().invoke(app, [*map(str, words)], env=env, input=stdin)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Finished(result.exit_code, result.stdout, result.stderr)
+
+
+class WorkerThread(WorkerProcess):
+    """The worker of a run without Ray, on threads of this process; it must not die."""
+
+    def start(self) -> None:
+        self._connection, theirs = Pipe()
+        self._worker = Worker(theirs, MagicMock(deaths=()))
+        self._serving = threading.Thread(target=self._serve)
+        self._serving.start()
+
+    def _serve(self) -> None:
+        with suppress(EOFError, OSError):
+            self._worker.serve()
+
+    def end(self) -> None:
+        self._connection.close()
+
+    def kill(self) -> Death:
+        self._connection.close()
+        self._serving.join()
+        self._worker.stop()
+        if encoders := vars(self._worker).get("_encoders"):  # it has loaded a model
+            for batcher in encoders._batchers:
+                batcher.close()
+        LIBAV._is_stopped = False
+        return unrecorded_death(None)
 
 
 def rayclip(*words: str | Path, env: Mapping[str, str] | None = None) -> Finished:

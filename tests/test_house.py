@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "rayclip"
-FLOORS = ["io", "media", "model", "output", "inputs", "session", "report", "commands", "actors"]
+FLOORS = [
+    "io",
+    "media",
+    "model",
+    "output",
+    "inputs",
+    "session",
+    "report",
+    "commands",
+    "actors",
+    "local",
+]
 WITHOUT_RAY_OR_TORCH = [
     "media.frames",
     "media.sampling",

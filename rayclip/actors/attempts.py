@@ -8,19 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from rayclip.actors.messages import TaskUpdate, VideoInProgress, WorkerProcess
-from rayclip.errors import Code, VideoError
+from rayclip.errors import Code, Stage, VideoError
 from rayclip.io.crash_log import Cause, Death
 
 CODES = {
     Cause.CRASH: Code.WORKER_CRASHED,
     Cause.HANG: Code.WORKER_HUNG,
     Cause.MEMORY: Code.TOO_MUCH_MEMORY,
+    Cause.DEVICE: Code.ENCODER_FAILED,
     Cause.KILL: Code.WORKER_KILLED,
 }
 VERBS = {
     Cause.CRASH: "crashed",
     Cause.HANG: "hung",
     Cause.MEMORY: "took too much memory",
+    Cause.DEVICE: "lost its device",
     Cause.KILL: "was killed",
 }
 MAX_KILLS = 10
@@ -29,9 +31,9 @@ MAX_KILLS = 10
 def give_up_error(deaths: Sequence[Death], max_attempts: int) -> VideoError | None:
     """Return why a video is given up, or None to retry it.
 
-    Crashes, hangs and memory count against the video, but only if it was the only one in progress
-    at the last of them. Kills do not count, except that a video with :data:`MAX_KILLS` kills is
-    given up: Ray waits longer before each retry, so the video itself probably fills the memory.
+    Crashes, hangs, memory and lost devices count against the video, but only if it was the only one
+    in progress at the last of them. Kills do not count, except that a video with :data:`MAX_KILLS`
+    kills is given up: it was alone each time, so it probably fills the memory itself.
 
     Args:
         deaths: of processes, in order, each with the videos that may have caused it.
@@ -47,7 +49,8 @@ def give_up_error(deaths: Sequence[Death], max_attempts: int) -> VideoError | No
         return None
     last, times = blamed[-1], f"{len(blamed)} times" if len(blamed) > 1 else "once"
     message = f"its worker process {VERBS[last.cause]} {times} ({last.reason})"
-    return VideoError("decode", CODES[last.cause], message)
+    stage: Stage = "encode" if last.cause is Cause.DEVICE else "decode"
+    return VideoError(stage, CODES[last.cause], message)
 
 
 @dataclass

@@ -34,7 +34,6 @@ from rayclip.report.run_stats import BatchStats
 LINGER_S = 0.5
 """How long a batch that is not full waits for one more chunk. A decoding task needs less time for
 64 frames, so only the end of a run pays for padding."""
-ABORT_S = 10.0  # how long an interrupted run waits for a forward pass
 
 
 class ImageModel(Protocol):
@@ -67,8 +66,7 @@ class Batcher:
     order in which they arrive, and a batch is built only when a forward pass is free for it.
 
     If a device runs out of memory, batches are smaller from then on. If a device fails permanently,
-    the process ends, and its crash log informs the next one; without a crash log, every chunk fails
-    with :class:`RunStopped`.
+    the process ends, and its crash log informs the next one.
     """
 
     def __init__(
@@ -137,17 +135,13 @@ class Batcher:
 
     def close(self) -> None:
         """Encode what is queued, then stop the threads and free the model."""
-        self._end_thread()
+        self._queue.put(None)
+        self._thread.join()
+        self.ready = Future()
 
     def abort(self) -> None:
-        """Encode nothing more; stop the threads when the running passes end."""
+        """Encode nothing more: every chunk fails with :class:`RunStopped`."""
         self._broken = RunStopped("The run was given up.")
-        self._end_thread(ABORT_S)
-
-    def _end_thread(self, timeout_s: float | None = None) -> None:
-        self._queue.put(None)
-        self._thread.join(timeout_s)
-        self.ready = Future()
 
     def _count(self, frames: int) -> None:
         with self._results:
@@ -242,7 +236,7 @@ class Batcher:
             except Exception as raised:
                 error = raised.with_traceback(None)  # stack frames keep tensors on the device alive
                 if is_poisoned(error):
-                    self._end(error)
+                    end_process(Cause.DEVICE, first_line(error), 1)
         ended = time.perf_counter()
         if error is not None:
             self._recover(model, slices, size, error)
@@ -290,12 +284,3 @@ class Batcher:
                 )
                 self._stats += BatchStats(notes=(note,))
         empty_cache()
-
-    def _end(self, error: Exception) -> None:
-        """End this process; without a successor, fail all chunks."""
-        if self._crash_log is not None:
-            self._crash_log.end_process(Cause.DEVICE, first_line(error))
-        self._broken = RunStopped(
-            f"The device failed: {first_line(error)}. With --address none, nothing can restart "
-            "the process: rerun the command, or drop that option."
-        )

@@ -1,14 +1,14 @@
 """The per-video step: decode, send frames to an encoder, collect the features, commit.
 
-The same code runs in a Ray task and, without Ray, in the user's process. It never imports torch or
-Ray.
+The same code runs in a Ray task and, without Ray, on a thread of the worker process. It never
+imports torch or Ray.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 class VideoExtractor:
     """Turns videos into results. Decodes ahead while the encoders work on earlier videos.
 
-    Frames in flight are limited to :data:`WINDOW_FRAMES`.
+    Frames in flight are limited.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class VideoExtractor:
         attempts: Attempts,
         segments: Segments | None = None,
         watching: Callable[[str], AbstractContextManager[object]] = nullcontext,
+        window_frames: int = WINDOW_FRAMES,
     ) -> None:
         """Prepare to extract.
 
@@ -63,10 +64,12 @@ class VideoExtractor:
             attempts: counts the attempts.
             segments: extracts long videos in parallel; None never divides them.
             watching: entered for each video while it is decoded; ends a process that hangs.
+            window_frames: how many frames may be in flight.
         """
         self._job = job
         self._segments = segments
         self._watching = watching
+        self._window_frames = window_frames
         self._encoders = encoders
         self._attempts = attempts
         self._resizing = Resizing(job.n_px)
@@ -75,7 +78,10 @@ class VideoExtractor:
         self._frames_in_flight = 0
 
     def run(
-        self, videos: Iterable[str], extra_columns: pa.Table | None = None
+        self,
+        videos: Iterable[str],
+        extra_columns: pa.Table | None = None,
+        finished: Container[int] = (),
     ) -> Iterator[VideoResult]:
         """Extract the videos of a task, and yield one result for each, in order, as soon as it is
         saved. A bad video is a result, not an exception.
@@ -83,6 +89,7 @@ class VideoExtractor:
         Args:
             videos: their names.
             extra_columns: further columns of the videos, for the output folder.
+            finished: positions of videos that are passed over.
 
         Raises:
             RunStopped: no encoder remains, or nothing can be saved.
@@ -92,14 +99,18 @@ class VideoExtractor:
         writer = folder.writer(videos, extra_columns) if folder else None
         buffer = CommitBuffer(writer, self._attempts, self._job.zero_shot is not None)
         try:
-            yield from self._extract_all(videos, buffer)
+            yield from self._extract_all(videos, finished, buffer)
         except RunStopped:
             yield from buffer.flush()  # keep what is finished
             raise
 
-    def _extract_all(self, videos: Sequence[str], buffer: CommitBuffer) -> Iterator[VideoResult]:
+    def _extract_all(
+        self, videos: Sequence[str], finished: Container[int], buffer: CommitBuffer
+    ) -> Iterator[VideoResult]:
         one_by_one = self._attempts.is_retry  # a video that ends the process must not affect others
         for position, video in enumerate(videos):
+            if position in finished:
+                continue
             deaths = self._attempts.begin(position, video)
             if deaths:
                 yield from buffer.flush()  # it may end this process as well
@@ -230,7 +241,7 @@ class VideoExtractor:
     def _send(
         self, video: PendingVideo, frames: list[Frame], timestamps_ms: list[tuple[float, ...]]
     ) -> None:
-        while self._frames_in_flight + len(frames) > WINDOW_FRAMES and self._in_flight:
+        while self._frames_in_flight + len(frames) > self._window_frames and self._in_flight:
             self._make_room()
         pending = self._encoders.submit(frames)
         self._in_flight[pending] = video.send(pending, timestamps_ms)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -81,30 +80,18 @@ class Segments(Protocol):
 
 
 class LocalAttempts:
-    """Attempts in the user's own process: if it dies, nothing remains to count them.
-
-    Attributes:
-        in_progress: the video that began last, and when, by ``time.monotonic``.
-        done: number of videos done.
-        failed: number of videos that failed.
-        frames: features of the videos that are done.
-    """
+    """Attempts that nobody counts: those at a segment, whose video is counted as a whole."""
 
     is_retry = False
-    in_progress: tuple[str, float] | None = None
-    done = failed = frames = 0
 
     def begin(self, position: int, video: str) -> Sequence[Death]:
-        self.in_progress = video, time.monotonic()
         return ()
 
     def extracted(self, position: int) -> None:
         pass
 
     def end(self, position: int, result: VideoResult) -> None:
-        self.failed += result.failure is not None
-        self.done += result.failure is None
-        self.frames += result.frames
+        pass
 
 
 @dataclass(frozen=True)

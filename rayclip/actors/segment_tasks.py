@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,16 +12,14 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import NodeDiedError, ObjectLostError, RayError
 
+from rayclip.actors import segment_jobs
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.encoder_client import EncoderClient
 from rayclip.actors.job import ExtractionJob, FeatureBlocks, LocalAttempts, SegmentFailed
-from rayclip.inputs.videos import absolute
-from rayclip.media.frames import divide
-from rayclip.media.segments import Segment, inner_boundaries
+from rayclip.actors.segment_jobs import SEGMENT_S, in_blocks, is_long, segment_job, segments_of
+from rayclip.media.segments import Segment
 from rayclip.media.watchdog import LIBAV
-from rayclip.output.spool import slices
 
-SEGMENT_S = 300.0
 DECODING_MEMORY = 512 * 2**20  # bytes that a decoding task requests of its node
 START_TIMEOUT_S = 60.0  # the waiting task holds memory as well, maybe the last
 MAX_LOSSES = 3  # of nodes with the same segment; then the whole video is decoded instead
@@ -59,16 +57,13 @@ class RemoteSegments:
 
     def is_long(self, duration_s: float) -> bool:
         """Whether a video is worth dividing, and its frames can be selected segment by segment."""
-        job, division = self._job, self._division
-        if job.choice.extraction_total is not None or job.reencoded is not None:
-            return False
-        return bool(inner_boundaries(duration_s, division.segment_s, division.max_segments))
+        division = self._division
+        return is_long(self._job, duration_s, division.segment_s, division.max_segments)
 
     def extract(self, video: str) -> FeatureBlocks | None:
         """Return the features of a long video; None if it cannot be divided."""
-        job, division = self._job, self._division
-        path = absolute(video, job.folder_of_inputs)
-        segments = divide(path, division.segment_s, division.max_segments, job.storage_options)
+        division = self._division
+        segments = segments_of(self._job, video, division.segment_s, division.max_segments)
         return self._blocks(video, segments) if len(segments) > 1 else None
 
     def _blocks(self, video: str, segments: list[Segment]) -> FeatureBlocks:
@@ -78,9 +73,7 @@ class RemoteSegments:
             num_returns="streaming",
             max_retries=0,  # a segment that ends its worker is left to decoding the whole video
         )
-        jobs = [
-            replace(self._job, segment=segment, folder=None, zero_shot=None) for segment in segments
-        ]
+        jobs = [segment_job(self._job, segment) for segment in segments]
         starts = [partial(task.remote, job, self._control, video) for job in jobs]
         streams: list[Any] = [start() for start in starts]
         try:
@@ -127,12 +120,4 @@ def extract_segment(
     extractor = VideoExtractor(
         job, EncoderClient(control), LocalAttempts(), watching=LIBAV.watching
     )
-    (result,) = extractor.run([video])
-    if result.failure is not None:
-        raise SegmentFailed(result.failure.message)
-    assert result.extraction is not None
-    times = result.extraction.timestamps_ms
-    start = 0
-    for rows in slices(result.extraction.clip):
-        yield times[start : start + len(rows)], np.array(rows)
-        start += len(rows)
+    yield from in_blocks(segment_jobs.extract_segment(extractor, video))

@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 from rayclip.errors import UsageError
 from rayclip.model.checkpoint import openai_clip
 from rayclip.model.load_stage import stage
-from rayclip.model.precision import call_compiled, compile_function, largest_that_fits
+from rayclip.model.precision import (
+    call_compiled,
+    compile_function,
+    largest_that_fits,
+    peak_bytes_per_frame,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -153,6 +158,11 @@ class ClipModel:
                 for some in tokens.split(TEXT_BATCH_SIZE)
             ]
         return np.asarray(torch.cat(features).numpy(), np.float32)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Estimate the peak memory of all concurrent passes, in bytes, without the weights."""
+        return self.passes_at_once * self.batch_size * peak_bytes_per_frame(self._model.visual)
 
     def close(self) -> None:
         """Stop its threads; it can encode no more images."""

@@ -7,7 +7,6 @@ from typing import Any
 
 from rayclip.console import say_to_user
 from rayclip.errors import UsageError
-from rayclip.interrupts import import_uninterrupted
 from rayclip.session.resources import EncoderResources, cpu_resources, gpu_resources
 from rayclip.settings import Settings
 
@@ -96,13 +95,17 @@ def _cpus_for_us(encoders: int | None) -> list[float]:
     return cpus or [1.0]
 
 
-def device_here(wanted: str | None) -> str:
-    """Return the device of a run without Ray."""
-    if wanted == "cpu":
-        return "cpu"
-    torch = import_uninterrupted("torch")
-    if torch.cuda.is_available():
-        return wanted or "cuda"
-    if wanted is not None:
-        say_to_user(f"device {wanted} was requested, but there is no GPU here: using the CPU.")
-    return "cpu"
+def devices_here(wanted: str | None, gpus: int) -> list[str]:
+    """Return the devices of a run without Ray.
+
+    Args:
+        wanted: ``cpu``, ``cuda``, ``cuda:N`` or None.
+        gpus: of this machine.
+    """
+    if wanted == "cpu" or not gpus:
+        if wanted not in ("cpu", None):
+            say_to_user(f"device {wanted} was requested, but there is no GPU here: using the CPU.")
+        return ["cpu"]
+    if wanted not in ("cuda", None):
+        return [wanted]
+    return [f"cuda:{number}" for number in range(gpus)] if gpus > 1 else ["cuda"]

@@ -179,11 +179,45 @@ def test_an_encoder_that_is_killed_whenever_it_loads_its_model_ends_the_run(
     assert "Traceback" not in ended.stderr
 
 
-def test_without_ray_a_poisoned_device_stops_the_run(videos: list[Path], tmp_path: Path) -> None:
+def test_without_ray_only_the_video_at_fault_fails_if_it_poisons_the_device(
+    videos: list[Path], undisturbed: bytes, tmp_path: Path
+) -> None:
     output = tmp_path / "output"
-    ended = run_with("illegal", tmp_path, *command(videos[3:6], output, "--address", "none"))
+    words = command(videos[3:6], output, "--batch-size", "32", "--address", "none")
+    ended = run_with("illegal", tmp_path, *words, "--max-attempts", "1")
+    assert ended.status == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    for video in (videos[3], videos[5]):
+        assert features(video, output).read_bytes() == undisturbed
+    (log,) = output.rglob("failures.jsonl")
+    (failure,) = map(json.loads, log.read_text().splitlines())
+    assert (Path(failure["video"]).stem, failure["stage"], failure["code"]) == (
+        "green",
+        "encode",
+        "encoder_failed",
+    )
+    assert "CUDA error: an illegal memory access was encountered" in failure["message"]
+    assert "\n" not in failure["message"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("always", "No encoder is left: CUDA error: unspecified launch failure"),
+        (
+            "starved",
+            "No encoder can start: its processes keep dying while they load the model, "
+            "probably because memory is short.",
+        ),
+    ],
+)
+def test_without_ray_a_device_that_keeps_failing_ends_the_run(
+    fault: str, sentence: str, videos: list[Path], tmp_path: Path
+) -> None:
+    words = command(videos[:1], tmp_path / "output", "--address", "none")
+    ended = run_with(fault, tmp_path, *words)
     assert ended.status == 3, ended.stderr
-    assert "CUDA error: an illegal memory access was encountered." in ended.stderr
+    assert ended.stderr.splitlines()[-1] == f"rayclip: {sentence}"
     assert "Traceback" not in ended.stderr
 
 

@@ -1,14 +1,11 @@
 """Videos that take their worker process down, for real: they are told by name, others come out.
 
-Nothing in rayclip helps with this. A ``sitecustomize`` module, which Python imports at the start of
-every process of the run, makes videos of certain names crash, hang or kill the process that decodes
-them, after their first frame.
+:mod:`hostility` makes videos of certain names crash, hang or kill the process that decodes them.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,84 +13,13 @@ from pathlib import Path
 
 import pytest
 import shapes
+from hostility import hostile_environment
 from run_cli import rayclip
 
 pytestmark = pytest.mark.ray
 
 GROUP = 4
 INNOCENT = 12
-
-HOSTILITY = '''
-import ctypes, os, signal, sys
-from contextlib import contextmanager
-from importlib.machinery import PathFinder
-from pathlib import Path
-
-LIBC = ctypes.CDLL(None)
-
-
-def small_groups(resources):
-    resources.videos_per_task = lambda *_: int(os.environ["TEST_GROUP"])
-
-
-def impatience(watchdog):
-    watchdog.LIBAV = watchdog.Watchdog(1.0)
-
-
-def hostility(decoder):
-    open_selected = decoder.open_selected
-
-    def after_the_first(frames, path):
-        yield next(frames)
-        if "crash" in path.stem:
-            ctypes.string_at(0)
-        if "hang" in path.stem:
-            from rayclip.media.watchdog import LIBAV
-
-            with LIBAV:
-                LIBC.pause()
-        if "killed" in path.stem:
-            before = Path(os.environ["TEST_KILLS"])
-            with before.open("a") as file:
-                file.write("x")
-            if before.stat().st_size <= 4:
-                os.kill(os.getpid(), signal.SIGKILL)
-        yield from frames
-
-    @contextmanager
-    def open_hostile(source, *rest):
-        with open_selected(source, *rest) as wanted:
-            yield wanted._replace(frames=after_the_first(wanted.frames, Path(source)))
-
-    decoder.open_selected = open_hostile
-
-
-PATCHES = {
-    "rayclip.session.resources": small_groups,
-    "rayclip.media.watchdog": impatience,
-    "rayclip.actors.decoder": hostility,
-}
-
-
-class Patching:
-    """Patches modules once they are imported."""
-
-    @staticmethod
-    def find_spec(name, path, target=None):
-        spec = PathFinder.find_spec(name, path, target) if name in PATCHES else None
-        if spec is not None:
-            load = spec.loader.exec_module
-
-            def exec_module(module):
-                load(module)
-                PATCHES[name](module)
-
-            spec.loader.exec_module = exec_module
-        return spec
-
-
-sys.meta_path.insert(0, Patching)
-'''
 
 
 @dataclass(frozen=True)
@@ -112,12 +38,7 @@ def run_in_groups(videos: Sequence[str], folder: Path) -> Run:
     shapes.write_video(paths[0], [("red", "circle")], seconds_per_scene=1.0)
     for path in paths[1:]:
         shutil.copyfile(paths[0], path)
-    (folder / "sitecustomize.py").write_text(HOSTILITY)
-    environment = {
-        "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
-        "TEST_GROUP": str(GROUP),
-        "TEST_KILLS": str(folder / "kills"),
-    }
+    environment = hostile_environment(folder, GROUP)
     words = ["extract", *paths, "--model-name", "demo", "--max-attempts", "2"]
     words += ["--on-extraction", "save_numpy", "--output-path", folder / "output"]
     ended = rayclip(*words, env=environment)

@@ -1,0 +1,1 @@
+"""A run without Ray: the command supervises one worker process."""

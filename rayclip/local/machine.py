@@ -1,0 +1,271 @@
+"""A run without Ray: this process supervises one worker process, which decodes and encodes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import zip_longest
+
+from rayclip.actors.encoder import EncoderSettings
+from rayclip.actors.job import ExtractionJob
+from rayclip.errors import RunStopped
+from rayclip.inputs.selection import Selection
+from rayclip.inputs.video_rows import from_video_table
+from rayclip.local.messages import (
+    EncodeTexts,
+    Failed,
+    Finished,
+    FromWorker,
+    Loaded,
+    LoadModel,
+    Report,
+    Rows,
+    Started,
+    Task,
+    TaskEnded,
+)
+from rayclip.local.process import WorkerProcess
+from rayclip.local.schedule import Schedule
+from rayclip.machine import Machine
+from rayclip.model.models import ModelSpec
+from rayclip.model.zeroshot import ZeroShot, prompts
+from rayclip.output.spool import FeatureSpool
+from rayclip.report.results import VideoResult
+from rayclip.report.run_stats import BatchStats, RunState
+from rayclip.report.stall_reason import describe_in_progress
+from rayclip.session.devices import devices_here
+from rayclip.session.resources import videos_per_task
+from rayclip.settings import Settings
+
+TASKS_PER_CORE = 2  # while one waits for its last features, another decodes
+
+
+@contextmanager
+def worker_process() -> Iterator[WorkerProcess]:
+    """Start the worker process of a run, which ends with the block."""
+    worker = WorkerProcess()
+    try:
+        worker.start()
+        yield worker
+    finally:
+        worker.kill()
+
+
+@contextmanager
+def on_this_machine(
+    worker: WorkerProcess,
+    settings: Settings,
+    spec: ModelSpec,
+    job: ExtractionJob,
+    videos: Selection,
+    show_phase: Callable[[str], object],
+) -> Iterator[Machine]:
+    """Run without Ray, on all cores and GPUs of this machine.
+
+    Args:
+        worker: the worker process.
+        settings: what to do.
+        spec: the model.
+        job: what to do with each video.
+        videos: the videos.
+        show_phase: shows what is awaited.
+    """
+    show_phase("Loading PyTorch and the model")
+    machine = LocalMachine(worker, settings, spec, job, videos)
+    try:
+        yield machine
+    except BaseException:
+        worker.end()
+        raise
+
+
+class LocalMachine:
+    """A run in a worker process, which is started again whenever it dies.
+
+    One thread may use it, except for :meth:`state` and :meth:`stall_reason`.
+    """
+
+    zero_shot: ZeroShot | None = None
+    results: Iterator[VideoResult]
+
+    def __init__(
+        self,
+        worker: WorkerProcess,
+        settings: Settings,
+        spec: ModelSpec,
+        job: ExtractionJob,
+        videos: Selection,
+    ) -> None:
+        """Start loading the model, and encode the texts if there are any.
+
+        Raises:
+            RunStopped: the model cannot be loaded.
+            UsageError: a text is too long.
+        """
+        self._worker = worker
+        self._job = job
+        self._load: LoadModel | None = None
+        self._is_up = False
+        self._done = self._failed = self._frames = 0
+        self._earlier: tuple[BatchStats, ...] = ()  # of dead processes
+        self._report, self._reported_s = Report((), (), None), 0.0
+        self._spools: dict[int, FeatureSpool] = {}
+        cores = _cores()
+        with_arrays = not settings.saves or settings.show_pred  # for the user, in input order
+        rows = videos_per_task(len(videos), cores, with_arrays)
+        at_once = TASKS_PER_CORE * cores
+        max_ahead = 2 * at_once * rows if with_arrays else None
+        self._schedule = Schedule(_tasks(videos, rows), at_once, max_ahead)
+        while not isinstance(started := self._receive(), Started):
+            pass
+        devices = devices_here(settings.device, started.gpus)[: settings.encoders]
+        threads = cores if devices == ["cpu"] else None
+        encoders = [EncoderSettings.of(settings, spec, device, threads) for device in devices]
+        self.description = (
+            f"{spec.model_name} on {', '.join(devices)}, without Ray; decoding threads: {cores}"
+        )
+        self._load = LoadModel(encoders, cores, at_once)
+        self._prepare_worker()
+        if settings.show_pred:
+            self.zero_shot = self._encode(prompts(settings.pred_texts or None))
+            self._job = replace(job, zero_shot=self.zero_shot)
+            self._worker.send(self._job)
+        results = self._results()
+        self.results = in_order(results) if with_arrays else (result for _, result in results)
+
+    def state(self) -> RunState:
+        report = self._report
+        return RunState(
+            self._done,
+            self._failed,
+            self._frames,
+            _added(self._earlier, report.encoders),
+            report.waiting,
+            placed=1,
+            up=int(self._is_up),
+        )
+
+    def stall_reason(self) -> str:
+        if not self._is_up:
+            return "the model is being loaded"
+        report, age_s = self._report, time.monotonic() - self._reported_s
+        if report.oldest is None:
+            return "no video has begun yet"
+        video, seconds = report.oldest
+        return describe_in_progress(video, seconds + age_s, sum(report.waiting))
+
+    def wait_until_up(self) -> None:
+        while not self._is_up:
+            self._receive()
+
+    def _encode(self, texts: tuple[str, ...]) -> ZeroShot:
+        while True:
+            self.wait_until_up()
+            self._worker.send(EncodeTexts(texts))
+            while self._is_up:
+                message = self._receive()
+                if isinstance(message, ZeroShot):
+                    return message
+
+    def _results(self) -> Iterator[tuple[int, VideoResult]]:
+        """Hand out tasks, and yield the results with their positions as they arrive."""
+        while not self._schedule.is_done:
+            while self._is_up and (task := self._schedule.next_task()):
+                self._worker.send(task)
+            message = self._receive()
+            if isinstance(message, Rows):
+                self._keep(message)
+            elif isinstance(message, Finished):
+                result = self._with_rows(message)
+                if self._schedule.finish(message.position):
+                    self._count(result)
+                    yield message.position, result
+
+    def _receive(self) -> FromWorker | None:
+        """Wait for a message; None if the worker had to be started again."""
+        message = self._worker.receive()
+        match message:
+            case None:
+                self._restart()
+            case Failed(error):
+                raise error
+            case Loaded():
+                self._is_up = True
+            case Report():
+                self._report, self._reported_s = message, time.monotonic()
+            case TaskEnded(start):
+                self._schedule.end_task(start)
+        return message
+
+    def _restart(self) -> None:
+        self._is_up = False
+        self._earlier = _added(self._earlier, self._report.encoders)
+        self._report = Report((), (), None)
+        self._spools.clear()
+        self._schedule.reschedule(self._worker.kill())
+        self._worker.start()
+        if self._load is not None:
+            self._load = replace(self._load, is_restart=True)
+            self._prepare_worker()
+
+    def _prepare_worker(self) -> None:
+        assert self._load is not None
+        self._worker.send(self._load)
+        self._worker.send(self._job)
+
+    def _keep(self, rows: Rows) -> None:
+        try:
+            self._spools.setdefault(rows.position, FeatureSpool()).append(rows.features)
+        except OSError as error:
+            raise RunStopped(
+                f"The temporary file of a video's features cannot be written: {error}."
+            ) from error
+
+    def _with_rows(self, finished: Finished) -> VideoResult:
+        result = finished.result
+        if result.extraction is None:
+            return result
+        with self._spools.pop(finished.position) as spool:
+            return replace(result, extraction=result.extraction._replace(clip=spool.array()))
+
+    def _count(self, result: VideoResult) -> None:
+        self._failed += result.failure is not None
+        self._done += result.failure is None
+        self._frames += result.frames
+
+
+def in_order(results: Iterable[tuple[int, VideoResult]]) -> Iterator[VideoResult]:
+    """Yield results in the order of their positions, which come in any order from 0 on."""
+    held: dict[int, VideoResult] = {}
+    position = 0
+    for arrived, result in results:
+        held[arrived] = result
+        while position in held:
+            yield held.pop(position)
+            position += 1
+
+
+def _tasks(videos: Selection, rows: int) -> Iterator[Task]:
+    position = 0
+    for block in videos.blocks():
+        for start in range(0, block.num_rows, rows):
+            part = block.slice(start, rows)
+            # a copy: pickle would send the whole block
+            names, extra_columns = from_video_table(part.take([*range(part.num_rows)]))
+            yield Task(position, names, extra_columns)
+            position += len(names)
+
+
+def _added(some: Iterable[BatchStats], others: Iterable[BatchStats]) -> tuple[BatchStats, ...]:
+    pairs = zip_longest(some, others, fillvalue=BatchStats())
+    return tuple(before + after for before, after in pairs)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,129 @@
+"""What crosses between the command and its worker process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayclip.actors.encoder import EncoderSettings
+from rayclip.errors import RayclipError
+from rayclip.io.crash_log import Death
+from rayclip.model.zeroshot import ZeroShot
+from rayclip.report.results import VideoResult
+from rayclip.report.run_stats import BatchStats
+
+# ---- command -> worker; an ExtractionJob says what to do with each video ----
+
+
+@dataclass(frozen=True)
+class LoadModel:
+    """Load the model on each device.
+
+    Attributes:
+        encoders: for each device.
+        cores: how many videos, or segments of one, to decode at once.
+        tasks: how many tasks may be handed out at once.
+        is_restart: whether an earlier worker process has died: then each device is tried.
+    """
+
+    encoders: Sequence[EncoderSettings]
+    cores: int
+    tasks: int
+    is_restart: bool = False
+
+
+@dataclass(frozen=True)
+class EncodeTexts:
+    """Encode the texts that frames are compared with."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Videos that one thread extracts. Keys of mappings are their positions in the task.
+
+    Attributes:
+        start: position of the first one in the run, which identifies the task.
+        videos: their names.
+        extra_columns: further columns of them, as an Arrow table.
+        finished: those that are finished, or in another task meanwhile.
+        deaths: of earlier worker processes, for each video that was in progress then.
+        is_retry: whether a worker process died with this task.
+    """
+
+    start: int
+    videos: Sequence[str]
+    extra_columns: Any = None
+    finished: frozenset[int] = frozenset()
+    deaths: Mapping[int, Sequence[Death]] = field(default_factory=dict)
+    is_retry: bool = False
+
+    @property
+    def unfinished(self) -> frozenset[int]:
+        return frozenset(range(len(self.videos))) - self.finished
+
+
+# ---- worker -> command; a ZeroShot answers EncodeTexts ----
+
+
+@dataclass(frozen=True)
+class Started:
+    """The worker is ready to load a model, on one of this many GPUs."""
+
+    gpus: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The model is loaded on at least one device."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A request failed, or the run cannot go on."""
+
+    error: RayclipError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The next features of a video, float32 ``[n, D]``, before its result."""
+
+    position: int
+    features: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The result of the video at this position in the run. Its features were sent before."""
+
+    position: int
+    result: VideoResult
+
+
+@dataclass(frozen=True)
+class TaskEnded:
+    start: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the worker has done.
+
+    Attributes:
+        encoders: statistics for each device.
+        waiting: frames outstanding at each.
+        oldest: the video that has been in progress longest, and for how many seconds.
+    """
+
+    encoders: tuple[BatchStats, ...]
+    waiting: tuple[int, ...]
+    oldest: tuple[str, float] | None
+
+
+FromWorker = Started | Loaded | Failed | ZeroShot | Rows | Finished | TaskEnded | Report

@@ -1,0 +1,108 @@
+"""Videos that harm the process that decodes them, for real, by their names.
+
+Nothing in rayclip helps with this. A ``sitecustomize`` module, which Python imports at the start of
+every process of the run, makes videos of certain names crash, hang, fill the memory of or kill the
+process that decodes them, after their first frame.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+HOSTILITY = '''
+import ctypes, mmap, os, signal, sys
+from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+LIBC = ctypes.CDLL(None)
+
+
+def small_groups(resources):
+    resources.videos_per_task = lambda *_: int(os.environ["TEST_GROUP"])
+
+
+def impatience(watchdog):
+    watchdog.LIBAV = watchdog.Watchdog(1.0, 2**28, 2**29)
+    watchdog.FURTHER_VIDEO_MEMORY = 2**27
+
+
+def hostility(decoder):
+    open_selected = decoder.open_selected
+
+    def after_the_first(frames, path):
+        yield next(frames)
+        if "crash" in path.stem:
+            ctypes.string_at(0)
+        if "hang" in path.stem:
+            from rayclip.media.watchdog import LIBAV
+
+            with LIBAV:
+                LIBC.pause()
+        if "memory" in path.stem:
+            block = mmap.mmap(-1, 2**30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            block.write(bytes(2**30))
+            from rayclip.media.watchdog import LIBAV
+
+            while True:
+                with LIBAV:
+                    LIBC.usleep(1000)
+        if "killed" in path.stem:
+            before = Path(os.environ["TEST_KILLS"])
+            with before.open("a") as file:
+                file.write("x")
+            if before.stat().st_size <= 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+        yield from frames
+
+    @contextmanager
+    def open_hostile(source, *rest):
+        with open_selected(source, *rest) as wanted:
+            yield wanted._replace(frames=after_the_first(wanted.frames, Path(source)))
+
+    decoder.open_selected = open_hostile
+
+
+PATCHES = {
+    "rayclip.session.resources": small_groups,
+    "rayclip.media.watchdog": impatience,
+    "rayclip.actors.decoder": hostility,
+}
+
+
+class Patching:
+    """Patches modules once they are imported."""
+
+    @staticmethod
+    def find_spec(name, path, target=None):
+        spec = PathFinder.find_spec(name, path, target) if name in PATCHES else None
+        if spec is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module):
+                load(module)
+                PATCHES[name](module)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Patching)
+'''
+
+
+def hostile_environment(folder: Path, videos_per_task: int) -> dict[str, str]:
+    """The environment of a command in whose processes such videos are harmful.
+
+    Args:
+        folder: gets the module, and a file ``kills`` with a byte for each process that killed
+            itself; a fifth does not.
+        videos_per_task: how many videos a task has.
+    """
+    (folder / "sitecustomize.py").write_text(HOSTILITY)
+    return {
+        "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
+        "TEST_GROUP": str(videos_per_task),
+        "TEST_KILLS": str(folder / "kills"),
+    }

@@ -1,0 +1,118 @@
+"""Long videos are divided among threads, with the features of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock, Semaphore
+
+import numpy as np
+import pytest
+from video_factories import numbered_frame, write_video
+
+from rayclip.actors import segment_jobs
+from rayclip.actors.decoder import VideoExtractor
+from rayclip.actors.job import ExtractionJob, LocalAttempts
+from rayclip.actors.messages import Features, Frame
+from rayclip.local.segments import ThreadSegments
+from rayclip.media.sampling import FrameChoice
+from rayclip.media.segments import WHOLE
+from rayclip.output.rows import Extraction
+
+FRAMES = 60
+CORES = 2
+FINE = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
+JOB = ExtractionJob(8, FrameChoice(), "stem", None, 3, "/", {})
+
+
+class Encoders:
+    """Means of frames as features."""
+
+    def submit(self, frames: list[Frame]) -> Future[Features]:
+        future: Future[Features] = Future()
+        future.set_result(np.stack(frames).mean(axis=(1, 2), dtype=np.float32))
+        return future
+
+    def wait(self, pending: Sequence[Future[Features]]) -> Sequence[Future[Features]]:
+        return pending
+
+
+class Machine:
+    """Makes extractors; knows the jobs of segments, and may refuse to decode one of them."""
+
+    def __init__(self, refused: int | None = None) -> None:
+        self.segments: list[ExtractionJob] = []
+        self.cores = Semaphore(CORES)
+        self._refused = refused
+        self._lock = Lock()
+
+    def extractor(self, job: ExtractionJob) -> VideoExtractor:
+        with self._lock:
+            self.segments.append(job)
+            is_refused = len(self.segments) - 1 == self._refused
+        encoders = Refusing() if is_refused else Encoders()
+        return VideoExtractor(job, encoders, LocalAttempts(), watching=lambda _: self.cores)
+
+    def extract(self, video: Path) -> Extraction:
+        with ThreadPoolExecutor(CORES) as pool:
+            segments = ThreadSegments(JOB, self.extractor, self.cores, pool, CORES)
+            extractor = VideoExtractor(
+                JOB, Encoders(), LocalAttempts(), segments, lambda _: self.cores
+            )
+            (result,) = extractor.run([str(video)])
+        assert result.extraction is not None, result.failure
+        return result.extraction
+
+
+class Refusing(Encoders):
+    def submit(self, frames: list[Frame]) -> Future[Features]:
+        future: Future[Features] = Future()
+        future.set_exception(RuntimeError("no"))
+        return future
+
+
+@pytest.fixture
+def video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A video that is long for its segments."""
+    monkeypatch.setattr(segment_jobs, "SEGMENT_S", 2.0)
+    frames = [numbered_frame(number) for number in range(FRAMES)]
+    return write_video(tmp_path / "a.mp4", frames, fps=10, codec="libx264", options=FINE)
+
+
+@pytest.fixture
+def whole(video: Path) -> Extraction:
+    (result,) = VideoExtractor(JOB, Encoders(), LocalAttempts()).run([str(video)])
+    assert result.extraction is not None
+    return result.extraction
+
+
+def same(some: Extraction, others: Extraction) -> bool:
+    return all(map(np.array_equal, some, others))
+
+
+def test_a_long_video_is_divided_and_has_the_features_of_the_whole(
+    video: Path, whole: Extraction
+) -> None:
+    machine = Machine()
+    assert same(machine.extract(video), whole)
+    assert len(whole.clip) == FRAMES
+    assert len(machine.segments) == CORES
+    assert WHOLE not in [job.segment for job in machine.segments]
+
+
+def test_a_thread_that_waits_for_segments_lends_its_core(video: Path, whole: Extraction) -> None:
+    machine = Machine()
+    machine.cores.acquire()  # by another video
+    assert same(machine.extract(video), whole)
+    assert machine.cores.acquire(blocking=False)
+    assert not machine.cores.acquire(blocking=False)
+
+
+@pytest.mark.parametrize("refused", [0, 1])
+def test_if_a_segment_fails_the_whole_video_decides(
+    refused: int, video: Path, whole: Extraction
+) -> None:
+    machine = Machine(refused)
+    assert same(machine.extract(video), whole)
+    assert [machine.cores.acquire(blocking=False) for _ in range(CORES + 1)] == [True, True, False]
