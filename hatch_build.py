@@ -15,7 +15,7 @@ from packaging.tags import platform_tags
 
 SOURCE = "rayclip/model/exact_resize.c"
 LIBRARY = "rayclip/model/libexact_resize.so"
-OPTIONS = ["-O2", "-shared", "-fPIC", "-Wall", "-Wextra"]
+OPTIONS = ["-O3", "-shared", "-fPIC", "-Wall", "-Wextra"]
 
 
 class CustomBuildHook(BuildHookInterface):

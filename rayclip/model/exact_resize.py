@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -127,7 +126,7 @@ def pillow_weights(
     centre = (np.arange(part.begin, part.end) + 0.5) * scale
     first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
     last = np.minimum((centre + support + 0.5).astype(np.int64), part.size)
-    inputs = first[:, None] + np.arange(math.ceil(support) * 2 + 1)
+    inputs = first[:, None] + np.arange((last - first).max())
     distance = np.abs((inputs - centre[:, None] + 0.5) * (1.0 / stretch))
     weights = _bicubic(distance) if interpolation == "bicubic" else np.maximum(1.0 - distance, 0.0)
     weights[inputs >= last[:, None]] = 0.0

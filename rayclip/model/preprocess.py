@@ -113,7 +113,7 @@ def _pillow_resize(
     In one call, Pillow from version 13 on resizes the columns of some tall pictures first.
     """
     resample = Image.Resampling[interpolation.upper()]
-    image = Image.fromarray(np.ascontiguousarray(rgb))
+    image = Image.fromarray(rgb)
     image = image.resize((across.resized, down.size), resample)
     image = image.crop((across.begin, 0, across.end, down.size))
     image = image.resize((image.width, down.resized), resample)
