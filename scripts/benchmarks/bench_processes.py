@@ -93,13 +93,20 @@ class CommandFailed(RayclipError):
     """A command failed."""
 
 
-def run_command(words: Sequence[str], environment: Mapping[str, str]) -> Ended:
+def run_command(
+    words: Sequence[str], environment: Mapping[str, str], limit_s: float | None = None
+) -> Ended:
     """Run a command, and wait until every process that it started has ended.
 
     The wall time ends with the command, the CPU time with the last process.
 
+    Args:
+        words: the command.
+        environment: its environment variables.
+        limit_s: seconds after which it is killed with all that it started; None waits.
+
     Raises:
-        CommandFailed: its exit status is not 0.
+        CommandFailed: its exit status is not 0, or it was killed.
     """
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)  # adopt its orphans
     watch = _Watch()
@@ -108,11 +115,17 @@ def run_command(words: Sequence[str], environment: Mapping[str, str]) -> Ended:
         command = subprocess.Popen(
             words, env=environment, stdout=subprocess.DEVNULL, stderr=file, text=True
         )
-        command.wait()
+        try:
+            command.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            command.kill()
+            command.wait()
         wall_s = time.perf_counter() - started
         cpu_s = watch.until_all_ended()
         file.seek(0)
         stderr = file.read()
+    if limit_s is not None and wall_s >= limit_s:
+        raise CommandFailed(f"did not end within {limit_s:.0f} s")
     if command.returncode:
         last = (stderr.strip().splitlines() or ["it printed nothing"])[-1]
         raise CommandFailed(f"{' '.join(words[:4])} ... ended with {command.returncode}: {last}")
