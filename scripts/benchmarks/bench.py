@@ -251,6 +251,33 @@ def peers(
 
 
 @app.command()
+def gpu(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Only this model, with random weights; repeatable.")
+    ] = None,
+    part: Annotated[list[str] | None, typer.Option(help="Only this part; repeatable.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long all parts may take.")] = 8.0,
+    json_file: JsonOption = None,
+) -> None:
+    """What only a GPU can tell: speed, batch sizes, memory, precision, and whole runs."""
+    import bench_encode
+    import bench_gpu
+
+    with exit_statuses():
+        check_file(json_file)
+        parts = chosen(part, list(bench_gpu.WEIGHTS), "--part")
+        models = chosen(model or list(bench_gpu.MODELS), list(bench_encode.SHAPES), "--model")
+        job = bench_gpu.GpuJob(models, parts, minutes)
+        done = []
+        for result in bench_gpu.measured(job):
+            done.append(result)
+            say(f"measured {result.name} in {result.seconds:.0f} s")
+            if json_file is not None:
+                json_file.write_text(json.dumps(bench_gpu.as_json(done), indent=1))
+        typer.echo(bench_gpu.report(done))
+
+
+@app.command()
 def lists(
     videos: Annotated[int, typer.Option(min=1, help="Length of the list.")] = 1_000_000,
     done: Annotated[int, typer.Option(min=0, help="Number of videos that are done.")] = 100_000,

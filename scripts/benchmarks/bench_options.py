@@ -38,16 +38,16 @@ JsonOption = Annotated[
 ]
 
 
-def chosen(ways: list[str] | None, available: list[str]) -> list[str]:
-    """The selected ways; all of them by default.
+def chosen(names: list[str] | None, available: list[str], option: str = "--way") -> list[str]:
+    """The selected names, in the order of the available ones; all of them by default.
 
     Raises:
-        UsageError: a way does not exist here.
+        UsageError: a name does not exist here.
     """
-    for way in ways or ():
-        if way not in available:
-            raise UsageError(f"--way must be one of {', '.join(available)} here, not {way}.")
-    return [way for way in available if not ways or way in ways]
+    for name in names or ():
+        if name not in available:
+            raise UsageError(f"{option} must be one of {', '.join(available)} here, not {name}.")
+    return [name for name in available if not names or name in names]
 
 
 def with_progress(rounds: Iterable[T]) -> list[T]:

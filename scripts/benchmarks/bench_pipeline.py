@@ -34,7 +34,8 @@ from bench_ways import N_PX, Rate
 from tables import number, table
 
 DECODE, RAYCLIP, ALONE, REFERENCE = "decode alone", "rayclip", "rayclip without Ray", "reference"
-COMMANDS = (RAYCLIP, ALONE, REFERENCE)
+TWO = "rayclip, two encoders a device"
+COMMANDS = (RAYCLIP, TWO, ALONE, REFERENCE)
 REFERENCE_SCRIPT = str(Path(__file__).with_name("peers") / "reference.py")
 FEW = 1 / 4  # share of the clips in the short run
 SUMMARY = re.compile(r"^videos: \d+ done; (\d+) frames in", re.M)
@@ -128,7 +129,7 @@ def rounds_of(job: PipelineJob, ways: Sequence[str], rounds: int) -> Iterator[Ro
     for encoded in alone:
         done = {way: Done(work) for way, work in encoded.items()}
         if DECODE in ways:
-            done[DECODE] = Done(_decode(job))
+            done[DECODE] = Done(decode(job))
         done |= {way: _subtract_start(job, RUNS[way]) for way in COMMANDS if way in ways}
         yield done
 
@@ -143,7 +144,8 @@ def batch_fill(job: PipelineJob) -> float:
     return sum(batches * fill for batches, fill in encoders) / sum(b for b, _ in encoders)
 
 
-def _decode(job: PipelineJob) -> Work:
+def decode(job: PipelineJob) -> Work:
+    """Decode and resize the clips of the long run in this process."""
     n_px = job.encode.encoder.spec.n_px
     frames, started, cpu_s = 0, time.perf_counter(), time.process_time()
     for clip in job.clips[job.few :]:
@@ -191,6 +193,11 @@ def _rayclip_alone(job: PipelineJob, clips: Sequence[Path]) -> Ended:
     return _rayclip(job, clips, ("--address", "none"))
 
 
+def _rayclip_two(job: PipelineJob, clips: Sequence[Path]) -> Ended:
+    on_gpu = job.encode.encoder.device == "cuda"
+    return _rayclip(job, clips, ("--encoders-per-gpu" if on_gpu else "--encoders", "2"))
+
+
 def _reference(job: PipelineJob, clips: Sequence[Path]) -> Ended:
     weights = job.model.weights or str(DEMO_WEIGHTS)
     with TemporaryDirectory() as output:
@@ -200,6 +207,7 @@ def _reference(job: PipelineJob, clips: Sequence[Path]) -> Ended:
 
 RUNS: Mapping[str, Callable[[PipelineJob, Sequence[Path]], Ended]] = {
     RAYCLIP: _rayclip,
+    TWO: _rayclip_two,
     ALONE: _rayclip_alone,
     REFERENCE: _reference,
 }

@@ -119,13 +119,12 @@ def run_command(
             command.wait(limit_s)
         except subprocess.TimeoutExpired:
             command.kill()
-            command.wait()
+            watch.until_all_ended(wind_down_s=0)
+            raise CommandFailed(f"did not end within {limit_s:.0f} s") from None
         wall_s = time.perf_counter() - started
-        cpu_s = watch.until_all_ended()
+        cpu_s = watch.until_all_ended(WIND_DOWN_S)
         file.seek(0)
         stderr = file.read()
-    if limit_s is not None and wall_s >= limit_s:
-        raise CommandFailed(f"did not end within {limit_s:.0f} s")
     if command.returncode:
         last = (stderr.strip().splitlines() or ["it printed nothing"])[-1]
         raise CommandFailed(f"{' '.join(words[:4])} ... ended with {command.returncode}: {last}")
@@ -138,12 +137,18 @@ class _Watch:
     def __init__(self) -> None:
         self._before = {process.pid for process in _descendants()}
         self._cpu_s: dict[psutil.Process, float] = {}
+        self._wind_down_s = WIND_DOWN_S
         self._command_ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
-    def until_all_ended(self) -> float:
-        """Wait for all of them after the command has ended; return their CPU seconds."""
+    def until_all_ended(self, wind_down_s: float) -> float:
+        """Wait for all of them after the command has ended; return their CPU seconds.
+
+        Args:
+            wind_down_s: seconds after which they are killed.
+        """
+        self._wind_down_s = wind_down_s
         self._command_ended.set()
         self._thread.join()
         return sum(self._cpu_s.values())
@@ -151,7 +156,7 @@ class _Watch:
     def _run(self) -> None:
         while not self._command_ended.wait(PERIOD_S):
             self._sample()
-        deadline = time.monotonic() + WIND_DOWN_S
+        deadline = time.monotonic() + self._wind_down_s
         while remaining := self._sample():
             for process in remaining:
                 with suppress(psutil.NoSuchProcess, ChildProcessError):
