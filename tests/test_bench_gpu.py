@@ -40,7 +40,7 @@ def test_the_forward_loop_is_compared_with_a_matrix_product() -> None:
     )
     assert loop.value is not None
     assert loop.value > 0
-    assert loop.note.endswith("% of the matrix product")
+    assert loop.note.endswith("% of the matrix product, batches of 2")
 
 
 def test_batches_of_each_size_are_measured() -> None:

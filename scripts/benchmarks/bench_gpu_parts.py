@@ -7,6 +7,7 @@ Rows are appended to FILE as JSON lines when they are known, so a part that dies
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -25,7 +26,7 @@ import torch
 from rayclip.actors.batcher import Batcher
 from rayclip.actors.messages import CHUNK_FRAMES
 from rayclip.model.clip_model import ClipModel
-from rayclip.model.precision import gpu_batch_size, peak_bytes_per_frame
+from rayclip.model.precision import gpu_batch_size, largest_that_fits, peak_bytes_per_frame
 
 sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
 
@@ -95,6 +96,7 @@ class PartJob:
             text = " ".join(str(error).split())[:MAX_REASON]
             return Row(what, None, unit, f"{type(error).__name__}: {text}")
         finally:
+            gc.collect()  # models are in reference cycles, and the next one needs their memory
             torch.cuda.empty_cache()
         value, note = measured if isinstance(measured, tuple) else (measured, "")
         return Row(what, value, unit, note)
@@ -124,9 +126,14 @@ def _tera(precision: str, device: str) -> float:
 
 
 def _share(name: str, precision: str, device: str, is_compiled: bool) -> Value:
-    rate = forward_rate(name, precision, device, GPU_BATCH_SIZE, is_compiled)
-    share = rate * flops_per_frame(name) / matrix_rate(precision, device)
-    return rate, f"{share:.0%} of the matrix product"
+    rates = []
+
+    def measure(batch_size: int) -> None:
+        rates.append(forward_rate(name, precision, device, batch_size, is_compiled))
+
+    batch_size, _ = largest_that_fits(measure, GPU_BATCH_SIZE)
+    share = rates[-1] * flops_per_frame(name) / matrix_rate(precision, device)
+    return rates[-1], f"{share:.0%} of the matrix product, batches of {batch_size}"
 
 
 def batches(job: PartJob) -> Rows:
