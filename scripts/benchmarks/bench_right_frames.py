@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rayclip
-from rayclip.model.preprocess import resize_crop
+from rayclip.model.preprocess import Resizing, resize
 
 Features = NDArray[np.floating[Any]]
 CHUNK_FRAMES = 64
@@ -65,7 +65,7 @@ def expected_frames(video: Path, fps: int, model: rayclip.ClipModel) -> Expected
 def _frames(video: Path, n_px: int) -> Iterator[tuple[float, int, NDArray[np.uint8]]]:
     """The time of each frame, the hash of its pixels, and its square."""
     for timestamp_ms, rgb in rayclip.iter_frames(str(video)):
-        yield timestamp_ms, hash(rgb.tobytes()), resize_crop(rgb, n_px)
+        yield timestamp_ms, hash(rgb.tobytes()), resize(rgb, Resizing(n_px))
 
 
 def _unit(features: Features) -> Features:
