@@ -67,7 +67,15 @@ def test_the_reference_gives_the_same_number_of_frames(tmp_path: Path) -> None:
     weights = tmp_path / "small.pt"
     shape = (48, 224, 1, 64, 32, 20, 49408, 64, 1, 1)
     torch.save(openai_clip().model.CLIP(*shape).state_dict(), weights)
-    words = [sys.executable, BENCHMARKS / "bench_pipeline.py", "2", weights, video, video]
+    words = [
+        sys.executable,
+        BENCHMARKS / "peers/reference.py",
+        "2",
+        weights,
+        tmp_path,
+        video,
+        video,
+    ]
     ended = subprocess.run(words, stderr=subprocess.PIPE, text=True, check=True)
     summary = SUMMARY.search(ended.stderr)
     assert summary is not None
@@ -145,8 +153,8 @@ def test_the_report_has_medians_and_every_ratio(job: PipelineJob) -> None:
     ("words", "sentence"),
     [
         (
-            ["encode", "--model", "RN50"],
-            "--model must be one of demo, ViT-B/32, ViT-L/14, not RN50.",
+            ["encode", "--model", "RN5"],
+            "--model must be one of demo, small, ViT-B/32, ",
         ),
         (["encode", "--way", "magic"], "--way must be one of forward loop, ClipModel, "),
         (["pipeline", "--extraction-fps", "often"], "--extraction-fps often: "),

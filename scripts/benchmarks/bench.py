@@ -5,6 +5,8 @@
     python scripts/benchmarks/bench.py segments my.mp4  # a long video, decoded in parallel
     python scripts/benchmarks/bench.py encode           # the model, and rayclip's overhead
     python scripts/benchmarks/bench.py pipeline         # rayclip extract and its parts
+    python scripts/benchmarks/bench.py peers            # other ways to the same features
+    python scripts/benchmarks/bench.py gpu              # what only a GPU can tell; 8 minutes
     python scripts/benchmarks/bench.py lists            # a long list, before any video is read
     python scripts/benchmarks/bench.py cluster          # many simulated nodes
 
@@ -15,35 +17,38 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from rayclip.errors import RayclipError, UsageError
-from rayclip.settings import Precision
+from rayclip.errors import UsageError
 
 sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
 
 import bench_decode
 import bench_segments
+from bench_options import (
+    BatchSizeOption,
+    FolderOption,
+    JsonOption,
+    ModelOption,
+    PictureOption,
+    PrecisionOption,
+    RoundsOption,
+    SecondsOption,
+    WaysOption,
+    check_file,
+    check_picture,
+    chosen,
+    exit_statuses,
+    say,
+    video_folder,
+    with_progress,
+)
 from bench_videos import make_videos
-
-T = TypeVar("T")
-ModelOption = Annotated[str, typer.Option(help="Random weights of ViT-B/32 or ViT-L/14; or demo.")]
-BatchSizeOption = Annotated[
-    int | None, typer.Option(min=1, help="Frames per forward pass; default: rayclip's.")
-]
-PrecisionOption = Annotated[
-    Precision, typer.Option(help="Precision of rayclip; the reference uses its own.")
-]
-WaysOption = Annotated[list[str] | None, typer.Option("--way", help="Only this row; repeatable.")]
-SecondsOption = Annotated[float, typer.Option(help="Duration of each encoder measurement.")]
-RoundsOption = Annotated[int, typer.Option(min=1, help="Number of measurements.")]
 
 app = typer.Typer(
     help="Measure the costs of rayclip.",
@@ -65,37 +70,27 @@ def decode(
     make: Annotated[
         bool, typer.Option("--make", help="Add the generated videos to the given ones.")
     ] = False,
-    folder: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the generated videos; existing ones are reused."),
-    ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Save all numbers to this JSON file.")
-    ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="Draw the numbers to this .svg or .png file.")
-    ] = None,
+    folder: FolderOption = None,
+    json_file: JsonOption = None,
+    picture: PictureOption = None,
 ) -> None:
     """CPU milliseconds per feature, from the video to the model's input."""
-    with _exit_statuses(), _video_folder(folder) as generated:
+    with exit_statuses(), video_folder(folder) as generated:
         rates = [bench_decode.parse_rate(name) for name in extraction_fps]
         if rounds < 1:
             raise UsageError(f"--rounds must be at least 1, not {rounds}.")
-        for file in (json_file, picture):
-            if file is not None and not file.parent.is_dir():
-                raise UsageError(f"There is no folder {file.parent} for {file.name}.")
-        if picture is not None and find_spec("matplotlib") is None:
-            raise UsageError("--picture needs matplotlib: pip install 'rayclip[bench]'.")
+        check_file(json_file)
+        check_picture(picture)
         paths = list(videos or ())
         described = [bench_decode.describe(path) for path in paths]
         if make or not paths:
-            _say(f"generating videos in {generated}")
+            say(f"generating videos in {generated}")
             described += map(bench_decode.describe, make_videos(generated))
 
         rows = []
         for row in bench_decode.measured(described, rates, rounds):
             rows.append(row)
-            _say(f"measured {row.name}")
+            say(f"measured {row.name}")
         typer.echo(bench_decode.report(rows, rounds))
         if json_file is not None:
             json_file.write_text(json.dumps(bench_decode.as_json(rows, rounds), indent=1))
@@ -115,7 +110,7 @@ def segments(
     rounds: Annotated[int, typer.Option(help="Number of measurements.")] = 3,
 ) -> None:
     """Wall time of decoding one video in segments, each in its own process."""
-    with _exit_statuses():
+    with exit_statuses():
         fps = bench_decode.parse_rate(extraction_fps)
         bench_decode.describe(video)
         results = bench_segments.measured(video, fps, count, rounds)
@@ -134,11 +129,11 @@ def encode(
     """Speed and CPU time of encoding: the model, the batcher, the actor on Ray."""
     import bench_encode
 
-    with _exit_statuses(), TemporaryDirectory() as folder:
-        ways = _chosen(way, list(bench_encode.WAYS))
+    with exit_statuses(), TemporaryDirectory() as folder:
+        ways = chosen(way, list(bench_encode.WAYS))
         named = bench_encode.model_named(model, Path(folder))
         job = bench_encode.job_of(named, batch_size, precision, seconds)
-        measured = _with_progress(bench_encode.measured(job, ways, rounds))
+        measured = with_progress(bench_encode.measured(job, ways, rounds))
         typer.echo(bench_encode.report(job, measured))
 
 
@@ -166,18 +161,15 @@ def pipeline(
     way: WaysOption = None,
     seconds: SecondsOption = 10.0,
     rounds: RoundsOption = 5,
-    folder: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the generated videos; existing ones are reused."),
-    ] = None,
+    folder: FolderOption = None,
 ) -> None:
     """Speed and CPU time of rayclip extract, of its parts, and of the reference."""
     import bench_encode
     import bench_pipeline
 
     with (
-        _exit_statuses(),
-        _video_folder(folder) as generated,
+        exit_statuses(),
+        video_folder(folder) as generated,
         TemporaryDirectory() as temporary,
     ):
         rate = bench_decode.parse_rate(extraction_fps)
@@ -188,7 +180,7 @@ def pipeline(
         elif videos:
             sources = [bench_decode.describe(path).path for path in videos]
         else:
-            _say(f"generating videos in {generated}")
+            say(f"generating videos in {generated}")
             sources = make_videos(generated)
         job = bench_pipeline.PipelineJob(
             encode_job,
@@ -198,15 +190,91 @@ def pipeline(
             clip_frames if synthetic_decode else None,
             fake_encoder,
         )
-        ways = _chosen(way, job.ways)
+        ways = chosen(way, job.ways)
         if bench_pipeline.REFERENCE in ways and find_spec("cv2") is None:
             raise UsageError(
                 "The reference needs OpenCV: pip install 'rayclip[bench]', or select other rows "
                 "with --way."
             )
         fill = bench_pipeline.batch_fill(job) if bench_pipeline.RAYCLIP in ways else None
-        measured = _with_progress(bench_pipeline.rounds_of(job, ways, rounds))
+        measured = with_progress(bench_pipeline.rounds_of(job, ways, rounds))
         typer.echo(bench_pipeline.report(job, measured, fill))
+
+
+@app.command()
+def peers(
+    videos: Annotated[
+        list[Path] | None, typer.Argument(help="Local videos; default: generated ones.")
+    ] = None,
+    clips: Annotated[int, typer.Option(min=1, help="Number of generated videos.")] = 16,
+    seconds: Annotated[
+        float, typer.Option(help="Length of the small ones; the large ones are 4 times as long.")
+    ] = 30.0,
+    extraction_fps: Annotated[int, typer.Option(min=1, help="Frames per second.")] = 5,
+    model: ModelOption = "small",
+    way: WaysOption = None,
+    rounds: RoundsOption = 3,
+    limit: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Stop a way that takes longer.")
+    ] = 900.0,
+    folder: FolderOption = None,
+    environments: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the virtual environments; existing ones are reused."),
+    ] = None,
+    picture: PictureOption = None,
+) -> None:
+    """rayclip and other ways to the features of videos: time, CPU time, right frames."""
+    import bench_encode
+    import bench_peers
+    from bench_pipeline import clips_of
+
+    with (
+        exit_statuses(),
+        video_folder(folder) as generated,
+        video_folder(environments) as homes,
+        TemporaryDirectory() as temporary,
+    ):
+        ways = chosen(way, list(bench_peers.WAYS))
+        check_picture(picture)
+        named = bench_encode.model_named(model, Path(temporary))
+        sources = [bench_decode.describe(path).path for path in videos or ()]
+        if not sources:
+            say(f"generating videos in {generated}")
+            sources = bench_peers.make_clips(clips, seconds, generated)
+        links = clips_of(sources, len(sources), Path(temporary, "clips"))
+        job = bench_peers.PeersJob(links, extraction_fps, named, homes.resolve(), limit)
+        *_, found = with_progress(bench_peers.measured(job, ways, rounds))
+        typer.echo(bench_peers.report(job, found))
+        if picture is not None:
+            bench_peers.draw(found, picture)
+
+
+@app.command()
+def gpu(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Only this model, with random weights; repeatable.")
+    ] = None,
+    part: Annotated[list[str] | None, typer.Option(help="Only this part; repeatable.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long all parts may take.")] = 8.0,
+    json_file: JsonOption = None,
+) -> None:
+    """What only a GPU can tell: speed, batch sizes, memory, precision, and whole runs."""
+    import bench_encode
+    import bench_gpu
+
+    with exit_statuses():
+        check_file(json_file)
+        parts = chosen(part, list(bench_gpu.WEIGHTS), "--part")
+        models = chosen(model or list(bench_gpu.MODELS), list(bench_encode.SHAPES), "--model")
+        job = bench_gpu.GpuJob(models, parts, minutes)
+        done = []
+        for result in bench_gpu.measured(job):
+            done.append(result)
+            say(f"measured {result.name} in {result.seconds:.0f} s")
+            if json_file is not None:
+                json_file.write_text(json.dumps(bench_gpu.as_json(done), indent=1))
+        typer.echo(bench_gpu.report(done))
 
 
 @app.command()
@@ -229,7 +297,7 @@ def lists(
     """Time and memory of the driver for a long list."""
     import bench_lists
 
-    with _exit_statuses():
+    with exit_statuses():
         job = bench_lists.Lists(videos, done, real, suffix, extra_columns, results)
         typer.echo(bench_lists.report(job, bench_lists.measured(job)))
 
@@ -252,55 +320,11 @@ def cluster(
     """Videos per second and CPU time if nodes, decoding and encoding are simulated."""
     import bench_cluster
 
-    with _exit_statuses():
+    with exit_statuses():
         folder = None if clips is None else str(clips)
         job = bench_cluster.ClusterJob(videos, clip_frames, fake_encoder, cpus, batch_size, folder)
-        measured = _with_progress(bench_cluster.measured(job, nodes, rounds))
+        measured = with_progress(bench_cluster.measured(job, nodes, rounds))
         typer.echo(bench_cluster.report(job, measured))
-
-
-def _chosen(ways: list[str] | None, available: list[str]) -> list[str]:
-    """The selected ways; all of them by default.
-
-    Raises:
-        UsageError: a way does not exist here.
-    """
-    for way in ways or ():
-        if way not in available:
-            raise UsageError(f"--way must be one of {', '.join(available)} here, not {way}.")
-    return [way for way in available if not ways or way in ways]
-
-
-def _with_progress(rounds: Iterable[T]) -> list[T]:
-    """All rounds; reports each one as it is measured."""
-    measured = []
-    for result in rounds:
-        measured.append(result)
-        _say(f"measured round {len(measured)}")
-    return measured
-
-
-@contextmanager
-def _video_folder(folder: Path | None) -> Iterator[Path]:
-    if folder is not None:
-        yield folder
-        return
-    with TemporaryDirectory() as temporary:
-        yield Path(temporary)
-
-
-@contextmanager
-def _exit_statuses() -> Iterator[None]:
-    try:
-        yield
-    except RayclipError as error:
-        _say(str(error))
-        raise typer.Exit(error.exit_status) from None
-
-
-def _say(sentence: str) -> None:
-    """Print to standard error, apart from the table."""
-    typer.echo(f"bench: {sentence}", err=True)
 
 
 if __name__ == "__main__":

@@ -33,12 +33,21 @@ from rayclip.session.ray_session import ray_session
 from rayclip.session.resources import cpu_resources
 from rayclip.settings import Precision, Settings
 
-SHAPES = {
+SMALL, DEMO = "small", "demo"
+SHAPES: Mapping[str, tuple[Any, ...]] = {
+    SMALL: (64, 224, 2, 128, 32, 77, 49408, 64, 1, 2),
     "ViT-B/32": (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12),
     "ViT-L/14": (768, 224, 24, 1024, 14, 77, 49408, 768, 12, 12),
+    "RN50": (1024, 224, (3, 4, 6, 3), 64, None, 77, 49408, 512, 8, 12),
+    "ViT-B/16": (512, 224, 12, 768, 16, 77, 49408, 512, 8, 12),
+    "ViT-L/14@336px": (768, 336, 24, 1024, 14, 77, 49408, 768, 12, 12),
+    "RN101": (512, 224, (3, 4, 23, 3), 64, None, 77, 49408, 512, 8, 12),
+    "RN50x4": (640, 288, (4, 6, 10, 6), 80, None, 77, 49408, 640, 10, 12),
+    "RN50x16": (768, 384, (6, 8, 18, 8), 96, None, 77, 49408, 768, 12, 12),
+    "RN50x64": (1024, 448, (3, 15, 36, 10), 128, None, 77, 49408, 1024, 16, 12),
 }
-"""Model name -> arguments of OpenAI's ``CLIP``; its weights are random."""
-DEMO = "demo"
+"""Model name -> arguments of OpenAI's ``CLIP``; its weights are random. Small is ours;
+the others are OpenAI's, those that are used most first."""
 GPU_BATCH_SIZE = 256
 GPU_PASSES = 2  # concurrent, so that the next one is ready on the device
 FORWARD, MODEL, BATCHER, ACTOR = "forward loop", "ClipModel", "batcher", "encoder actor"
@@ -92,13 +101,18 @@ def model_named(name: str, folder: Path) -> Model:
     if name not in SHAPES:
         raise UsageError(f"--model must be one of {', '.join([DEMO, *SHAPES])}, not {name}.")
     path = folder / "random.pt"
-    model = openai_models()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        drawn = model.CLIP(*SHAPES[name])
-    model.convert_weights(drawn)
-    torch.save(drawn.state_dict(), path)
+    torch.save(random_clip(name).state_dict(), path)
     return Model("custom", str(path))
+
+
+def random_clip(name: str, device: str = "cpu") -> Any:
+    """OpenAI's ``CLIP`` of one of :data:`SHAPES`, in the precision of its files."""
+    models = openai_models()
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(0)
+        drawn = models.CLIP(*SHAPES[name])
+    models.convert_weights(drawn)
+    return drawn.eval()
 
 
 def job_of(model: Model, batch_size: int | None, precision: Precision, seconds: float) -> EncodeJob:

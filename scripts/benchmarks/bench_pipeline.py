@@ -20,26 +20,23 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-import numpy as np
-import torch
-
 from rayclip.media.frames import open_selected
 from rayclip.media.sampling import FrameChoice
-from rayclip.model.checkpoint import openai_clip, without_warnings
-from rayclip.model.clip_model import MEAN, STD
 from rayclip.model.models import DEMO_WEIGHTS
 from rayclip.model.preprocess import Resizing, resize
 
 sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
 
-from bench_decode import parse_rate, rate_name
+from bench_decode import rate_name
 from bench_encode import ACTOR, FORWARD, EncodeJob, Model, measured
 from bench_processes import CommandFailed, Ended, Work, run_command, with_stand_ins
-from bench_ways import N_PX, Rate, reference
+from bench_ways import N_PX, Rate
 from tables import number, table
 
 DECODE, RAYCLIP, ALONE, REFERENCE = "decode alone", "rayclip", "rayclip without Ray", "reference"
-COMMANDS = (RAYCLIP, ALONE, REFERENCE)
+TWO = "rayclip, two encoders a device"
+COMMANDS = (RAYCLIP, TWO, ALONE, REFERENCE)
+REFERENCE_SCRIPT = str(Path(__file__).with_name("peers") / "reference.py")
 FEW = 1 / 4  # share of the clips in the short run
 SUMMARY = re.compile(r"^videos: \d+ done; (\d+) frames in", re.M)
 ENCODER = re.compile(r"^encoder \d+.*: \d+ frames in (\d+) batches, mean batch fill ([\d.]+)", re.M)
@@ -132,7 +129,7 @@ def rounds_of(job: PipelineJob, ways: Sequence[str], rounds: int) -> Iterator[Ro
     for encoded in alone:
         done = {way: Done(work) for way, work in encoded.items()}
         if DECODE in ways:
-            done[DECODE] = Done(_decode(job))
+            done[DECODE] = Done(decode(job))
         done |= {way: _subtract_start(job, RUNS[way]) for way in COMMANDS if way in ways}
         yield done
 
@@ -147,7 +144,8 @@ def batch_fill(job: PipelineJob) -> float:
     return sum(batches * fill for batches, fill in encoders) / sum(b for b, _ in encoders)
 
 
-def _decode(job: PipelineJob) -> Work:
+def decode(job: PipelineJob) -> Work:
+    """Decode and resize the clips of the long run in this process."""
     n_px = job.encode.encoder.spec.n_px
     frames, started, cpu_s = 0, time.perf_counter(), time.process_time()
     for clip in job.clips[job.few :]:
@@ -195,14 +193,21 @@ def _rayclip_alone(job: PipelineJob, clips: Sequence[Path]) -> Ended:
     return _rayclip(job, clips, ("--address", "none"))
 
 
+def _rayclip_two(job: PipelineJob, clips: Sequence[Path]) -> Ended:
+    on_gpu = job.encode.encoder.device == "cuda"
+    return _rayclip(job, clips, ("--encoders-per-gpu" if on_gpu else "--encoders", "2"))
+
+
 def _reference(job: PipelineJob, clips: Sequence[Path]) -> Ended:
     weights = job.model.weights or str(DEMO_WEIGHTS)
-    words = [sys.executable, __file__, rate_name(job.rate), weights, *map(str, clips)]
-    return run_command(words, os.environ)
+    with TemporaryDirectory() as output:
+        words = [sys.executable, REFERENCE_SCRIPT, rate_name(job.rate), weights, output]
+        return run_command([*words, *map(str, clips)], os.environ)
 
 
 RUNS: Mapping[str, Callable[[PipelineJob, Sequence[Path]], Ended]] = {
     RAYCLIP: _rayclip,
+    TWO: _rayclip_two,
     ALONE: _rayclip_alone,
     REFERENCE: _reference,
 }
@@ -289,25 +294,3 @@ RATIOS: Mapping[str, tuple[tuple[str, ...], Callable[..., float]]] = {
     f"CPU of a run and its start, {RAYCLIP} / {REFERENCE}": ((RAYCLIP, REFERENCE), _cpu_of_runs),
 }
 """Label -> the ways that are compared, and the function that compares them."""
-
-
-def _encode_in_turn(rate: Rate, weights: str, clips: Sequence[str]) -> None:
-    """The reference: one video after the other, each frame decoded and encoded on its own."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with without_warnings():
-        model, _ = openai_clip().load(weights, device=device)
-    mean, std = (torch.tensor(three, device=device).view(3, 1, 1) for three in (MEAN, STD))
-    frames = 0
-    with torch.inference_mode():
-        for clip in clips:
-            features = []
-            for square in reference(Path(clip), rate):
-                pixels = torch.tensor(square, device=device).permute(2, 0, 1).float()
-                pixels = pixels.div_(255).sub_(mean).div_(std)
-                features.append(model.encode_image(pixels[None]).float().cpu().numpy())
-            frames += len(np.concatenate(features))
-    print(f"videos: {len(clips)} done; {frames} frames in all", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    _encode_in_turn(parse_rate(sys.argv[1]), sys.argv[2], sys.argv[3:])

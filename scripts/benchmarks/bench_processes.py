@@ -93,13 +93,20 @@ class CommandFailed(RayclipError):
     """A command failed."""
 
 
-def run_command(words: Sequence[str], environment: Mapping[str, str]) -> Ended:
+def run_command(
+    words: Sequence[str], environment: Mapping[str, str], limit_s: float | None = None
+) -> Ended:
     """Run a command, and wait until every process that it started has ended.
 
     The wall time ends with the command, the CPU time with the last process.
 
+    Args:
+        words: the command.
+        environment: its environment variables.
+        limit_s: seconds after which it is killed with all that it started; None waits.
+
     Raises:
-        CommandFailed: its exit status is not 0.
+        CommandFailed: its exit status is not 0, or it was killed.
     """
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)  # adopt its orphans
     watch = _Watch()
@@ -108,9 +115,14 @@ def run_command(words: Sequence[str], environment: Mapping[str, str]) -> Ended:
         command = subprocess.Popen(
             words, env=environment, stdout=subprocess.DEVNULL, stderr=file, text=True
         )
-        command.wait()
+        try:
+            command.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            command.kill()
+            watch.until_all_ended(wind_down_s=0)
+            raise CommandFailed(f"did not end within {limit_s:.0f} s") from None
         wall_s = time.perf_counter() - started
-        cpu_s = watch.until_all_ended()
+        cpu_s = watch.until_all_ended(WIND_DOWN_S)
         file.seek(0)
         stderr = file.read()
     if command.returncode:
@@ -125,12 +137,18 @@ class _Watch:
     def __init__(self) -> None:
         self._before = {process.pid for process in _descendants()}
         self._cpu_s: dict[psutil.Process, float] = {}
+        self._wind_down_s = WIND_DOWN_S
         self._command_ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
-    def until_all_ended(self) -> float:
-        """Wait for all of them after the command has ended; return their CPU seconds."""
+    def until_all_ended(self, wind_down_s: float) -> float:
+        """Wait for all of them after the command has ended; return their CPU seconds.
+
+        Args:
+            wind_down_s: seconds after which they are killed.
+        """
+        self._wind_down_s = wind_down_s
         self._command_ended.set()
         self._thread.join()
         return sum(self._cpu_s.values())
@@ -138,7 +156,7 @@ class _Watch:
     def _run(self) -> None:
         while not self._command_ended.wait(PERIOD_S):
             self._sample()
-        deadline = time.monotonic() + WIND_DOWN_S
+        deadline = time.monotonic() + self._wind_down_s
         while remaining := self._sample():
             for process in remaining:
                 with suppress(psutil.NoSuchProcess, ChildProcessError):

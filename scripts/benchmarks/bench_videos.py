@@ -65,22 +65,28 @@ ENCODINGS = {
 """File stem -> encoding."""
 
 
-def make_videos(folder: Path, size: tuple[int, int] = SIZE, seconds: float = SECONDS) -> list[Path]:
-    """Write every video of :data:`ENCODINGS` that this libav supports to ``folder``, as mp4.
+def make_videos(
+    folder: Path,
+    size: tuple[int, int] = SIZE,
+    seconds: float = SECONDS,
+    stems: Iterable[str] = ENCODINGS,
+) -> list[Path]:
+    """Write the videos of :data:`ENCODINGS` that this libav supports to ``folder``, as mp4.
 
     Existing files are kept. The scene is drawn once for all others.
 
     Args:
         folder: created if missing.
         size: width and height in pixels, even.
-        seconds: the length, at :data:`FPS`.
+        seconds: the length, at :data:`FPS`; what moves, moves as fast in a longer one.
+        stems: keys of :data:`ENCODINGS`.
     """
     os.environ.setdefault("SVT_LOG", "1")  # only errors: SVT-AV1 is verbose
     folder.mkdir(parents=True, exist_ok=True)
     videos = {
-        folder / f"{stem}.mp4": encoding
-        for stem, encoding in ENCODINGS.items()
-        if encoding.encoder in av.codecs_available
+        folder / f"{stem}.mp4": ENCODINGS[stem]
+        for stem in stems
+        if ENCODINGS[stem].encoder in av.codecs_available
     }
     missing = {path: encoding for path, encoding in videos.items() if not path.exists()}
     if missing:
@@ -89,14 +95,17 @@ def make_videos(folder: Path, size: tuple[int, int] = SIZE, seconds: float = SEC
 
 
 def scene(size: tuple[int, int], frames: int, seed: int = SEED) -> Iterator[Yuv]:
-    """The pictures of the scene, ``size`` (width, height) pixels each."""
+    """The pictures of the scene, ``size`` (width, height) pixels each.
+
+    The camera is back at its start after :data:`SECONDS`, and everything moves on.
+    """
     rng = np.random.default_rng(seed)
     width, height = size
     landscape = _landscape(rng, (round(width * MARGIN), round(height * MARGIN)))
     objects = [_random_object(rng) for _ in range(OBJECTS)]
     noise_size = (height + NOISE_MARGIN, width + NOISE_MARGIN)
     noise = np.rint(rng.normal(0, SENSOR_NOISE, noise_size)).astype(np.int16)
-    for progress in np.linspace(0, 1, frames).tolist():
+    for progress in (np.arange(frames) / (SECONDS * FPS - 1)).tolist():
         view = _camera(landscape.size, progress)
         picture = landscape.resize(size, Image.Resampling.BILINEAR, box=view)
         for moving in objects:
@@ -124,7 +133,7 @@ def _landscape(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 
 def _camera(landscape: tuple[int, int], progress: float) -> tuple[float, float, float, float]:
-    """The part of the landscape (left, top, right, bottom) that is in view; progress 0 to 1."""
+    """The part of the landscape (left, top, right, bottom) that is in view."""
     turn = 2 * np.pi * progress
     zoom = NEAREST + (1 - NEAREST) * (0.45 + 0.45 * np.cos(turn))
     width, height = zoom * landscape[0], zoom * landscape[1]

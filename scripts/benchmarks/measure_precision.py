@@ -93,7 +93,7 @@ def main() -> None:
 
 def _report(name: str, modes: list[Mode]) -> str:
     models = dict(_loaded(name, modes))
-    frames = _pictures(models[FP32].n_px)
+    frames = pictures(models[FP32].n_px)
     features: dict[Mode, NDArray[np.float32]] = {}
     costs = {mode: float("inf") for mode in modes}
     for _ in range(ROUNDS):
@@ -107,8 +107,8 @@ def _report(name: str, modes: list[Mode]) -> str:
             str(mode),
             number(costs[mode], 1 if costs[mode] >= 10 else 2),
             number(costs[FP32] / costs[mode]),
-            number(_min_cosine(features[mode], expected), 6),
-            number(_min_cosine(_centred(features[mode]), _centred(expected)), 6),
+            number(min_cosine(features[mode], expected), 6),
+            number(min_cosine(centred(features[mode]), centred(expected)), 6),
         ]
         for mode in modes
     ]
@@ -128,17 +128,20 @@ def _loaded(name: str, modes: list[Mode]) -> Iterator[tuple[Mode, ClipModel]]:
             yield mode, load_spec(spec, "cpu", mode.batch_size, 1, mode.precision, mode.compile)
 
 
-def _pictures(n_px: int) -> NDArray[np.uint8]:
+def pictures(n_px: int) -> NDArray[np.uint8]:
+    """Squares of drawn pictures: uint8 ``[64, n_px, n_px, 3]``."""
     rng = np.random.default_rng(0)
     pictures = [random_picture(rng)[0] for _ in range(FRAMES)]
     return np.stack([resize(np.asarray(picture), Resizing(n_px)) for picture in pictures])
 
 
-def _centred(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def centred(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The features less their mean."""
     return features - features.mean(axis=0)
 
 
-def _min_cosine(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
+def min_cosine(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
+    """The lowest cosine between two rows of the same number."""
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     return float(((ours * theirs).sum(axis=1) / lengths).min())
 
