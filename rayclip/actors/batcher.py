@@ -27,7 +27,7 @@ from rayclip.actors.device_faults import (
 )
 from rayclip.actors.messages import Chunk, Features, Frame
 from rayclip.errors import RunStopped
-from rayclip.io.crash_log import Cause, CrashLog
+from rayclip.io.crash_log import Cause, CrashLog, end_process
 from rayclip.model.load_stage import current_stage
 from rayclip.report.run_stats import BatchStats
 
