@@ -45,18 +45,20 @@ class LocalEncoders:
             RunStopped: it cannot be loaded anywhere.
         """
         models: list[ClipModel] = []
+        loaded: list[Batcher] = []
         errors: list[RunStopped] = []
-        for batcher in [*self._batchers]:
+        for batcher in self._batchers:
             try:
                 model = batcher.ready.result()
             except RunStopped as error:
                 errors.append(error)
-                self._batchers.remove(batcher)
             else:
                 assert isinstance(model, ClipModel)
                 models.append(model)
+                loaded.append(batcher)
         if not models:
             raise errors[0]
+        self._batchers = loaded
         self._notes = tuple(f"A device is not used. {error}" for error in errors)
         return models
 

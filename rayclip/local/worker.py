@@ -132,14 +132,13 @@ class Worker:
     def _finish_loading(self) -> None:
         try:
             self._models = self._encoders.wait_until_loaded()
-        except RayclipError as error:
-            self.send(Failed(error))
+            passes = sum(model.peak_bytes for model in self._models)
+        except Exception as error:
+            self.send(Failed(_as_ours(error)))
             return
-        passes = sum(model.peak_bytes for model in self._models)
         LIBAV.exempt(private_bytes() + passes)
         self._crash_log.end(LOADING)
         self.send(Loaded())
-        threading.Thread(target=self._report_regularly, name="report", daemon=True).start()
 
     def _encode_texts(self, request: EncodeTexts) -> None:
         try:
@@ -151,11 +150,8 @@ class Worker:
         while (task := self._tasks.get()) is not None:
             try:
                 self._run_task(task)
-            except RunStopped as error:
-                self.send(Failed(error))
             except Exception as error:
-                logger.exception("a task")
-                self.send(Failed(RunStopped(f"The run stopped: {error!r}.")))
+                self.send(Failed(_as_ours(error)))
             self._report()
             self.send(TaskEnded(task.start))
 
@@ -208,6 +204,14 @@ class Worker:
             video, since = min(started, key=lambda pair: pair[1])
             oldest = video, time.monotonic() - since
         self.send(Report(self._encoders.work, self._encoders.waiting, oldest))
+
+
+def _as_ours(error: Exception) -> RayclipError:
+    """The error for the user; a bug of ours is logged as well."""
+    if isinstance(error, RayclipError):
+        return error
+    logger.exception("in the worker process")
+    return RunStopped(f"The run stopped: {error!r}.")
 
 
 class TaskAttempts:

@@ -76,6 +76,7 @@ def fake_encoding(loading: ModuleType) -> None:
         return model
 
     loading.ClipModel.close = lambda self: None
+    loading.ClipModel.peak_bytes = 0
     loading.ClipModel.encode_image = encode_image
     loading.load_spec = load_spec
 
