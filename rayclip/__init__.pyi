@@ -93,9 +93,9 @@ def extract(
             ``fp16`` or ``bf16``. docs/precision.md compares their speed and accuracy.
         compile: Compile the forward pass at start, which takes up to minutes and needs a C++
             compiler.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; by default all GPUs, or the CPU if a private
-            Ray finds none. On any other Ray without GPUs, set ``cpu``, or set ``encoders`` to
-            wait for GPUs to join.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; by default all GPUs, or the CPU if this machine
+            has none. On any other Ray without GPUs, set ``cpu``, or set ``encoders`` to wait
+            for GPUs to join.
         on_extraction: ``print``; ``save_numpy`` or ``save_pickle`` (files per video); or
             ``save_parquet`` (a row per video, in shards).
         output_path: Folder for features: a local path or a URL.
@@ -108,9 +108,11 @@ def extract(
         pred_texts: For ``show_pred``: a text, or a list ``[a cat, a dog]``; by default, the
             labels of Kinetics 400. Each label becomes ``a photo of …``.
         address: Which Ray: ``auto``, ``host:port``, ``local`` (a private one) or ``none`` (no
-            Ray); by default, RAY_ADDRESS or ``local``. A Ray that this process is connected to
-            takes precedence over RAY_ADDRESS. A private one is reachable only from this
-            machine, and ends with the run.
+            Ray); by default, RAY_ADDRESS, or what is quicker here. By default, a run goes to
+            the Ray that this process is connected to, or to RAY_ADDRESS. If there is neither,
+            it uses no Ray with one GPU or none, and a private Ray with several GPUs, or if
+            ``encoders`` or ``encoders_per_gpu`` is given. A private one is reachable only from
+            this machine, and ends with the run.
         encoders: Encoder processes; by default, one per GPU, or one per about 8 CPU cores.
             Encoders without a GPU wait for one to join.
         encoders_per_gpu: How many encoders may share a GPU, of this run or of other runs. With
@@ -183,9 +185,9 @@ def encode(
             ``fp16`` or ``bf16``. docs/precision.md compares their speed and accuracy.
         compile: Compile the forward pass at start, which takes up to minutes and needs a C++
             compiler.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; by default all GPUs, or the CPU if a private
-            Ray finds none. On any other Ray without GPUs, set ``cpu``, or set ``encoders`` to
-            wait for GPUs to join.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; by default all GPUs, or the CPU if this machine
+            has none. On any other Ray without GPUs, set ``cpu``, or set ``encoders`` to wait
+            for GPUs to join.
         encoders: Encoder processes; by default, one per GPU, or one per about 8 CPU cores.
             Encoders without a GPU wait for one to join.
         encoders_per_gpu: How many encoders may share a GPU, of this run or of other runs. With

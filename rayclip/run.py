@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from rayclip.actors.job import ExtractionJob
@@ -37,6 +37,7 @@ from rayclip.report.progress import Progress
 from rayclip.report.results import Summary, Tally, VideoResult
 from rayclip.report.run_stats import BatchStats, RunState
 from rayclip.report.summary import encoder_lines, summary_lines, summary_sentences
+from rayclip.session.default_address import WITHOUT_RAY, address_for
 from rayclip.settings import Settings
 
 RESIZED_BY_PILLOW = (
@@ -86,6 +87,8 @@ def run_extraction(
     display = display or Display(show=False)
     started = time.monotonic()
     display.phase("Reading the list of videos")
+    address = address_for(settings)
+    settings = replace(settings, address=address.address)
     with _machines(settings) as on_machine:
         planned = plan_run(settings)
         videos, folder = planned.plan.videos, planned.folder
@@ -100,7 +103,8 @@ def run_extraction(
                 machine.wait_until_up()  # only then remove old features
             if folder:
                 begin(planned.plan, planned.name_of, folder, planned.record)
-            display.say(f"{machine.description}; videos to do: {len(videos)}")
+            reason = f" ({address.reason})" if address.reason else ""
+            display.say(f"{machine.description}{reason}; videos to do: {len(videos)}")
             try:
                 with Progress(len(videos), machine.state, machine.stall_reason, display):
                     for result in machine.results:
@@ -214,7 +218,7 @@ class _Report:
 @contextmanager
 def _machines(settings: Settings) -> Iterator[Callable[..., AbstractContextManager[Machine]]]:
     """Choose the machine. Without Ray, its process starts now, while the run is planned."""
-    if settings.address != "none":
+    if settings.address != WITHOUT_RAY:
         yield on_ray
         return
     with worker_process() as worker:

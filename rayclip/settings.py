@@ -160,7 +160,7 @@ class Settings:
     device: str | None = option(
         None,
         "model",
-        "`cpu`, `cuda` or `cuda:N`; by default all GPUs, or the CPU if a private Ray finds none.",
+        "`cpu`, `cuda` or `cuda:N`; by default all GPUs, or the CPU if this machine has none.",
         details="On any other Ray without GPUs, set `cpu`, or set `encoders` to wait for GPUs to "
         "join.",
         convert=check_device,
@@ -211,9 +211,11 @@ class Settings:
         None,
         "cluster",
         "Which Ray: `auto`, `host:port`, `local` (a private one) or `none` (no Ray); by default, "
-        "RAY_ADDRESS or `local`.",
-        details="A Ray that this process is connected to takes precedence over RAY_ADDRESS. "
-        "A private one is reachable only from this machine, and ends with the run.",
+        "RAY_ADDRESS, or what is quicker here.",
+        details="By default, a run goes to the Ray that this process is connected to, or to "
+        "RAY_ADDRESS. If there is neither, it uses no Ray with one GPU or none, and a private Ray "
+        "with several GPUs, or if `encoders` or `encoders_per_gpu` is given. A private one is "
+        "reachable only from this machine, and ends with the run.",
         metavar="ADDRESS",
         convert=check_address,
     )

@@ -78,7 +78,8 @@ def test_a_private_ray_is_private_has_the_bits_of_no_ray_and_fills_batches_acros
     home.mkdir()
     (tmp_path / "videos").mkdir()
     videos = copies(short, tmp_path / "videos", 200)
-    words = ["extract", *videos, *save_to(output), "--encoders", "2", "--verbose"]
+    words = ["extract", *videos, *save_to(output), "--address", "local", "--encoders", "2"]
+    words += ["--verbose"]
     with start_rayclip(*words, env={"HOME": str(home)}) as running:
         wait_until(lambda: list(output.glob("clip/demo/*_clip.npy")), "a first video", running)
         processes = family(running)
@@ -215,7 +216,7 @@ def test_weights_that_cannot_be_found_end_the_run_with_one_sentence(
     clip: Path, tmp_path: Path
 ) -> None:
     nowhere = {"RAYCLIP_WEIGHTS_MIRROR": str(tmp_path / "nothing"), "HOME": str(tmp_path)}
-    ended = rayclip("extract", clip, "--model-name", "RN50", env=nowhere)
+    ended = rayclip("extract", clip, "--model-name", "RN50", "--address", "local", env=nowhere)
     assert ended.status == 3, ended.stderr
     assert "Traceback" not in ended.stderr
     last = ended.stderr.splitlines()[-1]

@@ -125,7 +125,7 @@ class LocalMachine:
         threads = cores if devices == ["cpu"] else None
         encoders = [EncoderSettings.of(settings, spec, device, threads) for device in devices]
         self.description = (
-            f"{spec.model_name} on {', '.join(devices)}, without Ray; decoding threads: {cores}"
+            f"{spec.model_name} on {', '.join(devices)}; decoding threads: {cores}; without Ray"
         )
         self._load = LoadModel(encoders, cores, at_once)
         self._prepare_worker()

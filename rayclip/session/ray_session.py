@@ -36,7 +36,8 @@ def ray_session(address: str | None, device: str | None, verbose: bool) -> Itera
 
     Args:
         address: as in :class:`rayclip.settings.Settings`, but not ``none``; ``local`` is a private
-            Ray, unlike what Ray itself means by that word.
+            Ray, unlike what Ray itself means by that word. None is the connected Ray, or
+            RAY_ADDRESS.
         device: ``cuda:N`` makes that GPU the only one that a private Ray sees.
         verbose: show Ray's own messages.
 
@@ -48,10 +49,10 @@ def ray_session(address: str | None, device: str | None, verbose: bool) -> Itera
             place for its files.
         RunStopped: a private one does not start.
     """
-    connected = _is_connected()
+    connected = is_connected()
     source = "address"
     if address is None and not connected:
-        source, address = "RAY_ADDRESS", os.environ.get("RAY_ADDRESS") or PRIVATE
+        source, address = "RAY_ADDRESS", os.environ["RAY_ADDRESS"]
     if connected and address == PRIVATE:
         raise UsageError(
             "address local means a private Ray, but this process is already connected to a Ray: "
@@ -73,7 +74,8 @@ def ray_session(address: str | None, device: str | None, verbose: bool) -> Itera
             ray.shutdown()  # closes only our connection: the cluster is not ours
 
 
-def _is_connected() -> bool:
+def is_connected() -> bool:
+    """Whether this process is connected to a Ray; ray is not imported for that."""
     if "ray" not in sys.modules:
         return False
     import ray

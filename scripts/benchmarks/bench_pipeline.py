@@ -179,7 +179,7 @@ def _rayclip(job: PipelineJob, clips: Sequence[Path], options: Sequence[str] = (
         listed.write_text("\n".join(map(str, clips)))
         words = ["-m", "rayclip", "extract", "--file-with-video-paths", str(listed)]
         words += ["--on-extraction", "save_numpy", "--output-path", f"{folder}/output"]
-        words += ["--model-name", job.model.model_name, *options]
+        words += ["--model-name", job.model.model_name, "--address", "local", *options]
         words += ["--batch-size", str(job.encode.batch_size)]
         words += ["--precision", job.encode.encoder.precision]
         if job.model.weights is not None:

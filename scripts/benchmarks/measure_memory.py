@@ -63,7 +63,7 @@ def _run(
     video: Path, model: Model, fake_microseconds: float | None, output: Path
 ) -> tuple[str, list[Peak]]:
     """The last line of the command, and the peak memory of its processes."""
-    words = [sys.executable, "-m", "rayclip", "extract", str(video)]
+    words = [sys.executable, "-m", "rayclip", "extract", str(video), "--address", "local"]
     words += ["--model-name", model.model_name, "--on-extraction", "save_numpy"]
     words += ["--output-path", str(output)]
     if model.weights is not None:

@@ -114,7 +114,8 @@ def undisturbed(videos: list[Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def command(videos: Sequence[Path], output: Path, *options: str) -> list[str | Path]:
-    words: list[str | Path] = ["extract", *videos, "--model-name", "demo", *options]
+    words: list[str | Path] = ["extract", *videos, "--address", "local", "--model-name", "demo"]
+    words += options
     return [*words, "--on-extraction", "save_numpy", "--output-path", output]
 
 

@@ -39,7 +39,8 @@ def run_in_groups(videos: Sequence[str], folder: Path) -> Run:
     for path in paths[1:]:
         shutil.copyfile(paths[0], path)
     environment = hostile_environment(folder, GROUP)
-    words = ["extract", *paths, "--model-name", "demo", "--max-attempts", "2"]
+    words = ["extract", *paths, "--address", "local", "--model-name", "demo"]
+    words += ["--max-attempts", "2"]
     words += ["--on-extraction", "save_numpy", "--output-path", folder / "output"]
     ended = rayclip(*words, env=environment)
     assert ended.status == 1, ended.stderr

@@ -54,7 +54,7 @@ def undisturbed(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def command(clips: Sequence[Path], output: Path) -> list[str | Path]:
-    words: list[str | Path] = ["extract", *clips, "--model-name", "demo"]
+    words: list[str | Path] = ["extract", *clips, "--address", "local", "--model-name", "demo"]
     return [*words, "--on-extraction", "save_numpy", "--output-path", output]
 
 

@@ -260,7 +260,7 @@ def test_a_run_in_which_nearly_everything_fails_is_stopped(
 @pytest.mark.ray
 def test_on_ray_such_a_run_is_stopped_and_nothing_of_it_goes_on(tmp_path: Path) -> None:
     videos, output = nowhere(tmp_path, 10 * WINDOW), tmp_path / "output"
-    ended = rayclip(*words([], output, *listed(videos, tmp_path)))
+    ended = rayclip(*words([], output, "--address", "local", *listed(videos, tmp_path)))
     assert ended.status == 3, ended.stderr
     assert "of the last 200 videos failed with not_found" in ended.stderr.splitlines()[-1]
     assert WINDOW <= len(failures(output)) < len(videos)

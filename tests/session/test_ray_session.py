@@ -30,7 +30,8 @@ main()
 def test_a_private_ray_that_does_not_start_ends_the_run_with_one_sentence(tmp_path: Path) -> None:
     """As on a machine so busy that Ray's own processes time out."""
     video = write_video(tmp_path / "a.mp4", numbered_frames(3))
-    words = ["extract", str(video), "--model-name", "demo", "--output-path", str(tmp_path / "out")]
+    words = ["extract", str(video), "--address", "local", "--model-name", "demo"]
+    words += ["--output-path", str(tmp_path / "out")]
     ended = subprocess.run(
         [sys.executable, "-c", UNWILLING, *words],
         env={**os.environ, **ON_LOOPBACK},

@@ -204,12 +204,9 @@ def test_local_is_a_ray_that_only_this_machine_can_reach(listening: str) -> None
     assert listening.replace("::ffff:", "") == "127.0.0.1"
 
 
-@pytest.mark.parametrize("address", ["", "local"])
-def test_an_empty_address_means_a_private_ray(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    monkeypatch.setattr(ray_session, "_is_connected", lambda: False)
+def test_local_in_the_environment_means_a_private_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setattr(ray_session, "is_connected", lambda: False)
     monkeypatch.setattr(ray_session, "_private_ray", lambda *_: nullcontext())
     with ray_session.ray_session(None, None, verbose=False) as is_private:
         assert is_private
@@ -218,7 +215,7 @@ def test_an_empty_address_means_a_private_ray(
 def test_a_private_ray_is_refused_while_another_is_connected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ray_session, "_is_connected", lambda: True)
+    monkeypatch.setattr(ray_session, "is_connected", lambda: True)
     with (
         pytest.raises(UsageError, match="already connected to a Ray"),
         ray_session.ray_session("local", None, verbose=False),
