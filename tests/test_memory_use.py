@@ -21,7 +21,7 @@ from fractions import Fraction
 import numpy as np
 
 from rayclip.actors.decoder import VideoExtractor
-from rayclip.actors.job import ExtractionJob, LocalAttempts
+from rayclip.actors.job import ExtractionJob, UncountedAttempts
 from rayclip.media.sampling import FrameChoice
 
 class Encoded:
@@ -49,7 +49,7 @@ def kilobytes():
 def extract(videos):
     choice = FrameChoice(Fraction(5))
     job = ExtractionJob(64, choice, "stem", None, 3, "/", {})
-    yield from VideoExtractor(job, Encoders(), LocalAttempts()).run(videos)
+    yield from VideoExtractor(job, Encoders(), UncountedAttempts()).run(videos)
 """
 
 needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="/proc is missing")

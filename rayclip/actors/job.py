@@ -79,7 +79,7 @@ class Segments(Protocol):
         ...
 
 
-class LocalAttempts:
+class UncountedAttempts:
     """Attempts that nobody counts: those at a segment, whose video is counted as a whole."""
 
     is_retry = False

@@ -15,7 +15,7 @@ from ray.exceptions import NodeDiedError, ObjectLostError, RayError
 from rayclip.actors import segment_jobs
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.encoder_client import EncoderClient
-from rayclip.actors.job import ExtractionJob, FeatureBlocks, LocalAttempts, SegmentFailed
+from rayclip.actors.job import ExtractionJob, FeatureBlocks, SegmentFailed, UncountedAttempts
 from rayclip.actors.segment_jobs import SEGMENT_S, in_blocks, is_long, segment_job, segments_of
 from rayclip.media.segments import Segment
 from rayclip.media.watchdog import LIBAV
@@ -118,6 +118,6 @@ def extract_segment(
     """
     yield None
     extractor = VideoExtractor(
-        job, EncoderClient(control), LocalAttempts(), watching=LIBAV.watching
+        job, EncoderClient(control), UncountedAttempts(), watching=LIBAV.watching
     )
     yield from in_blocks(segment_jobs.extract_segment(extractor, video))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from rayclip.output.spool import FeatureSpool
 from rayclip.report.results import VideoResult
 from rayclip.report.run_stats import BatchStats, RunState
 from rayclip.report.stall_reason import describe_in_progress
+from rayclip.session.cores import available_cores
 from rayclip.session.devices import devices_here
 from rayclip.session.resources import videos_per_task
 from rayclip.settings import Settings
@@ -113,7 +113,7 @@ class LocalMachine:
         self._earlier: tuple[BatchStats, ...] = ()  # of dead processes
         self._report, self._reported_s = Report((), (), None), 0.0
         self._spools: dict[int, FeatureSpool] = {}
-        cores = _cores()
+        cores = available_cores()
         with_arrays = not settings.saves or settings.show_pred  # for the user, in input order
         rows = videos_per_task(len(videos), cores, with_arrays)
         at_once = TASKS_PER_CORE * cores
@@ -262,10 +262,3 @@ def _tasks(videos: Selection, rows: int) -> Iterator[Task]:
 def _added(some: Iterable[BatchStats], others: Iterable[BatchStats]) -> tuple[BatchStats, ...]:
     pairs = zip_longest(some, others, fillvalue=BatchStats())
     return tuple(before + after for before, after in pairs)
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from rayclip.actors.decoder import WINDOW_FRAMES, VideoExtractor
 from rayclip.actors.encoder import make_zero_shot
-from rayclip.actors.job import Attempts, ExtractionJob, LocalAttempts, Segments
+from rayclip.actors.job import Attempts, ExtractionJob, Segments, UncountedAttempts
 from rayclip.errors import RayclipError, RunStopped
 from rayclip.io.crash_log import LOADING, CrashLog, Death
 from rayclip.local.devices import LocalEncoders
@@ -165,7 +165,7 @@ class Worker:
     def _segments(self) -> Segments:
         return ThreadSegments(
             self._job,
-            lambda job: self._extractor(job, LocalAttempts()),
+            lambda job: self._extractor(job, UncountedAttempts()),
             self._cores,
             self._segments_pool,
             self._max_segments,

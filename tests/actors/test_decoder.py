@@ -22,7 +22,7 @@ from video_factories import MAX_NUMBERS, numbered_frame, numbered_frames, remux,
 import rayclip.actors.decoder
 from rayclip.actors import pending_video
 from rayclip.actors.decoder import WINDOW_FRAMES, VideoExtractor
-from rayclip.actors.job import ExtractionJob, FeatureBlocks, LocalAttempts, SegmentFailed
+from rayclip.actors.job import ExtractionJob, FeatureBlocks, SegmentFailed, UncountedAttempts
 from rayclip.actors.messages import CHUNK_FRAMES, Frame
 from rayclip.errors import RunStopped
 from rayclip.io import retry
@@ -162,13 +162,13 @@ def job(
 def extract(
     videos: Sequence[str],
     encoders: Encoders | None = None,
-    attempts: Attempts | LocalAttempts | None = None,
+    attempts: Attempts | UncountedAttempts | None = None,
     **asked: object,
 ) -> list[VideoResult]:
     extractor = VideoExtractor(
         job(**asked),  # type: ignore[arg-type]
         encoders or Encoders(),
-        attempts or LocalAttempts(),
+        attempts or UncountedAttempts(),
     )
     return list(extractor.run(videos))
 
@@ -285,14 +285,14 @@ def test_frames_are_resized_to_the_square_of_the_model(tmp_path: Path) -> None:
 def test_decoding_runs_ahead_of_the_features_of_the_last_video(video: Make) -> None:
     encoders = Encoders(at_once=False)
     paths = [video("a.mp4", 2), video("b.mp4", 3), video("c.mp4", 4)]
-    next(VideoExtractor(job(), encoders, LocalAttempts()).run(paths))
+    next(VideoExtractor(job(), encoders, UncountedAttempts()).run(paths))
     assert encoders.chunks == [2, 3, 4]
 
 
 def test_a_result_is_yielded_as_soon_as_its_features_are_back(video: Make) -> None:
     encoders = Encoders(at_once=True)
     paths = [video("a.mp4", 2), video("b.mp4", 3)]
-    next(VideoExtractor(job(), encoders, LocalAttempts()).run(paths))
+    next(VideoExtractor(job(), encoders, UncountedAttempts()).run(paths))
     assert encoders.chunks == [2]
 
 
@@ -307,7 +307,7 @@ def test_relative_paths_are_resolved_in_the_folder_of_the_command(
 def test_an_encoded_video_has_the_features_of_its_file(video: Make) -> None:
     content = Path(video("a.mp4", 4)).read_bytes()
     encoded = replace(job(), encoded={"row 0": content, "row 1": b"text"})
-    good, bad = VideoExtractor(encoded, Encoders(), LocalAttempts()).run(["row 0", "row 1"])
+    good, bad = VideoExtractor(encoded, Encoders(), UncountedAttempts()).run(["row 0", "row 1"])
     assert (good.video, numbers_of(good)) == ("row 0", [0, 1, 2, 3])
     assert code_of(bad)[0] == "open"
 
@@ -328,7 +328,7 @@ def test_each_video_is_committed_before_its_result_is_yielded(
     video: Make, folder: OutputFolder
 ) -> None:
     paths = [video("a.mp4"), video("b.mp4")]
-    for result in VideoExtractor(job(folder), Encoders(), LocalAttempts()).run(paths):
+    for result in VideoExtractor(job(folder), Encoders(), UncountedAttempts()).run(paths):
         assert folder.committed_frames(Path(result.video).stem) == 3
 
 
@@ -403,7 +403,9 @@ def test_features_out_of_range_of_the_saved_dtype_are_a_failure(
     video: Make, folder: OutputFolder, value: float, dtype: str, is_saved: bool
 ) -> None:
     encoders = Encoders(lambda frames: np.full((len(frames), DIM), value, np.float32))
-    extractor = VideoExtractor(replace(job(folder), feature_dtype=dtype), encoders, LocalAttempts())
+    extractor = VideoExtractor(
+        replace(job(folder), feature_dtype=dtype), encoders, UncountedAttempts()
+    )
     (result,) = extractor.run([video("a.mp4")])
     if is_saved:
         assert result.failure is None
@@ -458,9 +460,9 @@ def test_losing_all_encoders_stops_the_run_at_a_submit(video: Make) -> None:
 
 def test_videos_finished_before_the_stop_are_yielded(video: Make, folder: OutputFolder) -> None:
     paths = [video("a.mp4"), video("b.mp4", first=10)]
-    results = VideoExtractor(job(folder), Encoders(failing_on(10, stopped)), LocalAttempts()).run(
-        paths
-    )
+    results = VideoExtractor(
+        job(folder), Encoders(failing_on(10, stopped)), UncountedAttempts()
+    ).run(paths)
     assert next(results).frames == 3
     with pytest.raises(RunStopped):
         next(results)
@@ -586,7 +588,7 @@ def test_refused_credentials_stop_the_run_after_earlier_videos_are_finished(
     unreliable.breaks = [(0, InvalidAccessKeyId("unknown key"))] * 9
     paths = [video("first.mp4"), stream, video("never.mp4", first=20)]
     encoders = Encoders(at_once=False)
-    results = VideoExtractor(job(folder), encoders, LocalAttempts()).run(paths)
+    results = VideoExtractor(job(folder), encoders, UncountedAttempts()).run(paths)
     assert next(results).frames == 3
     with pytest.raises(RunStopped, match=r"unreliable://.*refused.*unknown key.*renew them"):
         next(results)
@@ -606,7 +608,7 @@ def test_a_folder_that_refuses_all_writes_stops_the_run(
         raise OSError(number, os.strerror(number))
 
     paths = [video("a.mp4"), video("b.mp4"), video("c.mp4")]
-    results = VideoExtractor(job(folder), Encoders(), LocalAttempts()).run(paths)
+    results = VideoExtractor(job(folder), Encoders(), UncountedAttempts()).run(paths)
     assert next(results).frames == 3
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunStopped, match="rerun the same command"):
@@ -728,7 +730,7 @@ def test_a_retried_task_does_not_extract_saved_rows_again(
 ) -> None:
     paths = [video("a.mp4", 1), video("b.mp4", 2), video("c.mp4", 3)]
     monkeypatch.setattr("rayclip.output.shards.ShardWriter.buffer_s", 0.0)
-    first = VideoExtractor(job(shards), Encoders(), LocalAttempts()).run(paths)
+    first = VideoExtractor(job(shards), Encoders(), UncountedAttempts()).run(paths)
     assert [next(first).frames, next(first).frames] == [1, 2]
     first.close()  # and then its process dies
     encoders = Encoders()
@@ -753,9 +755,9 @@ def test_buffered_videos_are_saved_when_all_encoders_are_lost(
     video: Make, shards: ShardFolder
 ) -> None:
     paths = [video("a.mp4"), video("b.mp4", first=10)]
-    results = VideoExtractor(job(shards), Encoders(failing_on(10, stopped)), LocalAttempts()).run(
-        paths
-    )
+    results = VideoExtractor(
+        job(shards), Encoders(failing_on(10, stopped)), UncountedAttempts()
+    ).run(paths)
     assert next(results).frames == 3
     with pytest.raises(RunStopped):
         next(results)
@@ -765,7 +767,7 @@ def test_buffered_videos_are_saved_when_all_encoders_are_lost(
 def test_extra_columns_of_the_videos_are_saved(video: Make, shards: ShardFolder) -> None:
     paths = ["/nowhere.mp4", video("b.mp4", 2)]
     extra_columns = pa.table({"label": ["x", "y"]})
-    list(VideoExtractor(job(shards), Encoders(), LocalAttempts()).run(paths, extra_columns))
+    list(VideoExtractor(job(shards), Encoders(), UncountedAttempts()).run(paths, extra_columns))
     (path,) = Path(shards.url).glob("*.parquet")
     assert pq.read_table(path).select(["video", "label"]).to_pylist() == [
         {"video": paths[1], "label": "y"}
@@ -837,7 +839,7 @@ class Segments:
 
 def test_a_long_video_is_divided_and_a_short_one_is_not(video: Make) -> None:
     paths = [video("long.mp4"), video("short.mp4", count=2)]
-    extractor = VideoExtractor(job(), Encoders(), LocalAttempts(), Segments(fails=False))
+    extractor = VideoExtractor(job(), Encoders(), UncountedAttempts(), Segments(fails=False))
     divided, short = extractor.run(paths)
     assert numbers_of(divided) == [20, 20, 21]
     assert divided.extraction is not None
@@ -857,18 +859,18 @@ def test_a_short_video_is_opened_once(video: Make, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(rayclip.actors.decoder, "open_selected", counted)
     path = video("short.mp4", count=2)
-    list(VideoExtractor(job(), Encoders(), LocalAttempts(), Segments(fails=False)).run([path]))
+    list(VideoExtractor(job(), Encoders(), UncountedAttempts(), Segments(fails=False)).run([path]))
     assert opened == [path]
 
 
 def test_a_long_video_that_cannot_be_divided_is_decoded_whole(video: Make) -> None:
-    extractor = VideoExtractor(job(), Encoders(), LocalAttempts(), Segments(fails=False))
+    extractor = VideoExtractor(job(), Encoders(), UncountedAttempts(), Segments(fails=False))
     (result,) = extractor.run([video("whole.mp4")])
     assert numbers_of(result) == [0, 1, 2]
 
 
 def test_a_video_whose_segment_fails_is_decoded_whole(video: Make) -> None:
-    extractor = VideoExtractor(job(), Encoders(), LocalAttempts(), Segments(fails=True))
+    extractor = VideoExtractor(job(), Encoders(), UncountedAttempts(), Segments(fails=True))
     (result,) = extractor.run([video("long.mp4")])
     assert numbers_of(result) == [0, 1, 2]
     assert result.extraction is not None
@@ -878,7 +880,7 @@ def test_a_video_whose_segment_fails_is_decoded_whole(video: Make) -> None:
 
 def test_a_divided_video_without_selected_frames_gives_its_first_frame(video: Make) -> None:
     extractor = VideoExtractor(
-        job(fps=Fraction("0.001")), Encoders(), LocalAttempts(), Segments(is_empty=True)
+        job(fps=Fraction("0.001")), Encoders(), UncountedAttempts(), Segments(is_empty=True)
     )
     (result,) = extractor.run([video("long.mp4")])
     assert numbers_of(result) == [0]

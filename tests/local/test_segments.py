@@ -13,7 +13,7 @@ from video_factories import numbered_frame, write_video
 
 from rayclip.actors import segment_jobs
 from rayclip.actors.decoder import VideoExtractor
-from rayclip.actors.job import ExtractionJob, LocalAttempts
+from rayclip.actors.job import ExtractionJob, UncountedAttempts
 from rayclip.actors.messages import Features, Frame
 from rayclip.local.segments import ThreadSegments
 from rayclip.media.sampling import FrameChoice
@@ -52,13 +52,13 @@ class Machine:
             self.segments.append(job)
             is_refused = len(self.segments) - 1 == self._refused
         encoders = Refusing() if is_refused else Encoders()
-        return VideoExtractor(job, encoders, LocalAttempts(), watching=lambda _: self.cores)
+        return VideoExtractor(job, encoders, UncountedAttempts(), watching=lambda _: self.cores)
 
     def extract(self, video: Path) -> Extraction:
         with ThreadPoolExecutor(CORES) as pool:
             segments = ThreadSegments(JOB, self.extractor, self.cores, pool, CORES)
             extractor = VideoExtractor(
-                JOB, Encoders(), LocalAttempts(), segments, lambda _: self.cores
+                JOB, Encoders(), UncountedAttempts(), segments, lambda _: self.cores
             )
             (result,) = extractor.run([str(video)])
         assert result.extraction is not None, result.failure
@@ -82,7 +82,7 @@ def video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def whole(video: Path) -> Extraction:
-    (result,) = VideoExtractor(JOB, Encoders(), LocalAttempts()).run([str(video)])
+    (result,) = VideoExtractor(JOB, Encoders(), UncountedAttempts()).run([str(video)])
     assert result.extraction is not None
     return result.extraction
 
