@@ -16,7 +16,7 @@ from chaos_interrupts import random_interrupt
 DEADLINE_S = 120
 RUN_S = {"none": 4.0, "local": 9.0}  # about what these runs take
 
-CELLS_S = [1.0, 0.3, 2.0, 3.0, 3.5, 4.0]  # after so long, each cell is interrupted
+CELLS_S = [4.0, 0.3, 1.0, 3.5, 2.0, 4.0]  # after so long, each cell is interrupted
 
 NOTEBOOK = """
 import gc, json, signal, sys, threading
@@ -77,7 +77,7 @@ def test_an_interrupt_at_any_moment_ends_the_command_in_order(
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
 def test_interrupted_cells_of_a_notebook_leave_nothing(tmp_path: Path) -> None:
     clip = tmp_path / "long.mp4"
-    shapes.write_video(clip, [("red", "circle")], seconds_per_scene=240.0)
+    shapes.write_video(clip, [("red", "circle")], seconds_per_scene=120.0)
     ended = subprocess.run(
         [sys.executable, "-c", NOTEBOOK, str(clip), json.dumps(CELLS_S), str(tmp_path / "out")],
         # glibc keeps what threads have freed, in as many arenas as there were threads at once
@@ -92,4 +92,4 @@ def test_interrupted_cells_of_a_notebook_leave_nothing(tmp_path: Path) -> None:
     assert interrupted == (True,) * len(CELLS_S)
     assert children == (0,) * len(CELLS_S)
     assert threads[-1] <= threads[0]
-    assert megabytes[-1] < megabytes[2] + 20  # after the first ones, which import what they need
+    assert megabytes[-1] < megabytes[0] + 20  # the first imports what it needs
