@@ -124,6 +124,7 @@ class Worker:
         self._segments_pool = ThreadPoolExecutor(request.cores, thread_name_prefix="segment")
         self._window_frames = min(WINDOW_FRAMES, self._encoders.window_frames(request.tasks))
         threading.Thread(target=self._finish_loading, name="loading", daemon=True).start()
+        threading.Thread(target=self._report_regularly, name="report", daemon=True).start()
         for _ in range(request.tasks):
             thread = threading.Thread(target=self._run_tasks, name="task", daemon=True)
             thread.start()
