@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,34 +23,38 @@ class LoadStage:
     total: int = 0
 
 
-class _Process:
-    """The stage of this process, which loads one model at a time; None if it loads none."""
-
-    stage: LoadStage | None = None
+_stages: dict[int, LoadStage] = {}
+"""Thread -> its innermost stage. A process with several devices loads on several threads."""
 
 
 def current_stage() -> LoadStage | None:
-    """Return the stage that this process is in; None if it loads no model."""
-    return _Process.stage
+    """Return the stage of the thread that began first; None if this process loads no model."""
+    stages = [*_stages.values()]
+    return stages[0] if stages else None
 
 
 @contextmanager
 def stage(text: str) -> Iterator[None]:
     """Mark a block as a stage; stages in it replace it meanwhile."""
-    before = _Process.stage
-    _Process.stage = LoadStage(text)
+    thread = threading.get_ident()
+    before = _stages.get(thread)
+    _stages[thread] = LoadStage(text)
     try:
         yield
     finally:
-        _Process.stage = before
+        if before is None:
+            del _stages[thread]
+        else:
+            _stages[thread] = before
 
 
 def report_bytes(done: int, total: int) -> None:
-    """Record how many bytes of the current stage are transferred.
+    """Record how many bytes of this thread's stage are transferred.
 
     Args:
         done: bytes so far.
         total: of all bytes; 0 if unknown.
     """
-    if _Process.stage is not None:
-        _Process.stage = LoadStage(_Process.stage.text, done, total)
+    thread = threading.get_ident()
+    if thread in _stages:
+        _stages[thread] = LoadStage(_stages[thread].text, done, total)
