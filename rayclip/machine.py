@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from rayclip.model.load_stage import LoadStage
 from rayclip.model.zeroshot import ZeroShot
 from rayclip.report.results import VideoResult
 from rayclip.report.run_stats import RunState
+
+ShowPhase = Callable[[str | LoadStage], object]
+"""Shows what is awaited from now on."""
 
 
 class Machine(Protocol):

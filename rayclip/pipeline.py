@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,7 @@ from rayclip.console import say_to_user
 from rayclip.errors import RunStopped
 from rayclip.inputs.selection import Selection
 from rayclip.inputs.video_rows import from_video_table
-from rayclip.machine import Machine
-from rayclip.model.load_stage import LoadStage
+from rayclip.machine import Machine, ShowPhase
 from rayclip.model.models import ModelSpec
 from rayclip.model.precision import CPU_BATCH_SIZE
 from rayclip.model.zeroshot import ZeroShot, prompts
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from rayclip.session.resources import EncoderResources
 
 STATE_TIMEOUT_S = 5.0
-
-ShowPhase = Callable[[str | LoadStage], object]
 
 
 class RayMachine:

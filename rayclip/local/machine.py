@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import zip_longest
@@ -28,7 +28,7 @@ from rayclip.local.messages import (
 )
 from rayclip.local.process import WorkerProcess
 from rayclip.local.schedule import Schedule
-from rayclip.machine import Machine
+from rayclip.machine import Machine, ShowPhase
 from rayclip.model.models import ModelSpec
 from rayclip.model.zeroshot import ZeroShot, prompts
 from rayclip.output.spool import FeatureSpool
@@ -61,7 +61,7 @@ def on_this_machine(
     spec: ModelSpec,
     job: ExtractionJob,
     videos: Selection,
-    show_phase: Callable[[str], object],
+    show_phase: ShowPhase,
 ) -> Iterator[Machine]:
     """Run without Ray, on all cores and GPUs of this machine.
 

@@ -6,7 +6,6 @@ import mmap
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
@@ -35,12 +34,7 @@ class FeatureSpool:
     def __enter__(self) -> FeatureSpool:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def append(self, features: NDArray[np.float32]) -> None:

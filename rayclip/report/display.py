@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from rayclip.console import can_redraw, folded, say_to_user
@@ -60,12 +59,7 @@ class Display:
             self._region.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.phase("")
         if self._region is not None:
             self._region.stop()
@@ -91,10 +85,8 @@ class Display:
         Args:
             awaited: what; empty if nothing is.
         """
-        before, self._phase = (
-            self._phase,
-            awaited if isinstance(awaited, LoadStage) else LoadStage(awaited),
-        )
+        stage = awaited if isinstance(awaited, LoadStage) else LoadStage(awaited)
+        before, self._phase = self._phase, stage
         if self._region is not None:
             self._region.view = self._phase_view
         if self._phase.text == before.text:

@@ -29,17 +29,16 @@ def encoder_lines(work: Sequence[BatchStats], each: bool) -> list[str]:
     ]
     if not total.frames:
         return lines
-    bottleneck = "encoding: add GPUs" if total.busy >= BUSY else "decoding: add CPUs"
+    step, more = _bottleneck(total)
     lines.append(
         f"encoders: mean batch fill {total.fill:.2f}, busy {total.busy:.0%} of the time; "
-        f"bottleneck: {bottleneck}"
+        f"bottleneck: {step}: add {more}"
     )
     return lines
 
 
 def summary_lines(summary: Summary) -> list[str]:
     """The summary as lines of a log; the failures come last."""
-    rate = summary.frames / summary.seconds if summary.seconds else 0.0
     videos = [f"{summary.done} done"]
     if summary.skipped:
         videos.append(f"{summary.skipped} done before")
@@ -47,7 +46,7 @@ def summary_lines(summary: Summary) -> list[str]:
         videos.append(f"{len(summary.failed)} failed")
     lines = [
         f"videos: {', '.join(videos)}; {summary.frames} frames in {summary.seconds:.1f} s "
-        f"({rate:.0f} frames/s)"
+        f"({_frames_per_s(summary):.0f} frames/s)"
     ]
     if summary.output_path is not None:
         lines.append(f"features: {summary.output_path}")
@@ -68,11 +67,10 @@ def summary_sentences(summary: Summary, work: BatchStats) -> list[str]:
         summary: what the run did.
         work: of all its encoders; empty if their share of the time says nothing.
     """
-    rate = summary.frames / summary.seconds if summary.seconds else 0.0
     took = f"{summary.seconds:.1f} s" if summary.seconds < 60 else duration(summary.seconds)
     sentences = [
         f"Extracted {count(summary.frames, 'frame')} of {count(summary.done, 'video')} in "
-        f"{took} ({rate:,.0f} frames/s)."
+        f"{took} ({_frames_per_s(summary):,.0f} frames/s)."
     ]
     if summary.skipped:
         was = "was" if summary.skipped == 1 else "were"
@@ -86,7 +84,7 @@ def summary_sentences(summary: Summary, work: BatchStats) -> list[str]:
             f"{approximate_duration(summary.estimate.seconds)} at this rate."
         )
     if work.frames:
-        step, more = ("encoding", "GPUs") if work.busy >= BUSY else ("decoding", "CPUs")
+        step, more = _bottleneck(work)
         lines.append(
             f"The bottleneck was {step}: more {more} would make it faster (encoders were busy "
             f"{work.busy:.0%} of the time)."
@@ -96,6 +94,15 @@ def summary_sentences(summary: Summary, work: BatchStats) -> list[str]:
         lines.append(f"{count(len(summary.failed), 'video')} failed{retry}:")
         lines += _failure_lines(summary)
     return lines
+
+
+def _frames_per_s(summary: Summary) -> float:
+    return summary.frames / summary.seconds if summary.seconds else 0.0
+
+
+def _bottleneck(work: BatchStats) -> tuple[str, str]:
+    """The step that limits a run, and what it needs more of."""
+    return ("encoding", "GPUs") if work.busy >= BUSY else ("decoding", "CPUs")
 
 
 def _failure_lines(summary: Summary) -> list[str]:

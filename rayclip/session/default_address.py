@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from rayclip.session.ray_session import PRIVATE, is_connected
+from rayclip.session.ray_session import PRIVATE, VISIBLE_GPUS, is_connected
 from rayclip.settings import Settings
 
 WITHOUT_RAY = "none"
@@ -49,7 +49,7 @@ def gpus_here() -> int:
         gpus = len(os.listdir(DRIVER))
     except OSError:
         return 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get(VISIBLE_GPUS)
     if visible is None:
         return gpus
     return min(gpus, len([name for name in visible.split(",") if name.strip()]))

@@ -29,6 +29,11 @@ def copies(clip: Path, folder: Path, names: Sequence[str]) -> list[Path]:
     return [shutil.copyfile(clip, folder / f"{name}.mp4") for name in names]
 
 
+@pytest.fixture
+def videos(clip: Path, tmp_path: Path) -> list[Path]:
+    return copies(clip, tmp_path, [f"clip_{number:02}" for number in range(COPIES)])
+
+
 def command(videos: Sequence[Path], output: Path) -> list[str | Path]:
     words: list[str | Path] = ["extract", *videos, "--model-name", "demo", "--address", "none"]
     return [*words, "--on-extraction", "save_numpy", "--output-path", output]
@@ -68,8 +73,7 @@ def test_videos_that_crash_hang_or_fill_the_memory_harm_no_others(
     }
 
 
-def test_a_run_survives_the_kill_of_its_worker(clip: Path, tmp_path: Path) -> None:
-    videos = copies(clip, tmp_path, [f"clip_{number:02}" for number in range(COPIES)])
+def test_a_run_survives_the_kill_of_its_worker(videos: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "output"
     with start_rayclip(*command(videos, output)) as running:
         worker = worker_of(running)
@@ -83,8 +87,9 @@ def test_a_run_survives_the_kill_of_its_worker(clip: Path, tmp_path: Path) -> No
     assert len({*features(output)}) == 1
 
 
-def test_a_worker_ends_with_its_command_however_that_dies(clip: Path, tmp_path: Path) -> None:
-    videos = copies(clip, tmp_path, [f"clip_{number:02}" for number in range(COPIES)])
+def test_a_worker_ends_with_its_command_however_that_dies(
+    videos: list[Path], tmp_path: Path
+) -> None:
     output = tmp_path / "output"
     with start_rayclip(*command(videos, output)) as running:
         worker = worker_of(running)
@@ -94,8 +99,9 @@ def test_a_worker_ends_with_its_command_however_that_dies(clip: Path, tmp_path: 
     assert not [*output.rglob("*.tmp")]
 
 
-def test_an_interrupted_run_leaves_whole_files_and_no_process(clip: Path, tmp_path: Path) -> None:
-    videos = copies(clip, tmp_path, [f"clip_{number:02}" for number in range(COPIES)])
+def test_an_interrupted_run_leaves_whole_files_and_no_process(
+    videos: list[Path], tmp_path: Path
+) -> None:
     output = tmp_path / "output"
     with start_rayclip(*command(videos, output)) as running:
         worker = worker_of(running)
