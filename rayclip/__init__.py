@@ -16,6 +16,7 @@ __all__ = [
     "BadVideo",
     "ClipModel",
     "Failure",
+    "LoadedModel",
     "RayclipError",
     "RunStopped",
     "Summary",
@@ -27,19 +28,22 @@ __all__ = [
     "extract",
     "iter_frames",
     "load_clip",
+    "load_encoder",
     "load_features",
 ]
 __version__ = "0.1.0"
 
 _MODULES = {
-    "ClipModel": "rayclip.model.clip_model",
+    "ClipModel": "rayclip.model.loaded_model",
     "Failure": "rayclip.report.results",
+    "LoadedModel": "rayclip.model.loaded_model",
     "Summary": "rayclip.report.results",
     "VideoFeatures": "rayclip.load",
     "encode": "rayclip.dataset",
     "extract": "rayclip.api",
     "iter_frames": "rayclip.media.frames",
     "load_clip": "rayclip.model.loading",
+    "load_encoder": "rayclip.model.loading",
     "load_features": "rayclip.load",
 }
 

@@ -15,8 +15,10 @@ from rayclip.errors import WeightsUnavailable as WeightsUnavailable
 from rayclip.load import VideoFeatures as VideoFeatures
 from rayclip.load import load_features as load_features
 from rayclip.media.frames import iter_frames as iter_frames
-from rayclip.model.clip_model import ClipModel as ClipModel
+from rayclip.model.loaded_model import ClipModel as ClipModel
+from rayclip.model.loaded_model import LoadedModel as LoadedModel
 from rayclip.model.loading import load_clip as load_clip
+from rayclip.model.loading import load_encoder as load_encoder
 from rayclip.report.results import Failure as Failure
 from rayclip.report.results import Summary as Summary
 

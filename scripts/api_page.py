@@ -15,8 +15,11 @@ HEAD = """# The Python API
 Everything in `import rayclip`. This page is generated from the docstrings by
 `python scripts/api_page.py`; a test checks that it is current.
 """
-FIRST = ["extract", "load_features", "encode", "load_clip", "iter_frames"]
+FIRST = ["extract", "load_features", "encode", "load_encoder", "iter_frames"]
 """Names that come first; the others follow in alphabetical order."""
+
+OTHER_NAMES = ["ClipModel", "load_clip"]
+"""Earlier names of what the page has by another name."""
 
 MAX_LINE = 90
 SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises):$", re.MULTILINE)
@@ -25,7 +28,7 @@ ENTRY = re.compile(r"^    (\w[\w, ]*): (.*)$")
 
 def page() -> str:
     """The whole page."""
-    names = [*FIRST, *(name for name in rayclip.__all__ if name not in FIRST)]
+    names = [*FIRST, *(name for name in rayclip.__all__ if name not in {*FIRST, *OTHER_NAMES})]
     return "\n".join([HEAD, *(entry(name, getattr(rayclip, name), "##") for name in names)])
 
 

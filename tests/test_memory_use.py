@@ -20,6 +20,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from rayclip.model.preprocess import Resizing
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.job import ExtractionJob, UncountedAttempts
 from rayclip.media.sampling import FrameChoice
@@ -48,7 +49,7 @@ def kilobytes():
 
 def extract(videos):
     choice = FrameChoice(Fraction(5))
-    job = ExtractionJob(64, choice, "stem", None, 3, "/", {})
+    job = ExtractionJob(Resizing(64), choice, "stem", None, 3, "/", {})
     yield from VideoExtractor(job, Encoders(), UncountedAttempts()).run(videos)
 """
 

@@ -18,7 +18,7 @@ from run_cli import call
 import rayclip
 from rayclip.model import exact_resize
 from rayclip.model.checkpoint import openai_clip, without_warnings
-from rayclip.model.models import DEMO_WEIGHTS
+from rayclip.model.openai import DEMO_WEIGHTS
 from rayclip.model.preprocess import Resizing, resize
 
 PAIR = '"[./sample/v_ZNVhz7ctTq0.mp4, ./sample/v_GGSY1Qvo990.mp4]"'

@@ -28,7 +28,7 @@ from rayclip.media.gop import Irregular
 from rayclip.media.reencode import reencode
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.video import Miscounted, open_video
-from rayclip.model.preprocess import Resizing, resize
+from rayclip.model.preprocess import resize
 from rayclip.model.zeroshot import predictions_csv
 from rayclip.output.safe_names import output_name
 from rayclip.report.results import Failure, VideoResult
@@ -72,7 +72,7 @@ class VideoExtractor:
         self._window_frames = window_frames
         self._encoders = encoders
         self._attempts = attempts
-        self._resizing = Resizing(job.n_px)
+        self._resizing = job.resizing
         self._pending: deque[PendingVideo] = deque()
         self._in_flight: dict[Pending, PendingChunk] = {}
         self._frames_in_flight = 0

@@ -17,7 +17,7 @@ from rayclip.actors.messages import EncodeReply, EncodeRequest, EncoderReport, F
 from rayclip.console import node_name
 from rayclip.errors import RayclipError, RunStopped
 from rayclip.io.crash_log import LOADING, Cause, CrashLog
-from rayclip.model.clip_model import ClipModel
+from rayclip.model.loaded_model import LoadedModel
 from rayclip.model.loading import load_spec
 from rayclip.model.models import ModelSpec
 from rayclip.model.weights import store_checkpoint
@@ -53,7 +53,7 @@ class EncoderSettings:
         return cls(spec, device, settings.batch_size, threads, settings.precision, settings.compile)
 
 
-def load_encoder_model(settings: EncoderSettings, checkpoint: bytes | None = None) -> ClipModel:
+def load_encoder_model(settings: EncoderSettings, checkpoint: bytes | None = None) -> LoadedModel:
     """Load the model.
 
     Args:
@@ -83,9 +83,15 @@ def load_encoder_model(settings: EncoderSettings, checkpoint: bytes | None = Non
         raise RunStopped(f"No encoder can start: {reason}") from error
 
 
-def make_zero_shot(model: ClipModel, texts: tuple[str, ...]) -> ZeroShot:
+def make_zero_shot(model: LoadedModel, texts: tuple[str, ...]) -> ZeroShot:
     """Encode the texts that frames are compared with."""
-    return ZeroShot(texts, model.encode_text(texts), model.logit_scale)
+    return ZeroShot(
+        texts,
+        model.encode_text(texts),
+        model.logit_scale,
+        model.logit_bias,
+        model.probability,
+    )
 
 
 class Encoder:
@@ -124,13 +130,13 @@ class Encoder:
 
     def _load(
         self, settings: EncoderSettings, checkpoint: bytes | None, is_restart: bool
-    ) -> ClipModel:
+    ) -> LoadedModel:
         with self._crash_log.tracking(LOADING):
             if is_restart:
                 return self._reload(settings, checkpoint)
             return load_encoder_model(settings, checkpoint)
 
-    def _reload(self, settings: EncoderSettings, checkpoint: bytes | None) -> ClipModel:
+    def _reload(self, settings: EncoderSettings, checkpoint: bytes | None) -> LoadedModel:
         """Load the model after a death, and try it: frames must not be blamed for a broken
         device."""
         try:
@@ -178,9 +184,9 @@ class Encoder:
             os.getpid(), self._node_id, work, batcher.waiting, batcher.ready.done()
         )
 
-    async def _model(self) -> ClipModel:
+    async def _model(self) -> LoadedModel:
         model = await asyncio.shield(asyncio.wrap_future(self._batcher.ready))
-        assert isinstance(model, ClipModel)
+        assert isinstance(model, LoadedModel)
         return model
 
 

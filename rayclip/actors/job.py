@@ -18,6 +18,7 @@ from rayclip.media.sampling import FrameChoice
 from rayclip.media.segments import WHOLE, Segment
 from rayclip.media.source import VideoSource
 from rayclip.model.models import ModelSpec
+from rayclip.model.preprocess import Resizing
 from rayclip.model.zeroshot import ZeroShot
 from rayclip.output.folder import FeatureFolder
 from rayclip.report.results import VideoResult
@@ -99,7 +100,7 @@ class ExtractionJob:
     """What a decoding task has to do.
 
     Attributes:
-        n_px: the model's input resolution.
+        resizing: how frames become the model's input.
         choice: which frames of each video are wanted.
         naming: how output files are named, ``stem`` or ``path``.
         folder: where features are committed; None passes the arrays on.
@@ -114,7 +115,7 @@ class ExtractionJob:
         encoded: the content of each video by name, if videos are not read from their paths.
     """
 
-    n_px: int
+    resizing: Resizing
     choice: FrameChoice
     naming: str
     folder: FeatureFolder | None
@@ -137,7 +138,7 @@ class ExtractionJob:
     ) -> ExtractionJob:
         """Return the job of a run, or of a step of a pipeline."""
         return cls(
-            n_px=spec.n_px,
+            resizing=spec.resizing,
             choice=FrameChoice(settings.extraction_fps, settings.extraction_total),
             naming=settings.naming,
             folder=folder,

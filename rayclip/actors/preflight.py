@@ -23,8 +23,7 @@ from rayclip.io.atomic_write import temporary_name
 from rayclip.io.remote import open_remote
 from rayclip.io.retry import PROBE, with_retry
 from rayclip.io.storage_errors import is_transient, reason
-from rayclip.model.models import ModelSpec
-from rayclip.model.weights import check_official_available
+from rayclip.model.models import ModelSpec, family_of
 from rayclip.output.folder import FeatureFolder
 
 TIMEOUT_S = 20.0
@@ -45,7 +44,6 @@ def check_nodes(spec: ModelSpec, job: ExtractionJob, videos: Iterable[str], devi
     options = job.storage_options
     first = [absolute(video, job.folder_of_inputs) for video in islice(videos, MAX_PROBED_VIDEOS)]
     video = next((video for video in first if open_error(video, options) is None), None)
-    weights = None if spec.checkpoint else (spec.model_name, spec.weights_sha256, spec.mirror)
     if job.folder is not None:
         job.folder.prepare()
     task = ray.remote(num_cpus=0, max_retries=0)(_node_task())
@@ -57,7 +55,7 @@ def check_nodes(spec: ModelSpec, job: ExtractionJob, videos: Iterable[str], devi
         if decodes or encodes:
             check = partial(
                 find_problem,
-                weights if encodes else None,
+                spec if encodes else None,
                 video if decodes else None,
                 options,
                 job.folder if decodes else None,
@@ -150,7 +148,7 @@ def _format_versions(versions: Mapping[str, str]) -> str:
 
 
 def find_problem(
-    weights: tuple[str, str, str | None] | None,
+    spec: ModelSpec | None,
     video: str | None,
     storage_options: Mapping[str, Any],
     folder: FeatureFolder | None,
@@ -158,14 +156,14 @@ def find_problem(
     """Return what this machine lacks, and what to do, as the end of a sentence; None if nothing.
 
     Args:
-        weights: name, SHA-256 and mirror of an official model that it must load.
+        spec: a model that it must load.
         video: an input that it must open.
         storage_options: passed to fsspec for the video.
         folder: that it must write to.
     """
-    if weights is not None:
+    if spec is not None:
         try:
-            check_official_available(*weights)
+            family_of(spec.model_name).preflight(spec)
         except RayclipError as error:
             return f"the weights cannot be loaded: {error}"
     if video is not None and (cause := open_error(video, storage_options)):

@@ -16,7 +16,7 @@ from rayclip.actors.flow_control import budget_frames
 from rayclip.actors.messages import CHUNK_FRAMES, Features, Frame
 from rayclip.errors import RunStopped
 from rayclip.io.crash_log import CrashLog
-from rayclip.model.clip_model import ClipModel
+from rayclip.model.loaded_model import LoadedModel
 from rayclip.report.run_stats import BatchStats
 
 
@@ -38,13 +38,13 @@ class LocalEncoders:
         self._batchers = [Batcher(partial(load, one), crash_log=crash_log) for one in settings]
         self._notes: tuple[str, ...] = ()
 
-    def wait_until_loaded(self) -> list[ClipModel]:
+    def wait_until_loaded(self) -> list[LoadedModel]:
         """Wait until the model is loaded wherever it can be; other devices are not used.
 
         Raises:
             RunStopped: it cannot be loaded anywhere.
         """
-        models: list[ClipModel] = []
+        models: list[LoadedModel] = []
         loaded: list[Batcher] = []
         errors: list[RunStopped] = []
         for batcher in self._batchers:
@@ -53,7 +53,7 @@ class LocalEncoders:
             except RunStopped as error:
                 errors.append(error)
             else:
-                assert isinstance(model, ClipModel)
+                assert isinstance(model, LoadedModel)
                 models.append(model)
                 loaded.append(batcher)
         if not models:
@@ -90,7 +90,7 @@ class LocalEncoders:
             batcher.abort()
 
 
-def _load_and_try(settings: EncoderSettings) -> ClipModel:
+def _load_and_try(settings: EncoderSettings) -> LoadedModel:
     """Load the model, and encode a frame: videos must not be blamed for a broken device."""
     model = load_encoder_model(settings)
     try:

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from typing import get_args
 
 from rayclip.errors import UsageError
-from rayclip.model.checkpoint import file_sha256, load_model
-from rayclip.model.clip_model import ClipModel
 from rayclip.model.load_stage import stage
-from rayclip.model.models import ModelSpec, describe
-from rayclip.model.precision import (
-    CPU_BATCH_SIZE,
-    gpu_batch_size,
-    peak_bytes_per_frame,
-    set_precision,
-)
-from rayclip.model.weights import official_checkpoint
+from rayclip.model.loaded_model import LoadedModel
+from rayclip.model.models import ModelSpec, describe, family_of
+from rayclip.model.precision import CPU_BATCH_SIZE, gpu_batch_size
 from rayclip.settings import Precision
 
 
-def load_clip(
+def load_encoder(
     model_name: str,
     weights: str | None = None,
     device: str | None = None,
     batch_size: int | None = None,
     precision: Precision = "auto",
     compile: bool = False,  # noqa: A002
-) -> ClipModel:
-    """Load a CLIP model.
+) -> LoadedModel:
+    """Load a model, for example to search what was saved with texts or pictures.
+
+    ``load_clip`` is the same function.
 
     Args:
-        model_name: a name of ``clip.available_models()``, ``custom`` or ``demo``. Official
-            weights are downloaded on first use.
+        model_name: as for ``extract``: a name of ``clip.available_models()``, ``custom``,
+            ``demo``, ``open_clip:ARCH/TAG``, ``hf-hub:ORG/REPO``, ``local-dir:PATH`` or
+            ``timm:NAME``. Weights are downloaded on first use.
         weights: the checkpoint of ``custom``: a TorchScript archive or a state dict.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the first GPU, or the CPU if there is
             none.
@@ -46,7 +41,7 @@ def load_clip(
     Raises:
         UsageError: there is no such model, device or precision, the checkpoint is not a CLIP model,
             or it cannot be compiled here.
-        WeightsUnavailable: official weights cannot be downloaded.
+        WeightsUnavailable: the weights cannot be downloaded.
     """
     import torch
 
@@ -66,6 +61,9 @@ def load_clip(
     return load_spec(spec, device, batch_size, precision=precision, compile=compile)
 
 
+load_clip = load_encoder
+
+
 @stage("Loading the model")
 def load_spec(
     spec: ModelSpec,
@@ -74,35 +72,24 @@ def load_spec(
     threads: int | None = None,
     precision: Precision = "auto",
     compile: bool = False,  # noqa: A002
-) -> ClipModel:
+) -> LoadedModel:
     """Load a model described by :func:`~rayclip.model.models.describe`.
 
     Raises:
         UsageError: its checkpoint has changed since, or it cannot be compiled here.
-        WeightsUnavailable: official weights cannot be downloaded.
+        WeightsUnavailable: its weights cannot be downloaded.
     """
     import torch
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if spec.checkpoint is None:
-        checkpoint = official_checkpoint(spec.model_name, spec.weights_sha256, spec.mirror)
-    else:
-        checkpoint = spec.checkpoint
-        exists = os.path.isfile(checkpoint)
-        if not exists or file_sha256(checkpoint) != spec.weights_sha256:
-            raise UsageError(
-                f"{checkpoint} is missing here or differs from the one that was checked: put the "
-                "same file on every node."
-            )
-    model = load_model(checkpoint, device, precision)
-    set_precision(model, precision)
+    network = family_of(spec.model_name).load(spec, device, precision)
     notes = []
     if batch_size is None and torch.device(device).type == "cpu":
         batch_size = CPU_BATCH_SIZE
     elif batch_size is None:
         memory = torch.cuda.get_device_properties(device).total_memory
-        batch_size = gpu_batch_size(memory, peak_bytes_per_frame(model.visual))
+        batch_size = gpu_batch_size(memory, network.frame_bytes)
         notes = [f"batch size: {batch_size}, for a GPU of {memory / 2**30:.0f} GiB"]
-    loaded = ClipModel(model, batch_size, threads, compile)
+    loaded = LoadedModel(network, batch_size, threads, compile)
     loaded.notes += notes
     return loaded

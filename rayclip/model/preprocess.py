@@ -20,17 +20,24 @@ class Resizing:
 
     Attributes:
         n_px: the model's input resolution.
-        mode: ``shorter``: the shorter side becomes ``n_px``, and the centre is cropped.
-            ``squash``: both sides become ``n_px``. ``longest``: the longer side becomes ``n_px``,
-            and the rest is filled.
+        mode: ``shorter``: the shorter side becomes ``scaled_px``. ``squash``: both sides become
+            ``scaled_px``. ``longest``: the longer side becomes ``scaled_px``. Then the centre of
+            ``n_px`` is cropped, and what ``longest`` leaves empty is filled.
         interpolation: Pillow's filter.
         fill: the colour with which ``longest`` fills, RGB.
+        margin_px: ``scaled_px`` less ``n_px``. timm crops a margin from many models' pictures.
     """
 
     n_px: int
     mode: Literal["shorter", "squash", "longest"] = "shorter"
     interpolation: Interpolation = "bicubic"
     fill: tuple[int, int, int] = (0, 0, 0)
+    margin_px: int = 0
+
+    @property
+    def scaled_px(self) -> int:
+        """The size in pixels that sides get before the centre is cropped."""
+        return self.n_px + self.margin_px
 
 
 class Placement(NamedTuple):
@@ -48,24 +55,27 @@ class Placement(NamedTuple):
 def placement(width: int, height: int, resizing: Resizing) -> Placement:
     """Compute where the square of a picture of this size is.
 
-    ``shorter`` is torchvision's ``Resize(n_px)`` + ``CenterCrop(n_px)``; ``longest`` is open_clip's
-    ``ResizeKeepRatio(n_px, longest=1)`` + ``CenterCropOrPad(n_px)``.
+    ``shorter`` is torchvision's ``Resize(scaled_px)`` + ``CenterCrop(n_px)``; ``longest`` is
+    open_clip's and timm's ``ResizeKeepRatio(scaled_px, longest=1)`` + ``CenterCropOrPad(n_px)``.
     """
-    n_px = resizing.n_px
+    n_px, scaled = resizing.n_px, resizing.scaled_px
     if resizing.mode == "squash":
-        return Placement(n_px, n_px, 0, 0)
-    if resizing.mode == "longest":
-        ratio = max(width / n_px, height / n_px)
+        new_width = new_height = scaled
+    elif resizing.mode == "longest":
+        ratio = max(width / scaled, height / scaled)
         new_width, new_height = max(round(width / ratio), 1), max(round(height / ratio), 1)
-        left, top = -((n_px - new_width) // 2), -((n_px - new_height) // 2)
-        return Placement(new_width, new_height, left, top)
-    if width <= height:
-        new_width, new_height = n_px, int(n_px * height / width)
+    elif width <= height:
+        new_width, new_height = scaled, int(scaled * height / width)
     else:
-        new_width, new_height = int(n_px * width / height), n_px
-    # round() rounds halves to even, as torchvision's does
-    left, top = round((new_width - n_px) / 2.0), round((new_height - n_px) / 2.0)
-    return Placement(new_width, new_height, left, top)
+        new_width, new_height = int(scaled * width / height), scaled
+    return Placement(new_width, new_height, _corner(new_width, n_px), _corner(new_height, n_px))
+
+
+def _corner(size: int, n_px: int) -> int:
+    """Return where the centre of ``n_px`` begins on a side of this size."""
+    if size < n_px:
+        return -((n_px - size) // 2)
+    return round((size - n_px) / 2.0)  # rounds halves to even, as torchvision's does
 
 
 def resize(rgb: NDArray[np.uint8], resizing: Resizing) -> NDArray[np.uint8]:

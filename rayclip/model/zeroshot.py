@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.errors import UsageError
+from rayclip.model.models import Probability
 
 KINETICS_LABELS = Path(__file__).parent / "assets" / "kinetics400.txt"
 KINETICS_PROMPT = "a photo of {}"
@@ -25,8 +26,10 @@ class Prediction(NamedTuple):
     Attributes:
         rank: 1 for the best.
         label: the text, including its prompt.
-        logit: ``logit_scale`` times the cosine between the frame and the text.
-        probability: softmax of the logit over all texts.
+        logit: ``logit_scale`` times the cosine between the frame and the text, plus
+            ``logit_bias``.
+        probability: softmax of the logit over all texts, or its sigmoid: see
+            :attr:`ZeroShot.probability`.
     """
 
     rank: int
@@ -42,12 +45,16 @@ class ZeroShot:
     Attributes:
         texts: at least one.
         text_features: float32 ``[N, D]`` of CLIP's text encoder, not normalised.
-        logit_scale: CLIP's factor for cosines, already exponentiated: 100 in OpenAI's models.
+        logit_scale: the model's factor for cosines, already exponentiated: 100 in OpenAI's models.
+        logit_bias: added to the scaled cosines.
+        probability: ``softmax`` over all texts, or ``sigmoid`` of each, as SigLIP was trained.
     """
 
     texts: tuple[str, ...]
     text_features: NDArray[np.float32]
     logit_scale: float
+    logit_bias: float = 0.0
+    probability: Probability = "softmax"
 
     def top(self, clip: NDArray[np.float32], k: int = 5) -> list[list[Prediction]]:
         """Return the best texts of each frame, best first; ties keep the order of ``texts``.
@@ -72,12 +79,15 @@ class ZeroShot:
     ) -> list[list[Prediction]]:
         # Not frames @ texts.T: BLAS rounds products at the end of a matrix differently. Equal texts
         # would not tie, and a frame's last digits would depend on the length of the video.
-        logits = self.logit_scale * np.einsum("td,nd->tn", frames, texts)
+        logits = self.logit_scale * np.einsum("td,nd->tn", frames, texts) + self.logit_bias
         best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        sums = exponentials.sum(axis=1, keepdims=True)
         best_logits = np.take_along_axis(logits, best, axis=1)
-        probabilities = np.take_along_axis(exponentials, best, axis=1) / sums
+        if self.probability == "sigmoid":
+            probabilities = 0.5 * (1 + np.tanh(best_logits / 2))  # cannot overflow
+        else:
+            exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+            sums = exponentials.sum(axis=1, keepdims=True)
+            probabilities = np.take_along_axis(exponentials, best, axis=1) / sums
         return [
             [
                 Prediction(rank, self.texts[index], logit, probability)

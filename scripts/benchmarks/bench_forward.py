@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from rayclip.model.checkpoint import load_model
-from rayclip.model.clip_model import ClipModel
-from rayclip.model.models import DEMO_WEIGHTS
+from rayclip.model.loaded_model import LoadedModel
+from rayclip.model.openai import DEMO_WEIGHTS, as_network
 from rayclip.model.precision import compile_function, set_precision
 
 SECONDS = 1.0  # of a loop
@@ -73,7 +73,7 @@ def flops_per_frame(name: str) -> float:
 @cache
 def features_of(name: str, precision: str, device: str) -> NDArray[np.float32]:
     """rayclip's features of drawn pictures."""
-    model = ClipModel(clip_on(name, precision, device), 64)
+    model = LoadedModel(as_network(clip_on(name, precision, device)), 64)
     return model.encode_image(pictures(model.n_px))
 
 

@@ -25,7 +25,8 @@ import torch
 
 from rayclip.actors.batcher import Batcher
 from rayclip.actors.messages import CHUNK_FRAMES
-from rayclip.model.clip_model import ClipModel
+from rayclip.model.loaded_model import LoadedModel
+from rayclip.model.openai import as_network
 from rayclip.model.precision import gpu_batch_size, largest_that_fits, peak_bytes_per_frame
 
 sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
@@ -169,7 +170,7 @@ def _peak(name: str) -> Value:
     size = gpu_batch_size(total, peak_bytes_per_frame(model.visual))
     torch.cuda.reset_peak_memory_stats()
     n_px = model.visual.input_resolution
-    ClipModel(model, size).encode_image(np.zeros((4 * size, n_px, n_px, 3), np.uint8))
+    LoadedModel(as_network(model), size).encode_image(np.zeros((4 * size, n_px, n_px, 3), np.uint8))
     return torch.cuda.max_memory_reserved() / 2**30, f"fp16, batches of {size}"
 
 
@@ -185,7 +186,7 @@ def _halved(name: str, device: str) -> Value:
         np.random.default_rng(0).integers(256, size=(CHUNK_FRAMES, n_px, n_px, 3), dtype="u1")
     )
     with nearly_full(model, device):
-        batcher = Batcher(lambda: ClipModel(model, TOO_LARGE[device]))
+        batcher = Batcher(lambda: LoadedModel(as_network(model), TOO_LARGE[device]))
         futures = [batcher.submit(chunk) for _ in range(TOO_LARGE[device] // CHUNK_FRAMES + 1)]
         features = [future.result() for future in futures]
     same = all(np.array_equal(features[0], other) for other in features)

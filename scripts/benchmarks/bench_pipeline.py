@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 from rayclip.media.frames import open_selected
 from rayclip.media.sampling import FrameChoice
-from rayclip.model.models import DEMO_WEIGHTS
+from rayclip.model.openai import DEMO_WEIGHTS
 from rayclip.model.preprocess import Resizing, resize
 
 sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rayclip.model.clip_model import ClipModel
+from rayclip.model.loaded_model import LoadedModel
 from rayclip.model.loading import load_spec
 from rayclip.model.models import describe
 from rayclip.model.preprocess import Resizing, resize
@@ -116,7 +116,7 @@ def _report(name: str, modes: list[Mode]) -> str:
     return table(header, rows)
 
 
-def _loaded(name: str, modes: list[Mode]) -> Iterator[tuple[Mode, ClipModel]]:
+def _loaded(name: str, modes: list[Mode]) -> Iterator[tuple[Mode, LoadedModel]]:
     with TemporaryDirectory() as folder:
         if name == "demo":
             spec = describe("demo")

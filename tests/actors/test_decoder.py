@@ -31,6 +31,7 @@ from rayclip.io.retry import RetryPolicy
 from rayclip.media import source
 from rayclip.media.frames import FrameSelection, iter_frames, open_selected
 from rayclip.media.sampling import FrameChoice, evenly_spaced
+from rayclip.model.preprocess import Resizing
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import Extraction
 from rayclip.output.shards import ShardFolder
@@ -156,7 +157,7 @@ def job(
     total: int | None = None,
 ) -> ExtractionJob:
     choice = FrameChoice(fps, total)
-    return ExtractionJob(N_PX, choice, "stem", folder, max_attempts, folder_of_inputs, {})
+    return ExtractionJob(Resizing(N_PX), choice, "stem", folder, max_attempts, folder_of_inputs, {})
 
 
 def extract(

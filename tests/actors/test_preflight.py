@@ -11,6 +11,8 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from rayclip.actors.preflight import describe_problems, find_problem, open_error
+from rayclip.model.models import ModelSpec
+from rayclip.model.preprocess import Resizing
 from rayclip.output.storage import OutputFolder
 
 HERE = {"rayclip": "0.1.0", "Ray": "2.60.0", "Python": "3.11.7"}
@@ -83,7 +85,7 @@ def test_a_missing_input_is_reported(tmp_path: Path) -> None:
 
 def test_weights_that_cannot_be_loaded_are_reported(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    wanted = ("RN50", "0" * 64, str(tmp_path / "mirror"))
+    wanted = ModelSpec("RN50", Resizing(224), 1024, "0" * 64, source=str(tmp_path / "mirror"))
     problem = find_problem(wanted, None, {}, None)
     assert problem is not None
     assert problem.startswith("the weights cannot be loaded: ")

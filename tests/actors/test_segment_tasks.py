@@ -24,6 +24,7 @@ from rayclip.actors.job import ExtractionJob, SegmentFailed
 from rayclip.actors.segment_tasks import MAX_LOSSES, RemoteSegments, division_for
 from rayclip.media.frames import FrameChoice, divide
 from rayclip.media.segments import WHOLE, Segment, inner_boundaries, split_at
+from rayclip.model.preprocess import Resizing
 
 FINE = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
 
@@ -102,7 +103,7 @@ class Tasks:
 
     def blocks(self) -> list[Any]:
         job = ExtractionJob(
-            n_px=8,
+            resizing=Resizing(8),
             choice=FrameChoice(None),
             naming="stem",
             folder=None,

@@ -78,7 +78,7 @@ class Patching(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             load(module)
-            module.ClipModel.encode_image = failing(module.ClipModel.encode_image)
+            module.LoadedModel.encode_image = failing(module.LoadedModel.encode_image)
             if "starved" in FAULT:
                 module.load_spec = starved
 

@@ -172,7 +172,7 @@ def test_a_failure_that_another_run_has_mended_leaves_the_list(
 
 WAITING_FOR_A_WORD = """
 import sys
-import rayclip, rayclip.model.clip_model
+import rayclip, rayclip.model.loaded_model
 print("ready", flush=True)
 sys.stdin.readline()
 summary = rayclip.extract(sys.argv[2:], model_name="demo", address="none",

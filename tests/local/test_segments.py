@@ -18,12 +18,13 @@ from rayclip.actors.messages import Features, Frame
 from rayclip.local.segments import ThreadSegments
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.segments import WHOLE
+from rayclip.model.preprocess import Resizing
 from rayclip.output.rows import Extraction
 
 FRAMES = 60
 CORES = 2
 FINE = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
-JOB = ExtractionJob(8, FrameChoice(), "stem", None, 3, "/", {})
+JOB = ExtractionJob(Resizing(8), FrameChoice(), "stem", None, 3, "/", {})
 
 
 class Encoders:

@@ -14,6 +14,8 @@ import torch
 
 from rayclip.errors import UsageError
 from rayclip.model.loading import load_clip
+from rayclip.model.models import describe
+from rayclip.model.openai import load_module
 
 WRAPPERS = ["state_dict", "model_state_dict", "model"]
 PREFIXES = [
@@ -75,8 +77,8 @@ def test_weights_in_fp32_are_not_rounded(name: str, tmp_path: Path) -> None:
     for value in tensors.values():
         if value.is_floating_point():
             value += value.abs() * 2**-13  # less than fp16 can tell
-    model = load_clip("custom", str(save(tensors, tmp_path / "a.pt")), "cpu", precision="fp32")
-    for key, value in model._model.state_dict().items():
+    spec = describe("custom", str(save(tensors, tmp_path / "a.pt")))
+    for key, value in load_module(spec, "cpu", "fp32").state_dict().items():
         assert torch.equal(value, tensors[key]), key
 
 

@@ -30,7 +30,8 @@ from rayclip.io.atomic_write import temporary_name
 from rayclip.io.retry import RetryPolicy
 from rayclip.model import weights
 from rayclip.model.load_stage import LoadStage, current_stage
-from rayclip.model.models import OFFICIAL_MODELS, describe
+from rayclip.model.models import describe
+from rayclip.model.openai import OFFICIAL_MODELS
 from rayclip.model.weights import MIRROR_VARIABLE, official_checkpoint, store_checkpoint
 
 with warnings.catch_warnings():

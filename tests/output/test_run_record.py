@@ -10,10 +10,11 @@ import pytest
 
 from rayclip.errors import UsageError
 from rayclip.model.models import ModelSpec
+from rayclip.model.preprocess import Resizing
 from rayclip.output.run_record import COMPARED, differences, refuse_to_mix, run_record
 from rayclip.settings import Settings
 
-SPEC = ModelSpec("demo", n_px=64, dim=64, weights_sha256="ab" * 32, checkpoint=None)
+SPEC = ModelSpec("demo", Resizing(64), dim=64, weights_sha256="ab" * 32)
 SETTINGS = Settings(model_name="demo", extraction_fps=Fraction(5))
 NOW = run_record(SETTINGS, SPEC)
 

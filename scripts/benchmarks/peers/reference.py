@@ -17,7 +17,7 @@ from bench_decode import parse_rate
 from bench_ways import reference
 
 from rayclip.model.checkpoint import openai_clip, without_warnings
-from rayclip.model.clip_model import MEAN, STD
+from rayclip.model.openai import MEAN, STD
 
 
 def main(rate: str, weights: str, output: str, *videos: str) -> None:

@@ -69,15 +69,15 @@ def fake_encoding(loading: ModuleType) -> None:
         return np.zeros((len(images), self.dim), np.float32)
 
     def load_spec(spec: Any, device: Any, batch_size: Any, *_: Any) -> Any:
-        model = loading.ClipModel.__new__(loading.ClipModel)
+        model = loading.LoadedModel.__new__(loading.LoadedModel)
         model.n_px, model.dim, model.device = spec.n_px, spec.dim, device
         model.batch_size = batch_size or loading.CPU_BATCH_SIZE
         model.passes_at_once, model.notes, model.logit_scale = PASSES_AT_ONCE, [], 1.0
         return model
 
-    loading.ClipModel.close = lambda self: None
-    loading.ClipModel.peak_bytes = 0
-    loading.ClipModel.encode_image = encode_image
+    loading.LoadedModel.close = lambda self: None
+    loading.LoadedModel.peak_bytes = 0
+    loading.LoadedModel.encode_image = encode_image
     loading.load_spec = load_spec
 
 

@@ -1,4 +1,4 @@
-"""A loaded CLIP model: image and text encoders that run forward passes of one fixed shape."""
+"""A loaded model: image and text encoders that run forward passes of one fixed shape."""
 
 from __future__ import annotations
 
@@ -13,26 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.errors import UsageError
-from rayclip.model.checkpoint import openai_clip
 from rayclip.model.load_stage import stage
-from rayclip.model.precision import (
-    call_compiled,
-    compile_function,
-    largest_that_fits,
-    peak_bytes_per_frame,
-)
+from rayclip.model.models import Network, Probability
+from rayclip.model.precision import call_compiled, compile_function, largest_that_fits
+from rayclip.model.preprocess import resize
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP's normalisation, RGB
-STD = (0.26862954, 0.26130258, 0.27577711)
 CUDA_CONCURRENT_PASSES = 2  # frames are copied to the device during the pass before theirs
 TEXT_BATCH_SIZE = 64
 
 
-class ClipModel:
-    """A CLIP model on a device.
+class LoadedModel:
+    """A model on a device; ``rayclip.ClipModel`` is the same class.
 
     Every forward pass has the same shape, and on CPUs runs on a single thread. So the features of a
     frame do not depend on the other frames of its batch, on its position in it or on the number of
@@ -43,8 +38,11 @@ class ClipModel:
     Attributes:
         n_px: side of the square input in pixels.
         dim: features per frame.
-        context_length: tokens of a text, including the start and end tokens.
+        context_length: tokens of a text, including special ones; None without a text encoder.
         logit_scale: factor for cosines between frames and texts, already exponentiated.
+        logit_bias: added to the scaled cosines.
+        probability: what makes probabilities of logits: ``softmax`` over all texts, or ``sigmoid``
+            of each.
         batch_size: frames per forward pass.
         passes_at_once: how many forward passes run concurrently.
         device: the device that it is on, e.g. ``cuda:0``.
@@ -53,15 +51,15 @@ class ClipModel:
 
     def __init__(
         self,
-        model: Any,
+        network: Network,
         batch_size: int,
         threads: int | None = None,
         compile: bool = False,  # noqa: A002  # the option's name
     ) -> None:
-        """Wrap a model from OpenAI's loader.
+        """Prepare a network for batches of one size.
 
         Args:
-            model: OpenAI's ``CLIP`` module, in eval mode.
+            network: as a family loads it.
             batch_size: frames per forward pass.
             threads: CPU threads, each of which runs its own passes; None takes all cores.
             compile: compile the forward pass now, which takes up to minutes.
@@ -71,20 +69,22 @@ class ClipModel:
         """
         import torch
 
-        self.n_px = int(model.visual.input_resolution)
-        self.dim = int(model.text_projection.shape[1])
-        self.context_length = int(model.context_length)
+        self.n_px = network.resizing.n_px
+        self.dim = network.dim
+        self.context_length = network.context_length
+        self.logit_scale = network.logit_scale
+        self.logit_bias = network.logit_bias
+        self.probability: Probability = network.probability
         self.batch_size = batch_size
         self.notes: list[str] = []
-        self.logit_scale = float(model.logit_scale.detach().exp())
-        self._model = model
-        self._device = next(model.parameters()).device
+        self._network = network
+        self._device = network.device
         self.device = str(self._device)
         on_cpu = self._device.type == "cpu"
         threads = threads or os.cpu_count() or 1
         self.passes_at_once = threads if on_cpu else CUDA_CONCURRENT_PASSES
-        self._mean = torch.tensor(MEAN, device=self._device).view(1, 3, 1, 1)
-        self._std = torch.tensor(STD, device=self._device).view(1, 3, 1, 1)
+        self._mean = torch.tensor(network.mean, device=self._device).view(1, 3, 1, 1)
+        self._std = torch.tensor(network.std, device=self._device).view(1, 3, 1, 1)
         if not on_cpu:
             torch.cuda.synchronize(
                 self._device
@@ -138,43 +138,52 @@ class ClipModel:
         """Return the text encoder's features, not normalised.
 
         Args:
-            texts: at least one; each must fit the model's context.
+            texts: at least one.
 
         Returns:
             float32 ``[n, dim]``.
 
         Raises:
-            UsageError: a text is too long; the message names it.
+            UsageError: the model has no text encoder, or a text is too long for one of OpenAI's
+                models; the message names it. Other families shorten it.
             ValueError: there is no text, or it is not in a list.
         """
         import torch
 
+        if self._network.encode_text is None:
+            raise UsageError("This model has no text encoder: choose one that has, or no texts.")
         if isinstance(texts, str) or not len(texts):
             raise ValueError(f"texts must be a list of at least one text, not {texts!r}")
-        tokens = torch.cat([self._tokens(text) for text in texts])
         with torch.inference_mode():
             features = [
-                self._model.encode_text(some.to(self._device)).float().cpu()
-                for some in tokens.split(TEXT_BATCH_SIZE)
+                self._network.encode_text(texts[start : start + TEXT_BATCH_SIZE]).float().cpu()
+                for start in range(0, len(texts), TEXT_BATCH_SIZE)
             ]
         return np.asarray(torch.cat(features).numpy(), np.float32)
+
+    def preprocess(self, image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resize a picture to the model's input, as frames of videos are.
+
+        Args:
+            image: a Pillow image of any mode, or uint8 RGB ``[height, width, 3]``.
+
+        Returns:
+            uint8 ``[n_px, n_px, 3]``, RGB.
+        """
+        from PIL import Image
+
+        if isinstance(image, Image.Image):
+            image = np.asarray(image.convert("RGB"))
+        return resize(image, self._network.resizing)
 
     @property
     def peak_bytes(self) -> int:
         """Estimate the peak memory of all concurrent passes, in bytes, without the weights."""
-        return self.passes_at_once * self.batch_size * peak_bytes_per_frame(self._model.visual)
+        return self.passes_at_once * self.batch_size * self._network.frame_bytes
 
     def close(self) -> None:
         """Stop its threads; it can encode no more images."""
         self._passes.shutdown()
-
-    def _tokens(self, text: str) -> Any:
-        try:
-            return openai_clip().tokenize(text, self.context_length)
-        except RuntimeError:  # clip raises it only for long texts
-            raise UsageError(
-                f"The text {text!r} is too long: shorten it to {self.context_length} tokens."
-            ) from None
 
     def _forward(self, size: int, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Run one pass, on a pass thread: at most ``size`` images to float32 features."""
@@ -210,8 +219,10 @@ class ClipModel:
         """
         pixels = frames.permute(0, 3, 1, 2).float()
         pixels = pixels.div_(255).sub_(self._mean).div_(self._std)
-        features: torch.Tensor = self._model.encode_image(pixels)
-        return features.float()
+        return self._network.encode_image(pixels).float()
+
+
+ClipModel = LoadedModel
 
 
 def _use_one_thread() -> None:
