@@ -114,7 +114,7 @@ class ServerAnswer(NamedTuple):
 
 def classify_error(error: BaseException) -> ErrorKind:
     """Classify an error by its root cause, or by the deepest cause that is recognised."""
-    chain = list(_causes(error))
+    chain = list(causes(error))
     if any(isinstance(link, RetriesExhausted) for link in chain):
         return ErrorKind.PERMANENT
     for link in reversed(chain):
@@ -131,7 +131,7 @@ def is_transient(error: BaseException) -> bool:
 
 def is_unexplained_refusal(error: BaseException) -> bool:
     """Whether a server refused without a reason, as S3 does if asked for a file's size."""
-    answers = [_answer(link) for link in _causes(error)]
+    answers = [_answer(link) for link in causes(error)]
     return any(
         code is not None and code.isdigit() and status in (400, 403) for code, status in answers
     )
@@ -164,7 +164,8 @@ def stop_reason(error: BaseException, place: str) -> str | None:
     )
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Iterate over an error, its cause, the cause of that, and so on."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

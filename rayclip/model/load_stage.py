@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ def report_bytes(done: int, total: int) -> None:
         done: bytes so far.
         total: of all bytes; 0 if unknown.
     """
-    thread = threading.get_ident()
+    _report(threading.get_ident(), done, total)
+
+
+def bytes_reporter() -> Callable[[int, int], None]:
+    """Return what :func:`report_bytes` is here, for a library that calls it on other threads."""
+    return partial(_report, threading.get_ident())
+
+
+def _report(thread: int, done: int, total: int) -> None:
     if thread in _stages:
         _stages[thread] = LoadStage(_stages[thread].text, done, total)

@@ -70,7 +70,7 @@ def official_checkpoint(
                     with stage(f"Downloading {path.name}"):
                         with_retry(download, is_transient, retry.RESTART)
     except (_Unreadable, RetriesExhausted) as error:
-        raise _unavailable(address, error) from error
+        raise _unavailable(address, None if mirror else model_name, error) from error
     except OSError as error:
         raise WeightsUnavailable(
             f"The weights from {address} cannot be saved as {path} ({reason(error)}): make sure "
@@ -94,7 +94,7 @@ def check_official_available(
         try:
             next(chunks, None)
         except _Unreadable as error:
-            raise _unavailable(address, error) from error
+            raise _unavailable(address, None if mirror else model_name, error) from error
 
 
 def fetch_checkpoint(url: str, storage_options: Mapping[str, Any]) -> str:
@@ -146,11 +146,24 @@ def _location(
     return folder / file_name, f"{(mirror or OFFICIAL_ADDRESS).rstrip('/')}/{sha256}/{file_name}"
 
 
-def _unavailable(address: str, error: Exception) -> WeightsUnavailable:
-    return WeightsUnavailable(
-        f"{address} cannot be read ({reason(error)}): check the network, or set "
-        f"{MIRROR_VARIABLE} to a mirror or a local folder with the same files."
+def name_on_the_hub(model_name: str) -> str:
+    """Return open_clip's name of one of OpenAI's models: the same weights on another server."""
+    arch = model_name.replace("/", "-").replace("@", "-").removesuffix("px")
+    return f"open_clip:{arch}-quickgelu/openai"
+
+
+def _unavailable(address: str, model_name: str | None, error: Exception) -> WeightsUnavailable:
+    """Return the error for the user; with the model's name it names the same weights elsewhere."""
+    advice = (
+        f"check the network, or set {MIRROR_VARIABLE} to a mirror or a local folder with the same "
+        "files"
     )
+    if model_name is not None:
+        advice += (
+            f", or take the same weights from the Hugging Face Hub: {name_on_the_hub(model_name)} "
+            "as model_name (pip install 'rayclip[open_clip]')"
+        )
+    return WeightsUnavailable(f"{address} cannot be read ({reason(error)}): {advice}.")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,12 @@ from rayclip.model import weights
 from rayclip.model.load_stage import LoadStage, current_stage
 from rayclip.model.models import describe
 from rayclip.model.openai import OFFICIAL_MODELS
-from rayclip.model.weights import MIRROR_VARIABLE, official_checkpoint, store_checkpoint
+from rayclip.model.weights import (
+    MIRROR_VARIABLE,
+    check_official_available,
+    official_checkpoint,
+    store_checkpoint,
+)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # clip imports pkg_resources, which is deprecated
@@ -326,6 +331,23 @@ def test_an_unreachable_host_is_named_with_a_remedy(cache: Path) -> None:
     assert f"{nobody}{WHERE} cannot be read ([Errno 111] Connection refused (tried " in sentence
     assert MIRROR_VARIABLE in sentence
     assert kept(cache) == []
+
+
+@pytest.mark.parametrize("ask", [official_checkpoint, check_official_available])
+def test_the_same_weights_on_the_hub_are_named_if_openai_cannot_be_reached(
+    ask: Callable[..., object], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "OFFICIAL_ADDRESS", "http://127.0.0.1:1/clip/models")
+    with pytest.raises(WeightsUnavailable) as caught:
+        ask("ViT-L/14@336px", SHA256, None, cache)
+    assert str(caught.value).endswith(
+        ", or take the same weights from the Hugging Face Hub: "
+        "open_clip:ViT-L-14-336-quickgelu/openai as model_name (pip install 'rayclip[open_clip]')."
+    )
+
+
+def test_a_mirror_that_cannot_be_read_is_the_one_to_correct(cache: Path) -> None:
+    assert "open_clip" not in refusal("http://127.0.0.1:1", cache)
 
 
 # ---- other processes ----
