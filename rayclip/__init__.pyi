@@ -77,11 +77,13 @@ def extract(
             the file, and extract from it. This is lossy. Without this option, nothing is
             re-encoded.
         tmp_path: Local folder for re-encoded videos.
-        model_name: A name of ``clip.available_models()``, ``custom`` or ``demo``. OpenAI's
-            names are ``ViT-B/32``, ``ViT-B/16``, ``ViT-L/14``, ``ViT-L/14@336px``, ``RN50``,
-            ``RN101``, ``RN50x4``, ``RN50x16`` and ``RN50x64``. ``custom`` is the checkpoint
-            given by ``weights``. ``demo`` is a tiny model that comes with rayclip and
-            recognises coloured shapes.
+        model_name: One of OpenAI's (``ViT-B/32``), ``custom``, ``demo``, or a model of
+            open_clip or timm: ``rayclip models`` lists them. OpenAI's names are ``ViT-B/32``,
+            ``ViT-B/16``, ``ViT-L/14``, ``ViT-L/14@336px``, ``RN50``, ``RN101``, ``RN50x4``,
+            ``RN50x16`` and ``RN50x64``. ``custom`` is the checkpoint given by ``weights``.
+            ``demo`` is a tiny model that comes with rayclip and recognises coloured shapes. The
+            others are ``open_clip:ARCH/TAG``, ``hf-hub:ORG/REPO``, ``local-dir:PATH`` and
+            ``timm:NAME``, with ``pip install 'rayclip[open_clip]'``: see docs/models.md.
         weights: The checkpoint of the model ``custom``: a path or URL. A TorchScript archive or
             a state dict in OpenAI's layout, optionally inside a training script's dictionary
             (``state_dict``, ``model_state_dict``, ``model``) or with a prefix (``module.``,
@@ -169,11 +171,13 @@ def encode(
             frame. At most 1000. docs/decoding.md says which frames are selected.
         extraction_total: This many frames of each video, evenly spaced; not with
             ``extraction_fps``.
-        model_name: A name of ``clip.available_models()``, ``custom`` or ``demo``. OpenAI's
-            names are ``ViT-B/32``, ``ViT-B/16``, ``ViT-L/14``, ``ViT-L/14@336px``, ``RN50``,
-            ``RN101``, ``RN50x4``, ``RN50x16`` and ``RN50x64``. ``custom`` is the checkpoint
-            given by ``weights``. ``demo`` is a tiny model that comes with rayclip and
-            recognises coloured shapes.
+        model_name: One of OpenAI's (``ViT-B/32``), ``custom``, ``demo``, or a model of
+            open_clip or timm: ``rayclip models`` lists them. OpenAI's names are ``ViT-B/32``,
+            ``ViT-B/16``, ``ViT-L/14``, ``ViT-L/14@336px``, ``RN50``, ``RN101``, ``RN50x4``,
+            ``RN50x16`` and ``RN50x64``. ``custom`` is the checkpoint given by ``weights``.
+            ``demo`` is a tiny model that comes with rayclip and recognises coloured shapes. The
+            others are ``open_clip:ARCH/TAG``, ``hf-hub:ORG/REPO``, ``local-dir:PATH`` and
+            ``timm:NAME``, with ``pip install 'rayclip[open_clip]'``: see docs/models.md.
         weights: The checkpoint of the model ``custom``: a path or URL. A TorchScript archive or
             a state dict in OpenAI's layout, optionally inside a training script's dictionary
             (``state_dict``, ``model_state_dict``, ``model``) or with a prefix (``module.``,

@@ -21,7 +21,7 @@ from rayclip.inputs.videos import (
 from rayclip.local.machine import on_this_machine, worker_process
 from rayclip.machine import Machine
 from rayclip.model import exact_resize
-from rayclip.model.models import ModelSpec, describe
+from rayclip.model.models import ModelSpec, describe, is_for_research_only
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.open_run import FolderFormat, open_folder
 from rayclip.output.run_record import run_record
@@ -95,6 +95,11 @@ def run_extraction(
         report = _Report(planned, started, display)
         if not videos:
             return report.end()
+        if planned.spec.license and is_for_research_only(planned.spec.license):
+            display.say(
+                f"The weights of {planned.spec.model_name} are for research only: their license is "
+                f"{planned.spec.license}."
+            )
         if settings.verbose and not exact_resize.is_available():
             display.say(RESIZED_BY_PILLOW)
         arguments = settings, planned.spec, planned.job, videos, display.phase
@@ -130,6 +135,11 @@ def plan_run(settings: Settings) -> PlannedRun:
         UsageError: they do not fit one another.
     """
     spec = describe(settings.model_name, settings.weights, settings.storage_options)
+    if settings.show_pred and not spec.has_texts:
+        raise UsageError(
+            f"show_pred compares frames with texts, but {spec.model_name} has no text encoder: "
+            "leave show_pred out, or choose a model with texts."
+        )
     inputs = Inputs(
         partial(iter_videos, settings), partial(iter_rows, settings, settings.has_extra_columns)
     )

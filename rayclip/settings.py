@@ -114,10 +114,13 @@ class Settings:
     model_name: str = option(
         "ViT-B/32",
         "model",
-        "A name of `clip.available_models()`, `custom` or `demo`.",
+        "One of OpenAI's (`ViT-B/32`), `custom`, `demo`, or a model of open_clip or timm: "
+        "`rayclip models` lists them.",
         details="OpenAI's names are `ViT-B/32`, `ViT-B/16`, `ViT-L/14`, `ViT-L/14@336px`, `RN50`, "
         "`RN101`, `RN50x4`, `RN50x16` and `RN50x64`. `custom` is the checkpoint given by "
-        "`weights`. `demo` is a tiny model that comes with rayclip and recognises coloured shapes.",
+        "`weights`. `demo` is a tiny model that comes with rayclip and recognises coloured shapes. "
+        "The others are `open_clip:ARCH/TAG`, `hf-hub:ORG/REPO`, `local-dir:PATH` and `timm:NAME`, "
+        "with `pip install 'rayclip[open_clip]'`: see [docs/models.md](models.md).",
         encode=True,
     )
     weights: str | None = option(

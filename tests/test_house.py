@@ -97,7 +97,8 @@ def test_decoding_tasks_load_nothing_of_the_encoders(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["rayclip", "rayclip.cli"])
 def test_heavy_modules_are_imported_lazily(name: str) -> None:
-    heavy = {"av", "clip", "fsspec", "huggingface_hub", "numpy", "PIL", "pyarrow", "ray", "torch"}
+    heavy = {"av", "clip", "fsspec", "huggingface_hub", "numpy", "open_clip", "PIL", "pyarrow"}
+    heavy |= {"ray", "timm", "torch", "transformers"}
     code = f"import sys, {name}; print({heavy} & set(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout == "set()\n"

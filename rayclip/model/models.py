@@ -23,6 +23,7 @@ FAMILIES = {  # modules, by the prefix of the names of their models
     "local-dir:": "rayclip.model.open_clip",
     "timm:": "rayclip.model.timm",
 }
+RESEARCH_LICENSES = {"apple-amlr", "seer-license"}  # besides those that say so in their names
 OPENAI = "rayclip.model.openai"  # names without a prefix
 
 
@@ -126,8 +127,24 @@ class Family(Protocol):
 
 def family_of(model_name: str) -> Family:
     """Return the module of the family that a model's name belongs to."""
-    prefix = next((prefix for prefix in FAMILIES if model_name.startswith(prefix)), None)
-    return cast(Family, import_module(FAMILIES[prefix] if prefix else OPENAI))
+    return cast(Family, import_module(_module_of(model_name)))
+
+
+def family_name(model_name: str) -> str:
+    """Return the name of a model's family: ``openai``, ``open_clip`` or ``timm``."""
+    return _module_of(model_name).rpartition(".")[2]
+
+
+def _module_of(model_name: str) -> str:
+    return next(
+        (module for prefix, module in FAMILIES.items() if model_name.startswith(prefix)), OPENAI
+    )
+
+
+def is_for_research_only(license_: str) -> bool:
+    """Whether a license, by its identifier, forbids commercial use."""
+    name = license_.lower()
+    return "-nc" in name or "noncommercial" in name or name in RESEARCH_LICENSES
 
 
 def describe(

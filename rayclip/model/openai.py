@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rayclip.errors import UsageError
 from rayclip.model.checkpoint import clip_shape, file_sha256, load_model, openai_clip
+from rayclip.model.families import refuse_changed
 from rayclip.model.models import FAMILIES, ModelSpec, Network
 from rayclip.model.precision import peak_bytes_per_frame, set_precision
 from rayclip.model.preprocess import Resizing
@@ -132,12 +133,7 @@ def load_module(spec: ModelSpec, device: str, precision: str) -> Any:
         checkpoint = official_checkpoint(spec.model_name, spec.weights_sha256, spec.source)
     else:
         checkpoint = spec.checkpoint
-        exists = os.path.isfile(checkpoint)
-        if not exists or file_sha256(checkpoint) != spec.weights_sha256:
-            raise UsageError(
-                f"{checkpoint} is missing here or differs from the one that was checked: put the "
-                "same file on every node."
-            )
+        refuse_changed(checkpoint, spec.weights_sha256)
     model = load_model(checkpoint, device, precision)
     set_precision(model, precision)
     return model

@@ -18,6 +18,7 @@ PASS_MEMORY_SHARE = (
     1 / 8
 )  # of the device: leaves room for a second pass, the weights and other encoders
 MAX_REASON = 200
+PIXEL_BYTES = 16  # as uint8, in fp32, normalised, and in the model's format
 
 
 def set_precision(model: Any, precision: str) -> None:
@@ -49,6 +50,34 @@ def set_precision(model: Any, precision: str) -> None:
             parameters = {name: parameters[name] for name in names if name in parameters}
         for parameter in parameters.values():
             parameter.data = parameter.data.to(dtype)
+
+
+def in_precision(
+    function: Callable[[torch.Tensor], torch.Tensor], device: torch.device, precision: str
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the function with another number format, for models other than OpenAI's.
+
+    Weights stay in fp32 and are converted by torch's autocast, which knows what must not be in half
+    precision, whatever the architecture.
+
+    Args:
+        function: a forward pass of a model in fp32.
+        device: that the model is on.
+        precision: ``auto`` (fp16 on CUDA, fp32 on CPUs), ``fp32``, ``fp16`` or ``bf16``.
+    """
+    import torch
+
+    if precision == "auto":
+        precision = "fp32" if device.type == "cpu" else "fp16"
+    if precision == "fp32":
+        return function
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+    def call(inputs: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, dtype=dtype):
+            return function(inputs)
+
+    return call
 
 
 def compile_function(
@@ -127,7 +156,7 @@ def peak_bytes_per_frame(visual: Any) -> int:
         visual: OpenAI's image encoder, a ``VisionTransformer`` or a ``ModifiedResNet``.
     """
     n_px, weight = visual.input_resolution, visual.conv1.weight
-    pixels = 3 * n_px**2 * 16  # as uint8, in fp32, normalised, and in the model's format
+    pixels = 3 * n_px**2 * PIXEL_BYTES
     if hasattr(visual, "transformer"):
         tokens = (n_px // weight.shape[-1]) ** 2 + 1
         numbers = (
@@ -136,3 +165,39 @@ def peak_bytes_per_frame(visual: Any) -> int:
     else:
         numbers = 12 * weight.shape[0] * (n_px // 2) ** 2  # the stem's end and the first blocks
     return int(pixels + numbers * weight.element_size())
+
+
+def measured_frame_bytes(
+    module: Any,
+    encode_image: Callable[[torch.Tensor], torch.Tensor],
+    n_px: int,
+    device: torch.device,
+) -> int:
+    """Estimate the peak memory in bytes that a forward pass takes per frame, by one with a frame.
+
+    A block holds its input, its output and what is between; so the estimate is four times the
+    largest output of a layer, as :func:`peak_bytes_per_frame` has it for OpenAI's models.
+
+    Args:
+        module: the image encoder.
+        encode_image: its forward pass.
+        n_px: side of its input in pixels.
+        device: that it is on.
+    """
+    import torch
+
+    largest = 0
+
+    def look(_module: Any, _inputs: Any, output: Any) -> None:
+        nonlocal largest
+        if isinstance(output, torch.Tensor):
+            largest = max(largest, output.nbytes)
+
+    hooks = [one.register_forward_hook(look) for one in module.modules()]
+    try:
+        with torch.inference_mode():
+            encode_image(torch.zeros(1, 3, n_px, n_px, device=device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return 3 * n_px**2 * PIXEL_BYTES + 4 * largest

@@ -9,13 +9,14 @@ from typing import Any
 from rayclip.errors import UsageError
 from rayclip.media import sampling
 from rayclip.model import preprocess
-from rayclip.model.models import ModelSpec
+from rayclip.model.models import ModelSpec, family_name
 from rayclip.settings import Settings
 
 # one folder must not mix features with different values of these
 COMPARED = (
     "model_name",
     "weights_sha256",
+    "revision",
     "precision",
     "extraction_fps",
     "extraction_total",
@@ -23,7 +24,19 @@ COMPARED = (
     "frame_rule",
     "resize_rule",
 )
-PACKAGES = ("rayclip", "ray", "torch", "torchvision", "clip-anytorch", "av", "numpy", "pillow")
+PACKAGES = (
+    "rayclip",
+    "ray",
+    "torch",
+    "torchvision",
+    "clip-anytorch",
+    "open_clip_torch",
+    "timm",
+    "transformers",
+    "av",
+    "numpy",
+    "pillow",
+)
 
 
 def run_record(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
@@ -31,7 +44,10 @@ def run_record(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
     fps = settings.extraction_fps
     return {
         "model_name": spec.model_name,
+        "family": family_name(spec.model_name),
         "weights_sha256": spec.weights_sha256,
+        "revision": spec.revision,
+        "license": spec.license,
         "precision": settings.precision,
         "extraction_fps": None if fps is None else str(fps),
         "extraction_total": settings.extraction_total,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LOCAL_FOLDER = "local-dir:"
+SEPARATORS = re.compile("[/:]")
 PREDICTIONS_FILE = "_pred.csv"
 NUMPY = file_format("save_numpy", "float32")
 
@@ -193,6 +197,13 @@ def _expect_finite(array: StoredArray) -> None:
 
 
 def model_folder(output_path: str, model_name: str) -> str:
-    """Return the folder of a model, as in video_features: ``{output_path}/clip/{model_name}``."""
+    """Return the folder of a model, as in video_features: ``{output_path}/clip/{model_name}``.
+
+    Slashes and colons of the name become underscores; of ``local-dir:PATH``, only the folder's own
+    name is kept.
+    """
     between = "" if output_path.endswith("/") else "/"
-    return f"{output_path}{between}clip/{model_name.replace('/', '_')}"
+    if model_name.startswith(LOCAL_FOLDER):
+        path = model_name.removeprefix(LOCAL_FOLDER)
+        model_name = LOCAL_FOLDER + os.path.basename(os.path.abspath(os.path.expanduser(path)))
+    return f"{output_path}{between}clip/{SEPARATORS.sub('_', model_name)}"
