@@ -37,6 +37,7 @@ def extract(
     tmp_path: str | os.PathLike[str] = './tmp',
     model_name: str = 'ViT-B/32',
     weights: str | os.PathLike[str] | None = None,
+    activation: Literal['quickgelu', 'gelu'] | None = None,
     batch_size: int | None = None,
     precision: Literal['auto', 'fp32', 'fp16', 'bf16'] = 'auto',
     compile: bool = False,
@@ -84,11 +85,17 @@ def extract(
             ``demo`` is a tiny model that comes with rayclip and recognises coloured shapes. The
             others are ``open_clip:ARCH/TAG``, ``hf-hub:ORG/REPO``, ``local-dir:PATH`` and
             ``timm:NAME``, with ``pip install 'rayclip[open_clip]'``: see docs/models.md.
-        weights: The checkpoint of the model ``custom``: a path or URL. A TorchScript archive or
-            a state dict in OpenAI's layout, optionally inside a training script's dictionary
-            (``state_dict``, ``model_state_dict``, ``model``) or with a prefix (``module.``,
-            ``model.``, ``clip.``, ``_orig_mod.``, …). A TorchScript archive is code: use only
-            archives that you trust.
+        weights: The checkpoint of the model ``custom``: a path or URL. A TorchScript archive, a
+            state dict or a safetensors file, with the names of OpenAI's, open_clip's or Hugging
+            Face's CLIP, optionally inside a training script's dictionary (``state_dict``,
+            ``model_state_dict``, ``model``) or with a prefix (``module.``, ``model.``,
+            ``clip.``, ``_orig_mod.``, …). A TorchScript archive is code: use only archives that
+            you trust.
+        activation: Activation of the model ``custom``: ``quickgelu`` (OpenAI's) or ``gelu``
+            (most of open_clip's); by default, what is beside the weights. Weights do not say
+            it, and with the wrong one features are wrong. By default, it is what
+            ``config.json`` says beside weights of Hugging Face's CLIP, or
+            ``open_clip_config.json`` beside others; without them, ``quickgelu``.
         batch_size: Frames per forward pass; by default, chosen by device. The default is 16 on
             CPUs and 16 to 256 on GPUs, depending on the model and the GPU's memory. Shorter
             batches are padded to this shape, so that a frame's feature never depends on the
@@ -146,6 +153,7 @@ def encode(
     extraction_total: int | None = None,
     model_name: str = 'ViT-B/32',
     weights: str | os.PathLike[str] | None = None,
+    activation: Literal['quickgelu', 'gelu'] | None = None,
     batch_size: int | None = None,
     precision: Literal['auto', 'fp32', 'fp16', 'bf16'] = 'auto',
     compile: bool = False,
@@ -178,11 +186,17 @@ def encode(
             ``demo`` is a tiny model that comes with rayclip and recognises coloured shapes. The
             others are ``open_clip:ARCH/TAG``, ``hf-hub:ORG/REPO``, ``local-dir:PATH`` and
             ``timm:NAME``, with ``pip install 'rayclip[open_clip]'``: see docs/models.md.
-        weights: The checkpoint of the model ``custom``: a path or URL. A TorchScript archive or
-            a state dict in OpenAI's layout, optionally inside a training script's dictionary
-            (``state_dict``, ``model_state_dict``, ``model``) or with a prefix (``module.``,
-            ``model.``, ``clip.``, ``_orig_mod.``, …). A TorchScript archive is code: use only
-            archives that you trust.
+        weights: The checkpoint of the model ``custom``: a path or URL. A TorchScript archive, a
+            state dict or a safetensors file, with the names of OpenAI's, open_clip's or Hugging
+            Face's CLIP, optionally inside a training script's dictionary (``state_dict``,
+            ``model_state_dict``, ``model``) or with a prefix (``module.``, ``model.``,
+            ``clip.``, ``_orig_mod.``, …). A TorchScript archive is code: use only archives that
+            you trust.
+        activation: Activation of the model ``custom``: ``quickgelu`` (OpenAI's) or ``gelu``
+            (most of open_clip's); by default, what is beside the weights. Weights do not say
+            it, and with the wrong one features are wrong. By default, it is what
+            ``config.json`` says beside weights of Hugging Face's CLIP, or
+            ``open_clip_config.json`` beside others; without them, ``quickgelu``.
         batch_size: Frames per forward pass; by default, chosen by device. The default is 16 on
             CPUs and 16 to 256 on GPUs, depending on the model and the GPU's memory. Shorter
             batches are padded to this shape, so that a frame's feature never depends on the

@@ -92,7 +92,9 @@ def _step(
     from rayclip.session.devices import device_on_ray
     from rayclip.session.resources import planned_tasks
 
-    spec = describe(settings.model_name, settings.weights, settings.storage_options)
+    spec = describe(
+        settings.model_name, settings.weights, settings.storage_options, settings.activation
+    )
     device, resources = device_on_ray(settings, private=False)
     cluster = ray.cluster_resources()
     resources = resources.alongside(earlier, cluster)

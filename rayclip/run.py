@@ -134,7 +134,9 @@ def plan_run(settings: Settings) -> PlannedRun:
     Raises:
         UsageError: they do not fit one another.
     """
-    spec = describe(settings.model_name, settings.weights, settings.storage_options)
+    spec = describe(
+        settings.model_name, settings.weights, settings.storage_options, settings.activation
+    )
     if settings.show_pred and not spec.has_texts:
         raise UsageError(
             f"show_pred compares frames with texts, but {spec.model_name} has no text encoder: "

@@ -27,6 +27,7 @@ OnExtraction = Literal["print", "save_numpy", "save_pickle", "save_parquet"]
 FeatureDtype = Literal["float32", "float16"]
 Naming = Literal["stem", "path"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
+Activation = Literal["quickgelu", "gelu"]
 
 
 @dataclass(frozen=True)
@@ -127,13 +128,24 @@ class Settings:
         None,
         "model",
         "The checkpoint of the model `custom`: a path or URL.",
-        details="A TorchScript archive or a state dict in OpenAI's layout, optionally inside a "
-        "training script's dictionary (`state_dict`, `model_state_dict`, `model`) or with a "
-        "prefix (`module.`, `model.`, `clip.`, `_orig_mod.`, …). A TorchScript archive is code: "
+        details="A TorchScript archive, a state dict or a safetensors file, with the names of "
+        "OpenAI's, open_clip's or Hugging Face's CLIP, optionally inside a training script's "
+        "dictionary (`state_dict`, `model_state_dict`, `model`) or with a prefix (`module.`, "
+        "`model.`, `clip.`, `_orig_mod.`, …). A TorchScript archive is code: "
         "[use only archives that you trust](../SECURITY.md#what-is-not-promised).",
         accepts=AnyPath | None,
         convert=to_path,
         metavar="PATH",
+        encode=True,
+    )
+    activation: Activation | None = option(
+        None,
+        "model",
+        "Activation of the model `custom`: `quickgelu` (OpenAI's) or `gelu` (most of open_clip's); "
+        "by default, what is beside the weights.",
+        details="Weights do not say it, and with the wrong one features are wrong. By default, it "
+        "is what `config.json` says beside weights of Hugging Face's CLIP, or "
+        "`open_clip_config.json` beside others; without them, `quickgelu`.",
         encode=True,
     )
     batch_size: int | None = option(
@@ -266,10 +278,7 @@ class Settings:
                 f"output_path {self.output_path} is an http URL, which cannot be written: "
                 "name a local folder, or one in a storage such as s3://bucket/folder."
             )
-        if self.weights is not None and self.model_name != "custom":
-            raise UsageError(
-                f"weights are only for model_name custom, but model_name is {self.model_name}."
-            )
+        refuse_unless_custom(self.model_name, self.weights, self.activation)
 
     def _refuse_unsupported_by_shards(self) -> None:
         if self.show_pred:
@@ -292,6 +301,23 @@ class Settings:
     def has_extra_columns(self) -> bool:
         """Whether the other columns of a table of videos are saved, too."""
         return self.on_extraction == "save_parquet"
+
+
+def refuse_unless_custom(
+    model_name: str, weights: str | None, activation: Activation | None
+) -> None:
+    """Refuse what only the model ``custom`` has if another one was asked for.
+
+    Raises:
+        UsageError: it was.
+    """
+    if model_name == "custom":
+        return
+    for subject, value in (("weights are", weights), ("activation is", activation)):
+        if value is not None:
+            raise UsageError(
+                f"{subject} only for model_name custom, but model_name is {model_name}."
+            )
 
 
 OPTIONS = declared_options(Settings)

@@ -72,7 +72,8 @@ def argument(parameter: inspect.Parameter) -> str:
 def annotation(kind: Any) -> str:
     """A type as written in source code, evaluated or not."""
     text = kind if isinstance(kind, str) else inspect.formatannotation(kind)
-    return re.sub(r"\b(?:typing|collections\.abc|fractions)\.", "", text)
+    text = re.sub(r"\b(?:typing|collections\.abc|fractions)\.", "", text)
+    return re.sub(r"^Optional\[(.*)\]$", r"\1 | None", text)  # how Python writes Literal | None
 
 
 def in_markdown(docstring: str) -> str:

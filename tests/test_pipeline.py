@@ -178,7 +178,7 @@ def test_official_weights_are_downloaded_once_for_all_encoders_and_later_runs(
 
     code = """
 import sys, rayclip, rayclip.model.openai as models
-n_px, dim = models.clip_shape(sys.argv[2])
+n_px, dim = models.clip_shape(sys.argv[2])[:2]
 models.OFFICIAL_MODELS["RN50"] = models.PublishedModel(n_px, dim, sys.argv[3])
 for how in ({"address": "local", "encoders": 2}, {"address": "none"}):
     summary = rayclip.extract(sys.argv[1], model_name="RN50", extraction_fps=2, **how,

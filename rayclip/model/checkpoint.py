@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 import sys
 import warnings
 import zipfile
@@ -17,56 +18,59 @@ from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rayclip.errors import UsageError
 from rayclip.interrupts import import_uninterrupted
+from rayclip.model.layouts import MARKER, Layout, NotAClip, to_openai
 
 if TYPE_CHECKING:
     import torch
 
 MAX_REASON = 150
-MARKER = "visual.conv1.weight"  # all of OpenAI's models have this tensor, and few others do
-FP16_BYTES = 2
 WRAPPERS = (
     "state_dict",
     "model_state_dict",
     "model",
 )  # keys under which training scripts save the tensors
-PREFIXES = {
-    "module",
-    "model",
-    "clip",
-    "clip_model",
-    "_orig_mod",
-}  # and prefixes that they add to names
-OTHER_LAYOUTS = {  # kinds of checkpoints, by the beginning of a tensor's name
-    "vision_model.": "a Hugging Face CLIPModel",
-    "text_model.": "a Hugging Face CLIPModel",
-    "visual.trunk.": "an open_clip model whose image encoder is one of timm's",
-    "text.": "an open_clip model with another kind of text encoder",
-    "encoder.": "another kind of encoder",
-    "blocks.": "one of timm's vision transformers",
-}
+MAX_NESTING = 4  # a hostile file may hold itself
 OLD_TORCH_FORMAT = b"\x80\x02\x8a\x0a"  # first bytes of torch.save files before the zip format
+SHARD = re.compile(r"-\d{5}-of-\d{5}\.|\.index\.json$")
+
+FileKind = Literal["torchscript", "pickle", "safetensors"]
 
 
-def clip_shape(path: str) -> tuple[int, int]:
-    """Return the input resolution in pixels and the features per frame of a CLIP checkpoint.
+class ClipShape(NamedTuple):
+    """What the tensors of a CLIP say of it.
+
+    Attributes:
+        n_px: side of the square input in pixels.
+        dim: features per frame.
+        layout: whose names the tensors have.
+        width: of the image encoder: channels of its first convolution.
+    """
+
+    n_px: int
+    dim: int
+    layout: Layout
+    width: int
+
+
+def clip_shape(path: str) -> ClipShape:
+    """Return what the tensors of a CLIP checkpoint say of it.
 
     Args:
-        path: a TorchScript archive or a state dict in OpenAI's layout.
+        path: a TorchScript archive, a state dict or a safetensors file.
 
     Raises:
         UsageError: it is not a CLIP model; the message names the file and says what it holds.
     """
-    tensors = _read_tensors(path)
-    if MARKER not in tensors:
-        raise UsageError(
-            f"{path} is not a CLIP model in OpenAI's layout: {_describe_contents(tensors)}."
-        )
+    tensors = read_tensors(path)
     try:
+        layout, tensors = to_openai(tensors)
         model = _build(dict(tensors))
+    except NotAClip as error:
+        raise UsageError(f"{path} is not a CLIP model that custom can load: {error}.") from None
     except KeyError as error:
         raise UsageError(f"{path} is not a CLIP model: it has no tensor {error}.") from None
     except RuntimeError as error:  # names each missing, unknown or wrongly sized tensor
@@ -75,7 +79,12 @@ def clip_shape(path: str) -> tuple[int, int]:
         raise UsageError(f"{path} is not a complete CLIP model: {reason}.") from None
     except Exception:
         raise UsageError(f"{path} is not a CLIP model: its tensors have other shapes.") from None
-    return int(model.visual.input_resolution), int(model.text_projection.shape[1])
+    return ClipShape(
+        int(model.visual.input_resolution),
+        int(model.text_projection.shape[1]),
+        layout,
+        int(tensors[MARKER].shape[0]),
+    )
 
 
 def file_sha256(path: str) -> str:
@@ -91,20 +100,21 @@ def load_model(path: str, device: str, precision: str = "auto") -> Any:
     first.
 
     Args:
-        path: a TorchScript archive or a state dict in OpenAI's layout, also inside another
-            dictionary or with a prefix, as training scripts save it.
+        path: a checkpoint that :func:`clip_shape` accepts.
         device: the device to load it on.
         precision: ``auto`` or ``fp16`` leave the model in fp16, except on ``cpu``; otherwise it is
             in fp32.
 
     Raises:
-        UsageError: the file holds no such tensors.
+        UsageError: the file cannot be read.
     """
-    tensors = dict(_read_tensors(path))
+    import torch
+
+    _, tensors = to_openai(read_tensors(path))
     model = _build(tensors)
     if device == "cpu" or precision not in ("auto", "fp16"):
         model.float()
-        if tensors[MARKER].is_floating_point() and tensors[MARKER].element_size() > FP16_BYTES:
+        if tensors[MARKER].dtype != torch.float16:  # which the module was built in
             model.load_state_dict(tensors)
     return model.to(device)
 
@@ -166,20 +176,28 @@ def without_warnings() -> Iterator[None]:
         yield
 
 
-def _read_tensors(path: str) -> Mapping[str, torch.Tensor]:
-    """Read the tensors of a checkpoint.
+def read_tensors(path: str) -> dict[str, torch.Tensor]:
+    """Read the tensors of a checkpoint, also inside the dictionaries of training scripts.
 
     Pickled code is refused. No method of a TorchScript archive is called, but torch may run parts
     of it while loading: an archive is a program.
+
+    Raises:
+        UsageError: it is no such file, is damaged or could be code; the message names the file.
     """
     torch = import_uninterrupted("torch")
-    is_torchscript = _is_torchscript(path)
+    from safetensors.torch import load_file
+
+    kind = _file_kind(path)
+    content: Any
     try:
         with without_warnings():
-            if is_torchscript:
-                archive = torch.jit.load(path, map_location="cpu")
-                return dict(archive.state_dict())
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            if kind == "torchscript":
+                content = torch.jit.load(path, map_location="cpu").state_dict()
+            elif kind == "safetensors":
+                content = load_file(path)
+            else:
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UsageError(
             f"{path} holds Python objects, as training checkpoints do, and these could be code: "
@@ -187,68 +205,53 @@ def _read_tensors(path: str) -> Mapping[str, torch.Tensor]:
         ) from None
     except Exception:
         raise UsageError(f"{path} is damaged or incompletely downloaded: get it again.") from None
-    if not isinstance(tensors, Mapping):
-        kind = type(tensors).__name__
-        raise UsageError(f"{path} holds a {kind}, not the state dict of a CLIP model.")
-    return _strip_prefix(_unwrap(tensors))
+    if not isinstance(content, Mapping):
+        raise UsageError(
+            f"{path} holds a {type(content).__name__}, not the state dict of a CLIP model."
+        )
+    return {
+        name: tensor
+        for name, tensor in _unwrap(content).items()
+        if isinstance(name, str) and isinstance(tensor, torch.Tensor)
+    }
 
 
 def _unwrap(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the tensors from the nested dictionaries that training scripts save."""
-    for wrapper in WRAPPERS:
-        if isinstance(content.get(wrapper), Mapping):
-            return _unwrap(content[wrapper])
+    for _ in range(MAX_NESTING):
+        inner = (content[wrapper] for wrapper in WRAPPERS if wrapper in content)
+        content = next((found for found in inner if isinstance(found, Mapping)), content)
     return content
 
 
-def _strip_prefix(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Rename tensors as in OpenAI's model if all of them have one known prefix."""
-    markers = [name for name in tensors if name.endswith(f".{MARKER}")]
-    if len(markers) != 1 or MARKER in tensors:
-        return tensors
-    prefix = markers[0].removesuffix(MARKER)
-    if not PREFIXES.issuperset(prefix.split(".")[:-1]):
-        return tensors
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
-
-
-def _describe_contents(tensors: Mapping[str, Any]) -> str:
-    """Say what a checkpoint that is not a CLIP model holds."""
-    for name in tensors:
-        for beginning, kind in OTHER_LAYOUTS.items():
-            if name.startswith(beginning) or f".{beginning}" in name:
-                return f"it holds {kind}, whose tensors have other names ({name})"
-    names = ", ".join(map(str, list(tensors)[:3]))
-    return f"it has no tensor {MARKER}, but {names}" if names else "it is empty"
-
-
-def _is_torchscript(path: str) -> bool:
-    """Whether a checkpoint is a TorchScript archive; False for a state dict.
+def _file_kind(path: str) -> FileKind:
+    """Return how a checkpoint is stored.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is none.
     """
+    if SHARD.search(path):
+        raise UsageError(
+            f"{path} is one file of a checkpoint that was saved in several: save it again as one, "
+            "for example with save_pretrained(folder, max_shard_size='100GB')."
+        )
     with open(path, "rb") as file:
         beginning = file.read(9)
     if not beginning:
         raise UsageError(f"{path} is an empty file, not a checkpoint.")
     if not zipfile.is_zipfile(path):
         if beginning[:4] == OLD_TORCH_FORMAT:
-            return False
+            return "pickle"
         if beginning[8:] == b"{":  # the first 8 bytes are the header's length
-            raise UsageError(
-                f"{path} is a safetensors file, which is not supported: convert it in Python with "
-                "torch.save(safetensors.torch.load_file(path), 'weights.pt')."
-            )
+            return "safetensors"
         if beginning[:2] == b"PK":
             raise UsageError(f"{path} is damaged or incompletely downloaded: get it again.")
-        raise UsageError(f"{path} is neither a TorchScript archive nor a saved state dict.")
+        raise UsageError(
+            f"{path} is neither a TorchScript archive, nor a saved state dict, nor a safetensors "
+            "file."
+        )
     with zipfile.ZipFile(path) as archive:
         members = {os.path.basename(name) for name in archive.namelist()}
     if "data.pkl" not in members:
         raise UsageError(f"{path} is a zip file, but torch did not write it.")
-    return "constants.pkl" in members
+    return "torchscript" if "constants.pkl" in members else "pickle"

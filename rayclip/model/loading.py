@@ -9,7 +9,7 @@ from rayclip.model.load_stage import stage
 from rayclip.model.loaded_model import LoadedModel
 from rayclip.model.models import ModelSpec, describe, family_of
 from rayclip.model.precision import CPU_BATCH_SIZE, gpu_batch_size
-from rayclip.settings import Precision
+from rayclip.settings import Activation, Precision, refuse_unless_custom
 
 
 def load_encoder(
@@ -19,6 +19,7 @@ def load_encoder(
     batch_size: int | None = None,
     precision: Precision = "auto",
     compile: bool = False,  # noqa: A002
+    activation: Activation | None = None,
 ) -> LoadedModel:
     """Load a model, for example to search what was saved with texts or pictures.
 
@@ -28,7 +29,8 @@ def load_encoder(
         model_name: as for ``extract``: a name of ``clip.available_models()``, ``custom``,
             ``demo``, ``open_clip:ARCH/TAG``, ``hf-hub:ORG/REPO``, ``local-dir:PATH`` or
             ``timm:NAME``. Weights are downloaded on first use.
-        weights: the checkpoint of ``custom``: a TorchScript archive or a state dict.
+        weights: the checkpoint of ``custom``: a TorchScript archive, a state dict or a
+            safetensors file.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the first GPU, or the CPU if there is
             none.
         batch_size: frames per forward pass; None chooses it by the device.
@@ -37,6 +39,8 @@ def load_encoder(
             float32.
         compile: compile the image encoder's forward pass once, which takes up to minutes and needs
             a C++ compiler.
+        activation: of ``custom``: ``quickgelu`` or ``gelu``; None takes what a configuration beside
+            the weights says, or ``quickgelu``.
 
     Raises:
         UsageError: there is no such model, device or precision, the checkpoint is not a CLIP model,
@@ -45,11 +49,13 @@ def load_encoder(
     """
     import torch
 
-    if weights is not None and model_name != "custom":
-        raise UsageError(f"weights are only for model_name custom, but model_name is {model_name}.")
+    refuse_unless_custom(model_name, weights, activation)
     if precision not in get_args(Precision):
         choices = ", ".join(get_args(Precision))
         raise UsageError(f"precision must be one of {choices}, not {precision!r}.")
+    if activation not in (None, *get_args(Activation)):
+        choices = ", ".join(get_args(Activation))
+        raise UsageError(f"activation must be one of {choices}, not {activation!r}.")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}.")
     if device not in (None, "cpu"):
@@ -57,7 +63,7 @@ def load_encoder(
         if device not in (["cuda", *gpus] if gpus else []):
             devices = ", ".join(["cpu", *gpus])
             raise UsageError(f"There is no device {device!r} here; choose one of: {devices}.")
-    spec = describe(model_name, weights)
+    spec = describe(model_name, weights, activation=activation)
     return load_spec(spec, device, batch_size, precision=precision, compile=compile)
 
 
@@ -83,13 +89,13 @@ def load_spec(
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network = family_of(spec.model_name).load(spec, device, precision)
-    notes = []
+    notes = [*network.notes]
     if batch_size is None and torch.device(device).type == "cpu":
         batch_size = CPU_BATCH_SIZE
     elif batch_size is None:
         memory = torch.cuda.get_device_properties(device).total_memory
         batch_size = gpu_batch_size(memory, network.frame_bytes)
-        notes = [f"batch size: {batch_size}, for a GPU of {memory / 2**30:.0f} GiB"]
+        notes.append(f"batch size: {batch_size}, for a GPU of {memory / 2**30:.0f} GiB")
     loaded = LoadedModel(network, batch_size, threads, compile)
     loaded.notes += notes
     return loaded

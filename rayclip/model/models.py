@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from rayclip.model.preprocess import Resizing
+from rayclip.settings import Activation
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,7 @@ class ModelSpec:
         has_texts: whether it has a text encoder.
         checkpoint: the local file; None if each node gets its own from where the family has them.
         revision: commit of the repository that the weights are from; None if from none.
+        activation: of OpenAI's code, which may be chosen for ``custom``; None of other code.
         license: of the weights, as an SPDX or a hub's identifier; None if unknown.
         source: what else the family needs to load it.
     """
@@ -50,6 +52,7 @@ class ModelSpec:
     has_texts: bool = True
     checkpoint: str | None = None
     revision: str | None = None
+    activation: Activation | None = None
     license: str | None = None
     source: Any = field(default=None, repr=False)
 
@@ -77,6 +80,7 @@ class Network:
         logit_bias: added to the scaled cosines.
         probability: what makes probabilities of logits: ``softmax`` over all texts, or ``sigmoid``
             of each.
+        notes: decisions made while loading, one line each.
     """
 
     encode_image: Callable[[torch.Tensor], torch.Tensor]
@@ -91,13 +95,18 @@ class Network:
     logit_scale: float = 1.0
     logit_bias: float = 0.0
     probability: Probability = "softmax"
+    notes: tuple[str, ...] = ()
 
 
 class Family(Protocol):
     """What the module of a family offers."""
 
     def describe(
-        self, model_name: str, weights: str | None, storage_options: Mapping[str, Any]
+        self,
+        model_name: str,
+        weights: str | None,
+        storage_options: Mapping[str, Any],
+        activation: Activation | None,
     ) -> ModelSpec:
         """Look up a model and its sizes, without its weights.
 
@@ -151,6 +160,7 @@ def describe(
     model_name: str,
     weights: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    activation: Activation | None = None,
 ) -> ModelSpec:
     """Look up a model, and read its sizes from its checkpoint if it is a custom one.
 
@@ -158,9 +168,10 @@ def describe(
         model_name: of any family.
         weights: the checkpoint of ``custom``, a local path or an fsspec URL.
         storage_options: passed to fsspec for a URL.
+        activation: of ``custom``; None takes what is beside its weights.
 
     Raises:
         UsageError: there is no such model, or its checkpoint cannot be used.
         WeightsUnavailable: what describes it cannot be read.
     """
-    return family_of(model_name).describe(model_name, weights, storage_options or {})
+    return family_of(model_name).describe(model_name, weights, storage_options or {}, activation)

@@ -32,6 +32,7 @@ from rayclip.model.hub_files import check_available, fetch, fetched_sha256
 from rayclip.model.models import ModelSpec, Network
 from rayclip.model.precision import in_precision, measured_frame_bytes
 from rayclip.model.preprocess import Resizing
+from rayclip.settings import Activation
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,7 @@ def describe(
     model_name: str,
     weights: str | None,  # custom's alone
     storage_options: Mapping[str, Any],
+    activation: Activation | None,  # custom's alone
 ) -> ModelSpec:
     """Look up a model without torch; a repository's configuration is downloaded once.
 
@@ -73,6 +75,7 @@ def describe(
         model_name: ``open_clip:ARCH/TAG``, ``hf-hub:ORG/REPO`` or ``local-dir:PATH``.
         weights: not used.
         storage_options: not used.
+        activation: not used.
 
     Raises:
         UsageError: there is no such model, its input is not a square, or open_clip is missing.

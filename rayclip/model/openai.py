@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rayclip.errors import UsageError
+from rayclip.model.architecture import Architecture, adapt, find_architecture
 from rayclip.model.checkpoint import clip_shape, file_sha256, load_model, openai_clip
+from rayclip.model.configs import MEAN, STD
 from rayclip.model.families import refuse_changed
 from rayclip.model.models import FAMILIES, ModelSpec, Network
 from rayclip.model.precision import peak_bytes_per_frame, set_precision
@@ -19,14 +22,13 @@ from rayclip.model.weights import (
     fetch_checkpoint,
     official_checkpoint,
 )
+from rayclip.settings import Activation
 
 if TYPE_CHECKING:
     import torch
 
 DEMO_WEIGHTS = Path(__file__).parent / "assets" / "demo.pt"
 DEFAULT_CUSTOM_WEIGHTS = "models/clip/checkpoints/CLIP-custom.pth"  # as in video_features
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP's normalisation, RGB
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class PublishedModel(NamedTuple):
@@ -77,7 +79,12 @@ DEMO_N_PX, DEMO_DIM = 64, 64
 MODEL_NAMES = (*OFFICIAL_MODELS, "custom", "demo")
 
 
-def describe(model_name: str, weights: str | None, storage_options: Mapping[str, Any]) -> ModelSpec:
+def describe(
+    model_name: str,
+    weights: str | None,
+    storage_options: Mapping[str, Any],
+    activation: Activation | None,
+) -> ModelSpec:
     """Look up a model without torch, unless its sizes are only in its checkpoint.
 
     Raises:
@@ -88,22 +95,31 @@ def describe(model_name: str, weights: str | None, storage_options: Mapping[str,
         mirror = os.environ.get(MIRROR_VARIABLE)
         if mirror is not None and "://" not in mirror:
             mirror = os.path.abspath(mirror)  # workers have other working directories
-        return ModelSpec(model_name, Resizing(n_px), dim, sha256, license="MIT", source=mirror)
-    if model_name == "demo":
-        checkpoint, license_ = str(DEMO_WEIGHTS), "MIT"
-        n_px, dim = DEMO_N_PX, DEMO_DIM
-    elif model_name == "custom":
-        checkpoint, license_ = _custom_checkpoint(weights, storage_options), None
-        n_px, dim = clip_shape(checkpoint)
-    else:
-        raise UsageError(
-            f"There is no model {model_name!r}; model_name is one of "
-            f"{', '.join(MODEL_NAMES)}, or begins with {', '.join(FAMILIES)} "
-            "(`rayclip models` lists them)."
+        return ModelSpec(
+            model_name,
+            Resizing(n_px),
+            dim,
+            sha256,
+            activation="quickgelu",
+            license="MIT",
+            source=mirror,
         )
-    sha256 = file_sha256(checkpoint)
-    return ModelSpec(
-        model_name, Resizing(n_px), dim, sha256, checkpoint=checkpoint, license=license_
+    if model_name == "custom":
+        return _describe_custom(weights or DEFAULT_CUSTOM_WEIGHTS, storage_options, activation)
+    if model_name == "demo":
+        return ModelSpec(
+            model_name,
+            Resizing(DEMO_N_PX),
+            DEMO_DIM,
+            file_sha256(str(DEMO_WEIGHTS)),
+            checkpoint=str(DEMO_WEIGHTS),
+            activation="quickgelu",
+            license="MIT",
+        )
+    raise UsageError(
+        f"There is no model {model_name!r}; model_name is one of "
+        f"{', '.join(MODEL_NAMES)}, or begins with {', '.join(FAMILIES)} "
+        "(`rayclip models` lists them)."
     )
 
 
@@ -119,7 +135,10 @@ def preflight(spec: ModelSpec) -> None:
 
 def load(spec: ModelSpec, device: str, precision: str) -> Network:
     """Load the model; raises what :func:`load_module` raises."""
-    return as_network(load_module(spec, device, precision))
+    network = as_network(load_module(spec, device, precision))
+    if isinstance(spec.source, Architecture) and spec.source.note:
+        network = replace(network, notes=(spec.source.note,))
+    return network
 
 
 def load_module(spec: ModelSpec, device: str, precision: str) -> Any:
@@ -135,6 +154,8 @@ def load_module(spec: ModelSpec, device: str, precision: str) -> Any:
         checkpoint = spec.checkpoint
         refuse_changed(checkpoint, spec.weights_sha256)
     model = load_model(checkpoint, device, precision)
+    if isinstance(spec.source, Architecture):
+        adapt(model, spec.source)
     set_precision(model, precision)
     return model
 
@@ -164,21 +185,34 @@ def as_network(model: Any) -> Network:
     )
 
 
-def _custom_checkpoint(weights: str | None, storage_options: Mapping[str, Any]) -> str:
-    """Return the local path of a custom model's checkpoint.
+def _describe_custom(
+    weights: str, storage_options: Mapping[str, Any], activation: Activation | None
+) -> ModelSpec:
+    """Read what a user's checkpoint is, and what is beside it.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: it cannot be read, or is not a CLIP model.
     """
-    if weights is not None and "://" in weights:
-        return fetch_checkpoint(weights, storage_options)
-    checkpoint = os.path.abspath(os.path.expanduser(weights or DEFAULT_CUSTOM_WEIGHTS))
-    if not os.path.isfile(checkpoint):
-        raise UsageError(
-            f"The checkpoint {checkpoint} of model_name custom does not exist: name it with "
-            "weights."
-        )
-    return checkpoint
+    if "://" in weights:
+        checkpoint = fetch_checkpoint(weights, storage_options)
+    else:
+        weights = checkpoint = os.path.abspath(os.path.expanduser(weights))
+        if not os.path.isfile(checkpoint):
+            raise UsageError(
+                f"The checkpoint {checkpoint} of model_name custom does not exist: name it with "
+                "weights."
+            )
+    shape = clip_shape(checkpoint)
+    architecture = find_architecture(shape, weights, activation, storage_options)
+    return ModelSpec(
+        "custom",
+        Resizing(shape.n_px),
+        shape.dim,
+        file_sha256(checkpoint),
+        checkpoint=checkpoint,
+        activation=architecture.activation,
+        source=architecture,
+    )
 
 
 def _tokenize(text: str, context_length: int) -> Any:

@@ -15,6 +15,7 @@ from rayclip.model.hub_files import check_available, fetch, fetched_sha256
 from rayclip.model.models import ModelSpec, Network
 from rayclip.model.precision import in_precision, measured_frame_bytes
 from rayclip.model.preprocess import Resizing
+from rayclip.settings import Activation
 
 PREFIX = "timm:"
 WEIGHTS_STEMS = ("model", "pytorch_model")
@@ -45,6 +46,7 @@ def describe(
     model_name: str,
     weights: str | None,  # custom's alone
     storage_options: Mapping[str, Any],
+    activation: Activation | None,  # custom's alone
 ) -> ModelSpec:
     """Look up a model, which is built without memory for its weights.
 
@@ -52,6 +54,7 @@ def describe(
         model_name: ``timm:NAME``, or ``timm:NAME@PIXELS`` for another input size.
         weights: not used.
         storage_options: not used.
+        activation: not used.
 
     Raises:
         UsageError: there is no such model or no weights of it, it cannot have this input size, or

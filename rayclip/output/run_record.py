@@ -16,6 +16,7 @@ from rayclip.settings import Settings
 COMPARED = (
     "model_name",
     "weights_sha256",
+    "activation",
     "revision",
     "precision",
     "extraction_fps",
@@ -24,6 +25,7 @@ COMPARED = (
     "frame_rule",
     "resize_rule",
 )
+OLDER = {"activation": "quickgelu"}  # what records had in effect before they said it
 PACKAGES = (
     "rayclip",
     "ray",
@@ -46,6 +48,7 @@ def run_record(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
         "model_name": spec.model_name,
         "family": family_name(spec.model_name),
         "weights_sha256": spec.weights_sha256,
+        "activation": spec.activation,
         "revision": spec.revision,
         "license": spec.license,
         "precision": settings.precision,
@@ -70,6 +73,7 @@ def differences(before: dict[str, Any] | None, now: dict[str, Any]) -> list[str]
     """Return the settings that differ, each as ``name=old (now new)``."""
     if before is None:
         return ["unknown settings, because it has no run.json"]
+    before = {**OLDER, **before}
     return [
         f"{name}={before.get(name)} (now {now[name]})"
         for name in COMPARED

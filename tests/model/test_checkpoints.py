@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +90,19 @@ def refusal(path: Path) -> str:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["vision_model.embeddings.class_embedding", "logit_scale"], "a Hugging Face CLIPModel"),
-        (["text_model.embeddings.position_ids"], "a Hugging Face CLIPModel"),
-        (["clip.vision_model.post_layernorm.weight"], "a Hugging Face CLIPModel"),
+        (["vision_model.embeddings.class_embedding"], "OpenAI's image encoder at most"),
+        (["text_model.embeddings.position_ids"], "OpenAI's text encoder at most"),
+        (["clip.vision_model.post_layernorm.weight"], "OpenAI's image encoder at most"),
+        (["vision_model.head.probe", "logit_bias"], "a Hugging Face SigLIP model"),
+        (["visual.conv1.weight", "logit_bias"], "trained with a sigmoid loss"),
+        (["visual.conv1.weight", "text_decoder.ln_1.weight"], "a CoCa model"),
         (["visual.trunk.pos_embed", "text.ln_final.weight"], "one of timm's"),
-        (["text.transformer.embeddings.word"], "another kind of text encoder"),
+        (["visual.conv1.weight", "text.transformer.embeddings.word"], "another text encoder"),
+        (["base_model.model.vision_model.fc1.lora_A.weight"], "an adapter (LoRA)"),
         (["blocks.0.attn.qkv.weight"], "timm's vision transformers"),
         (["fc.weight", "fc.bias"], "but fc.weight, fc.bias"),
-        ([], "it is empty"),
+        (["visual.conv1.weight"], "it has no tensor token_embedding.weight"),
+        ([], "it holds no tensors"),
     ],
 )
 def test_tensors_of_another_model_are_identified(
@@ -108,15 +112,19 @@ def test_tensors_of_another_model_are_identified(
     assert said in refusal(path)
 
 
-def test_a_safetensors_file_is_identified(tmp_path: Path) -> None:
-    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    assert "is a safetensors file" in refusal(path)
-
-
 def test_a_training_checkpoint_with_python_objects_is_refused(tmp_path: Path) -> None:
     content = {"state_dict": checkpoints.small_vit().state_dict(), "args": argparse.Namespace(a=1)}
     assert "holds Python objects, as training checkpoints do" in refusal(
         save(content, tmp_path / "a.pt")
     )
+
+
+def test_a_dictionary_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    content["state_dict"] = content
+    assert "it holds no tensors" in refusal(save(content, tmp_path / "a.pt"))
+
+
+def test_what_is_no_tensor_is_passed_over(plain: dict[str, np.ndarray], tmp_path: Path) -> None:
+    content = {**checkpoints.small_vit().state_dict(), "epoch": 3, 7: torch.zeros(2)}
+    assert np.array_equal(features_of(save(content, tmp_path / "a.pt")), plain["ViT"])

@@ -387,7 +387,8 @@ class TestCompiled:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
         monkeypatch.setattr(loaded_model, "call_compiled", short_of_memory)
-        model = load_clip("custom", str(small_models["small ViT"]), "cpu", 16, compile=True)
+        weights = str(small_models["small ViT"])
+        model = load_clip("custom", weights, "cpu", 16, compile=True, activation="quickgelu")
         assert tried == [16, 8, 4]
         assert model.batch_size == 4
         assert model.notes == [

@@ -14,7 +14,7 @@ from rayclip.model.preprocess import Resizing
 from rayclip.output.run_record import COMPARED, differences, refuse_to_mix, run_record
 from rayclip.settings import Settings
 
-SPEC = ModelSpec("demo", Resizing(64), dim=64, weights_sha256="ab" * 32)
+SPEC = ModelSpec("demo", Resizing(64), 64, "ab" * 32, activation="quickgelu")
 SETTINGS = Settings(model_name="demo", extraction_fps=Fraction(5))
 NOW = run_record(SETTINGS, SPEC)
 
@@ -68,6 +68,12 @@ def test_what_does_not_change_the_features_is_not_compared(name: str) -> None:
 def test_a_value_that_an_older_record_lacks_is_a_difference() -> None:
     before = {name: value for name, value in NOW.items() if name != "frame_rule"}
     assert differences(before, NOW) == [f"frame_rule=None (now {NOW['frame_rule']})"]
+
+
+def test_a_record_from_before_activations_were_recorded_had_openais() -> None:
+    before = {name: value for name, value in NOW.items() if name != "activation"}
+    assert differences(before, NOW) == []
+    assert differences(before, NOW | {"activation": "gelu"}) == ["activation=quickgelu (now gelu)"]
 
 
 @pytest.mark.parametrize(
