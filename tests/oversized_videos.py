@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -166,6 +165,16 @@ from rayclip.media.frames import open_selected
 from rayclip.model.preprocess import Resizing, resize
 from rayclip.media.sampling import FrameChoice
 
+def report(frames, code):
+    lines = open("/proc/self/status") if os.path.exists("/proc") else []
+    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+    print(json.dumps([frames, code, *peaks]), flush=True)
+
+def end_process(violation):
+    report(0, None)
+    watchdog.end_process(violation)
+
+watchdog.LIBAV._on_violation = end_process
 max_growth, max_memory, *paths = sys.argv[1:]
 if int(max_memory):
     watchdog.LIBAV._max_growth, watchdog.LIBAV._max_memory = int(max_growth), int(max_memory)
@@ -178,9 +187,7 @@ for path in paths:
                 frames += 1
     except VideoError as error:
         code = error.code
-    lines = open("/proc/self/status") if os.path.exists("/proc") else []
-    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
-    print(json.dumps([frames, code, *peaks]))
+    report(frames, code)
 """
 
 
@@ -208,16 +215,11 @@ def decode_in_process(*paths: Path, max_growth: int = 0, max_memory: int = 0) ->
         max_growth: bytes that a video may take; only used with ``max_memory``.
         max_memory: bytes that the process may take; 0 for the usual limits.
     """
+    # The process reports its own peak: its ru_maxrss would include ours, which it starts as.
     command = [sys.executable, "-c", DECODE, str(max_growth), str(max_memory), *map(str, paths)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        lines = [json.loads(line) for line in process.stdout]
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    # For a process that was ended, only ru_maxrss is known; it includes the memory of our process
-    # at the fork.
-    lines = lines or [[0, None, usage.ru_maxrss]]
-    return [Decoded(process.returncode, frames, code, 1024 * peak) for frames, code, peak in lines]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    lines = map(json.loads, ended.stdout.splitlines())
+    return [Decoded(ended.returncode, frames, code, 1024 * peak) for frames, code, peak in lines]
 
 
 Make = Callable[[], bytes]
