@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import Pipe
 from pathlib import Path
 from unittest.mock import MagicMock, patch
@@ -18,6 +19,7 @@ from unittest.mock import MagicMock, patch
 import psutil
 from typer.testing import CliRunner
 
+from rayclip.actors.batcher import Batcher
 from rayclip.cli import app
 from rayclip.io.crash_log import Death, unrecorded_death
 from rayclip.local.process import WorkerProcess
@@ -40,8 +42,14 @@ class Finished:
 def call(
     *words: str | Path, env: Mapping[str, str] | None = None, stdin: str | None = None
 ) -> Finished:
-    """Run the command in this process: heavy modules are imported only once, and patches hold."""
-    with patch("rayclip.local.machine.WorkerProcess", WorkerThread):
+    """Run the command in this process: heavy modules are imported only once, and patches hold.
+
+    Batches do not wait until they are full: these runs are so short that they would mostly wait.
+    """
+    with (
+        patch("rayclip.local.machine.WorkerProcess", WorkerThread),
+        patch("rayclip.local.devices.Batcher", partial(Batcher, linger_s=0)),
+    ):
         result = CliRunner().invoke(app, [*map(str, words)], env=env, input=stdin)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -83,11 +91,13 @@ def rayclip(*words: str | Path, env: Mapping[str, str] | None = None) -> Finishe
 
 @contextmanager
 def start_rayclip(
-    *words: str | Path, env: Mapping[str, str] | None = None
+    *words: str | Path,
+    env: Mapping[str, str] | None = None,
+    program: Sequence[str] = ("-m", "rayclip"),
 ) -> Iterator[subprocess.Popen[str]]:
     """Start ``rayclip`` in its own process group; kill all its remaining processes at the end."""
     command = subprocess.Popen(
-        [sys.executable, "-m", "rayclip", *map(str, words)],
+        [sys.executable, *program, *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rayclip.errors import RunStopped, UsageError
-from rayclip.inputs.selection import BLOCK_ROWS, Inputs, select_all
+from rayclip.inputs.selection import Inputs, select_all
 from rayclip.inputs.video_rows import name_tables, names_in
 from rayclip.output.formats import file_format
 from rayclip.output.run_record import COMPARED
@@ -203,8 +203,11 @@ def test_overwrite_removes_the_files_of_every_format(folder: OutputFolder) -> No
 # ---- long lists ----
 
 
-def test_a_plan_holds_no_list_of_all_videos(folder: OutputFolder) -> None:
-    count = 200_000
+def test_a_plan_holds_no_list_of_all_videos(
+    folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block_rows, count = 5_000, 20_000
+    monkeypatch.setattr("rayclip.inputs.selection.BLOCK_ROWS", block_rows)
     tracemalloc.start()
     plan = plan_files(given(lambda: map(str, range(count))), str, folder, RECORD, overwrite=False)
     most = tracemalloc.get_traced_memory()[1]
@@ -213,7 +216,7 @@ def test_a_plan_holds_no_list_of_all_videos(folder: OutputFolder) -> None:
     tracemalloc.stop()
     assert done == len(plan.videos) == count
     assert kept < count * 4  # a byte each; a list of these strings takes 64
-    assert max(most, most_of_all) < count * 48 + BLOCK_ROWS * 100
+    assert max(most, most_of_all) < count * 48 + block_rows * 100
 
 
 def test_a_plan_is_one_pass_over_the_inputs_and_its_videos_are_another(

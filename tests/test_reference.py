@@ -116,15 +116,10 @@ def test_features_do_not_depend_on_the_batch_size(
     shapes_video: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     features = {}
+    words = ["--model-name", "demo", "--address", "none", "--on-extraction", "save_numpy"]
     for batch_size in (1, 7, 64):
-        rayclip.extract(
-            shapes_video[0],
-            model_name="demo",
-            address="none",
-            batch_size=batch_size,
-            on_extraction="save_numpy",
-            output_path=str(tmp_path / str(batch_size)),
-        )
+        how = [f"batch_size={batch_size}", f"output_path={tmp_path / str(batch_size)}"]
+        assert call("extract", shapes_video[0], *words, *how).status == 0
         clip = np.load(tmp_path / f"{batch_size}/clip/demo/shapes_clip.npy")
         features[batch_size] = clip - clip.mean(axis=0)
     for batch_size in (7, 64):
