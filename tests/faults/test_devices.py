@@ -9,52 +9,57 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import shapes
 import video_factories
-from run_cli import Finished, rayclip
+from ray_clusters import ray_head
+from run_cli import ON_LOOPBACK, Finished, call, rayclip
 
 pytestmark = pytest.mark.ray
 
 COPIES = 12
 SECONDS = 1.0
 
-FAULTS = '''
+FAULTY = '''
 import importlib.abc, importlib.util, os, signal, sys
 from pathlib import Path
 
-import numpy as np
-
-FAULT, ONCE = os.environ["TEST_FAULT"], Path(os.environ["TEST_ONCE"])
+FAULTS, ONCE = Path(os.environ["TEST_FAULTS"]), Path(os.environ["TEST_ONCE"])
 KINDS = {"green": 1, "blue": 2}
 
 
 def of_colour(images, colour):
     """Which of these pictures are flat and of a colour."""
+    import numpy as np
+
     pixels = np.stack(images).reshape(len(images), -1, 3)
     flat = pixels.std(axis=1).max(axis=1) < 5
     return flat & (pixels.argmax(axis=2) == KINDS[colour]).all(axis=1)
 
 
 def failing(real):
+    import numpy as np
     import torch
 
+    faults = FAULTS.read_text()
+
     def encode_image(self, images):
-        if "memory" in FAULT and self.batch_size > 32:
+        if "memory" in faults and self.batch_size > 32:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        if "always" in FAULT and ONCE.exists():
+        if "always" in faults and ONCE.exists():
             raise torch.AcceleratorError("CUDA error: unspecified launch failure\\nadvice")
         ONCE.touch()
-        if "illegal" in FAULT and of_colour(images, "green").any():
+        if "illegal" in faults and of_colour(images, "green").any():
             raise torch.AcceleratorError(
                 "CUDA error: an illegal memory access was encountered\\nadvice"
             )
         features = real(self, images)
-        if "nan" in FAULT:
+        if "nan" in faults:
             features[of_colour(images, "blue")] = np.nan
         return features
 
@@ -79,7 +84,7 @@ class Patching(importlib.abc.MetaPathFinder):
         def exec_module(module):
             load(module)
             module.LoadedModel.encode_image = failing(module.LoadedModel.encode_image)
-            if "starved" in FAULT:
+            if "starved" in FAULTS.read_text():
                 module.load_spec = starved
 
         spec.loader.exec_module = exec_module
@@ -109,13 +114,56 @@ def undisturbed(videos: list[Path], tmp_path_factory: pytest.TempPathFactory) ->
     """The features of the clip from a device without faults, in batches of 32."""
     output = tmp_path_factory.mktemp("undisturbed")
     words = command(videos[:1], output, "--batch-size", "32", "--address", "none")
-    assert rayclip(*words).status == 0
+    assert call(*words).status == 0
     return features(videos[0], output).read_bytes()
 
 
+@dataclass(frozen=True)
+class FaultyDevices:
+    """Devices with faults.
+
+    Attributes:
+        folder: with the module, and with the faults of the current run.
+        address: of the Ray whose devices they are; "none" for those of this machine.
+    """
+
+    folder: Path
+    address: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of all processes that may load a model."""
+        return {
+            "PYTHONPATH": os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")]),
+            "TEST_FAULTS": str(self.folder / "faults"),
+            "TEST_ONCE": str(self.folder / "once"),
+        }
+
+    def run(self, faults: str, *words: str | Path) -> Finished:
+        """Run the command while the devices have these faults."""
+        (self.folder / "sitecustomize.py").write_text(FAULTY)
+        (self.folder / "faults").write_text(faults)
+        (self.folder / "once").unlink(missing_ok=True)
+        words += ("--device", "cpu", "--address", self.address)
+        return rayclip(*words, env={**ON_LOOPBACK, **self.environment})
+
+
+@pytest.fixture(scope="module")
+def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyDevices]:
+    devices = FaultyDevices(tmp_path_factory.mktemp("devices"), "")
+    (devices.folder / "sitecustomize.py").write_text(FAULTY)
+    options = "--num-cpus=2 --num-gpus=0"
+    with ray_head(tmp_path_factory.mktemp("ray"), devices.environment, options) as address:
+        yield replace(devices, address=address)
+
+
+@pytest.fixture
+def without_ray(tmp_path: Path) -> FaultyDevices:
+    return FaultyDevices(tmp_path, "none")
+
+
 def command(videos: Sequence[Path], output: Path, *options: str) -> list[str | Path]:
-    words: list[str | Path] = ["extract", *videos, "--address", "local", "--model-name", "demo"]
-    words += options
+    words: list[str | Path] = ["extract", *videos, "--model-name", "demo", *options]
     return [*words, "--on-extraction", "save_numpy", "--output-path", output]
 
 
@@ -123,30 +171,19 @@ def features(video: Path, output: Path) -> Path:
     return output / "clip" / "demo" / f"{video.stem}_clip.npy"
 
 
-def run_with(faults: str, folder: Path, *words: str | Path) -> Finished:
-    """Run the command where these faults are put into the model of every process."""
-    (folder / "sitecustomize.py").write_text(FAULTS)
-    env = {
-        "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
-        "TEST_FAULT": faults,
-        "TEST_ONCE": str(folder / "once"),
-    }
-    return rayclip(*words, env=env)
-
-
 def test_only_the_videos_at_fault_fail_where_memory_is_short_and_frames_poison_the_device(
-    videos: list[Path], undisturbed: bytes, tmp_path: Path
+    on_ray: FaultyDevices, videos: list[Path], undisturbed: bytes, tmp_path: Path
 ) -> None:
-    output = tmp_path / "output"
-    ended = run_with("memory illegal nan", tmp_path, *command(videos, output, "--batch-size", "64"))
+    words = command(videos, tmp_path, "--batch-size", "64")
+    ended = on_ray.run("memory illegal nan", *words)
     assert ended.status == 1, ended.stderr
     assert "Traceback" not in ended.stderr
     for video in videos:
         if video.stem in ("green", "blue"):
-            assert not features(video, output).exists()
+            assert not features(video, tmp_path).exists()
         else:
-            assert features(video, output).read_bytes() == undisturbed
-    (log,) = output.rglob("failures.jsonl")
+            assert features(video, tmp_path).read_bytes() == undisturbed
+    (log,) = tmp_path.rglob("failures.jsonl")
     failures = {Path(f["video"]).stem: f for f in map(json.loads, log.read_text().splitlines())}
     assert failures.keys() == {"green", "blue"}
     assert (failures["blue"]["stage"], failures["blue"]["code"]) == ("encode", "not_finite")
@@ -158,20 +195,18 @@ def test_only_the_videos_at_fault_fail_where_memory_is_short_and_frames_poison_t
 
 
 def test_an_encoder_whose_device_keeps_failing_is_given_up(
-    videos: list[Path], tmp_path: Path
+    on_ray: FaultyDevices, videos: list[Path], tmp_path: Path
 ) -> None:
-    output = tmp_path / "output"
-    ended = run_with("always", tmp_path, *command(videos[:1], output))
+    ended = on_ray.run("always", *command(videos[:1], tmp_path))
     assert ended.status == 3, ended.stderr
     assert "No encoder is left: their devices keep failing." in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
 def test_an_encoder_that_is_killed_whenever_it_loads_its_model_ends_the_run(
-    videos: list[Path], tmp_path: Path
+    on_ray: FaultyDevices, videos: list[Path], tmp_path: Path
 ) -> None:
-    output = tmp_path / "output"
-    ended = run_with("starved", tmp_path, *command(videos[:1], output))
+    ended = on_ray.run("starved", *command(videos[:1], tmp_path))
     assert ended.status == 3, ended.stderr
     assert ended.stderr.splitlines()[-1] == (
         "rayclip: No encoder can start: their processes keep dying while they load the model, "
@@ -181,13 +216,14 @@ def test_an_encoder_that_is_killed_whenever_it_loads_its_model_ends_the_run(
 
 
 def test_without_ray_only_the_video_at_fault_fails_if_it_poisons_the_device(
-    videos: list[Path], undisturbed: bytes, tmp_path: Path
+    without_ray: FaultyDevices, videos: list[Path], undisturbed: bytes, tmp_path: Path
 ) -> None:
     output = tmp_path / "output"
-    words = command(videos[3:6], output, "--batch-size", "32", "--address", "none")
-    ended = run_with("illegal", tmp_path, *words, "--max-attempts", "1")
+    words = command(videos[3:6], output, "--batch-size", "64", "--max-attempts", "1")
+    ended = without_ray.run("memory illegal", *words)
     assert ended.status == 1, ended.stderr
     assert "Traceback" not in ended.stderr
+    assert "has no memory for batches of 64 frames: it uses batches of 32" in ended.stderr
     for video in (videos[3], videos[5]):
         assert features(video, output).read_bytes() == undisturbed
     (log,) = output.rglob("failures.jsonl")
@@ -213,21 +249,9 @@ def test_without_ray_only_the_video_at_fault_fails_if_it_poisons_the_device(
     ],
 )
 def test_without_ray_a_device_that_keeps_failing_ends_the_run(
-    fault: str, sentence: str, videos: list[Path], tmp_path: Path
+    fault: str, sentence: str, without_ray: FaultyDevices, videos: list[Path], tmp_path: Path
 ) -> None:
-    words = command(videos[:1], tmp_path / "output", "--address", "none")
-    ended = run_with(fault, tmp_path, *words)
+    ended = without_ray.run(fault, *command(videos[:1], tmp_path / "output"))
     assert ended.status == 3, ended.stderr
     assert ended.stderr.splitlines()[-1] == f"rayclip: {sentence}"
     assert "Traceback" not in ended.stderr
-
-
-def test_smaller_batches_are_said_once(
-    videos: list[Path], undisturbed: bytes, tmp_path: Path
-) -> None:
-    output = tmp_path / "output"
-    words = command(videos[:1], output, "--batch-size", "64", "--address", "none")
-    ended = run_with("memory", tmp_path, *words)
-    assert ended.status == 0, ended.stderr
-    assert ended.stderr.count("has no memory for batches of 64 frames: it uses batches of 32") == 1
-    assert features(videos[0], output).read_bytes() == undisturbed
