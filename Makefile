@@ -2,16 +2,20 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+BY_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+marked = $(shell grep --recursive --files-with-matches --include='test_*.py' 'mark\.$(1)\b' tests)
 
 .PHONY: demo test lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
 
+test: export PYTHONDONTWRITEBYTECODE =  # hundreds of processes import the same modules
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not ray" --numprocesses 2 --dist loadfile
-	$(BIN)/python -m pytest -m "ray and not alone" --numprocesses 2 --dist loadfile
-	$(BIN)/python -m pytest -m alone
+	$(PYTEST) -m "not ray" $(BY_TWO)
+	$(PYTEST) -m "ray and not alone" $(BY_TWO) $(call marked,ray)
+	$(PYTEST) -m alone $(call marked,alone)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

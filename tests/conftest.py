@@ -9,6 +9,18 @@ from ray_clusters import ray_head
 from svt_av1 import reset_priority
 from video_factories import SHARED_DATA
 
+LONGEST = (
+    "cluster/test_growing.py",
+    "faults/test_devices.py",
+    "faults/test_kills.py",
+    "test_pipeline.py",
+)
+"""Files of tests that take longest. They begin first, so that no worker is left alone with one."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.partition("::")[0].endswith(LONGEST))
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

@@ -18,7 +18,17 @@ import pyarrow.parquet as pq
 import pytest
 import shapes
 from loopback_servers import serve
-from run_cli import ON_LOOPBACK, alive, family, finish, rayclip, start_rayclip, wait_until, workers
+from run_cli import (
+    ON_LOOPBACK,
+    alive,
+    call,
+    family,
+    finish,
+    rayclip,
+    start_rayclip,
+    wait_until,
+    workers,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -78,9 +88,8 @@ def test_a_private_ray_is_private_has_the_bits_of_no_ray_and_fills_batches_acros
     home.mkdir()
     (tmp_path / "videos").mkdir()
     videos = copies(short, tmp_path / "videos", 200)
-    words = ["extract", *videos, *save_to(output), "--address", "local", "--encoders", "2"]
-    words += ["--verbose"]
-    with start_rayclip(*words, env={"HOME": str(home)}) as running:
+    words = ["extract", *videos, *save_to(output), "--encoders", "2", "--verbose"]
+    with start_rayclip(*words, env={"HOME": str(home), "RAY_ADDRESS": "local"}) as running:
         wait_until(lambda: list(output.glob("clip/demo/*_clip.npy")), "a first video", running)
         processes = family(running)
         assert workers(running, "ray::Encoder")
@@ -99,7 +108,7 @@ def test_a_private_ray_is_private_has_the_bits_of_no_ray_and_fills_batches_acros
     # of the two together: one that comes up late may be left a single video
     assert sum(int(shared.split()[0]) for _, _, shared, _ in figures) > 0
 
-    assert rayclip("extract", short, *save_to(alone), "--address", "none").status == 0
+    assert call("extract", short, *save_to(alone), "--address", "none").status == 0
     assert {features(output, video) for video in videos} == {features(alone, short)}
 
 

@@ -121,7 +121,6 @@ def refusals(two_hosts: TwoHosts) -> dict[str, str]:
     head = f"{two_hosts.first.address}:6379"
     asked: dict[str, dict[str, Any]] = {
         "nothing": {"variables": {}},
-        "no token": {"variables": {"RAY_AUTH_MODE": "token"}},
         "another token": {"variables": {**WITH_TOKEN, "RAY_AUTH_TOKEN": "f" * 64}},
         "output of the driver": {"output": Path("/tmp/features")},
         "video of the driver": {"video": local},
@@ -147,7 +146,7 @@ def refusals(two_hosts: TwoHosts) -> dict[str, str]:
         server.wait()
 
 
-@pytest.mark.parametrize("name", ["nothing", "no token", "another token"])
+@pytest.mark.parametrize("name", ["nothing", "another token"])
 def test_a_missing_or_wrong_token_is_reported_with_its_place(
     refusals: dict[str, str], name: str
 ) -> None:

@@ -17,9 +17,9 @@ import shapes
 from run_cli import (
     ON_LOOPBACK,
     alive,
+    call,
     family,
     finish,
-    rayclip,
     start_rayclip,
     title,
     wait_until,
@@ -38,7 +38,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Twelve copies of one clip, each long enough to be caught at work."""
     folder = tmp_path_factory.mktemp("clips")
     first = folder / "clip_00.mp4"
-    shapes.write_video(first, [("red", "circle"), ("blue", "star")], seconds_per_scene=6.0)
+    shapes.write_video(first, [("red", "circle"), ("blue", "star")], seconds_per_scene=4.0)
     copies = [folder / f"clip_{i:02}.mp4" for i in range(1, COPIES)]
     for copy in copies:
         shutil.copyfile(first, copy)
@@ -49,7 +49,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def undisturbed(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The features of that clip from a run without Ray in which nothing happens."""
     output = tmp_path_factory.mktemp("undisturbed")
-    assert rayclip(*command(clips[:1], output), "--address", "none").status == 0
+    assert call(*command(clips[:1], output), "--address", "none").status == 0
     return features(clips[0], output).read_bytes()
 
 
@@ -170,10 +170,10 @@ def test_an_interrupted_run_ends_in_order_and_can_be_continued(
     assert 2 <= len(done) < COPIES
     for clip in done:
         assert features(clip, tmp_path).read_bytes() == undisturbed
-    again = rayclip(*command(clips, tmp_path), "--address", "none")  # which starts sooner
+    again = call(*command(clips, tmp_path), "--address", "none")  # which starts sooner
     assert again.status == 0, again.stderr
     assert f"{len(done)} done before" in again.stderr
-    assert np.load(features(clips[-1], tmp_path)).shape == (300, 64)
+    assert np.load(features(clips[-1], tmp_path)).shape == (200, 64)
 
 
 def test_a_killed_driver_leaves_no_process_and_no_temporary_folder(
@@ -187,7 +187,7 @@ def test_a_killed_driver_leaves_no_process_and_no_temporary_folder(
         running.kill()
         wait_until(lambda: not alive(processes), "the end of every process of the run")
     assert not [folder for folder in folders if folder.exists()]
-    assert rayclip(*command(clips, tmp_path), "--address", "none").status == 0
+    assert call(*command(clips, tmp_path), "--address", "none").status == 0
     assert finished(tmp_path) == COPIES
 
 

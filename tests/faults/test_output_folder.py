@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from run_cli import Finished, call, rayclip
+from run_cli import ON_LOOPBACK, Finished, call, rayclip
 from video_factories import missing, numbered_frame, write_video
 
 from rayclip.report.breaker import WINDOW
@@ -258,13 +258,16 @@ def test_a_run_in_which_nearly_everything_fails_is_stopped(
 
 
 @pytest.mark.ray
-def test_on_ray_such_a_run_is_stopped_and_nothing_of_it_goes_on(tmp_path: Path) -> None:
+def test_on_ray_such_a_run_is_stopped_and_nothing_of_it_goes_on(
+    cluster: str, tmp_path: Path
+) -> None:
     videos, output = nowhere(tmp_path, 10 * WINDOW), tmp_path / "output"
-    ended = rayclip(*words([], output, "--address", "local", *listed(videos, tmp_path)))
+    where = ["--address", cluster, "--device", "cpu"]
+    ended = rayclip(*words([], output, *where, *listed(videos, tmp_path)), env=ON_LOOPBACK)
     assert ended.status == 3, ended.stderr
     assert "of the last 200 videos failed with not_found" in ended.stderr.splitlines()[-1]
     assert WINDOW <= len(failures(output)) < len(videos)
-    for word in ("Traceback", "WARNING", "Error"):  # a Ray that nobody started would say these
+    for word in ("Traceback", "WARNING", "Error"):  # tasks that go on would say these
         assert word not in ended.stderr
 
 

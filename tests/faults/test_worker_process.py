@@ -13,7 +13,7 @@ import psutil
 import pytest
 import shapes
 from hostility import hostile_environment
-from run_cli import alive, family, finish, rayclip, start_rayclip, wait_until
+from run_cli import alive, call, family, finish, start_rayclip, wait_until
 
 COPIES = 20
 
@@ -114,7 +114,7 @@ def test_an_interrupted_run_leaves_whole_files_and_no_process(
     assert ended.stderr.endswith("rayclip: interrupted\n")
     assert "Traceback" not in ended.stderr
     assert not [*output.rglob("*.tmp")]
-    again = rayclip(*command(videos, output))
+    again = call(*command(videos, output))
     assert again.status == 0, again.stderr
     assert len({*features(output)}) == 1
     assert len(features(output)) == COPIES
