@@ -21,7 +21,7 @@ from rayclip.inputs.videos import (
 from rayclip.local.machine import on_this_machine, worker_process
 from rayclip.machine import Machine
 from rayclip.model import exact_resize
-from rayclip.model.models import ModelSpec, describe, is_for_research_only
+from rayclip.model.models import ModelSpec, describe, is_for_research_only, needs_torch_to_describe
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.open_run import FolderFormat, open_folder
 from rayclip.output.run_record import run_record
@@ -44,6 +44,10 @@ RESIZED_BY_PILLOW = (
     "Pillow resizes the frames, which takes several times as long: rayclip's C library is missing "
     "(install a C compiler, then rayclip again) or turned off (RAYCLIP_NO_EXTENSION)"
 )
+
+
+OnMachine = Callable[..., AbstractContextManager[Machine]]
+DescribeModel = Callable[..., ModelSpec]  # as models.describe
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,8 @@ def run_extraction(
     display.phase("Reading the list of videos")
     address = address_for(settings)
     settings = replace(settings, address=address.address)
-    with _machines(settings) as on_machine:
-        planned = plan_run(settings)
+    with _machines(settings) as (on_machine, describe_model):
+        planned = plan_run(settings, describe_model)
         videos, folder = planned.plan.videos, planned.folder
         report = _Report(planned, started, display)
         if not videos:
@@ -128,13 +132,17 @@ def run_extraction(
             return report.end(state)
 
 
-def plan_run(settings: Settings) -> PlannedRun:
+def plan_run(settings: Settings, describe_model: DescribeModel = describe) -> PlannedRun:
     """Inspect the model, the inputs and the output folder; change nothing.
+
+    Args:
+        settings: what to do.
+        describe_model: looks up the model, maybe in another process.
 
     Raises:
         UsageError: they do not fit one another.
     """
-    spec = describe(
+    spec = describe_model(
         settings.model_name, settings.weights, settings.storage_options, settings.activation
     )
     if settings.show_pred and not spec.has_texts:
@@ -228,13 +236,15 @@ class _Report:
 
 
 @contextmanager
-def _machines(settings: Settings) -> Iterator[Callable[..., AbstractContextManager[Machine]]]:
-    """Choose the machine. Without Ray, its process starts now, while the run is planned."""
+def _machines(settings: Settings) -> Iterator[tuple[OnMachine, DescribeModel]]:
+    """Choose the machine, and who looks up the model. Without Ray, the machine's process starts
+    now, while the run is planned."""
     if settings.address != WITHOUT_RAY:
-        yield on_ray
+        yield on_ray, describe
         return
     with worker_process() as worker:
-        yield partial(on_this_machine, worker)
+        in_worker = needs_torch_to_describe(settings.model_name)
+        yield partial(on_this_machine, worker), worker.describe if in_worker else describe
 
 
 def _tmp_folder(settings: Settings) -> str:

@@ -12,11 +12,23 @@ from numpy.typing import NDArray
 from rayclip.actors.encoder import EncoderSettings
 from rayclip.errors import RayclipError
 from rayclip.io.crash_log import Death
+from rayclip.model.models import ModelSpec
 from rayclip.model.zeroshot import ZeroShot
 from rayclip.report.results import VideoResult
 from rayclip.report.run_stats import BatchStats
+from rayclip.settings import Activation
 
 # ---- command -> worker; an ExtractionJob says what to do with each video ----
+
+
+@dataclass(frozen=True)
+class DescribeModel:
+    """Look up a model whose family needs torch for that; the arguments of ``models.describe``."""
+
+    model_name: str
+    weights: str | None
+    storage_options: Mapping[str, Any] = field(repr=False)
+    activation: Activation | None
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ class Task:
         return frozenset(range(len(self.videos))) - self.finished
 
 
-# ---- worker -> command; a ZeroShot answers EncodeTexts ----
+# ---- worker -> command; a ModelSpec answers DescribeModel, and a ZeroShot EncodeTexts ----
 
 
 @dataclass(frozen=True)
@@ -126,4 +138,4 @@ class Report:
     oldest: tuple[str, float] | None
 
 
-FromWorker = Started | Loaded | Failed | ZeroShot | Rows | Finished | TaskEnded | Report
+FromWorker = Started | ModelSpec | Loaded | Failed | ZeroShot | Rows | Finished | TaskEnded | Report

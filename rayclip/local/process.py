@@ -8,15 +8,25 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
+from typing import Any
 
 from rayclip.actors.job import ExtractionJob
 from rayclip.errors import RunStopped
 from rayclip.interrupts import SIGNALS
 from rayclip.io.crash_log import Death, take_death, unrecorded_death
-from rayclip.local.messages import EncodeTexts, FromWorker, LoadModel, Task
+from rayclip.local.messages import (
+    DescribeModel,
+    EncodeTexts,
+    Failed,
+    FromWorker,
+    LoadModel,
+    Task,
+)
+from rayclip.model.models import ModelSpec
+from rayclip.settings import Activation
 
 END_S = 10.0  # longer than the process itself waits for what it is writing
 
@@ -34,6 +44,9 @@ class WorkerProcess:
 
     _process: subprocess.Popen[bytes] | None = None
 
+    def __init__(self) -> None:
+        self._unread: list[FromWorker] = []
+
     def start(self) -> None:
         """Start it. It prepares itself while the command plans the run.
 
@@ -43,6 +56,7 @@ class WorkerProcess:
         try:
             folder = tempfile.gettempdir()
             self._crash_log = os.path.join(folder, f"rayclip-worker-{uuid.uuid4().hex}")
+            self._unread.clear()
             self._connection, other_end = Pipe()
             descriptor = other_end.fileno()
             program = PROGRAM.format(
@@ -58,13 +72,43 @@ class WorkerProcess:
         except OSError as error:
             raise RunStopped(f"The worker process cannot be started: {error}.") from error
 
-    def send(self, message: LoadModel | EncodeTexts | ExtractionJob | Task) -> None:
+    def describe(
+        self,
+        model_name: str,
+        weights: str | None,
+        storage_options: Mapping[str, Any],
+        activation: Activation | None,
+    ) -> ModelSpec:
+        """Look up a model there, so that this process needs no torch.
+
+        Raises:
+            UsageError, WeightsUnavailable: as :func:`rayclip.model.models.describe`.
+            RunStopped: the process has died.
+        """
+        self.send(DescribeModel(model_name, weights, storage_options, activation))
+        while True:
+            message = self._receive()
+            if isinstance(message, ModelSpec):
+                return message
+            if isinstance(message, Failed):
+                raise message.error
+            if message is None:
+                reason = self.kill().reason
+                raise RunStopped(
+                    f"The worker process died while it looked up {model_name} ({reason})."
+                )
+            self._unread.append(message)
+
+    def send(self, message: DescribeModel | LoadModel | EncodeTexts | ExtractionJob | Task) -> None:
         """Send a message. If the process is dead, ``receive`` tells."""
         with suppress(OSError):
             self._connection.send(message)
 
     def receive(self) -> FromWorker | None:
         """Wait for the next message; None if the process has died."""
+        return self._unread.pop(0) if self._unread else self._receive()
+
+    def _receive(self) -> FromWorker | None:
         try:
             message: FromWorker = self._connection.recv()
         except (EOFError, OSError):

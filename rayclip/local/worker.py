@@ -25,6 +25,7 @@ from rayclip.errors import RayclipError, RunStopped
 from rayclip.io.crash_log import LOADING, CrashLog, Death
 from rayclip.local.devices import LocalEncoders
 from rayclip.local.messages import (
+    DescribeModel,
     EncodeTexts,
     Failed,
     Finished,
@@ -39,6 +40,7 @@ from rayclip.local.messages import (
 )
 from rayclip.local.segments import ThreadSegments
 from rayclip.media.watchdog import LIBAV, private_bytes
+from rayclip.model.models import describe
 from rayclip.output.spool import slices
 from rayclip.report.results import VideoResult
 
@@ -91,6 +93,8 @@ class Worker:
             self.send(Started(torch.cuda.device_count() if torch.cuda.is_available() else 0))
         while True:
             match self._connection.recv():
+                case DescribeModel() as request:
+                    self._describe(request)
                 case LoadModel() as request:
                     self._load(request)
                 case EncodeTexts() as request:
@@ -116,6 +120,16 @@ class Worker:
         deadline = time.monotonic() + END_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _describe(self, request: DescribeModel) -> None:
+        try:
+            spec = describe(
+                request.model_name, request.weights, request.storage_options, request.activation
+            )
+        except Exception as error:
+            self.send(Failed(_as_ours(error)))
+        else:
+            self.send(spec)
 
     def _load(self, request: LoadModel) -> None:
         self._encoders = LocalEncoders(request.encoders, self._crash_log, request.is_restart)

@@ -25,6 +25,7 @@ FAMILIES = {  # modules, by the prefix of the names of their models
     "timm:": "rayclip.model.timm",
 }
 RESEARCH_LICENSES = {"apple-amlr", "seer-license"}  # besides those that say so in their names
+NEED_TORCH = ("custom", "timm:")  # beginnings of names that cannot be described without it
 OPENAI = "rayclip.model.openai"  # names without a prefix
 
 
@@ -137,6 +138,11 @@ class Family(Protocol):
 def family_of(model_name: str) -> Family:
     """Return the module of the family that a model's name belongs to."""
     return cast(Family, import_module(_module_of(model_name)))
+
+
+def needs_torch_to_describe(model_name: str) -> bool:
+    """Whether :func:`describe` imports torch, which takes seconds and some 500 MB."""
+    return model_name.startswith(NEED_TORCH)
 
 
 def family_name(model_name: str) -> str:
