@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rayclip.console import shown
 from rayclip.errors import RayclipError, UsageError
+from rayclip.output.finished import iter_features
 from rayclip.output.open_run import model_folders, open_run
 from rayclip.output.rows import StoredVideo
 from rayclip.output.storage import model_folder
@@ -61,8 +62,11 @@ def load_features(
     """
     output, options = os.fspath(output_path), storage_options or {}
     url = _model_folder_url(output, model_name, model_folders(output, options))
-    videos = open_run(url, options).folder.read_videos()
-    return (VideoFeatures(*video) for video in _with_remedy(videos, url))
+    videos = _with_remedy(iter_features(open_run(url, options).folder), url)
+    return (
+        VideoFeatures(video.name, _own(video.clip), _own(video.timestamps_ms), video.fps)
+        for video in videos
+    )
 
 
 def _model_folder_url(output: str, model_name: str | None, urls: list[str]) -> str:
@@ -77,6 +81,11 @@ def _model_folder_url(output: str, model_name: str | None, urls: list[str]) -> s
     if wanted not in models:
         raise UsageError(f"{output} has no features of {model_name}; it has those of {names}.")
     return models[wanted]
+
+
+def _own(values: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in memory that the caller may change."""
+    return values if values.flags.writeable else np.array(values)
 
 
 def _with_remedy(videos: Iterator[StoredVideo], url: str) -> Iterator[StoredVideo]:

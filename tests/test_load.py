@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -132,9 +131,9 @@ def test_one_row_group_of_a_shard_is_in_memory(
     read: list[int] = []
     read_row_group = pq.ParquetFile.read_row_group
 
-    def tracking(self: pq.ParquetFile, group: int, columns: Sequence[str]) -> pa.Table:
+    def tracking(self: pq.ParquetFile, group: int) -> pa.Table:
         read.append(group)
-        return read_row_group(self, group, columns)
+        return read_row_group(self, group)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", tracking)
     videos = rayclip.load_features(tmp_path)

@@ -104,7 +104,7 @@ def compact_folder(folder: ShardFolder) -> str:
         raise RunStopped(f"{folder.url} has a damaged shard: {error}") from error
     duplicates = sum(int(np.count_nonzero(~source.kept)) for source in sources)
     rows = sum(len(source.kept) for source in sources) - duplicates
-    now = sum(1 for _ in folder.shards())
+    now = sum(1 for _ in folder.feature_files())
     dropped = f", {duplicates:,} duplicate rows dropped" if duplicates else ""
     return f"{shown(folder.url)}: {rows:,} videos, {len(sources):,} shards are now {now:,}{dropped}"
 
@@ -135,7 +135,7 @@ def _sources(folder: ShardFolder) -> list[Source]:
     of a killed command are recognized as duplicates.
     """
     files = sorted(
-        folder.shards(),
+        folder.feature_files(),
         key=lambda f: (f.size < TARGET_SIZE / 2, not f.path.startswith(JOINED), f.path),
     )
     seen: set[int] = set()

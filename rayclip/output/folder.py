@@ -86,11 +86,15 @@ class FeatureFolder(ABC):
         """
 
     @abstractmethod
-    def read_videos(self) -> Iterator[StoredVideo]:
-        """Read the complete videos with their features, one by one; the arrays are copies.
+    def feature_files(self) -> Iterator[StoredFile]:
+        """List the files that hold features; raises the same errors as :meth:`files`."""
+
+    @abstractmethod
+    def read_file(self, file: str) -> Iterator[StoredVideo]:
+        """Read the videos in one of :meth:`feature_files`, with their features, one by one.
 
         Raises:
-            UsageError, RunStopped: the folder cannot be listed.
+            FileNotFoundError: it was removed meanwhile.
             DamagedFile: a file is damaged or cannot be read.
         """
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Extraction(NamedTuple):
@@ -53,8 +56,25 @@ class Damage(NamedTuple):
     reason: str
 
 
-StoredVideo = tuple[str, NDArray[Any], NDArray[Any], float]
-"""A saved video: its name, features, timestamps in ms and frame rate."""
+class StoredVideo(NamedTuple):
+    """A saved video.
+
+    Attributes:
+        name: its name in the folder: the path of its files without their endings, or the input.
+        clip: float32 or float16 ``[T, D]``, as saved. A large array may be a read-only
+            ``np.memmap``: read it with :func:`~rayclip.output.spool.slices`.
+        timestamps_ms: float64 ``[T]``, in ms from the container's start.
+        fps: the video's own average frame rate; NaN if it is unknown.
+        source: the input path or URL; None if the folder does not say it.
+        columns: one row with the other columns of the list of videos; None if none are saved.
+    """
+
+    name: str
+    clip: NDArray[Any]
+    timestamps_ms: NDArray[np.float64]
+    fps: float
+    source: str | None = None
+    columns: pa.RecordBatch | None = None
 
 
 class Writer(Protocol):

@@ -1,8 +1,8 @@
-"""Read videos with their features from parquet shards, one by one and each once."""
+"""Read videos with their features from a parquet shard, one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 
 from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient, reason
-from rayclip.output.done import name_hash
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import StoredVideo
 from rayclip.output.shard_names import ADDED, VIDEO
@@ -21,50 +20,24 @@ from rayclip.output.video_files import DamagedFile
 COLUMNS = [VIDEO, *ADDED]
 
 
-def read_rows(
-    folder: FeatureFolder, shards: Callable[[], Iterable[str]], schema: pa.Schema
-) -> Iterator[StoredVideo]:
-    """Read the shards of a folder in the order of their names; one row group is in memory.
-
-    Keeps 64 bits of each video's name, since a video may be in two shards while ``rayclip compact``
-    joins them.
+def read_rows(folder: FeatureFolder, file: str, schema: pa.Schema) -> Iterator[StoredVideo]:
+    """Read the videos of a shard; one row group is in memory.
 
     Args:
-        folder: the folder of the shards.
-        shards: lists their names.
-        schema: the columns that they must have.
-
-    Yields:
-        ``(video, clip, timestamps_ms, fps)``; the arrays are copies.
+        folder: the folder of the shard.
+        file: its name.
+        schema: the columns that it must have.
 
     Raises:
-        DamagedFile: a shard is damaged or cannot be read.
+        FileNotFoundError: it was removed.
+        DamagedFile: it is damaged or cannot be read.
     """
-    yielded: set[int] = set()
-    opened: set[str] = set()
-    list_again = True
-    while list_again:  # ``rayclip compact`` removes shards once their rows are in another one
-        list_again = False
-        listed = set(shards())
-        for file in sorted(listed - opened):
-            opened.add(file)
-            try:
-                for row in _shard_rows(folder, file, schema):
-                    key = name_hash(row[0])
-                    if key not in yielded:
-                        yielded.add(key)
-                        yield row
-            except FileNotFoundError:
-                list_again = True
-
-
-def _shard_rows(folder: FeatureFolder, file: str, schema: pa.Schema) -> Iterator[StoredVideo]:
     try:
         with with_retry(partial(folder.open, file), is_transient) as content:
             shard = with_retry(partial(_open, content), is_transient)
             _expect_columns(shard.schema_arrow, schema)
             for group in range(shard.num_row_groups):
-                read = partial(shard.read_row_group, group, COLUMNS)
+                read = partial(shard.read_row_group, group)
                 for batch in with_retry(read, is_transient).to_batches():
                     yield from _batch_rows(batch)
     except FileNotFoundError:
@@ -86,15 +59,22 @@ def _expect_columns(found: pa.Schema, expected: pa.Schema) -> None:
 
 
 def _batch_rows(batch: pa.RecordBatch) -> Iterator[StoredVideo]:
-    """Yield rows with copies of their arrays, so that keeping one does not keep its row group."""
-    for video, clip, timestamps_ms, fps in zip(*batch.select(COLUMNS).columns, strict=True):
+    """Yield rows with copies of their arrays, so that keeping one does not keep its row group.
+
+    The arrays of a row that is alone in its group, as a large one is, are not copied.
+    """
+    extra = batch.drop_columns([name for name in COLUMNS if name in batch.schema.names])
+    for number, row in enumerate(zip(*batch.select(COLUMNS).columns, strict=True)):
+        video, clip, timestamps_ms, fps = row
         if not clip.is_valid or len(clip) != len(timestamps_ms):
             raise DamagedContent(f"the row of {video} is inconsistent")
-        features = clip.values
-        numbers = features.flatten().to_numpy()
-        yield (
+        features = clip.values.flatten().to_numpy().reshape(len(clip), -1)
+        times = timestamps_ms.values.to_numpy()
+        yield StoredVideo(
             video.as_py(),
-            numbers.reshape(len(features), -1).copy(),
-            timestamps_ms.values.to_numpy().copy(),
+            features if batch.num_rows == 1 else features.copy(),
+            times if batch.num_rows == 1 else times.copy(),
             fps.as_py(),
+            video.as_py(),
+            extra.slice(number, 1),
         )

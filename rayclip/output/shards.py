@@ -85,12 +85,14 @@ class ShardFolder(FeatureFolder):
     def done(self, listing: Iterable[StoredFile] | None = None) -> DoneVideos:
         return find_rows(self, listing)
 
-    def read_videos(self) -> Iterator[StoredVideo]:
-        schema = shard_schema(None, self.dim, self.dtype)
-        return read_rows(self, lambda: (file.path for file in self.shards()), schema)
+    def feature_files(self) -> Iterator[StoredFile]:
+        return (file for file in self.files() if SHARD.fullmatch(file.path))
+
+    def read_file(self, file: str) -> Iterator[StoredVideo]:
+        return read_rows(self, file, shard_schema(None, self.dim, self.dtype))
 
     def verify(self) -> Iterator[Damage | None]:
-        for file in self.shards():
+        for file in self.feature_files():
             reason = shard_damage(self, file.path)
             if reason:
                 yield Damage(file.path, reason)
@@ -98,7 +100,7 @@ class ShardFolder(FeatureFolder):
                 yield from repeat(None, row_count(file.path))
 
     def discard(self, names: Iterable[str]) -> None:
-        self.remove_files([file.path for file in self.shards()])
+        self.remove_files([file.path for file in self.feature_files()])
 
     def estimate_work(self, file: StoredFile) -> Work | None:
         found = SHARD.fullmatch(file.path)
@@ -106,10 +108,6 @@ class ShardFolder(FeatureFolder):
             return None
         frame = self.dim * (2 if self.dtype == "float16" else 4) + 8  # with its timestamp
         return Work(int(found["rows"]), file.size / frame)
-
-    def shards(self) -> Iterator[StoredFile]:
-        """List the shards; raises the same errors as :meth:`files`."""
-        return (file for file in self.files() if SHARD.fullmatch(file.path))
 
     def shards_by_task(self, task: str) -> list[str]:
         """Return the names of the shards that a task has written, given its key."""

@@ -142,14 +142,17 @@ class OutputFolder(FeatureFolder):
         """
         return find_done(self.files() if listing is None else listing, self._files, self._dim)
 
-    def read_videos(self) -> Iterator[StoredVideo]:
+    def feature_files(self) -> Iterator[StoredFile]:
         ending = FEATURES + self._files.suffix
-        files = (file.path for file in self.files())
-        for name in sorted(file.removesuffix(ending) for file in files if file.endswith(ending)):
-            arrays = self._read(name + ending, StoredArray.read)
-            if arrays is not None:
-                clip, timestamps_ms, fps = arrays
-                yield name, clip, timestamps_ms, float(fps)
+        return (file for file in self.files() if file.path.endswith(ending))
+
+    def read_file(self, file: str) -> Iterator[StoredVideo]:
+        arrays = self._read(file, StoredArray.read_or_map)
+        if arrays is None:
+            raise FileNotFoundError(file)
+        clip, timestamps_ms, fps = arrays
+        name = file.removesuffix(FEATURES + self._files.suffix)
+        yield StoredVideo(name, clip, timestamps_ms, float(fps))
 
     def verify(self) -> Iterator[Damage | None]:
         endings = tuple(FEATURES + suffix for suffix in SUFFIXES)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import pickle
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rayclip.errors import RunStopped
 from rayclip.output.formats import Shape
-from rayclip.output.spool import SLICE, slices
+from rayclip.output.spool import MAX_IN_MEMORY, SLICE, slices
 
 NPY_HEADERS: dict[tuple[int, int], Callable[..., tuple[Shape, bool, np.dtype[Any]]]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -39,11 +42,13 @@ class StoredArray(NamedTuple):
 
     Attributes:
         shape: the shape in the file's header.
+        dtype: the dtype of its numbers.
         blocks: its numbers in C order, some rows or megabytes at a time; iterating may raise
             :class:`DamagedContent`.
     """
 
     shape: Shape
+    dtype: np.dtype[Any]
     blocks: Blocks
 
     def read(self) -> NDArray[Any]:
@@ -54,6 +59,42 @@ class StoredArray(NamedTuple):
         """
         numbers = [block.reshape(-1) for block in self.blocks]
         return np.concatenate(numbers).reshape(self.shape)
+
+    def read_or_map(self) -> NDArray[Any]:
+        """Read a small array into memory, and a large one into a temporary file.
+
+        Returns:
+            The array. If it is large, it is a read-only ``np.memmap``, whose disk space is freed
+            with it.
+
+        Raises:
+            DamagedContent: the file ends early.
+            RunStopped: the temporary file cannot be written.
+        """
+        if math.prod(self.shape) * self.dtype.itemsize <= MAX_IN_MEMORY:
+            return self.read()
+        with _temporary_errors():
+            file = tempfile.TemporaryFile(prefix="rayclip-")  # noqa: SIM115
+        try:
+            for block in self.blocks:
+                with _temporary_errors():
+                    file.write(np.ascontiguousarray(block).data)
+                    file.flush()
+            return np.memmap(file, self.dtype, "r", shape=self.shape)
+        finally:
+            with suppress(OSError):  # buffered data that a full disk refused
+                file.close()
+
+
+@contextmanager
+def _temporary_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunStopped(
+            f"A temporary file in {tempfile.gettempdir()} cannot be written: {error}; free some "
+            "space, or set TMPDIR to another folder."
+        ) from error
 
 
 def open_array(file: IO[bytes], suffix: str, dtype: str) -> StoredArray:
@@ -79,7 +120,7 @@ def _npy(file: IO[bytes], dtype: np.dtype[Any]) -> StoredArray:
     _expect_dtype(found, dtype)
     if by_columns:
         raise DamagedContent("its numbers are in Fortran order")
-    return StoredArray(shape, _npy_blocks(file, math.prod(shape) * dtype.itemsize, dtype))
+    return StoredArray(shape, dtype, _npy_blocks(file, math.prod(shape) * dtype.itemsize, dtype))
 
 
 def _npy_blocks(file: IO[bytes], size: int, dtype: np.dtype[Any]) -> Blocks:
@@ -104,7 +145,7 @@ def _pickled(file: IO[bytes], dtype: np.dtype[Any]) -> StoredArray:
     if type(values) is not np.ndarray:
         raise DamagedContent("it holds no array")
     _expect_dtype(values.dtype, dtype)
-    return StoredArray(values.shape, slices(values))
+    return StoredArray(values.shape, dtype, slices(values))
 
 
 class _ArrayUnpickler(pickle.Unpickler):

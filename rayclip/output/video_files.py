@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from rayclip.errors import RunStopped
 from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient
 from rayclip.output.done import FEATURES, FPS, TIMESTAMPS
@@ -75,6 +76,8 @@ def _read_video(
             raise DamagedFile(file, "it is missing") from error
         except DamagedContent as error:
             raise DamagedFile(file, str(error)) from error
+        except RunStopped:
+            raise
         except Exception as error:  # each storage has exceptions of its own
             reason = f"it cannot be read: {str(error) or type(error).__name__}"
             raise DamagedFile(file, reason) from error
