@@ -9,13 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rayclip.console import shown
-from rayclip.errors import RayclipError, UsageError
 from rayclip.output.finished import iter_features
-from rayclip.output.open_run import model_folders, open_run
-from rayclip.output.rows import StoredVideo
-from rayclip.output.storage import model_folder
-from rayclip.output.video_files import DamagedFile
+from rayclip.output.open_run import one_model_folder, open_run
 
 
 class VideoFeatures(NamedTuple):
@@ -61,38 +56,13 @@ def load_features(
         RayclipError: during iteration: a file is damaged or cannot be read.
     """
     output, options = os.fspath(output_path), storage_options or {}
-    url = _model_folder_url(output, model_name, model_folders(output, options))
-    videos = _with_remedy(iter_features(open_run(url, options).folder), url)
+    videos = iter_features(open_run(one_model_folder(output, model_name, options), options).folder)
     return (
         VideoFeatures(video.name, _own(video.clip), _own(video.timestamps_ms), video.fps)
         for video in videos
     )
 
 
-def _model_folder_url(output: str, model_name: str | None, urls: list[str]) -> str:
-    """Choose the folder of a model."""
-    models = {url.rstrip("/").rpartition("/")[2]: url for url in urls}
-    names = ", ".join(models)
-    if model_name is None:
-        if len(models) > 1:
-            raise UsageError(f"{output} has features of several models: name one of {names}.")
-        return urls[0]
-    wanted = model_folder("", model_name).rpartition("/")[2]
-    if wanted not in models:
-        raise UsageError(f"{output} has no features of {model_name}; it has those of {names}.")
-    return models[wanted]
-
-
 def _own(values: NDArray[Any]) -> NDArray[Any]:
     """Return an array in memory that the caller may change."""
     return values if values.flags.writeable else np.array(values)
-
-
-def _with_remedy(videos: Iterator[StoredVideo], url: str) -> Iterator[StoredVideo]:
-    try:
-        yield from videos
-    except DamagedFile as error:
-        raise RayclipError(
-            f"{shown(f'{url}/{error.file}')} cannot be loaded: {error.reason}. `rayclip status "
-            "--verify` lists all damaged files; remove them and rerun the same command."
-        ) from error

@@ -17,6 +17,7 @@ FLOORS = [
     "media",
     "model",
     "output",
+    "export",
     "inputs",
     "session",
     "report",

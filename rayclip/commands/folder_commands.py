@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -75,3 +75,73 @@ def compact(
     from rayclip.commands.compact import compact as join
 
     join(output, model_name, settings.storage_options, print)
+
+
+@takes_settings("storage_options")
+def export(
+    output: Output,
+    target: Annotated[
+        str, typer.Argument(help="A folder for the export: a path or an fsspec URL.")
+    ],
+    settings: Settings,
+    format_name: Annotated[
+        str,
+        typer.Option("--format", help="npz, hdf5, frames-parquet or webdataset.", metavar="WORD"),
+    ],
+    model_name: Annotated[
+        str | None, typer.Option(help="The model, if there are several.", metavar="NAME")
+    ] = None,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Scale each feature to length 1, after pooling.")
+    ] = False,
+    window: Annotated[
+        int | None,
+        typer.Option(help="Pool this many consecutive features into one.", metavar="N"),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            help="Features from the start of a window to the next; by default, the window.",
+            metavar="M",
+        ),
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            help="mean (default) or max of a window; without a window, of each video.",
+            metavar="WORD",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32 or float16; by default, that of the features.", metavar="WORD"),
+    ] = None,
+    naming: Annotated[
+        str,
+        typer.Option(
+            help="stem or path: how rows of save_parquet are named in npz, hdf5 and webdataset.",
+            metavar="WORD",
+        ),
+    ] = "stem",
+) -> None:
+    """Write finished features in a format that other programs read.
+
+    The same command again goes on where it was killed, adds what is new and
+    replaces what was made again.
+
+    Exit status: 0 success, 1 damaged features, 2 usage error, 3 stopped early
+    (what is exported is kept).
+    """
+    from rayclip.commands.export import export_and_say
+    from rayclip.export.options import ExportOptions
+
+    options: dict[str, Any] = {
+        "format": format_name,
+        "normalize": normalize,
+        "window": window,
+        "stride": stride,
+        "pool": pool,
+        "dtype": dtype,
+        "naming": naming,
+    }
+    export_and_say(output, target, ExportOptions(**options), model_name, settings.storage_options)

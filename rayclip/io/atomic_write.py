@@ -83,7 +83,7 @@ def _is_alive(process: int) -> bool:
 def _replace(path: str, write: Write) -> None:
     temporary = os.path.join(os.path.dirname(path), temporary_name())
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "x+b") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rayclip.console import shown
+from rayclip.errors import RayclipError
 from rayclip.output.done import FEATURES, name_hash
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import StoredVideo
+from rayclip.output.video_files import DamagedFile
 
 
 def iter_features(folder: FeatureFolder) -> Iterator[StoredVideo]:
@@ -22,7 +25,7 @@ def iter_features(folder: FeatureFolder) -> Iterator[StoredVideo]:
 
     Raises:
         UsageError, RunStopped: the folder cannot be listed.
-        DamagedFile: a file is damaged or cannot be read.
+        RayclipError: a file is damaged or cannot be read.
     """
     yielded: set[int] = set()
     opened: set[str] = set()
@@ -33,13 +36,29 @@ def iter_features(folder: FeatureFolder) -> Iterator[StoredVideo]:
         for file in sorted(files - opened, key=reading_order):
             opened.add(file)
             try:
-                for video in folder.read_file(file):
+                for video in read_file(folder, file):
                     key = name_hash(video.name)
                     if key not in yielded:
                         yielded.add(key)
                         yield video
             except FileNotFoundError:
                 list_again = True
+
+
+def read_file(folder: FeatureFolder, file: str) -> Iterator[StoredVideo]:
+    """Read the videos of one file of features.
+
+    Raises:
+        FileNotFoundError: it was removed meanwhile.
+        RayclipError: it is damaged or cannot be read; the message names it and what to do.
+    """
+    try:
+        yield from folder.read_file(file)
+    except DamagedFile as error:
+        raise RayclipError(
+            f"{shown(f'{folder.url}/{error.file}')} cannot be loaded: {error.reason}. `rayclip "
+            "status --verify` lists all damaged files; remove them and rerun the same command."
+        ) from error
 
 
 def reading_order(file: str) -> str:

@@ -12,7 +12,7 @@ from rayclip.errors import UsageError
 from rayclip.output.folder import RUN_FILE, FeatureFolder
 from rayclip.output.formats import file_format
 from rayclip.output.shards import ShardFolder
-from rayclip.output.storage import OutputFolder
+from rayclip.output.storage import OutputFolder, model_folder
 
 
 class FolderFormat(NamedTuple):
@@ -68,6 +68,32 @@ def model_folders(output_path: str, storage_options: Mapping[str, Any]) -> list[
             "output_path of a run that has started to save features."
         )
     return [f"{base}clip/{name}" for name in found]
+
+
+def one_model_folder(
+    output_path: str, model_name: str | None, storage_options: Mapping[str, Any]
+) -> str:
+    """Return the folder of a model.
+
+    Args:
+        output_path: of a run, or the folder of one model in it.
+        model_name: the model; required if there are several.
+        storage_options: passed to fsspec.
+
+    Raises:
+        UsageError: there are no features, none of this model, or several models.
+    """
+    urls = model_folders(output_path, storage_options)
+    models = {url.rstrip("/").rpartition("/")[2]: url for url in urls}
+    names = ", ".join(models)
+    if model_name is None:
+        if len(models) > 1:
+            raise UsageError(f"{output_path} has features of several models: name one of {names}.")
+        return urls[0]
+    wanted = model_folder("", model_name).rpartition("/")[2]
+    if wanted not in models:
+        raise UsageError(f"{output_path} has no features of {model_name}; it has those of {names}.")
+    return models[wanted]
 
 
 def open_run(url: str, storage_options: Mapping[str, Any]) -> RecordedRun:

@@ -64,11 +64,11 @@ def safe_name(*parts: str) -> str:
     """
     *folders, stem = parts
     if folders and folders[0] in RESERVED:
-        folders[0] = _hashed(folders[0], folders[0], MAX_NAME)
+        folders[0] = hashed(folders[0], folders[0], MAX_NAME)
     folders = [_fit(folder, MAX_NAME) for folder in folders]
     path = "/".join([*folders, _fit(stem, MAX_NAME - MAX_SUFFIX)])
     if len(os.fsencode(path)) > MAX_PATH:
-        return _hashed("/".join(parts), stem, MAX_NAME - MAX_SUFFIX)
+        return hashed("/".join(parts), stem, MAX_NAME - MAX_SUFFIX)
     return path
 
 
@@ -80,16 +80,16 @@ def utf8_name(name: str) -> str:
     """
     if NOT_UTF8.search(name) is None:
         return name
-    return _hashed(name, NOT_UTF8.sub("_", name.rpartition("/")[2]), MAX_NAME - MAX_SUFFIX)
+    return hashed(name, NOT_UTF8.sub("_", name.rpartition("/")[2]), MAX_NAME - MAX_SUFFIX)
 
 
 def _fit(name: str, max_bytes: int) -> str:
     if FORBIDDEN.search(name) is None and len(os.fsencode(name)) <= max_bytes:
         return name
-    return _hashed(name, name, max_bytes)
+    return hashed(name, name, max_bytes)
 
 
-def _hashed(identity: str, name: str, max_bytes: int) -> str:
+def hashed(identity: str, name: str, max_bytes: int) -> str:
     """Return the beginning of a name, followed by ``~`` and a hash of ``identity``."""
     content = identity.encode("utf-8", "surrogatepass")
     mark = f"~{hashlib.blake2b(content, digest_size=8).hexdigest()}"

@@ -80,7 +80,7 @@ class ShardFolder(FeatureFolder):
             RunStopped: the folder cannot be written; the message says why and what to do.
             Exception: any error of the storage; the shard was not written.
         """
-        self._write(name, size, lambda file: write_tables(file, schema, tables()))
+        self.write(name, size, lambda file: write_tables(file, schema, tables()))
 
     def done(self, listing: Iterable[StoredFile] | None = None) -> DoneVideos:
         return find_rows(self, listing)

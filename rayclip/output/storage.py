@@ -70,7 +70,6 @@ class OutputFolder(FeatureFolder):
         super().__init__(url, storage_options, nested)
         self._dim = dim
         self._files = files
-        self._existing_folders: set[str] = set()
 
     def name_of(self, video: str) -> str:
         name = output_name(video, "path" if self._nested else "stem")
@@ -101,9 +100,9 @@ class OutputFolder(FeatureFolder):
                 was not written.
         """
         if self._nested:
-            self._make_folder(self._path(name).rpartition("/")[0])
+            self.prepare_parent(name)
         if predictions is not None:
-            self._put(name + PREDICTIONS_FILE, predictions)
+            self.put(name + PREDICTIONS_FILE, predictions)
         self._put_array(self._file(name, FPS), np.array(extraction.fps), "float64")
         self._put_array(self._file(name, TIMESTAMPS), extraction.timestamps_ms, "float64")
         self._put_array(self._file(name, FEATURES), extraction.clip, self._files.dtype)
@@ -178,14 +177,7 @@ class OutputFolder(FeatureFolder):
 
     def _put_array(self, name: str, values: NDArray[Any], dtype: str) -> None:
         write = partial(self._files.write, values=values, dtype=dtype)
-        self._write(name, values.size * np.dtype(dtype).itemsize, write)
-
-    def _make_folder(self, path: str) -> None:
-        if (
-            path not in self._existing_folders
-        ):  # some storages need several requests to check for it
-            self._persist(lambda: self._fs.makedirs(path, exist_ok=True))
-            self._existing_folders.add(path)
+        self.write(name, values.size * np.dtype(dtype).itemsize, write)
 
     def _file(self, name: str, kind: str) -> str:
         return name + kind + self._files.suffix
