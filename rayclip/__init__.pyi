@@ -114,8 +114,8 @@ def extract(
         naming: ``stem`` (name files after the video) or ``path`` (and keep its folders).
             ``path`` cannot be used with ``save_parquet``, which has no files per video.
         overwrite: Recompute features that exist already.
-        show_pred: Print the five best texts for each frame. If features are saved,
-            ``{stem}_pred.csv`` is saved, too. Not with ``save_parquet``.
+        show_pred: Print the five best texts for each frame. If features are saved, they are
+            saved, too.
         pred_texts: For ``show_pred``: a text, or a list ``[a cat, a dog]``; by default, the
             labels of Kinetics 400. Each label becomes ``a photo of …``.
         address: Which Ray: ``auto``, ``host:port``, ``local`` (a private one) or ``none`` (no

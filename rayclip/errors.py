@@ -225,12 +225,6 @@ class Code(StrEnum):
         "The features of a long video could not be written to a temporary file.",
         "Free space in the temporary folder, or set `TMPDIR` to a larger one.",
     )
-    TOO_LARGE_FOR_A_ROW = (
-        "too_large_for_a_row",
-        "write",
-        "The video has more features than `save_parquet` can save in one row.",
-        "Use `save_numpy`, or fewer frames per second.",
-    )
     INTERNAL_ERROR = (
         "internal_error",
         "decode write",

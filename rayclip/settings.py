@@ -209,7 +209,7 @@ class Settings:
         False,
         "output",
         "Print the five best texts for each frame.",
-        details="If features are saved, `{stem}_pred.csv` is saved, too. Not with `save_parquet`.",
+        details="If features are saved, [they are saved, too](formats.md#predictions).",
     )
     pred_texts: tuple[str, ...] = option(
         (),
@@ -267,8 +267,12 @@ class Settings:
     def __post_init__(self) -> None:
         for name, declared in OPTIONS.items():
             object.__setattr__(self, name, declared.checked(getattr(self, name)))
-        if self.on_extraction == "save_parquet":
-            self._refuse_unsupported_by_shards()
+        has_rows = self.on_extraction == "save_parquet"
+        if has_rows and self.naming == "path" and not self.keep_tmp_files:
+            raise UsageError(
+                "naming path is only for formats with files per video, and save_parquet has rows "
+                "with the input paths: leave naming out."
+            )
         if self.extraction_fps is not None and self.extraction_total is not None:
             raise UsageError("extraction_fps and extraction_total exclude each other: give one.")
         if self.saves and os.path.abspath(self.output_path) == os.path.abspath(self.tmp_path):
@@ -279,18 +283,6 @@ class Settings:
                 "name a local folder, or one in a storage such as s3://bucket/folder."
             )
         refuse_unless_custom(self.model_name, self.weights, self.activation)
-
-    def _refuse_unsupported_by_shards(self) -> None:
-        if self.show_pred:
-            raise UsageError(
-                "save_parquet cannot save the predictions of show_pred: extract with save_numpy "
-                "or print."
-            )
-        if self.naming == "path" and not self.keep_tmp_files:
-            raise UsageError(
-                "naming path is only for formats with files per video, and save_parquet has rows "
-                "with the input paths: leave naming out."
-            )
 
     @property
     def saves(self) -> bool:

@@ -131,9 +131,9 @@ def test_one_row_group_of_a_shard_is_in_memory(
     read: list[int] = []
     read_row_group = pq.ParquetFile.read_row_group
 
-    def tracking(self: pq.ParquetFile, group: int) -> pa.Table:
+    def tracking(self: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
         read.append(group)
-        return read_row_group(self, group)
+        return read_row_group(self, group, columns)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", tracking)
     videos = rayclip.load_features(tmp_path)

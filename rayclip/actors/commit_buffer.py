@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from rayclip.actors.job import Attempts
 from rayclip.errors import Code, RunStopped, VideoError
 from rayclip.io.storage_errors import reason
-from rayclip.output.rows import Extraction, Row, Writer
+from rayclip.output.rows import Predictions, Row, Writer
 from rayclip.report.results import Failure, VideoResult
 
 
@@ -21,13 +21,13 @@ class Extracted:
         position: in its task.
         result: with the arrays, if it has any.
         attempt: number of this attempt.
-        predictions: content of its csv file, if it has one.
+        predictions: the best texts for each frame; None without ``show_pred``.
     """
 
     position: int
     result: VideoResult
     attempt: int = 1
-    predictions: bytes | None = None
+    predictions: Predictions | None = None
 
 
 class CommitBuffer:
@@ -55,21 +55,6 @@ class CommitBuffer:
         if self._writer is None or self._keeps_arrays:
             return None
         return self._writer.saved_before(video)
-
-    def refuse_too_large(self, extraction: Extraction) -> None:
-        """Check that the writer can save a video.
-
-        Raises:
-            VideoError: it has too many features.
-        """
-        largest = None if self._writer is None else self._writer.max_bytes
-        if largest is not None and extraction.clip.nbytes > largest:
-            raise VideoError(
-                "write",
-                Code.TOO_LARGE_FOR_A_ROW,
-                f"its features are {extraction.clip.nbytes / 2**20:.0f} MB, and save_parquet takes "
-                f"{largest / 2**20:.0f} for a video: use save_numpy, or fewer frames a second",
-            )
 
     def take(self, video: Extracted) -> Iterator[VideoResult]:
         """Add a video, and yield the results that can be reported now, in order.

@@ -29,7 +29,6 @@ from rayclip.media.reencode import reencode
 from rayclip.media.sampling import FrameChoice
 from rayclip.media.video import Miscounted, open_video
 from rayclip.model.preprocess import resize
-from rayclip.model.zeroshot import predictions_csv
 from rayclip.output.safe_names import output_name
 from rayclip.report.results import Failure, VideoResult
 
@@ -264,11 +263,9 @@ class VideoExtractor:
         """Wait for the outcome of a video."""
         try:
             extraction = pending.extraction()
-            buffer.refuse_too_large(extraction)
             predictions = None
             if self._job.folder is not None and self._job.zero_shot is not None:
-                frames = self._job.zero_shot.top(extraction.clip)
-                predictions = predictions_csv(extraction.timestamps_ms, frames)
+                predictions = self._job.zero_shot.top(extraction.clip)
             result = VideoResult(pending.video, len(extraction.clip), extraction=extraction)
             return Extracted(pending.position, result, pending.attempt, predictions)
         except VideoError as error:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rayclip.model.zeroshot import Prediction
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -26,6 +28,10 @@ class Extraction(NamedTuple):
     fps: float
 
 
+Predictions = Sequence[Sequence[Prediction]]
+"""The best texts for each frame of a video."""
+
+
 class Row(NamedTuple):
     """An extracted video to be saved.
 
@@ -33,13 +39,13 @@ class Row(NamedTuple):
         position: its index in the task.
         video: its input path or URL.
         extraction: its arrays.
-        predictions: the content of its csv file of predictions, if there are any.
+        predictions: the best texts for each frame; None without ``show_pred``.
     """
 
     position: int
     video: str
     extraction: Extraction
-    predictions: bytes | None = None
+    predictions: Predictions | None = None
 
 
 class Work(NamedTuple):
@@ -88,11 +94,6 @@ class Writer(Protocol):
     @property
     def buffer_s(self) -> float:
         """Maximum time in seconds to buffer them."""
-        ...
-
-    @property
-    def max_bytes(self) -> int | None:
-        """Maximum bytes of one video's float32 features; None if there is no limit."""
         ...
 
     def saved_before(self, video: str) -> int | None:

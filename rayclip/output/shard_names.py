@@ -17,6 +17,9 @@ VIDEO = "video"
 ADDED = ("clip", "timestamps_ms", "fps")
 """The columns that rayclip adds, besides the video."""
 
+PREDICTED = ("pred_labels", "pred_probs")
+"""The columns that it adds with ``show_pred``."""
+
 
 def row_name(video: str) -> str:
     """Return a video's input path or URL; bytes that are not UTF-8 become backslash escapes."""
@@ -55,11 +58,12 @@ def refuse_reserved_columns(columns: Iterable[str]) -> None:
     Raises:
         UsageError: a name is reserved, or occurs twice.
     """
-    seen = {VIDEO, *ADDED}
+    reserved = (VIDEO, *ADDED, *PREDICTED)
+    seen = {*reserved}
     for column in columns:
         if column in seen:
             raise UsageError(
                 f"The list has a column {column!r}, which save_parquet cannot copy, because the "
-                f"name is reserved ({', '.join((VIDEO, *ADDED))}) or occurs twice: rename it."
+                f"name is reserved ({', '.join(reserved)}) or occurs twice: rename it."
             )
         seen.add(column)

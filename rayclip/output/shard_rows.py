@@ -13,7 +13,7 @@ from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient, reason
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import StoredVideo
-from rayclip.output.shard_names import ADDED, VIDEO
+from rayclip.output.shard_names import ADDED, PREDICTED, VIDEO
 from rayclip.output.stored_arrays import DamagedContent
 from rayclip.output.video_files import DamagedFile
 
@@ -36,8 +36,9 @@ def read_rows(folder: FeatureFolder, file: str, schema: pa.Schema) -> Iterator[S
         with with_retry(partial(folder.open, file), is_transient) as content:
             shard = with_retry(partial(_open, content), is_transient)
             _expect_columns(shard.schema_arrow, schema)
+            columns = [name for name in shard.schema_arrow.names if name not in PREDICTED]
             for group in range(shard.num_row_groups):
-                read = partial(shard.read_row_group, group)
+                read = partial(shard.read_row_group, group, columns)
                 for batch in with_retry(read, is_transient).to_batches():
                     yield from _batch_rows(batch)
     except FileNotFoundError:

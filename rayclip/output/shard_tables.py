@@ -12,20 +12,24 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rayclip.output.rows import Row
-from rayclip.output.shard_names import VIDEO, row_name
+from rayclip.output.shard_names import PREDICTED, VIDEO, row_name
 from rayclip.output.spool import slices
 
 ROW_GROUP = 16 * 2**20  # bytes of features, or one row: writing takes five times this memory
 
 
-def shard_schema(extra_columns: pa.Schema | None, dim: int, dtype: str) -> pa.Schema:
+def shard_schema(
+    extra_columns: pa.Schema | None, dim: int, dtype: str, with_predictions: bool = False
+) -> pa.Schema:
     """Return the schema of a shard.
 
     Args:
         extra_columns: the columns between the video and its features.
         dim: features per frame.
         dtype: ``float32`` or ``float16``, of features.
+        with_predictions: whether there are columns for the best texts of each frame.
     """
+    predicted = (pa.list_(pa.list_(pa.string())), pa.list_(pa.list_(pa.float64())))
     number = pa.float16() if dtype == "float16" else pa.float32()
     return pa.schema(
         [
@@ -34,6 +38,7 @@ def shard_schema(extra_columns: pa.Schema | None, dim: int, dtype: str) -> pa.Sc
             ("clip", pa.list_(pa.list_(number, dim))),
             ("timestamps_ms", pa.list_(pa.float64())),
             ("fps", pa.float64()),
+            *(zip(PREDICTED, predicted, strict=True) if with_predictions else ()),
         ]
     )
 
@@ -58,8 +63,19 @@ def row_tables(
             features_array([row.extraction.clip for row in part], features),
             pa.array([row.extraction.timestamps_ms for row in part], pa.list_(pa.float64())),
             pa.array([row.extraction.fps for row in part], pa.float64()),
+            *(_predicted(part, schema) if PREDICTED[0] in schema.names else ()),
         ]
         yield pa.Table.from_arrays(columns, schema=schema)
+
+
+def _predicted(rows: Sequence[Row], schema: pa.Schema) -> Iterator[pa.Array]:
+    """Yield the columns of the predictions."""
+    for column, name in zip(PREDICTED, ("label", "probability"), strict=True):
+        values = [
+            [[getattr(text, name) for text in frame] for frame in row.predictions or ()]
+            for row in rows
+        ]
+        yield pa.array(values, schema.field(column).type)
 
 
 def features_array(clips: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.ListArray:
@@ -88,7 +104,7 @@ def write_tables(file: IO[bytes], schema: pa.Schema, tables: Iterable[Any]) -> N
         file,
         schema,
         compression="zstd",
-        use_dictionary=False,
+        use_dictionary=[f"{PREDICTED[0]}.list.element.list.element"],
         write_statistics=[VIDEO],
         write_page_checksum=True,
     ) as writer:

@@ -29,9 +29,6 @@ from rayclip.output.stored_arrays import DamagedContent
 
 BUFFER_BYTES = 64 * 2**20
 BUFFER_S = 60.0
-MAX_BYTES = (
-    256 * 2**20
-)  # of a row: writing takes five times this memory, and eight times as float16
 BY_PREFIX = {"s3", "s3a", "gs", "gcs"}  # protocols of storages that can list by prefix
 
 
@@ -126,7 +123,6 @@ class ShardWriter:
 
     buffer_bytes = BUFFER_BYTES
     buffer_s = BUFFER_S
-    max_bytes = MAX_BYTES
 
     def __init__(
         self, folder: ShardFolder, videos: Sequence[str], extra_columns: pa.Table | None
@@ -146,7 +142,10 @@ class ShardWriter:
     def save(self, rows: Sequence[Row]) -> None:
         extra_columns = self._extra_columns
         schema = shard_schema(
-            extra_columns and extra_columns.schema, self._folder.dim, self._folder.dtype
+            extra_columns and extra_columns.schema,
+            self._folder.dim,
+            self._folder.dtype,
+            with_predictions=rows[0].predictions is not None,
         )
         name = shard_name(self._task_key, [row_name(row.video) for row in rows])
         size = sum(row.extraction.clip.nbytes for row in rows)

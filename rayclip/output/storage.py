@@ -16,6 +16,7 @@ from rayclip.io.concurrent_map import concurrent_map
 from rayclip.io.listing import StoredFile
 from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient
+from rayclip.model.zeroshot import predictions_csv
 from rayclip.output.done import FEATURES, FPS, TIMESTAMPS, DoneVideos, find_done
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.formats import SUFFIXES, FileFormat, file_format
@@ -45,7 +46,6 @@ class OutputFolder(FeatureFolder):
     discards_all = False
     buffer_bytes = 0  # each video is committed by itself
     buffer_s = 0.0
-    max_bytes = None
 
     def __init__(
         self,
@@ -84,7 +84,10 @@ class OutputFolder(FeatureFolder):
     def save(self, rows: Sequence[Row]) -> None:
         """Commit each video; raises the same errors as :meth:`commit`."""
         for row in rows:
-            self.commit(self.name_of(row.video), row.extraction, row.predictions)
+            predictions = None
+            if row.predictions is not None:
+                predictions = predictions_csv(row.extraction.timestamps_ms, row.predictions)
+            self.commit(self.name_of(row.video), row.extraction, predictions)
 
     def commit(self, name: str, extraction: Extraction, predictions: bytes | None = None) -> None:
         """Write the files of one video; the features file comes last and marks the video done.

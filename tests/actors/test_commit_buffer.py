@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rayclip.actors.commit_buffer import CommitBuffer, Extracted
-from rayclip.errors import RunStopped, VideoError
+from rayclip.errors import RunStopped
 from rayclip.io.crash_log import Death
 from rayclip.output.rows import Extraction, Row
 from rayclip.report.results import Failure, VideoResult
@@ -37,8 +37,6 @@ class Attempts:
 
 class Writer:
     """Saves rows, or raises."""
-
-    max_bytes = 100 * FRAME
 
     def __init__(self, buffer_bytes: int = 10 * FRAME, buffer_s: float = 1000.0) -> None:
         self.buffer_bytes = buffer_bytes
@@ -151,11 +149,3 @@ def test_no_video_is_done_if_the_folder_refuses_all_writes() -> None:
         list(saving.flush())
     assert attempts.log == ["extracted 0"]
     assert list(saving.flush()) == []
-
-
-def test_a_video_that_is_too_large_for_a_row_is_refused_before_it_is_buffered() -> None:
-    saving = CommitBuffer(Writer(), Attempts(), keeps_arrays=False)
-    saving.refuse_too_large(extraction(100))
-    with pytest.raises(VideoError, match="use save_numpy") as caught:
-        saving.refuse_too_large(extraction(101))
-    assert (caught.value.stage, caught.value.code) == ("write", "too_large_for_a_row")

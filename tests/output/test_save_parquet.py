@@ -188,20 +188,36 @@ def test_overwrite_removes_all_shards_or_is_refused(clips: list[Path], tmp_path:
     assert len(kinds) == 1
 
 
-@pytest.mark.parametrize(
-    ("option", "sentence"),
-    [
-        (["--show-pred"], "save_parquet cannot save the predictions"),
-        (["--naming", "path"], "naming path is only for formats with files per video"),
-    ],
-)
-def test_options_without_meaning_for_rows_are_refused(
-    clips: list[Path], tmp_path: Path, option: list[str], sentence: str
+def test_naming_by_path_is_refused_since_rows_have_no_files(
+    clips: list[Path], tmp_path: Path
 ) -> None:
-    ended = run(clips, tmp_path, *option)
+    ended = run(clips, tmp_path, "--naming", "path")
     assert (ended.status, len(ended.stderr.splitlines())) == (2, 1)
-    assert sentence in ended.stderr
+    assert "naming path is only for formats with files per video" in ended.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_predictions_are_columns_with_what_is_in_the_csv_files(
+    clips: list[Path], tmp_path: Path
+) -> None:
+    texts = ["--show-pred", "--pred-texts", "[a red circle, a blue star]"]
+    ended = run(clips[:2], tmp_path / "rows", *texts)
+    assert ended.status == 0, ended.stderr
+    call(*words(clips[:2], tmp_path / "files", "save_numpy"), *texts)
+    table = pa.concat_tables([pq.read_table(shard) for shard in shards(tmp_path / "rows")])
+    assert table.schema.names[-2:] == ["pred_labels", "pred_probs"]
+    assert table.num_rows == 2
+    for row in table.to_pylist():
+        name = Path(row["video"]).stem
+        content = (tmp_path / f"files/clip/demo/{name}_pred.csv").read_text()
+        lines = [line.split(",") for line in content.splitlines()[1:]]
+        labels = [text for frame in row["pred_labels"] for text in frame]
+        assert labels == [label.strip('"') for _, _, label, _, _ in lines]
+        assert len(row["pred_labels"]) == len(row["pred_probs"]) == len(row["timestamps_ms"])
+        probabilities = [number for frame in row["pred_probs"] for number in frame]
+        assert probabilities == [float(line[4]) for line in lines]
+    ended = call("status", tmp_path / "rows", "--verify")
+    assert (ended.status, "2 videos opened, 0 damaged" in ended.stdout) == (0, True)
 
 
 def test_reencoded_videos_can_be_kept_with_rows(clips: list[Path], tmp_path: Path) -> None:
