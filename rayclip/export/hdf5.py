@@ -10,6 +10,8 @@ from rayclip.console import shown
 from rayclip.errors import RunStopped, UsageError
 from rayclip.export.format import Format, Put
 from rayclip.export.videos import ExportedVideo
+from rayclip.output.safe_names import utf8_name
+from rayclip.output.shard_names import row_name
 
 FILE = "features.h5"
 
@@ -68,14 +70,13 @@ def _write_groups(videos: Iterator[ExportedVideo], file: Any) -> None:
     with h5py.File(file, "w") as target:
         for video in videos:
             try:
-                group = target.create_group(video.key)
+                group = target.create_group(utf8_name(video.key))
             except ValueError as error:  # a/features is a dataset of the video a
                 raise RunStopped(
                     f"{shown(video.stored.name)} cannot be a group of an HDF5 file next to the "
                     "videos before it: use the format npz."
                 ) from error
-            if video.stored.source is not None:
-                group.attrs["video"] = video.stored.source
+            group.attrs["video"] = row_name(video.stored.name)
             features = group.create_dataset("features", video.shape, video.dtype)
             done = 0
             for block in video.blocks():

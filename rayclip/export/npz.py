@@ -25,11 +25,16 @@ class NpzFormat(Format):
 
 def _write(video: ExportedVideo, file: IO[bytes]) -> None:
     """Write one video; as with ``np.savez``, nothing is compressed."""
+    others = {"timestamps_ms": video.timestamps_ms, "fps": np.float64(video.stored.fps)}
     with zipfile.ZipFile(file, "w") as archive:
-        # the date of a ZipInfo is fixed, so the same features make the same file
-        with archive.open(zipfile.ZipInfo("features.npy"), "w", force_zip64=True) as member:
+        with _member(archive, "features") as member:
             write_features(member, video)
-        others = {"timestamps_ms": video.timestamps_ms, "fps": np.float64(video.stored.fps)}
         for name, values in others.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+            with _member(archive, name) as member:
                 np.lib.format.write_array(member, np.asarray(values), allow_pickle=False)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    info = zipfile.ZipInfo(f"{name}.npy")  # its date is fixed, so equal features make equal files
+    info.external_attr = 0o644 << 16
+    return archive.open(info, "w", force_zip64=True)

@@ -9,7 +9,9 @@ from contextlib import suppress
 from functools import partial
 from typing import IO, Any
 
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from rayclip.errors import RayclipError, RunStopped, UsageError
 from rayclip.io.atomic_write import Write, write_atomically
@@ -94,9 +96,10 @@ class Folder:
             raise RunStopped(f"{what}: {reason(error)}.") from error
 
     def _entries(self) -> list[dict[str, Any]]:
-        if self._nested:  # the default would silently skip folders that cannot be listed
-            found = self._fs.find(self._root, detail=True, on_error="raise")
-            return list(found.values())
+        if self._nested:
+            # fsspec's own would silently skip folders that cannot be listed
+            strictly = {"on_error": "raise"} if _walks_to_find(self._fs) else {}
+            return list(self._fs.find(self._root, detail=True, **strictly).values())
         return [e for e in self._fs.ls(self._root, detail=True) if e["type"] == "file"]
 
     def _path(self, name: str) -> str:
@@ -226,3 +229,11 @@ class Folder:
             return
         except Exception as error:
             raise self.unusable(f"The folder {self.url} cannot be listed", error) from error
+
+
+def _walks_to_find(fs: Any) -> bool:
+    """Whether a storage finds files with fsspec's own walk from folder to folder; object stores
+    have listings of their own, which do not take its options."""
+    is_async = isinstance(fs, AsyncFileSystem)
+    find = type(fs)._find if is_async else type(fs).find
+    return find in (AsyncFileSystem._find, AbstractFileSystem.find)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +295,18 @@ def test_names_that_cannot_be_keys_of_samples_stay_different(tmp_path: Path) -> 
     assert sorted(by_webdataset(tmp_path / "target")) == ["v.1", "v.1.2", "v_1"]
     export(tmp_path / "out", tmp_path / "hdf5", "hdf5")
     assert sorted(by_h5py(tmp_path / "hdf5")) == ["v.1", "v.1.2", "v_1"]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_names_that_are_not_utf8_are_exported(name: str, tmp_path: Path) -> None:
+    video = os.fsdecode(b"caf\xe9")
+    commit(a_run_of_files(tmp_path / "out"), video)
+    export(tmp_path / "out", tmp_path / "target", name)
+    assert "0 videos written" in export(tmp_path / "out", tmp_path / "target", name)
+    (found,) = READERS[name](tmp_path / "target")
+    if name == "hdf5":
+        assert found.startswith("caf_~")
+        with h5py.File(tmp_path / "target/features.h5") as file:
+            assert file[found].attrs["video"] == "caf\\xe9"
+    else:
+        assert found == (video if name == "npz" else "caf\\xe9")

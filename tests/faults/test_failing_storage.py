@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
+import output_folders
 import pyarrow.parquet as pq
 import pytest
+import shard_folders
 from fault_proxy import FaultProxy, Outcome, Request, always_fine, every_tenth, run_proxy
 from run_cli import Finished, call
 from video_factories import numbered_frame, write_video
 
+from rayclip.io import retry
 from rayclip.io.remote import BLOCK_BYTES
 
 pytest.importorskip("s3fs")
@@ -342,3 +346,34 @@ def test_a_prefix_without_videos_is_one_sentence(proxy: FaultProxy) -> None:
     assert ended.status == 2, ended.stderr
     assert ended.stderr.startswith(f"rayclip: The folder s3://{BUCKET}/")
     assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["files", "shards"])
+def test_an_export_survives_failing_requests_and_equals_a_local_one(
+    kind: str, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "STORAGE", replace(retry.STORAGE, first_pause_s=0.001))
+    if kind == "shards":
+        shard_folders.save(shard_folders.a_run(tmp_path / "out"), "cat.mp4", "dog.mp4", "ox.mp4")
+    else:
+        folder = output_folders.a_run(tmp_path / "out", naming="path")
+        for name in ("cat", "a/dog", "ox"):
+            output_folders.commit(folder, name)
+    fs = storage(proxy)
+    fs.put(f"{tmp_path}/out/", f"{BUCKET}/out/", recursive=True)
+    how = ["--format", "npz", "--normalize"]
+    assert call("export", tmp_path / "out", tmp_path / "target", *how).status == 0
+    proxy.choose_outcome = every_tenth
+    words = ["export", f"s3://{BUCKET}/out", f"s3://{BUCKET}/target", *how]
+    words += ["--storage-options", json.dumps(options(proxy))]
+    ended = call(*words)
+    assert (ended.status, ended.stderr) == (0, "")
+    assert "3 videos written" in ended.stdout
+    assert "0 videos written" in call(*words).stdout
+    proxy.choose_outcome = always_fine
+    fs.invalidate_cache()
+    local = {path.name: path for path in tmp_path.glob("target/**/*.npz")}
+    assert len(local) == 3
+    for path in local.values():
+        name = path.relative_to(tmp_path / "target")
+        assert fs.cat_file(f"{BUCKET}/target/{name}") == path.read_bytes()
