@@ -12,6 +12,9 @@ Pool = Literal["mean", "max"]
 Dtype = Literal["float32", "float16"]
 Naming = Literal["stem", "path"]
 
+FORMATS: tuple[FormatName, ...] = get_args(FormatName)
+"""The names of all formats."""
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -39,7 +42,7 @@ class ExportOptions:
     naming: Naming = "stem"
 
     def __post_init__(self) -> None:
-        _check_word("format", self.format, get_args(FormatName))
+        _check_word("format", self.format, FORMATS)
         _check_word("naming", self.naming, get_args(Naming))
         _check_word("pool", self.pool, (None, *get_args(Pool)))
         _check_word("dtype", self.dtype, (None, *get_args(Dtype)))

@@ -132,6 +132,7 @@ class Watchdog:
         self._videos: list[_Watched] = []
         self._most_videos = 0
         self._base_bytes = 0
+        self._beside_bytes = 0
         self._is_stopped = False
         self._is_busy = threading.Event()
         self._closed = threading.Event()
@@ -140,6 +141,20 @@ class Watchdog:
     def exempt(self, size: int) -> None:
         """Exempt this many bytes of the process from the limits: those of a model, for example."""
         self._base_bytes = size
+
+    @contextmanager
+    def exempting(self, size: int) -> Iterator[None]:
+        """Exempt this many further bytes in this block, for work beside decoding that takes them.
+
+        They must be returned to the system before its end.
+        """
+        with self._lock:
+            self._beside_bytes += size
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._beside_bytes -= size
 
     def stop(self) -> None:
         """Let every further call fail with :class:`RunStopped`, on all threads."""
@@ -225,7 +240,8 @@ class Watchdog:
 
     def _find_growth(self, videos: Sequence[_Watched]) -> Violation | None:
         """Why the process must end for its memory; None if it need not."""
-        now = private_bytes()
+        beside = self._beside_bytes  # first: bytes are returned before they count again
+        now = private_bytes() - beside
         for video in videos:
             if video.is_alone:
                 video.is_too_large |= now - video.bytes_before > self._max_growth

@@ -15,7 +15,8 @@ from rayclip.output.rows import Row
 from rayclip.output.shard_names import PREDICTED, VIDEO, row_name
 from rayclip.output.spool import slices
 
-ROW_GROUP = 16 * 2**20  # bytes of features, or one row: writing takes five times this memory
+ROW_GROUP = 16 * 2**20  # bytes of features, or one row
+WRITING = 7  # times the memory of a row group, which writing it takes at most
 
 
 def shard_schema(
@@ -110,7 +111,6 @@ def write_tables(file: IO[bytes], schema: pa.Schema, tables: Iterable[Any]) -> N
     ) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=max(1, table.num_rows))
-    pa.default_memory_pool().release_unused()  # otherwise it counts as memory of the next video
 
 
 def find_damage(shard: pq.ParquetFile, schema: pa.Schema) -> str | None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from rayclip.errors import RayclipError
 from rayclip.io.listing import StoredFile
+from rayclip.media.watchdog import LIBAV
 from rayclip.output.done import DoneVideos
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import Damage, Row, StoredVideo, Work
@@ -24,7 +25,14 @@ from rayclip.output.shard_names import (
 )
 from rayclip.output.shard_reading import find_rows, frames_by_video, read_shard
 from rayclip.output.shard_rows import read_rows
-from rayclip.output.shard_tables import find_damage, row_tables, shard_schema, write_tables
+from rayclip.output.shard_tables import (
+    ROW_GROUP,
+    WRITING,
+    find_damage,
+    row_tables,
+    shard_schema,
+    write_tables,
+)
 from rayclip.output.stored_arrays import DamagedContent
 
 BUFFER_BYTES = 64 * 2**20
@@ -77,7 +85,10 @@ class ShardFolder(FeatureFolder):
             RunStopped: the folder cannot be written; the message says why and what to do.
             Exception: any error of the storage; the shard was not written.
         """
-        self.write(name, size, lambda file: write_tables(file, schema, tables()))
+        try:
+            self.write(name, size, lambda file: write_tables(file, schema, tables()))
+        finally:  # otherwise it counts as memory of the next video
+            pa.default_memory_pool().release_unused()
 
     def done(self, listing: Iterable[StoredFile] | None = None) -> DoneVideos:
         return find_rows(self, listing)
@@ -149,7 +160,11 @@ class ShardWriter:
         )
         name = shard_name(self._task_key, [row_name(row.video) for row in rows])
         size = sum(row.extraction.clip.nbytes for row in rows)
-        self._folder.put_shard(name, size, schema, lambda: row_tables(rows, extra_columns, schema))
+        largest = max(ROW_GROUP, *(row.extraction.clip.nbytes for row in rows))
+        with LIBAV.exempting(WRITING * largest):  # a long video takes more than decoding may
+            self._folder.put_shard(
+                name, size, schema, lambda: row_tables(rows, extra_columns, schema)
+            )
 
 
 def shard_damage(folder: ShardFolder, file: str) -> str | None:

@@ -262,3 +262,19 @@ def test_memory_is_not_checked_between_videos() -> None:
         with allocated(128 * MB):
             wait_for_checks()
     assert violations == []
+
+
+@needs_proc
+def test_memory_of_work_beside_decoding_does_not_count_while_it_lasts() -> None:
+    most = private_bytes() + 64 * MB
+    with (
+        on_watch(DEADLINE_S, 64 * MB, most) as (watchdog, violations, has_reported),
+        watchdog.watching("a.mp4"),
+    ):
+        with watchdog.exempting(128 * MB), allocated(128 * MB):
+            wait_for_checks()
+            with watchdog:
+                pass
+        assert violations == []
+        with allocated(128 * MB):
+            assert has_reported.wait(DEADLINE_S)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from shard_folders import DIM, a_run, cut, extraction, rows, save, shards, table, videos
@@ -17,8 +18,9 @@ from shard_folders import DIM, a_run, cut, extraction, rows, save, shards, table
 from rayclip.errors import RunStopped, UsageError
 from rayclip.io import atomic_write, retry
 from rayclip.io.retry import RetryPolicy
+from rayclip.media.watchdog import Violation, Watchdog, private_bytes
 from rayclip.output import shard_reading, shard_tables, spool
-from rayclip.output.rows import Row
+from rayclip.output.rows import Extraction, Row
 from rayclip.output.shard_names import refuse_reserved_columns, row_count, row_name, shard_name
 from rayclip.output.shards import ShardFolder, shard_damage
 from rayclip.output.spool import FeatureSpool
@@ -123,6 +125,32 @@ def test_row_groups_have_a_size_limit(tmp_path: Path, monkeypatch: pytest.Monkey
     groups = pq.ParquetFile(f"{folder.url}/{name}").metadata
     assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups)] == [2, 1, 1, 1]
     assert videos(folder) == ["aaa", "bbb", "c", "dddddddddd", "e"]
+
+
+def test_a_long_row_may_take_more_memory_than_decoding_while_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_run(tmp_path)
+    most = private_bytes() + 64 * 2**20
+    found: list[Violation] = []
+    watchdog = Watchdog(60.0, max_memory=most, on_violation=found.append)
+    monkeypatch.setattr("rayclip.output.shards.LIBAV", watchdog)
+    clip = np.zeros((12 * 2**20 // DIM, DIM), np.float32)
+    long = Extraction(clip, np.zeros(len(clip)), 25.0)
+    try:
+        with watchdog.watching("another video"):
+            folder.writer(["long"], None).save([Row(0, "long", long)])
+        assert found == []
+        assert private_bytes() < most  # it is returned to the system
+    finally:
+        watchdog.close()
+    assert row_sizes(folder) == {"long": len(clip)}
+
+
+def row_sizes(folder: ShardFolder) -> dict[str, int]:
+    found = table(folder)
+    lengths = pc.list_value_length(found.column("clip")).to_pylist()
+    return dict(zip(found.column("video").to_pylist(), lengths, strict=True))
 
 
 # ---- what is done ----
