@@ -97,24 +97,20 @@ class Source:
             RunStopped: the folder changed meanwhile.
             RayclipError: a shard is damaged or cannot be read.
         """
-        listing = sorted(self.folder.feature_files(), key=lambda file: reading_order(file.path))
-        shards = [file.path for file in listing if SHARD.fullmatch(file.path)]
+        listed = sorted(
+            map(_as_listed, self.folder.feature_files()), key=lambda file: reading_order(file.path)
+        )
+        shards = [file.path for file in listed if SHARD.fullmatch(file.path)]
         names = dict(zip(shards, concurrent_map(self._read_names, shards), strict=True))
         if with_different_keys:
             self._refuse_equal_keys(names)
         skipped = _repeated(names)
-        return [self._source_file(file, names, skipped) for file in listing]
-
-    def _source_file(
-        self,
-        file: StoredFile,
-        names: Mapping[str, ShardNames],
-        skipped: Mapping[str, frozenset[int]],
-    ) -> SourceFile:
-        rows = skipped.get(file.path, frozenset[int]())
-        columns = names[file.path].columns if file.path in names else ""
-        stamp = name_hash(f"{file.path}\0{file.size}\0{file.modified}\0{sorted(rows)}")
-        return SourceFile(file.path, file.size, stamp, columns, rows)
+        return [
+            _with_names(file, names[file.path].columns, skipped.get(file.path, frozenset()))
+            if file.path in names
+            else file
+            for file in listed
+        ]
 
     def read(self, files: Iterable[SourceFile]) -> Iterator[StoredVideo]:
         """Read the videos of some files, each once.
@@ -195,6 +191,16 @@ class Source:
             f"{shown(one)} and {shown(other)} would both be named "
             f"{shown(self._key(one))}: {advice}."
         )
+
+
+def _as_listed(file: StoredFile) -> SourceFile:
+    stamp = name_hash(f"{file.path}\0{file.size}\0{file.modified}")
+    return SourceFile(file.path, file.size, stamp)
+
+
+def _with_names(file: SourceFile, columns: str, skipped: frozenset[int]) -> SourceFile:
+    stamp = name_hash(f"{file.stamp}\0{sorted(skipped)}") if skipped else file.stamp
+    return file._replace(stamp=stamp, columns=columns, skipped=skipped)
 
 
 def _repeated(names: Mapping[str, ShardNames]) -> dict[str, frozenset[int]]:
