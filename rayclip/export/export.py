@@ -98,7 +98,8 @@ def export(
         parts[number] = written.part(group)
         records.write(number, parts[number])
         progress.wrote(len(group))
-    removed = records.remove_stale(name for part in parts.values() for name in part.files)
+    current = (name for part in parts.values() for name in part.files)
+    removed = records.remove_stale(current, listing)
     _check_sizes(folder, parts.values())
     return Exported(
         sum(part.videos for part in parts.values()),

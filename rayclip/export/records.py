@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rayclip.console import shown
 from rayclip.errors import UsageError
 from rayclip.io.concurrent_map import concurrent_map
 from rayclip.io.folder import Folder
+
+T = TypeVar("T")
 
 EXPORT_FILE = "export.json"
 STALE_FILE = ".export/stale.json"
@@ -63,7 +65,7 @@ class Records:
                 )
             self._put(EXPORT_FILE, _as_json(record, indent=2))
             return
-        before = _parsed(content, f"{url}/{EXPORT_FILE}")
+        before = self._parsed(EXPORT_FILE, content, dict)
         changed = [
             f"{name}={before.get(name)} (now {value})"
             for name, value in record.items()
@@ -95,17 +97,22 @@ class Records:
     def stale(self) -> set[str]:
         """Return the files of forgotten parts."""
         content = self._target.read(STALE_FILE)
-        return set(_parsed(content, STALE_FILE)) if content else set()
+        return self._parsed(STALE_FILE, content, set) if content else set()
 
-    def remove_stale(self, current: Iterable[str]) -> int:
-        """Remove the files of forgotten parts that no other part has; returns how many."""
+    def remove_stale(self, current: Iterable[str], listed: Container[str]) -> int:
+        """Remove the files of forgotten parts that no other part has; returns how many.
+
+        Args:
+            current: the files of all other parts.
+            listed: the files that the target had; a record may name files outside.
+        """
         stale = self.stale()
         if not stale:
             return 0
-        stale -= set(current)
-        self._target.remove_files(stale)
+        removed = [file for file in stale - set(current) if file in listed]
+        self._target.remove_files(removed)
         self._target.remove_files([STALE_FILE])
-        return len(stale)
+        return len(removed)
 
     def _put(self, file: str, content: bytes) -> None:
         self._target.prepare_parent(file)
@@ -115,8 +122,25 @@ class Records:
         content = self._target.read(file)
         if content is None:
             return None
-        record = _parsed(content, f"{self._target.url}/{file}")
-        return Part(**{**record, "sources": tuple(record["sources"])})
+        return self._parsed(file, content, _as_part)
+
+    def _parsed(self, file: str, content: bytes, build: Callable[[Any], T]) -> T:
+        try:
+            return build(json.loads(content))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"{shown(f'{self._target.url}/{file}')} is damaged ({error!r}): remove the target "
+                "and export again."
+            ) from error
+
+
+def _as_part(record: Any) -> Part:
+    return Part(
+        tuple(map(int, record["sources"])),
+        {str(name): int(size) for name, size in record["files"].items()},
+        int(record["videos"]),
+        int(record["rows"]),
+    )
 
 
 def _part_file(number: int) -> str:
@@ -131,12 +155,3 @@ def _number(file: str) -> int:
 
 def _as_json(value: Any, indent: int | None = None) -> bytes:
     return (json.dumps(value, indent=indent) + "\n").encode()
-
-
-def _parsed(content: bytes, file: str) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise UsageError(
-            f"{shown(file)} is damaged ({error}): remove the target and export again."
-        ) from error

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rayclip.console import shown
 from rayclip.errors import RayclipError, RunStopped, UsageError
-from rayclip.io.concurrent_map import concurrent_map
+from rayclip.io.concurrent_map import MAX_IN_FLIGHT, concurrent_map
 from rayclip.io.listing import StoredFile
 from rayclip.output.done import name_hash
 from rayclip.output.finished import read_file, reading_order
@@ -131,10 +131,12 @@ class Source:
         fs, _ = self.folder.fs_and_path()
         at_once = 0 if isinstance(fs, LocalFileSystem) else READ_AHEAD
         batch: list[SourceFile] = []
+        size = 0
         for file in files:
-            if batch and sum(other.size for other in batch) + file.size > at_once:
+            size += file.size
+            if batch and (size > at_once or len(batch) == MAX_IN_FLIGHT):
                 yield batch
-                batch = []
+                batch, size = [], file.size
             batch.append(file)
         if batch:
             yield batch

@@ -244,3 +244,24 @@ def test_a_full_disk_stops_the_export_with_a_sentence(
     assert f"There is no space left for {tmp_path}/target" in ended.stderr
     assert {*contents(tmp_path / "target")} == {"export.json"}
     assert export(tmp_path / "out", tmp_path / "target", name) == 1
+
+
+def test_a_record_does_not_lead_out_of_the_target(tmp_path: Path) -> None:
+    a_run_of_files(tmp_path / "out").commit("cat", extraction(1, 3))
+    target = tmp_path / "target"
+    export(tmp_path / "out", target, "npz")
+    (tmp_path / "mine").touch()
+    (target / ".export/stale.json").write_text('["../mine"]')
+    export(tmp_path / "out", target, "npz")
+    assert (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"sources": [], "files": []}'])
+def test_a_damaged_record_is_one_sentence(content: str, tmp_path: Path) -> None:
+    a_run_of_files(tmp_path / "out").commit("cat", extraction(1, 3))
+    target = tmp_path / "target"
+    export(tmp_path / "out", target, "npz")
+    (target / ".export/000000.json").write_text(content)
+    ended = call("export", tmp_path / "out", target, "--format", "npz")
+    assert ended.status == 2
+    assert ".export/000000.json is damaged (" in ended.stderr
