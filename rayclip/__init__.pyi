@@ -30,9 +30,14 @@ def extract(
     file_with_video_paths: str | os.PathLike[str] | None = None,
     path_column: str = 'path',
     limit: int | None = None,
+    ignore_ranges: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     extraction_fps: str | int | float | Fraction | None = None,
     extraction_total: int | None = None,
+    every: int | None = None,
+    keyframes: bool = False,
+    start: str | int | float | None = None,
+    end: str | int | float | None = None,
     keep_tmp_files: bool = False,
     tmp_path: str | os.PathLike[str] = './tmp',
     model_name: str = 'ViT-B/32',
@@ -68,12 +73,21 @@ def extract(
         path_column: The table's column of paths, or its key in ``.jsonl``.
         limit: Process only the first N inputs, and estimate how long all of them would take.
             The summary has it as ``estimate``. It takes another pass over the inputs.
+        ignore_ranges: Take whole videos, even if the table has columns ``start_s`` and
+            ``end_s``.
         storage_options: Passed to fsspec for every URL, such as ``{"anon": true}``; never saved
             anywhere.
         extraction_fps: Frames per second, such as 5, 2.5 or 30000/1001; by default, every
             frame. At most 1000. docs/decoding.md says which frames are selected.
         extraction_total: This many frames of each video, evenly spaced; not with
             ``extraction_fps``.
+        every: Every Nth frame: numbers 0, N, 2N, …; not with the options above.
+        keyframes: Only keyframes, and decode nothing else; not with the options above. These
+            are the frames at which decoding can start.
+        start: Only frames from this time on, in seconds. With ``extraction_fps``, the first one
+            is on the screen at that time. A table has ranges for each row in its columns
+            ``start_s`` and ``end_s``.
+        end: Only frames before this time, in seconds.
         keep_tmp_files: Re-encode each video at ``extraction_fps`` as video_features does, keep
             the file, and extract from it. This is lossy. Without this option, nothing is
             re-encoded.
@@ -151,6 +165,10 @@ def encode(
     storage_options: Mapping[str, Any] | None = None,
     extraction_fps: str | int | float | Fraction | None = None,
     extraction_total: int | None = None,
+    every: int | None = None,
+    keyframes: bool = False,
+    start: str | int | float | None = None,
+    end: str | int | float | None = None,
     model_name: str = 'ViT-B/32',
     weights: str | os.PathLike[str] | None = None,
     activation: Literal['quickgelu', 'gelu'] | None = None,
@@ -179,6 +197,13 @@ def encode(
             frame. At most 1000. docs/decoding.md says which frames are selected.
         extraction_total: This many frames of each video, evenly spaced; not with
             ``extraction_fps``.
+        every: Every Nth frame: numbers 0, N, 2N, …; not with the options above.
+        keyframes: Only keyframes, and decode nothing else; not with the options above. These
+            are the frames at which decoding can start.
+        start: Only frames from this time on, in seconds. With ``extraction_fps``, the first one
+            is on the screen at that time. A table has ranges for each row in its columns
+            ``start_s`` and ``end_s``.
+        end: Only frames before this time, in seconds.
         model_name: One of OpenAI's (``ViT-B/32``), ``custom``, ``demo``, or a model of
             open_clip or timm: ``rayclip models`` lists them. OpenAI's names are ``ViT-B/32``,
             ``ViT-B/16``, ``ViT-L/14``, ``ViT-L/14@336px``, ``RN50``, ``RN101``, ``RN50x4``,

@@ -147,6 +147,12 @@ class Code(StrEnum):
         "No frame could be decoded.",
         "Copy or download the file again; play it to see whether it is damaged.",
     )
+    EMPTY_RANGE = (
+        "empty_range",
+        "open decode",
+        "The range has no frame: it is empty, ends before it begins, or is beyond the end.",
+        "Correct `start` and `end`, or the row's `start_s` and `end_s`.",
+    )
     NO_SIZE = (
         "no_size",
         "decode",

@@ -11,7 +11,7 @@ from typing import Any
 
 from rayclip.errors import UsageError
 from rayclip.key_value_args import NULLS, parse_items
-from rayclip.media.sampling import MAX_FPS, parse_fps
+from rayclip.media.frame_choice import MAX_FPS, parse_fps, parse_seconds
 
 AnyPath = str | os.PathLike[str]
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
@@ -112,6 +112,26 @@ def to_fps(value: str | int | float | Fraction | None) -> Fraction | None:
         raise UsageError(
             f"extraction_fps must be a number above zero, and at most {MAX_FPS}, such as 5, "
             f"2.5 or 30000/1001, not {value!r}."
+        ) from None
+
+
+def to_seconds(name: str, value: str | int | float | None) -> float | None:
+    """Convert a time to seconds; None stays None.
+
+    Args:
+        name: of the option.
+        value: what was given for it.
+
+    Raises:
+        UsageError: it is not a time.
+    """
+    if value is None or (isinstance(value, str) and value.lower() in NULLS):
+        return None
+    try:
+        return parse_seconds(value)
+    except ValueError:
+        raise UsageError(
+            f"{name} must be a number of seconds from 0 on, such as 90 or 12.5, not {value!r}."
         ) from None
 
 

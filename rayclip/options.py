@@ -45,6 +45,7 @@ class Option:
         convert: converts a caller's value to the one in ``Settings``.
         parse: converts command line arguments to a value that a Python caller would pass.
         encode: whether ``rayclip.encode`` has this option, too.
+        compared: whether one folder must not mix features with different values of it.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Option:
     convert: Callable[[Any], Any] | None = None
     parse: Callable[[Any], Any] | None = None
     encode: bool = False
+    compared: bool = False
 
     @property
     def is_switch(self) -> bool:

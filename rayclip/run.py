@@ -17,6 +17,7 @@ from rayclip.inputs.videos import (
     iter_all_videos,
     iter_rows,
     iter_videos,
+    range_columns,
 )
 from rayclip.local.machine import on_this_machine, worker_process
 from rayclip.machine import Machine
@@ -94,6 +95,11 @@ def run_extraction(
     address = address_for(settings)
     settings = replace(settings, address=address.address)
     with _machines(settings) as (on_machine, describe_model):
+        if ranges := range_columns(settings):
+            display.say(
+                f"{settings.file_with_video_paths} has {' and '.join(ranges)}: each row is that "
+                "part of its video (--ignore-ranges extracts whole videos)"
+            )
         planned = plan_run(settings, describe_model)
         videos, folder = planned.plan.videos, planned.folder
         report = _Report(planned, started, display)

@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any, Literal
 
 from rayclip.errors import UsageError
+from rayclip.media.frame_choice import FrameChoice
 from rayclip.option_values import (
     AnyPath,
     check_address,
@@ -19,6 +21,7 @@ from rayclip.option_values import (
     to_local_folder,
     to_path,
     to_paths,
+    to_seconds,
     to_texts,
 )
 from rayclip.options import declared_options, option
@@ -69,6 +72,11 @@ class Settings:
         "Process only the first N inputs, and estimate how long all of them would take.",
         details="The summary has it as `estimate`. It takes another pass over the inputs.",
     )
+    ignore_ranges: bool = option(
+        False,
+        "input",
+        "Take whole videos, even if the table has columns `start_s` and `end_s`.",
+    )
     storage_options: Mapping[str, Any] = option(
         {},
         "input",
@@ -90,12 +98,51 @@ class Settings:
         accepts=str | int | float | Fraction | None,
         convert=to_fps,
         encode=True,
+        compared=True,
     )
     extraction_total: int | None = option(
         None,
         "frames",
         "This many frames of each video, evenly spaced; not with `extraction_fps`.",
         encode=True,
+        compared=True,
+    )
+    every: int | None = option(
+        None,
+        "frames",
+        "Every Nth frame: numbers 0, N, 2N, …; not with the options above.",
+        encode=True,
+        compared=True,
+    )
+    keyframes: bool = option(
+        False,
+        "frames",
+        "Only keyframes, and decode nothing else; not with the options above.",
+        details="These are the frames at which decoding can start.",
+        encode=True,
+        compared=True,
+    )
+    start: float | None = option(
+        None,
+        "frames",
+        "Only frames from this time on, in seconds.",
+        details="With `extraction_fps`, the first one is on the screen at that time. A table has "
+        "ranges for each row in its columns [`start_s` and `end_s`](inputs.md#ranges).",
+        metavar="S",
+        accepts=str | int | float | None,
+        convert=partial(to_seconds, "start"),
+        encode=True,
+        compared=True,
+    )
+    end: float | None = option(
+        None,
+        "frames",
+        "Only frames before this time, in seconds.",
+        metavar="S",
+        accepts=str | int | float | None,
+        convert=partial(to_seconds, "end"),
+        encode=True,
+        compared=True,
     )
     keep_tmp_files: bool = option(
         False,
@@ -165,6 +212,7 @@ class Settings:
         "`bf16`.",
         details="[docs/precision.md](precision.md) compares their speed and accuracy.",
         encode=True,
+        compared=True,
     )
     compile: bool = option(
         False,
@@ -196,7 +244,7 @@ class Settings:
         metavar="PATH",
     )
     feature_dtype: FeatureDtype = option(
-        "float32", "output", "`float32` or `float16`, of saved features."
+        "float32", "output", "`float32` or `float16`, of saved features.", compared=True
     )
     naming: Naming = option(
         "stem",
@@ -273,8 +321,14 @@ class Settings:
                 "naming path is only for formats with files per video, and save_parquet has rows "
                 "with the input paths: leave naming out."
             )
-        if self.extraction_fps is not None and self.extraction_total is not None:
-            raise UsageError("extraction_fps and extraction_total exclude each other: give one.")
+        selections = ("extraction_fps", "extraction_total", "every", "keyframes")
+        given = [name for name in selections if getattr(self, name) not in (None, False)]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} exclude each other: give one.")
+        if self.frame_choice.is_reversed:
+            raise UsageError(
+                f"end must be after start, but the range is {self.frame_choice.range_words()}."
+            )
         if self.saves and os.path.abspath(self.output_path) == os.path.abspath(self.tmp_path):
             raise UsageError(f"output_path and tmp_path are the same folder, {self.output_path}.")
         if self.saves and self.output_path.lower().startswith(("http://", "https://")):
@@ -283,6 +337,18 @@ class Settings:
                 "name a local folder, or one in a storage such as s3://bucket/folder."
             )
         refuse_unless_custom(self.model_name, self.weights, self.activation)
+
+    @property
+    def frame_choice(self) -> FrameChoice:
+        """Which frames of each video are wanted."""
+        return FrameChoice(
+            self.extraction_fps,
+            self.extraction_total,
+            self.every,
+            self.keyframes,
+            self.start,
+            self.end,
+        )
 
     @property
     def saves(self) -> bool:

@@ -163,7 +163,7 @@ from rayclip.media import watchdog
 from rayclip.errors import VideoError
 from rayclip.media.frames import open_selected
 from rayclip.model.preprocess import Resizing, resize
-from rayclip.media.sampling import FrameChoice
+from rayclip.media.frame_choice import FrameChoice
 
 def report(frames, code):
     lines = open("/proc/self/status") if os.path.exists("/proc") else []

@@ -23,7 +23,7 @@ import numpy as np
 from rayclip.model.preprocess import Resizing
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.job import ExtractionJob, UncountedAttempts
-from rayclip.media.sampling import FrameChoice
+from rayclip.media.frame_choice import FrameChoice
 
 class Encoded:
     def __init__(self, frames):

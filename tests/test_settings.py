@@ -57,6 +57,17 @@ def test_valid_devices_are_accepted(device: str | None) -> None:
             {"extraction_fps": Fraction(5), "extraction_total": 3},
             "extraction_fps and extraction_total exclude each other: give one.",
         ),
+        ({"every": 0}, "every must be at least 1, not 0."),
+        ({"every": 2, "keyframes": True}, "every and keyframes exclude each other: give one."),
+        (
+            {"start": "soon"},
+            "start must be a number of seconds from 0 on, such as 90 or 12.5, not 'soon'.",
+        ),
+        ({"end": -1}, "end must be a number of seconds from 0 on, such as 90 or 12.5, not -1."),
+        (
+            {"start": 5, "end": "2.5"},
+            "end must be after start, but the range is from 5 s to 2.5 s.",
+        ),
         (
             {"on_extraction": "save_numpy", "output_path": "a/b", "tmp_path": "./a/b"},
             "output_path and tmp_path are the same folder, a/b.",

@@ -19,8 +19,9 @@ from video_factories import textured_frames, write_video
 from rayclip.errors import BadVideo
 from rayclip.media.container import open_stream, read_packets
 from rayclip.media.decoding import decode_all, selected_frames, timed_frames
+from rayclip.media.frame_choice import FrameChoice
 from rayclip.media.frames import iter_frames
-from rayclip.media.sampling import EveryFrame, FrameRule, TickGrid
+from rayclip.media.sampling import Clock, frame_rule
 
 Frames = list[tuple[float, str]]
 
@@ -61,9 +62,7 @@ def decode_plainly(content: bytes, fps: Fraction | None) -> Frames | None:
         with open_stream(io.BytesIO(content), {}) as (container, stream):
             assert stream.time_base is not None
             start_us = container.start_time or 0
-            rule: FrameRule = EveryFrame(stream.time_base, start_us)
-            if fps is not None:
-                rule = TickGrid(stream.time_base, start_us, fps)
+            rule = frame_rule(FrameChoice(fps), Clock(stream.time_base, start_us))
             rate = stream.guessed_rate or stream.average_rate or Fraction(25)
             decoded = decode_all(stream.codec_context, read_packets(container, stream))
             shown = list(selected_frames(timed_frames(decoded, stream.time_base, rate), rule))

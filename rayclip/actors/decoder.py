@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rayclip.actors.attempts import give_up_error
@@ -23,11 +24,11 @@ from rayclip.io.crash_log import Death
 from rayclip.io.retry import RetriesExhausted, with_retry
 from rayclip.io.storage_errors import is_transient, stop_reason
 from rayclip.media.decoding import SelectedFrame
+from rayclip.media.fragments import parse_part
 from rayclip.media.frames import FrameSelection, open_selected
 from rayclip.media.gop import Irregular
 from rayclip.media.reencode import reencode
-from rayclip.media.sampling import FrameChoice
-from rayclip.media.video import Miscounted, open_video
+from rayclip.media.video import MisleadingPackets, open_video
 from rayclip.model.preprocess import resize
 from rayclip.output.safe_names import output_name
 from rayclip.report.results import Failure, VideoResult
@@ -144,15 +145,15 @@ class VideoExtractor:
         dtype = self._job.feature_dtype
         pending = PendingVideo(video, position, attempt, dtype)
 
-        def decode(by_packets: bool = True) -> None:
+        def decode(by_decoding: bool = False) -> None:
             nonlocal pending
             # frames in flight belong to the previous one
             pending = PendingVideo(video, position, attempt, dtype)
             try:
                 with self._watching(video):
-                    self._extract(pending, by_packets=by_packets)
-            except Miscounted:
-                decode(by_packets=False)
+                    self._extract(pending, not by_decoding, by_decoding)
+            except MisleadingPackets:
+                decode(by_decoding=True)
 
         try:
             with_retry(decode, _is_interrupted, retry.RESTART)
@@ -170,8 +171,8 @@ class VideoExtractor:
             pending.fail(VideoError("decode", Code.INTERNAL_ERROR, bug))
         return pending
 
-    def _extract(self, pending: PendingVideo, divide: bool = True, by_packets: bool = True) -> None:
-        with self._wanted_frames(pending.video, by_packets) as wanted:
+    def _extract(self, pending: PendingVideo, divide: bool, by_decoding: bool = False) -> None:
+        with self._wanted_frames(pending.video, by_decoding) as wanted:
             pending.fps = wanted.fps
             if not (divide and self._segments and self._segments.is_long(wanted.duration_s)):
                 self._send_all(pending, wanted.frames)
@@ -211,19 +212,19 @@ class VideoExtractor:
             self._send(video, frames, timestamps_ms)
 
     @contextmanager
-    def _wanted_frames(self, video: str, by_packets: bool) -> Iterator[FrameSelection]:
+    def _wanted_frames(self, video: str, by_decoding: bool) -> Iterator[FrameSelection]:
         """Open the frames to encode, in the video itself or in a re-encoded copy."""
         job = self._job
-        source = job.source(video)
-        if job.reencoded is None or job.choice.extraction_fps is None:
+        source, choice = job.source(video), job.choice_for(video)
+        if job.reencoded is None or choice.fps is None:
             with open_selected(
-                source, job.choice, job.storage_options, job.segment, by_packets
+                source, choice, job.storage_options, job.segment, by_decoding
             ) as wanted:
                 yield wanted
             return
-        copy = f"{job.reencoded}/{output_name(video, job.naming)}_new_fps.mp4"
+        copy = f"{job.reencoded}/{output_name(parse_part(video).path, job.naming)}_new_fps.mp4"
         try:
-            reencode(source, copy, job.choice.extraction_fps, job.storage_options)
+            reencode(source, copy, choice.fps, job.storage_options)
         except OSError as error:
             sentence = stop_reason(error, job.reencoded)
             if sentence is not None:
@@ -233,7 +234,7 @@ class VideoExtractor:
             ) from error
         with (
             open_video(source, job.storage_options) as original,
-            open_selected(copy, FrameChoice()) as wanted,
+            open_selected(copy, replace(choice, fps=None), by_decoding=by_decoding) as wanted,
         ):
             yield wanted._replace(fps=original.fps)
 

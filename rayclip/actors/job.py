@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,8 @@ from rayclip.actors.messages import Frame
 from rayclip.actors.pending_video import Pending
 from rayclip.inputs.videos import absolute, folder_of_inputs
 from rayclip.io.crash_log import Death
-from rayclip.media.sampling import FrameChoice
+from rayclip.media.fragments import parse_part
+from rayclip.media.frame_choice import FrameChoice
 from rayclip.media.segments import WHOLE, Segment
 from rayclip.media.source import VideoSource
 from rayclip.model.models import ModelSpec
@@ -101,7 +102,7 @@ class ExtractionJob:
 
     Attributes:
         resizing: how frames become the model's input.
-        choice: which frames of each video are wanted.
+        choice: which frames of each video are wanted, unless it names its own range.
         naming: how output files are named, ``stem`` or ``path``.
         folder: where features are committed; None passes the arrays on.
         max_attempts: how often a video may crash or hang its worker.
@@ -139,7 +140,7 @@ class ExtractionJob:
         """Return the job of a run, or of a step of a pipeline."""
         return cls(
             resizing=spec.resizing,
-            choice=FrameChoice(settings.extraction_fps, settings.extraction_total),
+            choice=settings.frame_choice,
             naming=settings.naming,
             folder=folder,
             max_attempts=settings.max_attempts,
@@ -155,3 +156,10 @@ class ExtractionJob:
         if self.encoded is not None:
             return io.BytesIO(self.encoded[video])
         return absolute(video, self.folder_of_inputs)
+
+    def choice_for(self, video: str) -> FrameChoice:
+        """Return which frames of a video are wanted."""
+        part = parse_part(video)
+        return (
+            self.choice if part.is_whole else replace(self.choice, start=part.start, end=part.end)
+        )

@@ -8,7 +8,6 @@ import numpy as np
 
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.job import ExtractionJob, FeatureBlocks, SegmentFailed
-from rayclip.inputs.videos import absolute
 from rayclip.media.frames import divide
 from rayclip.media.segments import Segment, inner_boundaries
 from rayclip.output.rows import Extraction
@@ -19,7 +18,7 @@ SEGMENT_S = 300.0
 
 def is_long(job: ExtractionJob, duration_s: float, segment_s: float, max_segments: int) -> bool:
     """Whether a video is worth dividing, and its frames can be selected segment by segment."""
-    if job.choice.extraction_total is not None or job.reencoded is not None:
+    if job.choice.is_numbered or job.reencoded is not None:
         return False
     return bool(inner_boundaries(duration_s, segment_s, max_segments))
 
@@ -28,8 +27,8 @@ def segments_of(
     job: ExtractionJob, video: str, segment_s: float, max_segments: int
 ) -> list[Segment]:
     """Return the segments of a video; fewer than two if it cannot be divided."""
-    path = absolute(video, job.folder_of_inputs)
-    return divide(path, segment_s, max_segments, job.storage_options)
+    source, choice = job.source(video), job.choice_for(video)
+    return divide(source, choice, segment_s, max_segments, job.storage_options)
 
 
 def segment_job(job: ExtractionJob, segment: Segment) -> ExtractionJob:

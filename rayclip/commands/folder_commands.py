@@ -18,7 +18,9 @@ Output = Annotated[
 ]
 
 
-@takes_settings("video_paths", "file_with_video_paths", "path_column", "storage_options")
+@takes_settings(
+    "video_paths", "file_with_video_paths", "path_column", "ignore_ranges", "storage_options"
+)
 def status(
     output: Output,
     settings: Settings,

@@ -16,6 +16,7 @@ from rayclip.inputs.local_names import resolve_local_name
 from rayclip.io.remote import INDIRECT_PROTOCOLS, check_protocol, file_system
 from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient, reason
+from rayclip.media.fragments import parse_part
 
 T = TypeVar("T")
 
@@ -135,7 +136,7 @@ def _expand_url(url: str, storage_options: Mapping[str, Any]) -> Iterator[str]:
         yield url
         return
     check_protocol(protocol)
-    if protocol in WITHOUT_LISTING or (is_video_name(url) and not has_magic(url)):
+    if protocol in WITHOUT_LISTING or (is_video_name(parse_part(url).path) and not has_magic(url)):
         yield url
         return
     fs, path = file_system(url, storage_options)

@@ -11,15 +11,14 @@ import pyarrow.parquet as pq
 from pyarrow import json
 
 from rayclip.errors import UsageError
-from rayclip.inputs.tables import as_text, columns_to_read, with_video_column
+from rayclip.inputs.ranges import RANGE_COLUMNS
+from rayclip.inputs.tables import TableReading, as_text
 from rayclip.inputs.video_rows import NAMES_ONLY
 
 BLOCK_BYTES = 4 * 2**20  # parsed at a time
 
 
-def json_tables(
-    file: IO[bytes], again: IO[bytes], path: str, column: str, extra_columns: bool
-) -> Iterator[pa.Table]:
+def json_tables(file: IO[bytes], again: IO[bytes], reading: TableReading) -> Iterator[pa.Table]:
     """Yield the rows of a list as tables; the first one is empty and has the schema.
 
     With ``extra_columns``, a first pass over the list infers the types. Text that looks like a date
@@ -28,42 +27,50 @@ def json_tables(
     Args:
         file: the list.
         again: the same file, opened a second time.
-        path: its name, for messages.
-        column: the key of the paths.
-        extra_columns: whether to read the other keys, too.
+        reading: what to read.
 
     Raises:
         UsageError: a line is not an object or has no path, or the values of a key differ in type.
     """
-    found = _schema(file, path, extra_columns)
+    found = _schema(file, reading)
     if found is None:
         yield NAMES_ONLY.empty_table()
         return
-    columns = columns_to_read(path, found.names, column, extra_columns)
-    schema = pa.schema([(column, pa.string()), *(found.field(name) for name in columns[1:])])
-    yield with_video_column(schema.empty_table(), path, column)
+    columns = reading.columns(found.names)
+    others = [found.field(name) for name in columns[1:]]
+    if reading.with_ranges and not reading.extra_columns:  # the first line may lack these keys
+        others = [pa.field(name, pa.float64()) for name in RANGE_COLUMNS]
+    schema = pa.schema([(columns[0], pa.string()), *others])
+    yield reading.videos(schema.empty_table())
     for line, block in _blocks(again):
-        table = _parsed(block, line, path, schema)
+        table = _parsed(block, line, reading.path, schema)
         for index, field in enumerate(schema):
             if index and field.type == pa.string():  # the file may not be UTF-8
                 texts = [as_text(values.cast(pa.binary())) for values in table[index].chunks]
                 table = table.set_column(index, field, pa.chunked_array(texts, pa.string()))
-        yield with_video_column(table, path, column)
+        yield reading.videos(table)
 
 
-def _schema(file: IO[bytes], path: str, extra_columns: bool) -> pa.Schema | None:
+def json_columns(file: IO[bytes], path: str) -> list[str]:
+    """Return the keys in the first lines of a list, some MB of them."""
+    for line, block in _blocks(file):
+        return list(_parsed(block, line, path).column_names)
+    return []
+
+
+def _schema(file: IO[bytes], reading: TableReading) -> pa.Schema | None:
     """Return the keys of a list and their types; without ``extra_columns``, only the first line's
     keys. None if the list is empty."""
     found = None
     for line, block in _blocks(file):
-        if not extra_columns:
-            return _parsed(block.lstrip().partition(b"\n")[0], line, path).schema
-        schema = _with_strings(_parsed(block, line, path).schema, pa.types.is_timestamp)
+        if not reading.extra_columns:
+            return _parsed(block.lstrip().partition(b"\n")[0], line, reading.path).schema
+        schema = _with_strings(_parsed(block, line, reading.path).schema, pa.types.is_timestamp)
         try:
             found = pa.unify_schemas([found or schema, schema], promote_options="permissive")
             pq.ParquetWriter(io.BytesIO(), found).close()
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise _unusable(path, f"{error}; at or after line {line}") from error
+            raise _unusable(reading.path, f"{error}; at or after line {line}") from error
     return found and _with_strings(found, pa.types.is_null)
 
 

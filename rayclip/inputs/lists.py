@@ -17,9 +17,17 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from rayclip.errors import UsageError
-from rayclip.inputs.json_lines import json_tables
+from rayclip.inputs.json_lines import json_columns, json_tables
 from rayclip.inputs.local_names import resolve_local_name
-from rayclip.inputs.tables import DELIMITERS, csv_tables, parquet_tables
+from rayclip.inputs.ranges import RANGE_COLUMNS
+from rayclip.inputs.tables import (
+    DELIMITERS,
+    TableReading,
+    csv_columns,
+    csv_tables,
+    parquet_columns,
+    parquet_tables,
+)
 from rayclip.inputs.video_rows import BATCH_ROWS, NAMES_ONLY, name_tables, names_in
 from rayclip.io.remote import open_remote
 from rayclip.io.storage_errors import reason
@@ -36,11 +44,13 @@ class VideoList:
         path: a local path, an fsspec URL, or ``-`` for standard input.
         path_column: for tables, the column of paths.
         storage_options: passed to fsspec.
+        with_ranges: whether columns of ranges make the rows of a table parts of videos.
     """
 
     path: str
     path_column: str = PATH_COLUMN
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    with_ranges: bool = True
 
     def names(self) -> Iterator[str]:
         """Yield the videos, in order.
@@ -68,6 +78,23 @@ class VideoList:
                 yield NAMES_ONLY.empty_table()
                 yield from name_tables(self._lines(), BATCH_ROWS)
 
+    def range_columns(self) -> list[str]:
+        """Return which columns of ranges are used.
+
+        Raises:
+            UsageError: the list cannot be read or parsed.
+        """
+        if not self._is_table or not self.with_ranges:
+            return []
+        with self._readable_errors(), self._open() as file:
+            if self._suffix == ".jsonl":
+                found = json_columns(file, self.path)
+            elif self._suffix == ".parquet":
+                found = parquet_columns(file, self.path)
+            else:
+                found = csv_columns(file, DELIMITERS[self._suffix])
+        return [name for name in RANGE_COLUMNS if name in found]
+
     @property
     def _suffix(self) -> str:
         path = self.path
@@ -80,19 +107,16 @@ class VideoList:
         return self._suffix in (".parquet", ".jsonl", *DELIMITERS)
 
     def _tables(self, extra_columns: bool) -> Iterator[pa.Table]:
+        reading = TableReading(self.path, self.path_column, extra_columns, self.with_ranges)
         with self._open() as file:
             if self._suffix == ".parquet":
-                yield from parquet_tables(file, self.path, self.path_column, extra_columns)
+                yield from parquet_tables(file, reading)
                 return
             with self._open() as again:
                 if self._suffix == ".jsonl":
-                    tables = json_tables(file, again, self.path, self.path_column, extra_columns)
+                    yield from json_tables(file, again, reading)
                 else:
-                    delimiter = DELIMITERS[self._suffix]
-                    tables = csv_tables(
-                        file, again, self.path, delimiter, self.path_column, extra_columns
-                    )
-                yield from tables
+                    yield from csv_tables(file, again, DELIMITERS[self._suffix], reading)
 
     def _lines(self) -> Iterator[str]:
         if self.path_column != PATH_COLUMN:

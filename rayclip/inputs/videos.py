@@ -13,6 +13,7 @@ from rayclip.inputs.expansion import expand
 from rayclip.inputs.lists import STANDARD_INPUT, VideoList
 from rayclip.inputs.local_names import resolve_local_name
 from rayclip.inputs.video_rows import BATCH_ROWS, name_tables
+from rayclip.media.fragments import parse_part
 from rayclip.settings import Settings
 
 
@@ -80,12 +81,28 @@ def _arguments(settings: Settings) -> Iterator[str]:
 def _video_list(settings: Settings) -> VideoList | None:
     if settings.file_with_video_paths is None:
         return None
-    return VideoList(settings.file_with_video_paths, settings.path_column, settings.storage_options)
+    return VideoList(
+        settings.file_with_video_paths,
+        settings.path_column,
+        settings.storage_options,
+        with_ranges=not settings.ignore_ranges,
+    )
+
+
+def range_columns(settings: Settings) -> list[str]:
+    """Return which columns of the list say where rows begin and end, unless they are ignored.
+
+    Raises:
+        UsageError: the list cannot be read.
+    """
+    listed = _video_list(settings)
+    return [] if listed is None else listed.range_columns()
 
 
 def absolute(video: str, folder: str) -> str:
-    """Return a local path joined to the folder that relative ones start from; a URL unchanged."""
-    path = resolve_local_name(video)
+    """Return the local path of a video, or of the video of a part, joined to the folder that
+    relative ones start from; a URL unchanged."""
+    path = resolve_local_name(parse_part(video).path)
     return path if "://" in path else os.path.join(folder, path)
 
 

@@ -16,16 +16,14 @@ import numpy as np
 from av.video.codeccontext import VideoCodecContext
 from numpy.typing import NDArray
 
-from rayclip.media.gop import Irregular
 from rayclip.media.keyframes import VideoPacket
 from rayclip.media.orientation import upright_rgb
-from rayclip.media.sampling import FrameRule
-from rayclip.media.segments import WHOLE, Segment
+from rayclip.media.sampling import FrameRule, Shown
 from rayclip.media.timestamps import BestEffortTimestamp, display_duration
 from rayclip.media.watchdog import LIBAV
 
 MAX_FRUITLESS_ERRORS = 1000  # before the first frame; with more, the video is not decodable
-BEFORE_START = -1  # the number of a picture before the requested ones
+BEFORE_START = -1  # the number of a picture before the range
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,13 @@ class SelectedFrame:
         frame: the decoded frame.
         timestamps_ms: one entry per output frame: several if the frame is repeated, none if the
             output does not show it.
+        stand_in_ms: the time at which to show it if the output shows no frame at all; None if it
+            cannot stand in.
     """
 
     frame: av.VideoFrame
     timestamps_ms: tuple[float, ...]
+    stand_in_ms: float | None = None
 
     def rgb(self) -> NDArray[np.uint8]:
         """Convert to upright pixels: uint8 ``[height, width, 3]``, with any strides.
@@ -57,6 +58,7 @@ class TimedFrame:
     pts: int
     duration: int
     frame: av.VideoFrame
+    is_keyframe: bool = False
 
 
 def decode_all(codec: VideoCodecContext, packets: Iterable[VideoPacket]) -> Iterator[av.VideoFrame]:
@@ -91,14 +93,13 @@ def timed_frames(
         step = 0 if last is None else max(pts - last, 0)
         following = pts + (display_duration(duration, step) if duration else frame_duration)
         last = pts
-        yield TimedFrame(pts, duration, frame)
+        yield TimedFrame(pts, duration, frame, frame.key_frame)
 
 
 def selected_frames(
     frames: Iterable[TimedFrame],
     rule: FrameRule,
     *,
-    number: int = 0,
     since: int | None = None,
     until: int | None = None,
 ) -> Iterator[SelectedFrame]:
@@ -107,63 +108,37 @@ def selected_frames(
     Args:
         frames: in presentation order. Only one is held at a time.
         rule: which frames are shown, and when.
-        number: of the first frame at or after ``since``.
-        since: pts from which times are produced. The frame before it may still be on the screen
-            then. If that frame is missing in the middle of a video, the next one replaces it.
+        since: pts from which ticks are produced; earlier ones were produced before. The frame
+            before it may still be on the screen then. If that frame is missing, the next one
+            replaces it.
         until: pts from which nothing is shown.
 
     Yields:
-        Every frame before ``until``.
+        Every frame before ``until`` and before the end of the rule's range.
     """
     previous: TimedFrame | None = None
-    numbered = BEFORE_START
+    number, numbered = 0, BEFORE_START
     begin = gap = 0
     horizon = since
     end = None
-    is_resumed = number > 0
+
+    def selected(last: TimedFrame, end: int) -> SelectedFrame:
+        shown = Shown(numbered, last.pts, begin, max(begin, end), last.is_keyframe)
+        return SelectedFrame(last.frame, rule.timestamps_ms(shown), rule.stand_in_ms(shown))
+
     for frame in frames:
-        if until is not None and frame.pts >= until:
-            end = until
+        if (until is not None and frame.pts >= until) or rule.span.is_after(frame.pts):
+            end = frame.pts if until is None else min(until, frame.pts)
             break
         horizon = frame.pts if horizon is None else max(frame.pts, horizon)
         if previous is not None:
-            times = rule.timestamps_ms(numbered, previous.pts, begin, horizon)
-            yield SelectedFrame(previous.frame, times)
+            yield selected(previous, horizon)
             gap = max(frame.pts - previous.pts, 0)
-        if since is None or frame.pts >= since:
+        if not rule.span.is_before(frame.pts):
             numbered, number = number, number + 1
-        begin = since if previous is None and is_resumed and since is not None else horizon
+        begin = since if previous is None and since is not None else horizon
         previous = frame
     if previous is not None:
         if end is None:
             end = previous.pts + display_duration(previous.duration, gap)
-        times = rule.timestamps_ms(numbered, previous.pts, begin, max(begin, end))
-        yield SelectedFrame(previous.frame, times)
-
-
-def check_segment(frames: Iterator[TimedFrame], segment: Segment) -> Iterator[TimedFrame]:
-    """Yield the frames of a segment and the one after it; frames of a whole video are unchecked.
-
-    Raises:
-        Irregular: timestamps go back, or no frame starts at a boundary of the segment.
-    """
-    if segment == WHOLE:
-        yield from frames
-        return
-    since, until = segment
-    last = None
-    for timed in frames:
-        if since is not None and timed.pts < since:
-            continue  # pictures of the previous GOP
-        if last is None and since is not None and timed.pts != since:
-            raise Irregular("there is no frame where the segment should begin")
-        if last is not None and timed.pts <= last:
-            raise Irregular("timestamps go back")
-        last = timed.pts
-        if until is not None and last > until:
-            break
-        yield timed
-        if last == until:
-            return
-    if until is not None:
-        raise Irregular("there is no frame where the segment should end")
+        yield selected(previous, end)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rayclip.errors import Code, VideoError
+from rayclip.errors import BadVideo, Code, VideoError
 from rayclip.media.decoding import SelectedFrame
+from rayclip.media.frame_choice import FrameChoice, parse_fps, parse_seconds
 from rayclip.media.gop import Irregular
-from rayclip.media.sampling import FrameChoice, evenly_spaced, parse_fps
 from rayclip.media.segments import WHOLE, Segment
 from rayclip.media.source import VideoSource
-from rayclip.media.video import Miscounted, can_read_twice, open_video
+from rayclip.media.video import MisleadingPackets, can_read_twice, open_video
 
 
 class FrameSelection(NamedTuple):
@@ -24,7 +25,7 @@ class FrameSelection(NamedTuple):
 
     Attributes:
         fps: the video's own average frame rate.
-        duration_s: from the container, in seconds; 0 if unknown.
+        duration_s: of the range to select from, in seconds; 0 if unknown.
         frames: each selected frame once, decoded lazily.
     """
 
@@ -37,38 +38,65 @@ def iter_frames(
     source: VideoSource,
     extraction_fps: str | int | float | Fraction | None = None,
     extraction_total: int | None = None,
+    *,
+    every: int | None = None,
+    keyframes: bool = False,
+    start: str | int | float | None = None,
+    end: str | int | float | None = None,
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """Iterate over the frames that rayclip encodes, before they are resized.
 
+    At most one of the first four options selects frames; without any, all are yielded.
+
     Args:
-        source: a local path, an fsspec URL or a binary file object; read once, forward.
-        extraction_fps: frames per second, e.g. ``5``, ``2.5`` or ``"30000/1001"``; None yields
-            every frame. A frame that is shown at several ticks is yielded for each.
-        extraction_total: this many frames of the whole video, evenly spaced, each at its own
-            time; all frames if there are fewer. The video is then decoded twice.
+        source: a local path, an fsspec URL or a binary file object; read once, forward, if no
+            option says otherwise.
+        extraction_fps: frames per second, e.g. ``5``, ``2.5`` or ``"30000/1001"``. A frame that is
+            shown at several ticks is yielded for each.
+        extraction_total: this many frames, evenly spaced, each at its own time; all frames if
+            there are fewer. The video is then read three times.
+        every: each frame of this many, starting with the first, at its own time. The video is then
+            read twice if it can seek; otherwise everything is decoded.
+        keyframes: only frames at which decoding can start, each at its own time.
+        start: seconds from the container's start, from which frames are selected. mp4, mov,
+            Matroska and WebM are then read from there.
+        end: seconds from the container's start, before which frames are selected.
 
     Yields:
         ``(timestamp_ms, rgb)``: ms from the container's start, and uint8 ``[height, width, 3]``,
         upright and in full size.
 
     Raises:
-        BadVideo: the video cannot be opened or decoded.
+        BadVideo: the video cannot be opened or decoded, or has no frame from ``start`` to ``end``.
         VideoError: the source could not be read (stage ``read``).
-        ValueError: ``extraction_fps`` is not a frame rate, ``extraction_total`` is below 1, or
-            both are given.
+        ValueError: an option has an invalid value, or several of the first four are given.
     """
-    if extraction_fps is not None and extraction_total is not None:
-        raise ValueError("extraction_fps and extraction_total exclude each other")
-    if extraction_total is not None and extraction_total < 1:
-        raise ValueError(f"extraction_total must be at least 1, not {extraction_total}")
-    fps = None if extraction_fps is None else parse_fps(extraction_fps)
-    choice = FrameChoice(fps, extraction_total)
-    by_packets = extraction_total is None or _each_packet_is_a_frame(source, choice)
-    with open_selected(source, choice, by_packets=by_packets) as video:
-        for selected in video.frames:
-            rgb = np.ascontiguousarray(selected.rgb())
-            for timestamp_ms in selected.timestamps_ms:
-                yield timestamp_ms, rgb
+    choice = FrameChoice(
+        fps=None if extraction_fps is None else parse_fps(extraction_fps),
+        total=extraction_total,
+        every=every,
+        keyframes=keyframes,
+        start=None if start is None else parse_seconds(start),
+        end=None if end is None else parse_seconds(end),
+    )
+    given = (extraction_fps, extraction_total, every, keyframes or None)
+    if sum(value is not None for value in given) > 1:
+        raise ValueError("extraction_fps, extraction_total, every and keyframes exclude each other")
+    for name, value in (("extraction_total", extraction_total), ("every", every)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    by_decoding = False
+    if not can_read_twice(source):
+        by_decoding = choice.fps is None
+    elif choice.is_numbered:
+        by_decoding = not _each_packet_is_a_frame(source, choice)
+    yielded = 0
+    try:
+        for frame in _pairs(source, choice, by_decoding):
+            yield frame
+            yielded += 1
+    except MisleadingPackets:  # but not the frames so far, unless they were counted
+        yield from islice(_pairs(source, choice, by_decoding=True), yielded, None)
 
 
 @contextmanager
@@ -77,44 +105,53 @@ def open_selected(
     choice: FrameChoice,
     storage_options: Mapping[str, Any] | None = None,
     segment: Segment = WHOLE,
-    by_packets: bool = True,
+    by_decoding: bool = False,
 ) -> Iterator[FrameSelection]:
     """Open a video for the selected frames.
 
-    With ``extraction_total`` the video is read twice, first to count its frames. A file object
-    must then be seekable.
+    With ``total`` the video is read twice, first to count its frames. A file object must then be
+    seekable.
 
     Args:
         source: a local path, an fsspec URL or a binary file object.
         choice: which frames to select.
         storage_options: passed to fsspec for URLs.
         segment: the part of the video to select from.
-        by_packets: whether ``extraction_total`` may count packets, which is cheap. If packets turn
-            out not to be frames, iterating raises Miscounted: then retry with False.
+        by_decoding: whether to decode everything from the beginning, without trust in packets and
+            index. Iterating raises :class:`MisleadingPackets` if that is needed: then discard the
+            frames, and open again with this.
 
     Raises:
         BadVideo, VideoError: see :func:`open_video`.
+        BadVideo: the range ends before it begins.
     """
-    numbers = None
-    if choice.extraction_total is not None:
-        count, by_packets = _count_frames(source, storage_options, by_packets)
-        numbers = evenly_spaced(count, choice.extraction_total)
+    if choice.is_reversed:
+        raise BadVideo(
+            "open",
+            Code.EMPTY_RANGE,
+            f"its range, {choice.range_words()}, ends before it begins",
+        )
+    count = None
+    if choice.total is not None:
+        count, by_decoding = _count_frames(source, choice, storage_options, by_decoding)
     with open_video(source, storage_options) as video:
-        chosen = None if numbers is None else frozenset(numbers)
-        frames = video.selected_frames(choice.extraction_fps, chosen, segment, by_packets)
-        yield FrameSelection(video.fps, video.duration_s, frames)
+        begin_s, end_s = choice.span_s(video.duration_s)
+        frames = video.selected_frames(choice, segment, count, by_decoding)
+        yield FrameSelection(video.fps, end_s - begin_s, frames)
 
 
 def divide(
     source: VideoSource,
+    choice: FrameChoice,
     segment_s: float,
     max_segments: int,
     storage_options: Mapping[str, Any] | None = None,
 ) -> list[Segment]:
-    """Divide a video into segments that can be decoded independently.
+    """Divide the range of a choice into segments that can be decoded independently.
 
     Args:
         source: a local path, an fsspec URL or a binary file object.
+        choice: which frames are wanted.
         segment_s: minimum duration of a segment in seconds.
         max_segments: maximum number of segments.
         storage_options: passed to fsspec for URLs.
@@ -123,7 +160,17 @@ def divide(
         BadVideo, VideoError: see :func:`open_video`.
     """
     with open_video(source, storage_options) as video:
-        return video.segments(segment_s, max_segments)
+        return video.segments(choice, segment_s, max_segments)
+
+
+def _pairs(
+    source: VideoSource, choice: FrameChoice, by_decoding: bool
+) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    with open_selected(source, choice, by_decoding=by_decoding) as video:
+        for selected in video.frames:
+            rgb = np.ascontiguousarray(selected.rgb())
+            for timestamp_ms in selected.timestamps_ms:
+                yield timestamp_ms, rgb
 
 
 def _each_packet_is_a_frame(source: VideoSource, choice: FrameChoice) -> bool:
@@ -133,25 +180,28 @@ def _each_packet_is_a_frame(source: VideoSource, choice: FrameChoice) -> bool:
             for _ in video.frames:
                 pass
         return True
-    except Miscounted:
+    except MisleadingPackets:
         return False
 
 
 def _count_frames(
-    source: VideoSource, storage_options: Mapping[str, Any] | None, by_packets: bool
+    source: VideoSource,
+    choice: FrameChoice,
+    storage_options: Mapping[str, Any] | None,
+    by_decoding: bool,
 ) -> tuple[int, bool]:
-    """Count the frames of a video, and report whether packets alone were counted."""
+    """Count the frames of a range, and report whether they were decoded for that."""
     if not can_read_twice(source):
         raise VideoError(
             "read",
             Code.NOT_SEEKABLE,
             "extraction_total reads a video twice, and this one cannot seek",
         )
-    if by_packets:
+    if not by_decoding:
         try:
             with open_video(source, storage_options) as video:
-                return video.count_pictures(), True
+                return video.count_pictures(choice), False
         except Irregular:
             pass
     with open_video(source, storage_options) as video:
-        return video.count_frames(), False
+        return video.count_frames(choice), True

@@ -16,10 +16,10 @@ from typing import Literal
 import av
 from av.video.codeccontext import VideoCodecContext
 
-from rayclip.media.decoding import SelectedFrame
+from rayclip.media.decoding import BEFORE_START, SelectedFrame
 from rayclip.media.gop import MAX_GOP_BYTES, DamagedStream, Gop, GopReader, Irregular, Picture
 from rayclip.media.keyframes import VideoPacket, may_split_pictures
-from rayclip.media.sampling import FrameRule
+from rayclip.media.sampling import FrameRule, Shown
 from rayclip.media.timestamps import display_duration
 from rayclip.media.watchdog import LIBAV
 
@@ -31,9 +31,19 @@ CAN_SKIP_PICTURES = ("h264", "hevc")  # libdav1d and others lose wanted pictures
 
 @dataclass(frozen=True)
 class _Wanted:
+    """A picture to decode.
+
+    Attributes:
+        pts: its own time.
+        is_first: whether it is the first of all planned pictures.
+        timestamps_ms: the output times that show it.
+        stand_in_ms: see :class:`SelectedFrame`.
+    """
+
     pts: int
-    number: int
+    is_first: bool
     timestamps_ms: tuple[float, ...]
+    stand_in_ms: float | None
 
 
 class PlannedDecoder:
@@ -66,7 +76,8 @@ class PlannedDecoder:
         self._rule = rule
         self._since = since
         self._until = until
-        self._number = 0  # of the next picture to plan
+        self._number = 0  # of the next picture in the range
+        self._finds_stand_in = True  # until a picture is wanted
         self._last_pts: int | None = None  # of the last planned picture
         self._planned_until = since  # scenes before this pts are planned
         self._wanted: deque[_Wanted] = deque()  # planned, not yielded yet
@@ -80,14 +91,11 @@ class PlannedDecoder:
         self._may_split_pictures = may_split_pictures(codec)
 
     @property
-    def number(self) -> int:
-        """The number of the first picture that is still pending."""
-        return self._wanted[0].number if self._wanted else self._number
-
-    @property
     def resume_pts(self) -> int | None:
-        """The pts from which everything is still pending; None before the first scene."""
-        return self._wanted[0].pts if self._wanted else self._planned_until
+        """The pts from which everything is still pending; None if nothing was planned before."""
+        if self._wanted:
+            return None if self._wanted[0].is_first else self._wanted[0].pts
+        return self._planned_until
 
     def remaining_packets(self) -> Iterator[VideoPacket]:
         """Flush the decoder and yield all packets needed to decode from ``resume_pts`` on."""
@@ -99,7 +107,7 @@ class PlannedDecoder:
         yield from self._gops.remaining_packets()
 
     def selected_frames(self) -> Iterator[SelectedFrame]:
-        """Yield the frames that are shown, and always the first frame.
+        """Yield the frames that are shown, and the first that may stand in for them.
 
         Raises:
             Irregular: the packets cannot be trusted.
@@ -110,14 +118,18 @@ class PlannedDecoder:
             self._held.append(gop)
             if gop.leading and self._since is None:
                 raise Irregular("the first pictures need missing pictures before them")
-        while gop is not None and (self._until is None or gop.start < self._until):
+        span = self._rule.span
+        while gop is not None and not span.is_after(gop.start):
+            if self._until is not None and gop.start >= self._until:
+                break
             following = next(gops, None)
             if following is not None:
                 self._held.append(following)
             yield from self._decode_scene(gop, following)
             self._release_gops()
             gop = following
-        if self._until is not None and (gop is None or gop.start != self._until):
+        is_over = gop is not None and span.is_after(gop.start)
+        if self._until is not None and not is_over and (gop is None or gop.start != self._until):
             raise Irregular("there is no random access point where the segment should end")
         yield from self._drain()
         if self._wanted:
@@ -149,17 +161,26 @@ class PlannedDecoder:
         ends = self._end_times([picture for picture, _ in scene], gop, following)
         positions: tuple[set[int], set[int]] = (set(), set())
         for (picture, is_ahead), end in zip(scene, ends, strict=True):
-            times = self._rule.timestamps_ms(self._number, picture.pts, picture.pts, end)
-            if times or self._number == 0:
-                self._wanted.append(_Wanted(picture.pts, self._number, times))
+            shown = self._shown(picture, end, is_keyframe=not is_ahead and picture.position == 0)
+            times = self._rule.timestamps_ms(shown)
+            stand_in_ms = self._rule.stand_in_ms(shown) if self._finds_stand_in else None
+            if times or stand_in_ms is not None:
+                is_first = self._last_pts is None
+                self._wanted.append(_Wanted(picture.pts, is_first, times, stand_in_ms))
                 positions[is_ahead].add(picture.position)
-            self._number += 1
+                self._finds_stand_in = False
+            self._last_pts = picture.pts
         if ends:
-            self._last_pts = scene[-1][0].pts
-            self._planned_until = self._last_pts + 1
+            self._planned_until = scene[-1][0].pts + 1
         if following is not None:
             self._planned_until = following.start
         return positions
+
+    def _shown(self, picture: Picture, end: int, is_keyframe: bool) -> Shown:
+        number = BEFORE_START
+        if not self._rule.span.is_before(picture.pts):
+            number, self._number = self._number, self._number + 1
+        return Shown(number, picture.pts, picture.pts, end, is_keyframe)
 
     def _end_times(self, scene: list[Picture], gop: Gop, following: Gop | None) -> list[int]:
         """The pts at which each picture of a scene is replaced by the next."""
@@ -221,7 +242,8 @@ class PlannedDecoder:
                 raise DamagedStream("the decoder did not return a wanted picture")
             if frame.interlaced_frame and self._may_split_pictures:
                 raise Irregular("a picture may lack its second field")
-            yield SelectedFrame(frame, self._wanted.popleft().timestamps_ms)
+            wanted = self._wanted.popleft()
+            yield SelectedFrame(frame, wanted.timestamps_ms, wanted.stand_in_ms)
 
     def _release_gops(self) -> None:
         """Drop the GOPs that are not needed to decode from the frame before ``resume_pts``."""

@@ -22,6 +22,7 @@ from rayclip.errors import Code, VideoError
 from rayclip.io.atomic_write import write_atomically
 from rayclip.media.decoding import SelectedFrame
 from rayclip.media.filters import Filter, filtered
+from rayclip.media.frame_choice import FrameChoice
 from rayclip.media.orientation import orientation
 from rayclip.media.source import VideoSource
 from rayclip.media.video import open_video
@@ -54,7 +55,7 @@ def reencode(
         OSError: the file could not be written.
     """
     with open_video(source, storage_options) as video:
-        selected_frames = video.selected_frames(extraction_fps)
+        selected_frames = video.selected_frames(FrameChoice(fps=extraction_fps))
         first = next(selected_frames)  # a bad video raises here, before anything is written
         os.makedirs(os.path.dirname(destination) or ".", exist_ok=True)
 

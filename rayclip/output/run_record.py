@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -10,22 +11,19 @@ from rayclip.errors import UsageError
 from rayclip.media import sampling
 from rayclip.model import preprocess
 from rayclip.model.models import ModelSpec, family_name
-from rayclip.settings import Settings
+from rayclip.settings import OPTIONS, Settings
 
 # one folder must not mix features with different values of these
+COMPARED_OPTIONS = tuple(name for name, option in OPTIONS.items() if option.compared)
 COMPARED = (
     "model_name",
     "weights_sha256",
     "activation",
     "revision",
-    "precision",
-    "extraction_fps",
-    "extraction_total",
-    "feature_dtype",
+    *COMPARED_OPTIONS,
     "frame_rule",
     "resize_rule",
 )
-OLDER = {"activation": "quickgelu"}  # what records had in effect before they said it
 PACKAGES = (
     "rayclip",
     "ray",
@@ -43,7 +41,6 @@ PACKAGES = (
 
 def run_record(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
     """Return the content of ``run.json``, without ``storage_options``, which may be secret."""
-    fps = settings.extraction_fps
     return {
         "model_name": spec.model_name,
         "family": family_name(spec.model_name),
@@ -51,10 +48,7 @@ def run_record(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
         "activation": spec.activation,
         "revision": spec.revision,
         "license": spec.license,
-        "precision": settings.precision,
-        "extraction_fps": None if fps is None else str(fps),
-        "extraction_total": settings.extraction_total,
-        "feature_dtype": settings.feature_dtype,
+        **{name: _as_json(getattr(settings, name)) for name in COMPARED_OPTIONS},
         "frame_rule": sampling.RULE_VERSION,
         "resize_rule": preprocess.RULE_VERSION,
         "dim": spec.dim,
@@ -73,7 +67,7 @@ def differences(before: dict[str, Any] | None, now: dict[str, Any]) -> list[str]
     """Return the settings that differ, each as ``name=old (now new)``."""
     if before is None:
         return ["unknown settings, because it has no run.json"]
-    before = {**OLDER, **before}
+    before = _OLDER | before
     return [
         f"{name}={before.get(name)} (now {now[name]})"
         for name in COMPARED
@@ -95,8 +89,19 @@ def refuse_to_mix(before: dict[str, Any] | None, now: dict[str, Any], folder: st
         )
 
 
+def _as_json(value: Any) -> Any:
+    return str(value) if isinstance(value, Fraction) else value
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+# what records had in effect before they said it
+_OLDER = {
+    "activation": "quickgelu",
+    **{name: _as_json(OPTIONS[name].default) for name in COMPARED_OPTIONS},
+}

@@ -8,6 +8,7 @@ import re
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
+from rayclip.media.fragments import parse_part
 from rayclip.output.folder import FAILURES_FILE, RUN_FILE
 
 FORBIDDEN = re.compile(r"[\0\\\ud800-\udc7f\udd00-\udfff]")
@@ -33,15 +34,17 @@ def output_name(video: str, naming: str) -> str:
     """Return the base name of a video's files in the output folder, which is always inside it.
 
     Args:
-        video: an input path or URL.
+        video: an input path or URL, or a part of it (``a.mp4#t=5,10`` gives ``a_5-10``).
         naming: ``stem`` gives the stem, ``path`` prepends the folders of the input.
     """
+    part = parse_part(video)
+    name = stem(part.path) + part.label
     if naming == "stem":
-        return safe_name(stem(video))
-    scheme, is_url, path = video.partition("://")
-    path = "/".join((scheme, *_path_in(scheme, path))) if is_url else os.path.normpath(video)
-    folders = [part for part in path.split("/")[:-1] if part not in ("", ".", "..")]
-    return safe_name(*folders, stem(video))
+        return safe_name(name)
+    scheme, is_url, path = part.path.partition("://")
+    path = "/".join((scheme, *_path_in(scheme, path))) if is_url else os.path.normpath(part.path)
+    folders = [folder for folder in path.split("/")[:-1] if folder not in ("", ".", "..")]
+    return safe_name(*folders, name)
 
 
 def _path_in(scheme: str, rest: str) -> tuple[str, str]:

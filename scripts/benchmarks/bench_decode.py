@@ -21,7 +21,7 @@ from tables import number, table
 
 from rayclip.errors import BadVideo, UsageError
 from rayclip.media.container import select_video_stream
-from rayclip.media.sampling import parse_fps
+from rayclip.media.frame_choice import parse_fps
 
 NATIVE = "native"
 PACKAGES = (

@@ -20,8 +20,8 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from rayclip.media.frame_choice import FrameChoice
 from rayclip.media.frames import open_selected
-from rayclip.media.sampling import FrameChoice
 from rayclip.model.openai import DEMO_WEIGHTS
 from rayclip.model.preprocess import Resizing, resize
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from tables import number, table
 
 from rayclip.errors import UsageError
+from rayclip.media.frame_choice import FrameChoice
 from rayclip.media.frames import divide, open_selected
-from rayclip.media.sampling import FrameChoice
 from rayclip.media.segments import Segment
 from rayclip.model.preprocess import Resizing, resize
 
@@ -78,7 +78,7 @@ def report(video: Path, fps: Fraction | None, results: Sequence[Divided]) -> str
 
 def _segments(video: Path, count: int) -> list[Segment]:
     # a segment of no length asks for as many as are allowed
-    segments = divide(str(video), 1e-6, count)
+    segments = divide(str(video), FrameChoice(), 1e-6, count)
     if len(segments) != count:
         raise UsageError(f"{video} has too few keyframes for {count} segments.")
     return segments

@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rayclip.media.container import select_video_stream
+from rayclip.media.frame_choice import FrameChoice
 from rayclip.media.frames import open_selected
 from rayclip.media.orientation import upright_rgb
-from rayclip.media.sampling import FrameChoice
 from rayclip.model import preprocess
 from rayclip.model.preprocess import Resizing, placement, resize
 

@@ -29,8 +29,8 @@ from rayclip.io import retry
 from rayclip.io.crash_log import Cause, Death
 from rayclip.io.retry import RetryPolicy
 from rayclip.media import source
+from rayclip.media.frame_choice import FrameChoice, evenly_spaced
 from rayclip.media.frames import FrameSelection, iter_frames, open_selected
-from rayclip.media.sampling import FrameChoice, evenly_spaced
 from rayclip.model.preprocess import Resizing
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import Extraction
@@ -155,8 +155,9 @@ def job(
     max_attempts: int = 3,
     folder_of_inputs: str = "/",
     total: int | None = None,
+    choice: FrameChoice | None = None,
 ) -> ExtractionJob:
-    choice = FrameChoice(fps, total)
+    choice = choice or FrameChoice(fps, total)
     return ExtractionJob(Resizing(N_PX), choice, "stem", folder, max_attempts, folder_of_inputs, {})
 
 
@@ -836,6 +837,40 @@ class Segments:
         if self._fails:
             raise SegmentFailed("its worker died")
         yield np.array([2.0]), np.full((1, DIM), 21, np.float32)
+
+
+def test_parts_of_a_video_are_saved_under_their_own_names(video: Make, tmp_path: Path) -> None:
+    path, folder = video("a.mp4", count=20), OutputFolder(str(tmp_path / "out"), DIM, {})
+    folder.prepare()
+    parts = [f"{path}#t=0.5,0.8", f"{path}#t=1.7", f"{path}#t=0.8,0.5", f"{path}#t=2,3", path]
+    results = extract(parts, folder=folder)
+    assert [result.frames for result in results] == [3, 3, 0, 0, 20]
+    assert code_of(results[2]) == ("open", "empty_range")
+    assert code_of(results[3]) == ("decode", "empty_range")
+    saved = {
+        name: (clip[:, 0].tolist(), times.tolist()) for name, clip, times, _ in folder.read_videos()
+    }
+    assert saved["a_0.5-0.8"] == ([5, 6, 7], [500, 600, 700])
+    assert saved["a_1.7-end"] == ([17, 18, 19], [1700, 1800, 1900])
+    assert sorted(saved) == ["a", "a_0.5-0.8", "a_1.7-end"]
+
+
+@pytest.mark.parametrize("choice", [FrameChoice(every=3), FrameChoice(start=0.6)])
+def test_a_video_whose_packets_mislead_is_decoded_from_the_beginning(
+    video: Make, tmp_path: Path, choice: FrameChoice
+) -> None:
+    cut_short = remux(
+        Path(video("whole.mp4", count=25)),
+        tmp_path / "damaged.mp4",
+        lambda number, data: data[:12] if number in (9, 15) else data,
+    )
+    (native,), (result,) = extract([str(cut_short)]), extract([str(cut_short)], choice=choice)
+    assert native.extraction is not None
+    assert result.extraction is not None
+    times = native.extraction.timestamps_ms
+    expected = times[::3] if choice.every else times[times >= 600]
+    assert len(times) == 23
+    assert result.extraction.timestamps_ms.tolist() == expected.tolist()
 
 
 def test_a_long_video_is_divided_and_a_short_one_is_not(video: Make) -> None:

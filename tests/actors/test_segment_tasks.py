@@ -22,7 +22,8 @@ from video_factories import numbered_frame, write_video
 from rayclip.actors import segment_tasks as module
 from rayclip.actors.job import ExtractionJob, SegmentFailed
 from rayclip.actors.segment_tasks import MAX_LOSSES, RemoteSegments, division_for
-from rayclip.media.frames import FrameChoice, divide
+from rayclip.media.frame_choice import FrameChoice
+from rayclip.media.frames import divide
 from rayclip.media.segments import WHOLE, Segment, inner_boundaries, split_at
 from rayclip.model.preprocess import Resizing
 
@@ -54,7 +55,7 @@ def test_segments_go_from_the_beginning_to_the_end() -> None:
 def test_a_video_is_cut_where_decoding_can_begin(tmp_path: Path) -> None:
     frames = [numbered_frame(number) for number in range(60)]
     video = write_video(tmp_path / "a.mp4", frames, fps=10, codec="libx264", options=FINE)
-    segments = divide(str(video), segment_s=2.0, max_segments=3)
+    segments = divide(str(video), FrameChoice(), segment_s=2.0, max_segments=3)
     assert len(segments) == 3
     borders = [segment.since for segment in segments[1:]]
     assert [border and border % 1024 for border in borders] == [0, 0]  # 10 frames of 1/10240 s
@@ -64,7 +65,7 @@ def test_a_video_with_one_random_access_point_is_not_cut(tmp_path: Path) -> None
     frames = [numbered_frame(number) for number in range(60)]
     options = {"g": "1000", "sc_threshold": "0"}
     video = write_video(tmp_path / "a.mp4", frames, fps=10, codec="libx264", options=options)
-    segments = divide(str(video), segment_s=2.0, max_segments=3)
+    segments = divide(str(video), FrameChoice(), segment_s=2.0, max_segments=3)
     assert len([segment for segment in segments if segment.since]) == 0
 
 

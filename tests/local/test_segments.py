@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from threading import Lock, Semaphore
 
@@ -16,7 +18,7 @@ from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.job import ExtractionJob, UncountedAttempts
 from rayclip.actors.messages import Features, Frame
 from rayclip.local.segments import ThreadSegments
-from rayclip.media.sampling import FrameChoice
+from rayclip.media.frame_choice import FrameChoice
 from rayclip.media.segments import WHOLE
 from rayclip.model.preprocess import Resizing
 from rayclip.output.rows import Extraction
@@ -42,7 +44,8 @@ class Encoders:
 class Machine:
     """Makes extractors; knows the jobs of segments, and may refuse to decode one of them."""
 
-    def __init__(self, refused: int | None = None) -> None:
+    def __init__(self, refused: int | None = None, job: ExtractionJob = JOB) -> None:
+        self.job = job
         self.segments: list[ExtractionJob] = []
         self.cores = Semaphore(CORES)
         self._refused = refused
@@ -55,11 +58,11 @@ class Machine:
         encoders = Refusing() if is_refused else Encoders()
         return VideoExtractor(job, encoders, UncountedAttempts(), watching=lambda _: self.cores)
 
-    def extract(self, video: Path) -> Extraction:
+    def extract(self, video: Path | str) -> Extraction:
         with ThreadPoolExecutor(CORES) as pool:
-            segments = ThreadSegments(JOB, self.extractor, self.cores, pool, CORES)
+            segments = ThreadSegments(self.job, self.extractor, self.cores, pool, CORES)
             extractor = VideoExtractor(
-                JOB, Encoders(), UncountedAttempts(), segments, lambda _: self.cores
+                self.job, Encoders(), UncountedAttempts(), segments, lambda _: self.cores
             )
             (result,) = extractor.run([str(video)])
         assert result.extraction is not None, result.failure
@@ -100,6 +103,30 @@ def test_a_long_video_is_divided_and_has_the_features_of_the_whole(
     assert len(whole.clip) == FRAMES
     assert len(machine.segments) == CORES
     assert WHOLE not in [job.segment for job in machine.segments]
+
+
+@pytest.mark.parametrize("part", ["#t=0.75,5.35", "#t=1.5", "#t=,5.01"])
+@pytest.mark.parametrize(
+    "choice", [FrameChoice(), FrameChoice(Fraction(4)), FrameChoice(keyframes=True)]
+)
+def test_a_long_range_is_divided_and_has_the_features_of_the_undivided_range(
+    video: Path, part: str, choice: FrameChoice
+) -> None:
+    job, name = replace(JOB, choice=choice), f"{video}{part}"
+    (result,) = VideoExtractor(job, Encoders(), UncountedAttempts()).run([name])
+    assert result.extraction is not None
+    machine = Machine(job=job)
+    assert same(machine.extract(name), result.extraction)
+    assert len(machine.segments) == CORES
+
+
+@pytest.mark.parametrize("choice", [FrameChoice(every=7), FrameChoice(total=9)])
+def test_if_frames_are_counted_a_long_video_is_not_divided(
+    video: Path, choice: FrameChoice
+) -> None:
+    machine = Machine(job=replace(JOB, choice=choice))
+    assert len(machine.extract(video).clip) == 9
+    assert machine.segments == []
 
 
 def test_a_thread_that_waits_for_segments_lends_its_core(video: Path, whole: Extraction) -> None:

@@ -23,10 +23,10 @@ from plain_decoder import decode_plainly, md5_of, segments_of, ticks_of
 from video_factories import SHARED_DATA, numbered_frame, remux, textured_frames, write_video
 
 from rayclip.errors import BadVideo
+from rayclip.media.frame_choice import FrameChoice, evenly_spaced
 from rayclip.media.frame_numbers import FrameNumbers
 from rayclip.media.frames import divide, iter_frames
 from rayclip.media.gop import Irregular
-from rayclip.media.sampling import evenly_spaced
 from rayclip.media.segments import WHOLE
 
 COUNT, FPS = 75, 25
@@ -132,7 +132,7 @@ def test_segments_of_an_edited_video_equal_the_undivided_video(
 ) -> None:
     path = write_edits(source(name), tmp_path / "edited.mp4", edits)
     assume(decode_plainly(path).frames)
-    segments = divide(path, segment_s=0.3, max_segments=5)
+    segments = divide(path, FrameChoice(), segment_s=0.3, max_segments=5)
     for rate in (None, "5"):
         undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
         try:
@@ -148,7 +148,7 @@ def test_a_video_trimmed_at_both_ends_can_be_divided(
 ) -> None:
     edits = [Edit(2000, 15 * UNITS)]
     path = write_edits(source("h264"), tmp_path / "trimmed.mp4", edits)
-    segments = divide(path, segment_s=0.4, max_segments=5)
+    segments = divide(path, FrameChoice(), segment_s=0.4, max_segments=5)
     assert len(segments) > 2
     for rate in (None, "5"):
         undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
@@ -160,7 +160,7 @@ def test_a_video_with_several_shown_parts_is_not_divided(
 ) -> None:
     edits = [Edit(1000, 15 * UNITS), Edit(1000, 0)]
     path = write_edits(source("h264"), tmp_path / "edited.mp4", edits)
-    assert divide(path, segment_s=0.3, max_segments=5) == [WHOLE]
+    assert divide(path, FrameChoice(), segment_s=0.3, max_segments=5) == [WHOLE]
 
 
 # ---- lost and empty packets ----

@@ -16,9 +16,9 @@ from plain_decoder import decode_plainly, md5_of, ticks_of
 from video_factories import number_of, numbered_frames, remux, textured_frames, write_video
 
 from rayclip.errors import BadVideo
+from rayclip.media.frame_choice import FrameChoice, evenly_spaced
 from rayclip.media.frames import divide, iter_frames, open_selected
 from rayclip.media.gop import GopReader
-from rayclip.media.sampling import FrameChoice, evenly_spaced
 from rayclip.media.segments import WHOLE
 
 RATES = ["0.3", "1", "5", "23.976", "100"]
@@ -252,7 +252,7 @@ def test_segments_of_other_containers_equal_the_undivided_video(
     tmp_path: Path, name: str, codec: str, options: dict[str, str], rate: str | None
 ) -> None:
     path = written(tmp_path / name, codec, options)
-    segments = divide(path, segment_s=0.3, max_segments=7)
+    segments = divide(path, FrameChoice(), segment_s=0.3, max_segments=7)
     choice = FrameChoice(None if rate is None else Fraction(rate))
     found: list[tuple[float, str]] = []
     for segment in segments or [WHOLE]:

@@ -12,6 +12,7 @@ import pytest
 from video_factories import numbered_frames, write_video
 
 from rayclip.errors import BadVideo
+from rayclip.media.frame_choice import FrameChoice
 from rayclip.media.frames import iter_frames
 from rayclip.media.orientation import upright_rgb
 from rayclip.media.video import open_video
@@ -24,7 +25,7 @@ def test_frames_are_freed_without_garbage_collection(rate: Fraction | None, tmp_
     gc.disable()  # 4K frames that wait for it would take a gigabyte
     try:
         with open_video(path) as video:
-            for shown in video.selected_frames(rate):
+            for shown in video.selected_frames(FrameChoice(rate)):
                 shown.rgb()
             alive = [item for item in gc.get_objects() if type(item) is av.VideoFrame]
     finally:

@@ -15,10 +15,11 @@ from plain_decoder import Plain, decode_plainly, md5_of, segments_of, ticks_of
 from video_factories import hide_beginning, remux, textured_frames, write_video
 
 from rayclip.media.container import open_stream, read_packets
+from rayclip.media.frame_choice import FrameChoice, evenly_spaced, parse_fps
 from rayclip.media.frames import divide, iter_frames, open_selected
 from rayclip.media.gop import GopReader, Irregular
 from rayclip.media.planning import PlannedDecoder
-from rayclip.media.sampling import FrameChoice, TickGrid, evenly_spaced, parse_fps
+from rayclip.media.sampling import Clock, frame_rule
 from rayclip.media.segments import WHOLE
 
 RATES = ["0.3", "1", "5", "23.976", "100"]
@@ -163,7 +164,8 @@ def planned(path: Path, rate: str) -> Iterator[tuple[PlannedDecoder, Counting]]:
     with open_stream(path, {}) as (container, stream):
         codec: Any = Counting(stream.codec_context)
         assert stream.time_base is not None
-        rule = TickGrid(stream.time_base, container.start_time or 0, parse_fps(rate))
+        clock = Clock(stream.time_base, container.start_time or 0)
+        rule = frame_rule(FrameChoice(parse_fps(rate)), clock)
         gops = GopReader(read_packets(container, stream), codec)
         yield PlannedDecoder(codec, gops, rule), codec
 
@@ -329,7 +331,7 @@ def test_recordings_continue_without_a_gap_if_the_clock_restarts(
 def test_recordings_whose_clock_may_restart_are_not_divided(
     video: Callable[[str], Path], name: str
 ) -> None:
-    assert divide(video(name), segment_s=0.5, max_segments=5) == [WHOLE]
+    assert divide(video(name), FrameChoice(), segment_s=0.5, max_segments=5) == [WHOLE]
 
 
 def test_a_recording_whose_size_changes_equals_a_plain_decoder(tmp_path: Path) -> None:
@@ -369,7 +371,7 @@ def test_joined_segments_equal_the_undivided_video(
     video: Callable[[str], Path], name: str, rate: str | None
 ) -> None:
     path = video(name)
-    segments = divide(path, segment_s=0.5, max_segments=5)
+    segments = divide(path, FrameChoice(), segment_s=0.5, max_segments=5)
     assert len(segments) > 2
     undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
     assert segments_of(path, segments, rate) == undivided
@@ -381,7 +383,7 @@ def test_segments_are_correct_or_refused(
     video: Callable[[str], Path], name: str, rate: str | None
 ) -> None:
     path = video(name)
-    segments = divide(path, segment_s=0.5, max_segments=5)
+    segments = divide(path, FrameChoice(), segment_s=0.5, max_segments=5)
     undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
     try:
         found = segments_of(path, segments, rate)
@@ -465,7 +467,7 @@ def test_half_of_a_video_reads_half_of_its_bytes(
     index = int.from_bytes(content[content.index(b"moov") - 4 :][:4])
     gop = len(content) * GROUP // 250
     choice = FrameChoice(None if rate is None else parse_fps(rate))
-    segments = divide(io.BytesIO(content), segment_s=4, max_segments=2)
+    segments = divide(io.BytesIO(content), choice, segment_s=4, max_segments=2)
     assert len(segments) == 2
     for segment in segments:
         file = CountingFile(content)

@@ -16,9 +16,9 @@ import shapes
 from video_factories import Rgb, number_of, numbered_frames, write_video
 
 from rayclip.errors import BadVideo, VideoError
+from rayclip.media.frame_choice import parse_fps
 from rayclip.media.frames import iter_frames
 from rayclip.media.reencode import reencode
-from rayclip.media.sampling import parse_fps
 
 RATES = ["5", "1", "2.5", "30000/1001"]
 FIVE = Fraction(5)

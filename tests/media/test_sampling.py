@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayclip.media.decoding import SelectedFrame, TimedFrame, selected_frames
-from rayclip.media.sampling import EveryFrame, FrameRule, TickGrid, parse_fps, rescale_nearest
+from rayclip.media.frame_choice import FrameChoice, parse_fps
+from rayclip.media.sampling import (
+    Clock,
+    FrameRule,
+    Shown,
+    TickGrid,
+    frame_rule,
+    rescale_nearest,
+)
 
 MS = Fraction(1, 1000)
 
@@ -29,12 +37,16 @@ def ticks_of(shown: Iterator[SelectedFrame], fps: Fraction) -> list[tuple[int, A
     return [(round(ms * fps / 1000), one.frame) for one in shown for ms in one.timestamps_ms]
 
 
+def grid_of(fps: Fraction | int, start_us: int = 0, time_base: Fraction = MS) -> TickGrid:
+    return TickGrid(Fraction(fps), FrameChoice(), Clock(time_base, start_us))
+
+
 def shown(
     pts: Sequence[int], fps: Fraction | int, *, duration: int = 0, start_us: int = 0
 ) -> dict[int, int]:
     """Tick -> pts of the frame that it shows, for pts in ms."""
     fps = Fraction(fps)
-    grid = TickGrid(MS, start_us, fps)
+    grid = grid_of(fps, start_us)
     return dict(ticks_of(selected_frames([frame(one, duration) for one in pts], grid), fps))
 
 
@@ -112,20 +124,20 @@ def test_halves_are_rounded_away_from_zero(
     [(0, 0), (99, 0), (100, 1), (299, 1), (300, 2), (1000, 5), (-99, 0), (-100, -1)],
 )
 def test_a_pts_belongs_to_its_nearest_tick(pts: int, tick: int) -> None:
-    assert TickGrid(MS, 0, Fraction(5)).tick(pts) == tick
+    assert grid_of(5).tick(pts) == tick
 
 
 def test_ticks_count_from_the_start_of_the_container() -> None:
-    grid = TickGrid(MS, 1_400_000, Fraction(10))
+    grid = grid_of(10, 1_400_000)
     assert [grid.tick(pts) for pts in (1400, 1500, 2400)] == [0, 1, 10]
 
 
 def test_a_negative_start_moves_frames_later() -> None:
-    assert TickGrid(MS, -200_000, Fraction(10)).tick(0) == 2
+    assert grid_of(10, -200_000).tick(0) == 2
 
 
 def test_the_start_is_rounded_to_the_time_base_before_it_is_subtracted() -> None:
-    coarse = TickGrid(Fraction(1, 10), 149_999, Fraction(1000))
+    coarse = grid_of(1000, 149_999, Fraction(1, 10))
     assert coarse.tick(3) == 200  # 3 - 1 tenths of a second, not 150.001 ms
 
 
@@ -136,7 +148,7 @@ def test_the_start_is_rounded_to_the_time_base_before_it_is_subtracted() -> None
 def test_the_time_of_a_tick_is_exact(fps: Fraction, tick: int, milliseconds: float) -> None:
     pts = round(tick / fps * 1000)
     until = round((tick + 1) / fps * 1000)
-    assert TickGrid(MS, 0, fps).timestamps_ms(0, pts, pts, until) == (milliseconds,)
+    assert grid_of(fps).timestamps_ms(Shown(0, pts, pts, until)) == (milliseconds,)
 
 
 # ---- what is shown ----
@@ -166,7 +178,7 @@ def test_the_last_of_several_frames_at_one_tick_is_shown() -> None:
 
 def test_two_frames_of_the_same_pts_count_as_the_later_one() -> None:
     frames = [frame(0, 100, "a"), frame(1000, 1000, "b"), frame(1000, 1000, "c")]
-    given = list(selected_frames(frames, TickGrid(MS, 0, Fraction(1))))
+    given = list(selected_frames(frames, grid_of(1)))
     assert [(one.frame, one.timestamps_ms) for one in given] == [
         ("a", (0.0,)),
         ("b", ()),
@@ -208,7 +220,7 @@ def test_frames_are_consumed_one_at_a_time() -> None:
             taken.append(number)
             yield frame(100 * number, 100)
 
-    next(selected_frames(frames(), TickGrid(MS, 0, Fraction(10))))
+    next(selected_frames(frames(), grid_of(10)))
     assert len(taken) == 2
 
 
@@ -216,13 +228,13 @@ def test_frames_are_consumed_one_at_a_time() -> None:
 
 
 def test_without_a_rate_every_frame_has_its_own_time() -> None:
-    rule = EveryFrame(MS, start_us=2_000)
+    rule = frame_rule(FrameChoice(), Clock(MS, 2_000))
     given = list(selected_frames([frame(2), frame(5), frame(5), frame(4)], rule))
     assert [one.timestamps_ms for one in given] == [(0.0,), (3.0,), (3.0,), (2.0,)]
 
 
-def test_only_frames_with_the_given_numbers_are_shown() -> None:
-    rule = EveryFrame(MS, 0, {0, 2})
+def test_only_each_frame_of_n_is_shown() -> None:
+    rule = frame_rule(FrameChoice(every=2), Clock(MS, 0))
     given = list(selected_frames([frame(10), frame(20), frame(30), frame(40)], rule))
     assert [one.timestamps_ms for one in given] == [(10.0,), (), (30.0,), ()]
 
@@ -239,7 +251,11 @@ class Stream:
 
     @property
     def grid(self) -> TickGrid:
-        return TickGrid(self.time_base, self.start_us, self.fps)
+        return grid_of(self.fps, self.start_us, self.time_base)
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(self.time_base, self.start_us)
 
     def drawn(self, frames: Sequence[TimedFrame] | None = None, **part: Any) -> list[Any]:
         chosen = self.frames if frames is None else frames
@@ -301,7 +317,7 @@ def test_dividing_a_stream_changes_nothing(stream: Stream, data: st.DataObject) 
     places = [one.pts for one in ([*earlier, last] if last.duration > 1 else earlier)]
     cuts = data.draw(st.sets(st.sampled_from(places), max_size=4)) if places else set()
     borders = [None, *sorted(cuts - {stream.frames[0].pts}), None]
-    for rule in (stream.grid, EveryFrame(stream.time_base, stream.start_us)):
+    for rule in (stream.grid, frame_rule(FrameChoice(), stream.clock)):
         joined = [
             shown
             for since, until in pairwise(borders)

@@ -28,8 +28,8 @@ from video_factories import (
 )
 
 from rayclip.errors import BadVideo, VideoError
+from rayclip.media.frame_choice import parse_fps
 from rayclip.media.frames import iter_frames
-from rayclip.media.sampling import parse_fps
 from rayclip.media.timestamps import BestEffortTimestamp
 from rayclip.media.video import VideoSource, open_video
 

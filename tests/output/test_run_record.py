@@ -76,6 +76,14 @@ def test_a_record_from_before_activations_were_recorded_had_openais() -> None:
     assert differences(before, NOW | {"activation": "gelu"}) == ["activation=quickgelu (now gelu)"]
 
 
+def test_a_record_of_an_older_version_may_lack_options_that_have_their_defaults() -> None:
+    options = ("every", "keyframes", "start", "end")
+    before = {name: value for name, value in NOW.items() if name not in options}
+    refuse_to_mix(before, NOW, "out")
+    now = run_record(replace(SETTINGS, start=12.5), SPEC)
+    assert differences(before, now) == ["start=None (now 12.5)"]
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -84,8 +92,22 @@ def test_a_record_from_before_activations_were_recorded_had_openais() -> None:
         lambda: run_record(replace(SETTINGS, precision="bf16"), SPEC),
         lambda: run_record(replace(SETTINGS, extraction_fps=None), SPEC),
         lambda: run_record(replace(SETTINGS, extraction_fps=Fraction(4)), SPEC),
+        lambda: run_record(replace(SETTINGS, extraction_fps=None, every=2), SPEC),
+        lambda: run_record(replace(SETTINGS, extraction_fps=None, keyframes=True), SPEC),
+        lambda: run_record(replace(SETTINGS, start=1.0), SPEC),
+        lambda: run_record(replace(SETTINGS, end=1.0), SPEC),
     ],
-    ids=["model", "weights", "precision", "every-frame", "frame-rate"],
+    ids=[
+        "model",
+        "weights",
+        "precision",
+        "every-frame",
+        "frame-rate",
+        "every",
+        "keyframes",
+        "start",
+        "end",
+    ],
 )
 def test_features_of_other_settings_are_refused(other: Callable[[], dict[str, Any]]) -> None:
     with pytest.raises(UsageError, match=r"^out was made with .* \(now .*\): choose another"):
