@@ -31,6 +31,8 @@ def extract(
     path_column: str = 'path',
     limit: int | None = None,
     ignore_ranges: bool = False,
+    frames_folders: bool = False,
+    frames_fps: str | int | float | Fraction = Fraction(1, 1),
     storage_options: Mapping[str, Any] | None = None,
     extraction_fps: str | int | float | Fraction | None = None,
     extraction_total: int | None = None,
@@ -75,13 +77,17 @@ def extract(
             The summary has it as ``estimate``. It takes another pass over the inputs.
         ignore_ranges: Take whole videos, even if the table has columns ``start_s`` and
             ``end_s``.
+        frames_folders: Take each folder of jpg, png or webp files as a video. All folders below
+            an input that hold such files, and those in a list. The images are its frames, in
+            natural order of their names.
+        frames_fps: How many images of such a folder are shown in a second.
         storage_options: Passed to fsspec for every URL, such as ``{"anon": true}``; never saved
             anywhere.
         extraction_fps: Frames per second, such as 5, 2.5 or 30000/1001; by default, every
             frame. At most 1000. docs/decoding.md says which frames are selected.
         extraction_total: This many frames of each video, evenly spaced; not with
             ``extraction_fps``.
-        every: Every Nth frame: numbers 0, N, 2N, …; not with the options above.
+        every: Every Nth frame: numbers 0, N, 2N and so on; not with the options above.
         keyframes: Only keyframes, and decode nothing else; not with the options above. These
             are the frames at which decoding can start.
         start: Only frames from this time on, in seconds. With ``extraction_fps``, the first one
@@ -197,7 +203,7 @@ def encode(
             frame. At most 1000. docs/decoding.md says which frames are selected.
         extraction_total: This many frames of each video, evenly spaced; not with
             ``extraction_fps``.
-        every: Every Nth frame: numbers 0, N, 2N, …; not with the options above.
+        every: Every Nth frame: numbers 0, N, 2N and so on; not with the options above.
         keyframes: Only keyframes, and decode nothing else; not with the options above. These
             are the frames at which decoding can start.
         start: Only frames from this time on, in seconds. With ``extraction_fps``, the first one

@@ -67,6 +67,12 @@ class Code(StrEnum):
         "The path is a pipe, a socket or a device.",
         "Save the video to a file first.",
     )
+    NO_IMAGES = (
+        "no_images",
+        "open",
+        "The input of a run with `frames_folders` is no folder, or holds no jpg, png or webp file.",
+        "Name folders that hold the images themselves.",
+    )
     EMPTY_FILE = "empty_file", "open", "The file has no bytes.", "Copy or download it again."
     NOT_A_VIDEO = (
         "not_a_video",
@@ -112,7 +118,7 @@ class Code(StrEnum):
     )
     TOO_LARGE = (
         "too_large",
-        "open",
+        "open decode",
         "A frame has more than 8192 x 8192 pixels.",
         "Scale the video down.",
     )
@@ -141,6 +147,12 @@ class Code(StrEnum):
         "Copy the video to a storage that can, or use `extraction_fps`.",
     )
     ENCRYPTED = "encrypted", "decode", "The video is encrypted.", "Use an unencrypted copy."
+    BAD_IMAGE = (
+        "bad_image",
+        "decode",
+        "An image in a folder of frames cannot be decoded.",
+        "Replace or remove the image that the message names.",
+    )
     NO_FRAMES = (
         "no_frames",
         "decode",

@@ -98,8 +98,12 @@ def parse_texts(arguments: Sequence[str]) -> list[str]:
     return [text for argument in arguments for text in parse_items("pred_texts", argument)]
 
 
-def to_fps(value: str | int | float | Fraction | None) -> Fraction | None:
+def to_fps(name: str, value: str | int | float | Fraction | None) -> Fraction | None:
     """Convert a frame rate to an exact fraction; None stays None.
+
+    Args:
+        name: of the option.
+        value: what was given for it.
 
     Raises:
         UsageError: it is not a frame rate.
@@ -110,7 +114,7 @@ def to_fps(value: str | int | float | Fraction | None) -> Fraction | None:
         return parse_fps(value)
     except ValueError:
         raise UsageError(
-            f"extraction_fps must be a number above zero, and at most {MAX_FPS}, such as 5, "
+            f"{name} must be a number above zero, and at most {MAX_FPS}, such as 5, "
             f"2.5 or 30000/1001, not {value!r}."
         ) from None
 

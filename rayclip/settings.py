@@ -77,6 +77,22 @@ class Settings:
         "input",
         "Take whole videos, even if the table has columns `start_s` and `end_s`.",
     )
+    frames_folders: bool = option(
+        False,
+        "input",
+        "Take each folder of jpg, png or webp files as a video.",
+        details="All folders below an input that hold such files, and those in a list. The images "
+        "are its frames, [in natural order of their names](inputs.md#folders-of-frames).",
+    )
+    frames_fps: Fraction = option(
+        Fraction(1),
+        "input",
+        "How many images of such a folder are shown in a second.",
+        metavar="FPS",
+        accepts=str | int | float | Fraction,
+        convert=lambda value: to_fps("frames_fps", value) or Fraction(1),
+        compared=True,
+    )
     storage_options: Mapping[str, Any] = option(
         {},
         "input",
@@ -96,7 +112,7 @@ class Settings:
         "selected.",
         metavar="FPS",
         accepts=str | int | float | Fraction | None,
-        convert=to_fps,
+        convert=partial(to_fps, "extraction_fps"),
         encode=True,
         compared=True,
     )
@@ -110,7 +126,7 @@ class Settings:
     every: int | None = option(
         None,
         "frames",
-        "Every Nth frame: numbers 0, N, 2N, …; not with the options above.",
+        "Every Nth frame: numbers 0, N, 2N and so on; not with the options above.",
         encode=True,
         compared=True,
     )
@@ -328,6 +344,10 @@ class Settings:
         if self.frame_choice.is_reversed:
             raise UsageError(
                 f"end must be after start, but the range is {self.frame_choice.range_words()}."
+            )
+        if self.frames_folders and self.keep_tmp_files:
+            raise UsageError(
+                "keep_tmp_files re-encodes videos, and frames_folders has none: leave one out."
             )
         if self.saves and os.path.abspath(self.output_path) == os.path.abspath(self.tmp_path):
             raise UsageError(f"output_path and tmp_path are the same folder, {self.output_path}.")

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapes
 from pages import EXAMPLES, ROOT, Example
+from PIL import Image
 from run_cli import call
 
 SCENES = {"cat": "circle", "dog": "star"}
@@ -42,6 +43,9 @@ def make_folder(folder: Path) -> None:
         (folder / "videos" / content.name).symlink_to(content)
     for name in ("v_ZNVhz7ctTq0", "v_GGSY1Qvo990"):
         (folder / f"sample/{name}.mp4").symlink_to(folder / "cat.mp4")
+    (folder / "frames").mkdir()
+    for number in range(3):
+        Image.new("RGB", (64, 48), (80 * number, 0, 0)).save(folder / f"frames/{number}.jpg")
     videos = [f"{name}.mp4" for name in SCENES]
     (folder / "videos.txt").write_text("\n".join(videos))
     pq.write_table(pa.table({"path": videos}), folder / "videos.parquet")

@@ -27,6 +27,7 @@ from rayclip.media.decoding import SelectedFrame
 from rayclip.media.fragments import parse_part
 from rayclip.media.frames import FrameSelection, open_selected
 from rayclip.media.gop import Irregular
+from rayclip.media.image_folder import ImageFolder
 from rayclip.media.reencode import reencode
 from rayclip.media.video import MisleadingPackets, open_video
 from rayclip.model.preprocess import resize
@@ -216,7 +217,7 @@ class VideoExtractor:
         """Open the frames to encode, in the video itself or in a re-encoded copy."""
         job = self._job
         source, choice = job.source(video), job.choice_for(video)
-        if job.reencoded is None or choice.fps is None:
+        if job.reencoded is None or choice.fps is None or isinstance(source, ImageFolder):
             with open_selected(
                 source, choice, job.storage_options, job.segment, by_decoding
             ) as wanted:

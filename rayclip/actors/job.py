@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from rayclip.inputs.videos import absolute, folder_of_inputs
 from rayclip.io.crash_log import Death
 from rayclip.media.fragments import parse_part
 from rayclip.media.frame_choice import FrameChoice
+from rayclip.media.image_folder import ImageFolder
 from rayclip.media.segments import WHOLE, Segment
 from rayclip.media.source import VideoSource
 from rayclip.model.models import ModelSpec
@@ -113,6 +115,7 @@ class ExtractionJob:
         zero_shot: predicts texts for each frame; the arrays are then passed on as well.
         segment: which part of each video to decode.
         feature_dtype: of the saved features; a value out of its range is a failure.
+        frames_fps: how many images of a folder are shown in a second, if videos are such folders.
         encoded: the content of each video by name, if videos are not read from their paths.
     """
 
@@ -127,6 +130,7 @@ class ExtractionJob:
     zero_shot: ZeroShot | None = None
     segment: Segment = WHOLE
     feature_dtype: str = "float32"
+    frames_fps: Fraction | None = None
     encoded: Mapping[str, bytes] | None = field(default=None, repr=False)
 
     @classmethod
@@ -147,15 +151,17 @@ class ExtractionJob:
             folder_of_inputs=folder_of_inputs(settings),
             storage_options=dict(settings.storage_options),
             reencoded=reencoded,
+            frames_fps=settings.frames_fps if settings.frames_folders else None,
             # printed features and columns of a pipeline are float32
             feature_dtype=settings.feature_dtype if folder else "float32",
         )
 
-    def source(self, video: str) -> VideoSource:
+    def source(self, video: str) -> VideoSource | ImageFolder:
         """Return what a video is read from."""
         if self.encoded is not None:
             return io.BytesIO(self.encoded[video])
-        return absolute(video, self.folder_of_inputs)
+        path = absolute(video, self.folder_of_inputs)
+        return path if self.frames_fps is None else ImageFolder(path, self.frames_fps)
 
     def choice_for(self, video: str) -> FrameChoice:
         """Return which frames of a video are wanted."""

@@ -19,7 +19,12 @@ Output = Annotated[
 
 
 @takes_settings(
-    "video_paths", "file_with_video_paths", "path_column", "ignore_ranges", "storage_options"
+    "video_paths",
+    "file_with_video_paths",
+    "path_column",
+    "ignore_ranges",
+    "frames_folders",
+    "storage_options",
 )
 def status(
     output: Output,

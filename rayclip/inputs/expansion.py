@@ -6,6 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -58,17 +59,24 @@ def expand(
     """
     for given in arguments:
         argument = resolve_local_name(given)
-        try:
+        with readable_errors(argument):
             if "://" in argument:
                 yield from _expand_url(argument, storage_options)
             else:
                 yield from _expand_path(argument, excluded)
-        except UsageError:
-            raise
-        except Exception as error:  # each storage has exceptions of its own
-            raise UsageError(
-                f"The input {argument} cannot be read ({reason(error)}): check the path or URL."
-            ) from error
+
+
+@contextmanager
+def readable_errors(argument: str) -> Iterator[None]:
+    """Convert the errors of looking up an argument into a UsageError."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # each storage has exceptions of its own
+        raise UsageError(
+            f"The input {argument} cannot be read ({reason(error)}): check the path or URL."
+        ) from error
 
 
 def is_video_name(name: str) -> bool:
@@ -78,9 +86,9 @@ def is_video_name(name: str) -> bool:
 
 def _expand_path(path: str, excluded: str | None) -> Iterator[str]:
     if os.path.isdir(path):
-        closed = [_identity(path)]
+        closed = [identity(path)]
         if excluded is not None and os.path.isdir(excluded):
-            closed.append(_identity(excluded))
+            closed.append(identity(excluded))
         yield from _require_any(_in_folder(path, frozenset(closed)), NO_VIDEOS, path)
     elif has_magic(path) and not os.path.lexists(path):
         found = filter(os.path.isfile, glob.iglob(path, recursive=True))
@@ -99,7 +107,7 @@ def _in_folder(folder: str, closed: frozenset[Folder]) -> Iterator[str]:
         path = os.path.join(folder, name)
         if not name.endswith("/"):
             yield path
-        elif (inner := _identity(path)) not in closed:
+        elif (inner := identity(path)) not in closed:
             yield from _in_folder(path, closed | {inner})
 
 
@@ -115,7 +123,8 @@ def _entries(folder: str) -> Iterator[bytes]:
                 yield os.fsencode(entry.name)
 
 
-def _identity(folder: str) -> Folder:
+def identity(folder: str) -> Folder:
+    """What a local folder is recognised by, under whatever name."""
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 
@@ -145,17 +154,17 @@ def _expand_url(url: str, storage_options: Mapping[str, Any]) -> Iterator[str]:
         found = _retried(lambda: fs.glob(path, detail=True))
         files = [name for name, entry in found.items() if entry["type"] == "file"]
         base = MAGIC.split(url, maxsplit=1)[0].rpartition("/")[0] + "/"
-        yield from _require_any(_below(base, fs, files), NO_MATCH, url)
+        yield from _require_any(below(base, fs, files), NO_MATCH, url)
     elif url.endswith("/") or _retried(lambda: fs.isdir(path)):
         files = list(filter(is_video_name, _retried(lambda: fs.find(path))))
         base = url.rstrip("/") + "/"
-        visible = (name for name in _below(base, fs, files) if "/." not in name[len(base) - 1 :])
+        visible = (name for name in below(base, fs, files) if "/." not in name[len(base) - 1 :])
         yield from _require_any(visible, NO_VIDEOS, url)
     else:
         yield url
 
 
-def _below(base: str, fs: Any, files: Iterable[str]) -> Iterator[str]:
+def below(base: str, fs: Any, files: Iterable[str]) -> Iterator[str]:
     """Return the URLs of files, sorted, with the same beginning as the user's URL."""
     root = fs._strip_protocol(base).rstrip("/")
     for name in sorted(files):

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from rayclip.errors import UsageError
+from rayclip.inputs.frames_folders import as_folder
 from rayclip.inputs.json_lines import json_columns, json_tables
 from rayclip.inputs.local_names import resolve_local_name
 from rayclip.inputs.ranges import RANGE_COLUMNS
@@ -45,12 +46,14 @@ class VideoList:
         path_column: for tables, the column of paths.
         storage_options: passed to fsspec.
         with_ranges: whether columns of ranges make the rows of a table parts of videos.
+        of_folders: whether it holds folders of frames, which then end in a slash.
     """
 
     path: str
     path_column: str = PATH_COLUMN
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     with_ranges: bool = True
+    of_folders: bool = False
 
     def names(self) -> Iterator[str]:
         """Yield the videos, in order.
@@ -107,7 +110,9 @@ class VideoList:
         return self._suffix in (".parquet", ".jsonl", *DELIMITERS)
 
     def _tables(self, extra_columns: bool) -> Iterator[pa.Table]:
-        reading = TableReading(self.path, self.path_column, extra_columns, self.with_ranges)
+        reading = TableReading(
+            self.path, self.path_column, extra_columns, self.with_ranges, self.of_folders
+        )
         with self._open() as file:
             if self._suffix == ".parquet":
                 yield from parquet_tables(file, reading)
@@ -124,9 +129,10 @@ class VideoList:
                 f"path_column is {self.path_column}, but {self.path} is read as a text list: give "
                 "tables the suffix .csv, .tsv, .jsonl or .parquet."
             )
-        if self.path == STANDARD_INPUT:
-            yield from _standard_input_lines()
-            return
+        read = _standard_input_lines if self.path == STANDARD_INPUT else self._file_lines
+        yield from map(as_folder, read()) if self.of_folders else read()
+
+    def _file_lines(self) -> Iterator[str]:
         with self._text() as text:
             yield from video_lines(text)
 

@@ -33,12 +33,14 @@ class TableReading:
         column: the column of the paths.
         extra_columns: whether to read the other columns, too.
         with_ranges: whether the columns of ranges make a row a part of its video.
+        of_folders: whether paths are folders of frames, which then end in a slash.
     """
 
     path: str
     column: str
     extra_columns: bool
     with_ranges: bool
+    of_folders: bool = False
 
     def columns(self, found: Sequence[str]) -> list[str]:
         """Return the names of the columns to read; that of the paths comes first.
@@ -72,6 +74,9 @@ class TableReading:
         """Replace a table's first column, which has the paths, by the column ``video``; drop those
         that were read only for it."""
         names = _names(table.column(0), self.path, self.column)
+        if self.of_folders:
+            slash = pc.if_else(pc.ends_with(names, "/"), b"", b"/")
+            names = pc.binary_join_element_wise(names, slash, b"")
         if self.ranges(table.column_names):
             names = as_parts(names, table, self.path)
         renamed = table.set_column(0, pa.field(VIDEO, pa.binary()), names)

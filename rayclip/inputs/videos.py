@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from rayclip.errors import UsageError
 from rayclip.inputs.expansion import expand
+from rayclip.inputs.frames_folders import expand_frames_folders
 from rayclip.inputs.lists import STANDARD_INPUT, VideoList
 from rayclip.inputs.local_names import resolve_local_name
 from rayclip.inputs.video_rows import BATCH_ROWS, name_tables
@@ -74,6 +75,8 @@ def extra_columns(settings: Settings) -> list[str]:
 
 
 def _arguments(settings: Settings) -> Iterator[str]:
+    if settings.frames_folders:
+        return expand_frames_folders(settings.video_paths, settings.storage_options)
     reencoded = settings.tmp_path if settings.keep_tmp_files else None
     return expand(settings.video_paths, settings.storage_options, reencoded)
 
@@ -86,6 +89,7 @@ def _video_list(settings: Settings) -> VideoList | None:
         settings.path_column,
         settings.storage_options,
         with_ranges=not settings.ignore_ranges,
+        of_folders=settings.frames_folders,
     )
 
 

@@ -15,6 +15,7 @@ from rayclip.errors import BadVideo, Code, VideoError
 from rayclip.media.decoding import SelectedFrame
 from rayclip.media.frame_choice import FrameChoice, parse_fps, parse_seconds
 from rayclip.media.gop import Irregular
+from rayclip.media.image_folder import ImageFolder, ImageSequence
 from rayclip.media.segments import WHOLE, Segment
 from rayclip.media.source import VideoSource
 from rayclip.media.video import MisleadingPackets, can_read_twice, open_video
@@ -101,7 +102,7 @@ def iter_frames(
 
 @contextmanager
 def open_selected(
-    source: VideoSource,
+    source: VideoSource | ImageFolder,
     choice: FrameChoice,
     storage_options: Mapping[str, Any] | None = None,
     segment: Segment = WHOLE,
@@ -113,7 +114,7 @@ def open_selected(
     seekable.
 
     Args:
-        source: a local path, an fsspec URL or a binary file object.
+        source: a local path, an fsspec URL, a binary file object or a folder of images.
         choice: which frames to select.
         storage_options: passed to fsspec for URLs.
         segment: the part of the video to select from.
@@ -131,6 +132,11 @@ def open_selected(
             Code.EMPTY_RANGE,
             f"its range, {choice.range_words()}, ends before it begins",
         )
+    if isinstance(source, ImageFolder):
+        images = ImageSequence(source, storage_options or {})
+        begin_s, end_s = choice.span_s(images.duration_s)
+        yield FrameSelection(images.fps, end_s - begin_s, images.selected_frames(choice, segment))
+        return
     count = None
     if choice.total is not None:
         count, by_decoding = _count_frames(source, choice, storage_options, by_decoding)
@@ -141,7 +147,7 @@ def open_selected(
 
 
 def divide(
-    source: VideoSource,
+    source: VideoSource | ImageFolder,
     choice: FrameChoice,
     segment_s: float,
     max_segments: int,
@@ -150,7 +156,7 @@ def divide(
     """Divide the range of a choice into segments that can be decoded independently.
 
     Args:
-        source: a local path, an fsspec URL or a binary file object.
+        source: a local path, an fsspec URL, a binary file object or a folder of images.
         choice: which frames are wanted.
         segment_s: minimum duration of a segment in seconds.
         max_segments: maximum number of segments.
@@ -159,6 +165,9 @@ def divide(
     Raises:
         BadVideo, VideoError: see :func:`open_video`.
     """
+    if isinstance(source, ImageFolder):
+        images = ImageSequence(source, storage_options or {})
+        return images.segments(choice, segment_s, max_segments)
     with open_video(source, storage_options) as video:
         return video.segments(choice, segment_s, max_segments)
 

@@ -142,7 +142,7 @@ def open_reader(
             block, if libav took a failure for the end of the file.
     """
     open_source = partial(_open, source, storage_options, on_progress)
-    with _translated_errors():
+    with translated_errors():
         # a file object is not retried: its position after a failure is unknown
         reader, stack = with_retry(open_source, is_transient) if _is_url(source) else open_source()
     with stack:
@@ -177,7 +177,7 @@ def _open(
 
 
 @contextmanager
-def _translated_errors() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
     """Convert exceptions of the source into errors of a video."""
     try:
         yield

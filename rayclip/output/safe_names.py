@@ -25,9 +25,11 @@ PARTIAL_CHARACTER = re.compile(rf"{NOT_UTF8.pattern}{{1,3}}$")
 
 
 def stem(video: str) -> str:
-    """Return a video's file name without folders and suffix: ``a/b.c.mp4`` gives ``b.c``."""
+    """Return a video's file name without folders and suffix: ``a/b.c.mp4`` gives ``b.c``. A folder
+    of frames ends in a slash and has no suffix: ``a/b.c/`` gives ``b.c``."""
     scheme, is_url, path = video.partition("://")
-    return PurePosixPath(_path_in(scheme, path)[1] if is_url else video).stem
+    path = _path_in(scheme, path)[1] if is_url else video
+    return PurePosixPath(path).name if path.endswith("/") else PurePosixPath(path).stem
 
 
 def output_name(video: str, naming: str) -> str:
@@ -43,6 +45,7 @@ def output_name(video: str, naming: str) -> str:
         return safe_name(name)
     scheme, is_url, path = part.path.partition("://")
     path = "/".join((scheme, *_path_in(scheme, path))) if is_url else os.path.normpath(part.path)
+    path = path.rstrip("/")
     folders = [folder for folder in path.split("/")[:-1] if folder not in ("", ".", "..")]
     return safe_name(*folders, name)
 

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from run_cli import call
+from video_factories import numbered_frames, write_video
 
 from rayclip.errors import UsageError
 from rayclip.inputs.videos import absolute, iter_rows, iter_videos, range_columns
@@ -133,3 +136,54 @@ def test_a_part_has_a_name_of_its_own(video: str, part: VideoPart, name: str) ->
     folders = "s3/b/v" if "://" in video else "v"
     assert output_name(video, "path") == f"{folders}/{name}"
     assert absolute(video, "/here") == (part.path if "://" in video else f"/here/{part.path}")
+
+
+# ---- runs ----
+
+DEMO = ("--model-name", "demo", "--address", "none", "--device", "cpu")
+
+
+@pytest.fixture
+def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table with two parts of a video of two seconds, and one beyond its end."""
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "a.mp4", numbered_frames(20), fps=10)
+    return Path(
+        table(tmp_path, "clips.csv", start_s=[0.5, 1, 9], end_s=[1.5, None, None], text=list("xyz"))
+    )
+
+
+def test_a_run_says_first_that_rows_are_parts_and_saves_each_by_its_own_name(clips: Path) -> None:
+    extract = ("extract", "--file-with-video-paths", clips, *DEMO, "--extraction-fps", "4")
+    saving = ("--on-extraction", "save_numpy", "--output-path", "out")
+    done = call(*extract, *saving)
+    assert done.status == 1
+    assert done.stderr.splitlines()[0] == (
+        f"{clips} has start_s and end_s: each row is that part of its video "
+        "(--ignore-ranges extracts whole videos)"
+    )
+    saved = {path.name for path in Path("out/clip/demo").glob("*_clip.npy")}
+    assert saved == {"a_0.5-1.5_clip.npy", "a_1-end_clip.npy"}
+    times = np.load("out/clip/demo/a_0.5-1.5_timestamps_ms.npy")
+    assert times.tolist() == [500, 750, 1000, 1250]
+    failed = call("failures", "out")
+    assert failed.stdout == "a.mp4#t=9\n"
+    retry = ("extract", "--file-with-video-paths", "-", *extract[3:])
+    again = call(*retry, *saving, stdin=failed.stdout)
+    assert "a.mp4#t=9: decode/empty_range" in again.stderr
+    counts = call("status", "out", "--file-with-video-paths", clips)
+    assert "0 of 3 videos listed" in counts.stdout
+    whole = call(*extract, *saving, "--ignore-ranges")
+    assert whole.status == 0
+    assert Path("out/clip/demo/a_clip.npy").exists()
+
+
+def test_a_shard_has_a_row_for_each_part_with_its_columns(clips: Path) -> None:
+    saving = ("--on-extraction", "save_parquet", "--output-path", "out")
+    call("extract", "--file-with-video-paths", clips, *DEMO, "--extraction-fps", "4", *saving)
+    shards = [pq.read_table(path) for path in Path("out/clip/demo").glob("*.parquet")]
+    rows = pa.concat_tables(shards).to_pylist()
+    assert {(row["video"], row["start_s"], row["end_s"], row["text"]) for row in rows} == {
+        ("a.mp4#t=0.5,1.5", "0.5", "1.5", "x"),
+        ("a.mp4#t=1", "1", "", "y"),
+    }
