@@ -280,7 +280,7 @@ def streams(draw: st.DrawFn, least_step: int = 0) -> Stream:
     return Stream(frames, time_base, start_us, fps)
 
 
-quickly = settings(derandomize=True, deadline=None, max_examples=300)
+quickly = settings(derandomize=True, deadline=None, max_examples=100)
 
 
 @quickly
