@@ -27,14 +27,15 @@ pytest.importorskip("moto.server")
 pytestmark = [pytest.mark.ray, pytest.mark.alone]
 
 VIDEOS = 24
-FRAMES = {"long": 200, "short": 100}  # of each video of a list
+FRAMES = {"long": 150, "short": 60}  # of each video of a list
 NAMES = ("head", "one", "two", "late")
 GPUS = {"head": 0, "one": 1, "two": 2, "late": 1}
 CPUS = {"head": 1, "one": 2, "two": 1, "late": 1}
 ENCODER = re.compile(r"^encoder \d+ on (\w+) \(.*?\): (\d+) frames", re.MULTILINE)
 REQUEST = re.compile(r'"(?:\x1b\[\d+m)*(GET|PUT) /bucket/(\S+?)(?:\?\S*)? HTTP')
+STAND_INS = Path(__file__).parents[2] / "scripts" / "benchmarks" / "stand_ins"
 ENVIRONMENT = {
-    "PYTHONPATH": str(Path(__file__).parents[2] / "scripts" / "benchmarks" / "stand_ins"),
+    "PYTHONPATH": os.pathsep.join([str(STAND_INS), os.environ.get("PYTHONPATH", "")]),
     "RAYCLIP_BENCH_FAKE_MICROSECONDS": "35000",
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
@@ -44,6 +45,8 @@ ENVIRONMENT = {
     "RAY_health_check_failure_threshold": "3",
     "RAY_grpc_client_keepalive_time_ms": "5000",
     "RAY_grpc_client_keepalive_timeout_ms": "5000",
+    "RAY_core_worker_rpc_server_reconnect_timeout_max_s": "5",
+    "RAY_raylet_rpc_server_reconnect_timeout_max_s": "5",
     "AWS_ACCESS_KEY_ID": "a key",
     "AWS_SECRET_ACCESS_KEY": "a secret",
     "AWS_DEFAULT_REGION": "us-east-1",
