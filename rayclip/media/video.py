@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
-from itertools import chain, islice, takewhile
+from itertools import islice, takewhile
 from typing import Any
 
-import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
@@ -29,18 +28,13 @@ from rayclip.media.decoding import (
     timed_frames,
 )
 from rayclip.media.frame_choice import MICROSECONDS, FrameChoice
-from rayclip.media.gop import DamagedStream, GopReader, Irregular, has_several_parts
-from rayclip.media.keyframes import VideoPacket, is_random_access_point, may_split_pictures
+from rayclip.media.gop import DamagedStream, GopReader, Irregular
+from rayclip.media.keyframes import VideoPacket, may_split_pictures
+from rayclip.media.packets import PacketReader
 from rayclip.media.planning import PlannedDecoder
 from rayclip.media.sampling import Clock, FrameRule, Span, frame_rule
 from rayclip.media.segments import WHOLE, Segment, inner_boundaries, split_at
 from rayclip.media.source import VideoSource, can_seek
-from rayclip.media.watchdog import LIBAV
-
-SEEKABLE_FORMATS = {"mov", "matroska"}  # packets have their pictures' times, which increase
-MAX_PACKETS_AFTER_SEEK = 10_000  # until a random access point is found
-SEEK_MARGINS_S = (0, 2, 10)  # some demuxers seek by dts, which precedes pts
-
 
 Reopen = Callable[[], AbstractContextManager[tuple["Video", Iterator[VideoPacket]]]]
 """Opens a video again and returns it with all its packets."""
@@ -72,8 +66,8 @@ class Video:
         self._stream = stream
         self._codec = stream.codec_context
         self._reopen = reopen
-        self._time_base = stream.time_base
         self._clock = Clock(stream.time_base, start_us(container, stream))
+        self._reader = PacketReader(container, stream, self._clock, can_seek=reopen is not None)
         self._has_pictures = False  # whether a picture was decoded, or known not to be wanted
         self._crop = crop_function(stream)
         rate = stream.average_rate or stream.guessed_rate
@@ -89,10 +83,10 @@ class Video:
         if may_split_pictures(self._codec):
             raise Irregular("two packets may be the fields of one picture")
         span = Span.of(choice, self._clock)
-        start = self._start_of(span, WHOLE)
+        start = self._reader.without_beginning(WHOLE, span)
         pictures = 0
         is_first = True
-        for gop in GopReader(self._segment_packets(start), self._codec):
+        for gop in GopReader(self._reader.packets(start), self._codec):
             if gop.leading and is_first and start == WHOLE:
                 raise Irregular("the first pictures may need missing pictures before them")
             pictures += sum(picture.pts in span for picture in (*gop.leading, *gop.trailing))
@@ -104,7 +98,7 @@ class Video:
     def count_frames(self, choice: FrameChoice) -> int:
         """Count the frames in the range of a choice by decoding everything before its end."""
         span = Span.of(choice, self._clock)
-        timed = self._decode_timed(self._packets())
+        timed = self._decode_timed(self._reader.packets())
         until_end = takewhile(lambda frame: not span.is_after(frame.pts), timed)
         return sum(frame.pts in span for frame in until_end)
 
@@ -132,7 +126,7 @@ class Video:
         """
         rule = frame_rule(choice, self._clock, count)
         if by_decoding:
-            frames = selected_frames(self._decode_timed(self._packets()), rule)
+            frames = selected_frames(self._decode_timed(self._reader.packets()), rule)
         else:
             frames = self._decode_needed(choice, rule, segment)
         if segment == WHOLE:
@@ -155,22 +149,17 @@ class Video:
         Returns:
             One segment if the video cannot be divided.
         """
-        if not self._can_start_anywhere():
+        if not self._reader.can_start_anywhere:
             return [WHOLE]
         span = Span.of(choice, self._clock)
         begin_s, end_s = choice.span_s(self.duration_s)
-        found = []
-        for boundary_s in inner_boundaries(end_s - begin_s, segment_s, max_segments):
-            try:
-                self._seek(self._clock.pts_at(round((begin_s + boundary_s) * MICROSECONDS)))
-            except Irregular:
-                return [WHOLE]
-            for packet in islice(self._packets(), MAX_PACKETS_AFTER_SEEK):
-                if packet.pts is not None and self._may_start_segment(packet):
-                    if packet.pts in span and packet.pts != span.first:
-                        found.append(packet.pts)
-                    break
-        return split_at(found)
+        boundaries = inner_boundaries(end_s - begin_s, segment_s, max_segments)
+        us = (round((begin_s + boundary) * MICROSECONDS) for boundary in boundaries)
+        try:
+            found = [*self._reader.random_access_points(map(self._clock.pts_at, us))]
+        except Irregular:
+            return [WHOLE]
+        return split_at(pts for pts in found if pts in span and pts != span.first)
 
     def _decode_needed(
         self, choice: FrameChoice, rule: FrameRule, segment: Segment
@@ -182,9 +171,9 @@ class Video:
             MisleadingPackets: the whole video can only be decoded from the beginning.
         """
         try:
-            start = self._start_of(rule.span, segment)
+            start = self._reader.without_beginning(segment, rule.span)
             if choice.is_every_frame and not choice.has_range and start == WHOLE:
-                yield from selected_frames(self._decode_timed(self._packets()), rule)
+                yield from selected_frames(self._decode_timed(self._reader.packets()), rule)
                 return
             if choice.is_numbered and may_split_pictures(self._codec):
                 raise Irregular("two packets may be the fields of one picture")
@@ -208,7 +197,7 @@ class Video:
         Raises:
             Irregular: packets cannot be trusted, and decoding cannot go on.
         """
-        gops = GopReader(self._segment_packets(segment), self._codec)
+        gops = GopReader(self._reader.packets(segment), self._codec)
         planned = PlannedDecoder(self._codec, gops, rule, since=segment.since, until=segment.until)
         try:
             yield from planned.selected_frames()
@@ -274,70 +263,6 @@ class Video:
     def _cropped(self, selected: SelectedFrame) -> SelectedFrame:
         assert self._crop is not None
         return replace(selected, frame=self._crop(selected.frame))
-
-    def _can_start_anywhere(self) -> bool:
-        """Whether decoding may start at any random access point: packets have the times of their
-        pictures, and these increase."""
-        formats = set(self._container.format.name.split(","))
-        return bool(SEEKABLE_FORMATS & formats) and not has_several_parts(
-            self._stream.index_entries
-        )
-
-    def _start_of(self, span: Span, segment: Segment) -> Segment:
-        """A segment without what is before the last random access point before a range.
-
-        Raises:
-            Irregular: there is none, or the source cannot seek.
-        """
-        if span.first is None or segment.since is not None or self._reopen is None:
-            return segment
-        begins = self._stream.start_time
-        begins = self._clock.pts_at(0) if begins is None else begins
-        if span.first <= begins or not self._can_start_anywhere():
-            return segment
-        for packet in self._packets_before(span.first):
-            assert packet.pts is not None
-            if packet.pts <= span.first and self._may_start_segment(packet):
-                return segment._replace(since=packet.pts)
-        raise Irregular("there is no random access point before the range")
-
-    def _segment_packets(self, segment: Segment) -> Iterator[VideoPacket]:
-        if segment.since is None:
-            return self._packets()
-        for early_s in SEEK_MARGINS_S:
-            self._seek(segment.since - int(early_s / self._clock.time_base))
-            packets = self._packets()
-            for packet in packets:
-                if packet.pts == segment.since and self._may_start_segment(packet):
-                    packet.dts = None  # Matroska has none, and here libav's guess may be too late
-                    return chain([packet], packets)
-                if packet.dts is not None and packet.dts > segment.since:
-                    break
-        raise Irregular("there is no random access point where the segment should begin")
-
-    def _packets_before(self, pts: int) -> Iterator[VideoPacket]:
-        """Yield packets with times from shortly before a pts, and again from longer before it."""
-        for early_s in SEEK_MARGINS_S:
-            self._seek(pts - int(early_s / self._clock.time_base))
-            for packet in islice(self._packets(), MAX_PACKETS_AFTER_SEEK):
-                if packet.dts is not None and packet.dts > pts:
-                    break
-                if packet.pts is not None:
-                    yield packet
-
-    def _may_start_segment(self, packet: VideoPacket) -> bool:
-        """Whether a segment may start with this packet's picture."""
-        return not packet.is_discard and is_random_access_point(packet, self._codec)
-
-    def _packets(self) -> Iterator[VideoPacket]:
-        return read_packets(self._container, self._stream)
-
-    def _seek(self, pts: int) -> None:
-        try:
-            with LIBAV:
-                self._container.seek(pts, stream=self._stream)
-        except av.FFmpegError as error:
-            raise Irregular("the source cannot seek") from error
 
 
 @contextmanager
