@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -146,15 +146,14 @@ class VideoExtractor:
         dtype = self._job.feature_dtype
         pending = PendingVideo(video, position, attempt, dtype)
 
-        def decode(by_decoding: bool = False) -> None:
+        def decode() -> None:
             nonlocal pending
-            # frames in flight belong to the previous one
-            pending = PendingVideo(video, position, attempt, dtype)
-            try:
-                with self._watching(video):
+            for by_decoding in (False, True):
+                # frames in flight belong to the previous one
+                pending = PendingVideo(video, position, attempt, dtype)
+                with suppress(MisleadingPackets), self._watching(video):
                     self._extract(pending, not by_decoding, by_decoding)
-            except MisleadingPackets:
-                decode(by_decoding=True)
+                    return
 
         try:
             with_retry(decode, _is_interrupted, retry.RESTART)
