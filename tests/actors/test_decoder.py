@@ -32,6 +32,7 @@ from rayclip.media import source
 from rayclip.media.frame_choice import FrameChoice, evenly_spaced
 from rayclip.media.frames import FrameSelection, iter_frames, open_selected
 from rayclip.model.preprocess import Resizing
+from rayclip.output.finished import iter_features
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import Extraction
 from rayclip.output.shards import ShardFolder
@@ -848,7 +849,8 @@ def test_parts_of_a_video_are_saved_under_their_own_names(video: Make, tmp_path:
     assert code_of(results[2]) == ("open", "empty_range")
     assert code_of(results[3]) == ("decode", "empty_range")
     saved = {
-        name: (clip[:, 0].tolist(), times.tolist()) for name, clip, times, _ in folder.read_videos()
+        video.name: (video.clip[:, 0].tolist(), video.timestamps_ms.tolist())
+        for video in iter_features(folder)
     }
     assert saved["a_0.5-0.8"] == ([5, 6, 7], [500, 600, 700])
     assert saved["a_1.7-end"] == ([17, 18, 19], [1700, 1800, 1900])
