@@ -21,6 +21,7 @@ T = TypeVar("T")
 # end. That block may be evicted and read again: at most a tenth more of the file is transferred.
 BLOCK_BYTES = 4 * 2**20
 MAX_CACHED_BLOCKS = 10
+SMALL_BLOCK_BYTES = 2**20  # if only a part of a file is read, of which some blocks are not needed
 COMMON_CACHES = ("readahead", "bytes")  # fsspec's defaults, which drop the beginning after a jump
 
 # Files of these protocols choose what else is opened and, at least until fsspec 2026.3, what code
@@ -92,7 +93,10 @@ def check_protocol(protocol: str) -> None:
 
 @contextmanager
 def open_remote(
-    url: str, storage_options: Mapping[str, Any], on_progress: Callable[[], object] | None = None
+    url: str,
+    storage_options: Mapping[str, Any],
+    on_progress: Callable[[], object] | None = None,
+    block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[BinaryIO]:
     """Open a file for reading. If it can seek, failed requests are retried.
 
@@ -100,6 +104,7 @@ def open_remote(
         url: of any storage that fsspec supports.
         storage_options: passed to fsspec.
         on_progress: called before each retry.
+        block_bytes: how much is requested at a time; the next block is requested ahead.
 
     Raises:
         BadVideo: the protocol is refused.
@@ -126,7 +131,7 @@ def open_remote(
             and file.size
             and file.cache.name in COMMON_CACHES  # not every storage's open() accepts a cache
         ):
-            file.cache = BackgroundBlockCache(BLOCK_BYTES, fetch, file.size, MAX_CACHED_BLOCKS)
+            file.cache = BackgroundBlockCache(block_bytes, fetch, file.size, MAX_CACHED_BLOCKS)
         yield file
     finally:
         closed.set()  # closing waits for the block that is prefetched

@@ -13,6 +13,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from rayclip.errors import BadVideo, Code
+from rayclip.io.remote import BLOCK_BYTES
 from rayclip.media.keyframes import VideoPacket
 from rayclip.media.source import NO_OTHER_FILES, VideoSource, open_reader
 from rayclip.media.watchdog import LIBAV
@@ -34,15 +35,20 @@ DEMUXER_OPTIONS = {
 
 @contextmanager
 def open_stream(
-    source: VideoSource, storage_options: Mapping[str, Any]
+    source: VideoSource, storage_options: Mapping[str, Any], block_bytes: int = BLOCK_BYTES
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a video for one read; its stream is ready for decoding on this thread.
+
+    Args:
+        source: a local path, an fsspec URL or a binary file object.
+        storage_options: passed to fsspec for URLs.
+        block_bytes: how much of a remote file is requested at a time.
 
     Raises:
         BadVideo: not a decodable video (stage ``open``).
         VideoError: the source could not be read (stage ``read``).
     """
-    with open_reader(source, storage_options, LIBAV.report_progress) as file:
+    with open_reader(source, storage_options, LIBAV.report_progress, block_bytes) as file:
         starts_like_mp4 = file.peek(8)[4:] == b"ftyp"
         try:
             with LIBAV:

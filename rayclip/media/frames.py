@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.errors import BadVideo, Code, VideoError
+from rayclip.io.remote import BLOCK_BYTES, SMALL_BLOCK_BYTES
 from rayclip.media.decoding import SelectedFrame
 from rayclip.media.frame_choice import FrameChoice, parse_fps, parse_seconds
 from rayclip.media.gop import Irregular
@@ -140,7 +141,7 @@ def open_selected(
     count = None
     if choice.total is not None:
         count, by_decoding = _count_frames(source, choice, storage_options, by_decoding)
-    with open_video(source, storage_options) as video:
+    with open_video(source, storage_options, _block_bytes(choice)) as video:
         begin_s, end_s = choice.span_s(video.duration_s)
         frames = video.selected_frames(choice, segment, count, by_decoding)
         yield FrameSelection(video.fps, end_s - begin_s, frames)
@@ -182,6 +183,11 @@ def _pairs(
                 yield timestamp_ms, rgb
 
 
+def _block_bytes(choice: FrameChoice) -> int:
+    """How much of a remote video to request at a time."""
+    return BLOCK_BYTES if choice.start is None else SMALL_BLOCK_BYTES
+
+
 def _each_packet_is_a_frame(source: VideoSource, choice: FrameChoice) -> bool:
     """Whether counting packets selects frames that can all be decoded."""
     try:
@@ -208,7 +214,7 @@ def _count_frames(
         )
     if not by_decoding:
         try:
-            with open_video(source, storage_options) as video:
+            with open_video(source, storage_options, _block_bytes(choice)) as video:
                 return video.count_pictures(choice), False
         except Irregular:
             pass

@@ -122,6 +122,7 @@ def open_reader(
     source: VideoSource,
     storage_options: Mapping[str, Any],
     on_progress: Callable[[], object] | None = None,
+    block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[Reader]:
     """Open a source for ``av.open``, which must also be given :data:`NO_OTHER_FILES`.
 
@@ -135,13 +136,14 @@ def open_reader(
         source: a local path, an fsspec URL or a binary file object.
         storage_options: passed to fsspec for URLs.
         on_progress: called whenever bytes have arrived, and before each retry.
+        block_bytes: how much of a remote file is requested at a time.
 
     Raises:
         BadVideo: there is no such file, or it is plainly not a video (stage ``open``).
         VideoError: the source could not be read (stage ``read``). Also raised at the end of the
             block, if libav took a failure for the end of the file.
     """
-    open_source = partial(_open, source, storage_options, on_progress)
+    open_source = partial(_open, source, storage_options, on_progress, block_bytes)
     with translated_errors():
         # a file object is not retried: its position after a failure is unknown
         reader, stack = with_retry(open_source, is_transient) if _is_url(source) else open_source()
@@ -157,11 +159,12 @@ def _open(
     source: VideoSource,
     storage_options: Mapping[str, Any],
     on_progress: Callable[[], object] | None,
+    block_bytes: int,
 ) -> tuple[Reader, ExitStack]:
     """A source at its beginning, and a stack that closes it."""
     with ExitStack() as stack:
         if _is_url(source):
-            opened = open_remote(os.fspath(source), storage_options, on_progress)
+            opened = open_remote(os.fspath(source), storage_options, on_progress, block_bytes)
             file = stack.enter_context(opened)
         elif isinstance(source, str | os.PathLike):
             file = stack.enter_context(closing(_open_local(os.fspath(source))))

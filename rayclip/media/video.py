@@ -18,6 +18,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from rayclip.errors import BadVideo, Code
+from rayclip.io.remote import BLOCK_BYTES
 from rayclip.media.container import MAX_PIXELS, open_stream, read_packets, start_us
 from rayclip.media.cropping import crop_function
 from rayclip.media.decoding import (
@@ -267,13 +268,16 @@ class Video:
 
 @contextmanager
 def open_video(
-    source: VideoSource, storage_options: Mapping[str, Any] | None = None
+    source: VideoSource,
+    storage_options: Mapping[str, Any] | None = None,
+    block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[Video]:
     """Open a video for one read, forward; it is closed at the end of the ``with`` block.
 
     Args:
         source: a local path, an fsspec URL or a binary file object.
         storage_options: passed to fsspec for URLs.
+        block_bytes: how much of a remote file is requested at a time.
 
     Raises:
         BadVideo: not a decodable video (stage ``open``).
@@ -285,7 +289,7 @@ def open_video(
         with open_stream(source, storage_options or {}) as opened:
             yield Video(*opened), read_packets(*opened)
 
-    with open_stream(source, storage_options or {}) as (container, stream):
+    with open_stream(source, storage_options or {}, block_bytes) as (container, stream):
         yield Video(container, stream, reopen if can_read_twice(source) else None)
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import av
+import fsspec
 import pytest
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from mp4_index import Edit, write_edits
@@ -19,6 +21,7 @@ from plain_decoder import decode_fully, decode_plainly, joined_segments, md5_of,
 from video_factories import SHARED_DATA, remux, textured_frames, write_video
 
 from rayclip.errors import BadVideo
+from rayclip.io.remote import SMALL_BLOCK_BYTES
 from rayclip.media.container import open_stream, read_packets
 from rayclip.media.frame_choice import FrameChoice
 from rayclip.media.frames import divide, iter_frames, open_selected
@@ -279,6 +282,35 @@ def test_a_minute_of_three_hours_reads_under_a_twentieth_besides_the_index(
         assert times == pytest.approx(expected[asked])
     assert len(times) == {None: choice.total or 120}.get(asked, len(times))
     assert file.count <= reads * (index_size(long_video) + len(long_video) / 20)
+
+
+def test_a_minute_of_a_remote_video_requests_few_blocks(long_video: bytes) -> None:
+    requested = []
+
+    class Storage(AbstractFileSystem):
+        """A storage whose only file is the video."""
+
+        protocol = "one-video"
+        cachable = False
+
+        def info(self, path: str, **options: Any) -> dict[str, Any]:
+            return {"name": path, "size": len(long_video), "type": "file"}
+
+        def _open(self, path: str, mode: str = "rb", **options: Any) -> AbstractBufferedFile:
+            file = AbstractBufferedFile(self, path, mode, size=len(long_video))
+            file._fetch_range = fetch
+            return file
+
+    def fetch(start: int, end: int) -> bytes:
+        requested.append(end - start)
+        return long_video[start:end]
+
+    fsspec.register_implementation(Storage.protocol, Storage, clobber=True)
+    choice = FrameChoice(Fraction(1), start=7201.3, end=7261.3)
+    with open_selected("one-video://a", choice) as wanted:
+        assert len(list(wanted.frames)) == 60
+    # the beginning, the index and the range, each with the block after it
+    assert sum(requested) <= 7 * SMALL_BLOCK_BYTES
 
 
 class Fed:
