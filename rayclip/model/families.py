@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rayclip.errors import UsageError
+from rayclip.errors import RayclipError, UsageError
 from rayclip.model.checkpoint import file_sha256
 from rayclip.model.exact_resize import Interpolation
 
 EXTRA = "pip install 'rayclip[open_clip]'"
+MAX_REASON = 200
 INTERPOLATIONS: dict[str, Interpolation] = {
     "bicubic": "bicubic",
     "bilinear": "bilinear",
@@ -30,6 +32,32 @@ def importing(model_name: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise UsageError(f"{model_name} needs more packages ({error}): run {EXTRA}.") from error
+
+
+@contextmanager
+def building(model_name: str) -> Iterator[None]:
+    """Replace the errors of a model that cannot be built, or of its weights, by a sentence.
+
+    Raises:
+        UsageError: the model cannot be built, its weights do not fit or hold code, or a package of
+            the extra is not installed.
+    """
+    try:
+        with importing(model_name):
+            yield
+    except (RayclipError, MemoryError):
+        raise
+    except pickle.UnpicklingError as error:
+        raise UsageError(
+            f"The weights of {model_name} are damaged, or hold more than tensors, such as code, "
+            "which is never run: choose weights in safetensors."
+        ) from error
+    except Exception as error:  # of open_clip, timm, transformers, torch and safetensors
+        reason = " ".join(str(error).split())[:MAX_REASON].rstrip(" .")
+        raise UsageError(
+            f"{model_name} cannot be built ({type(error).__name__}: {reason}): its "
+            "configuration, weights or tokenizer are damaged, or do not belong together."
+        ) from error
 
 
 def to_square(size: Any, model_name: str) -> int:

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,16 +19,17 @@ from typing import TYPE_CHECKING, Any
 from rayclip.errors import UsageError
 from rayclip.model import open_clip_tables
 from rayclip.model.checkpoint import file_sha256
-from rayclip.model.families import importing, refuse_changed, to_interpolation, to_square
-from rayclip.model.hub import (
-    TOKENIZER_FILES,
-    WEIGHTS_SUFFIXES,
-    HubRepo,
-    choose_weights,
-    resolve,
-)
+from rayclip.model.families import building, importing, refuse_changed, to_interpolation, to_square
 from rayclip.model.hub_files import check_available, fetch, fetched_sha256
 from rayclip.model.models import ModelSpec, Network
+from rayclip.model.open_clip_files import (
+    CONFIG_FILE,
+    TEXT_FILES,
+    Source,
+    find_source,
+    text_file_names,
+    tokenizer_repo,
+)
 from rayclip.model.precision import in_precision, measured_frame_bytes
 from rayclip.model.preprocess import Resizing
 from rayclip.settings import Activation
@@ -37,30 +37,7 @@ from rayclip.settings import Activation
 if TYPE_CHECKING:
     import torch
 
-CONFIG_FILE = "open_clip_config.json"
-WEIGHTS_STEMS = ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")
 MODES = {"shortest": "shorter", "longest": "longest", "squash": "squash"}
-TEXT_FILES = {*TOKENIZER_FILES, "config.json"}  # the latter describes a text encoder
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a model's files are.
-
-    Attributes:
-        config: content of ``open_clip_config.json``: ``model_cfg`` and ``preprocess_cfg``.
-        weights: name of the file with the weights.
-        repo: that has it; None for a local folder.
-        folder: that has it, and the tokenizer's files; None for a repository.
-        text_repo: has the files of the tokenizer, and maybe of the text encoder's configuration;
-            None if open_clip brings them.
-    """
-
-    config: Mapping[str, Any]
-    weights: str
-    repo: HubRepo | None = None
-    folder: str | None = None
-    text_repo: HubRepo | None = None
 
 
 def describe(
@@ -82,24 +59,14 @@ def describe(
         WeightsUnavailable: the hub cannot be reached, and nothing is cached.
     """
     open_clip_tables.architectures()  # says if open_clip is missing
-    prefix, _, rest = model_name.partition(":")
-    find = {"open_clip": _published, "hf-hub": _on_hub, "local-dir": _in_folder}[prefix]
-    source = find(rest)
-    model, preprocess = source.config["model_cfg"], source.config.get("preprocess_cfg", {})
+    source = find_source(model_name)
     try:
-        n_px = to_square(model["vision_cfg"].get("image_size", 224), model_name)
-        dim = int(model["embed_dim"])
-    except (AttributeError, KeyError, TypeError) as error:
+        resizing = _resizing(source.config, model_name)
+        dim = int(source.config["model_cfg"]["embed_dim"])
+    except (KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"The configuration of {model_name} is not one of open_clip ({error!r})."
         ) from error
-    fill = int(preprocess.get("fill_color", 0))
-    resizing = Resizing(
-        n_px,
-        MODES[preprocess.get("resize_mode") or "shortest"],  # type: ignore[arg-type]
-        to_interpolation(preprocess.get("interpolation") or "bicubic", model_name),
-        (fill, fill, fill),
-    )
     repo = source.repo
     if repo is not None:
         sha256 = fetched_sha256(repo, source.weights)
@@ -131,7 +98,7 @@ def preflight(spec: ModelSpec) -> None:
     if source.folder is not None and not os.path.isdir(source.folder):
         raise UsageError(f"{source.folder} is missing here: put the same folder on every node.")
     if source.text_repo is not None:
-        check_available(source.text_repo, _text_files(source.text_repo))
+        check_available(source.text_repo, text_file_names(source.text_repo))
 
 
 def load(spec: ModelSpec, device: str, precision: str) -> Network:
@@ -148,10 +115,14 @@ def load(spec: ModelSpec, device: str, precision: str) -> Network:
     with importing(spec.model_name):
         import open_clip
     text_files = _fetch_text_files(source)
-    with _local_folder(source.config, [_fetch_weights(spec), *text_files]) as folder:
+    with (
+        _local_folder(source.config, [_fetch_weights(spec), *text_files]) as folder,
+        building(spec.model_name),
+    ):
         model = open_clip.create_model(f"local-dir:{folder}", weights_only=True)
+        preprocess = model.visual.preprocess_cfg
+        mean, std = _rgb(preprocess["mean"]), _rgb(preprocess["std"])
     model = model.eval().to(device)
-    preprocess = model.visual.preprocess_cfg
     first = next(model.parameters())
     encode_image = in_precision(
         lambda pixels: model.encode_image(pixels, normalize=False), first.device, precision
@@ -162,7 +133,12 @@ def load(spec: ModelSpec, device: str, precision: str) -> Network:
 
     @cache
     def tokenizer() -> Any:  # made when the first texts come: transformers take seconds to import
-        with importing(spec.model_name), _local_folder(source.config, text_files) as folder:
+        if not text_files and tokenizer_repo(source.config["model_cfg"]):
+            raise UsageError(
+                f"There is no tokenizer with {spec.model_name}, such as tokenizer.json: add its "
+                "files, or ask for no texts."
+            )
+        with _local_folder(source.config, text_files) as folder, building(spec.model_name):
             return open_clip.get_tokenizer(f"local-dir:{folder}")
 
     def encode_texts(texts: Sequence[str]) -> torch.Tensor:
@@ -174,8 +150,8 @@ def load(spec: ModelSpec, device: str, precision: str) -> Network:
         encode_text=encode_texts,
         resizing=spec.resizing,
         dim=spec.dim,
-        mean=tuple(preprocess["mean"]),
-        std=tuple(preprocess["std"]),
+        mean=mean,
+        std=std,
         frame_bytes=measured_frame_bytes(model.visual, encode_image, spec.n_px, first.device),
         device=first.device,
         context_length=int(getattr(model, "context_length", 0)) or None,
@@ -185,77 +161,22 @@ def load(spec: ModelSpec, device: str, precision: str) -> Network:
     )
 
 
-def _published(name: str) -> Source:
-    """Find published weights by ``ARCH/TAG``."""
-    architecture, _, tag = name.rpartition("/")
-    if not architecture:
-        raise UsageError(
-            f"open_clip:{name} names no weights: say open_clip:ARCH/TAG, such as "
-            "open_clip:ViT-B-16-SigLIP2/webli (`rayclip models open_clip` lists them)."
-        )
-    config = open_clip_tables.architecture(architecture)
-    published = open_clip_tables.weights(architecture, tag)
-    repo_id, _, file = published["hf_hub"].rpartition("/")
-    repo = resolve(repo_id)
-    stems = (os.path.splitext(file)[0],) if file else WEIGHTS_STEMS[:2]
-    preprocess = {key: value for key, value in published.items() if key not in ("url", "hf_hub")}
-    return Source(
-        {"model_cfg": config, "preprocess_cfg": preprocess},
-        choose_weights(repo, stems),
-        repo=repo,
-        text_repo=_text_repo(config, repo),
+def _resizing(config: Mapping[str, Any], model_name: str) -> Resizing:
+    """Return how open_clip's transform for inference resizes pictures."""
+    preprocess = config.get("preprocess_cfg", {})
+    fill = int(preprocess.get("fill_color") or 0)
+    return Resizing(
+        to_square(config["model_cfg"]["vision_cfg"].get("image_size", 224), model_name),
+        MODES[preprocess.get("resize_mode") or "shortest"],  # type: ignore[arg-type]
+        to_interpolation(preprocess.get("interpolation") or "bicubic", model_name),
+        (fill, fill, fill),
     )
 
 
-def _on_hub(repo_id: str) -> Source:
-    """Find a repository that has a configuration of open_clip."""
-    repo = resolve(repo_id)
-    config = _read_config(fetch(repo, CONFIG_FILE))
-    return Source(
-        config,
-        choose_weights(repo, WEIGHTS_STEMS[:2]),
-        repo=repo,
-        text_repo=_text_repo(config["model_cfg"], repo),
-    )
-
-
-def _in_folder(path: str) -> Source:
-    """Find a folder that has a configuration of open_clip, and weights."""
-    folder = os.path.abspath(os.path.expanduser(path))
-    if not os.path.isfile(os.path.join(folder, CONFIG_FILE)):
-        raise UsageError(f"The folder {folder} of local-dir: has no {CONFIG_FILE}.")
-    config = _read_config(os.path.join(folder, CONFIG_FILE))
-    names = [stem + suffix for suffix in WEIGHTS_SUFFIXES for stem in WEIGHTS_STEMS]
-    weights = next((one for one in names if os.path.isfile(os.path.join(folder, one))), None)
-    if weights is None:
-        raise UsageError(f"The folder {folder} has no weights: neither {names[0]} nor its like.")
-    text_repo = None
-    if "hf_model_name" in config["model_cfg"].get("text_cfg", {}):
-        text_repo = _text_repo(config["model_cfg"], None)
-    return Source(config, weights, folder=folder, text_repo=text_repo)
-
-
-def _read_config(path: str) -> Mapping[str, Any]:
-    try:
-        config = json.loads(Path(path).read_text("utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path} is not a JSON file ({error}).") from error
-    if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
-        raise UsageError(f"{path} is not a configuration of open_clip: it has no model_cfg.")
-    return config
-
-
-def _text_repo(model: Mapping[str, Any], own: HubRepo | None) -> HubRepo | None:
-    """Return the repository with the files of a model's tokenizer, if it needs any."""
-    text = model.get("text_cfg", {})
-    name = text.get("hf_tokenizer_name") or text.get("hf_model_name")
-    if not name or (own is not None and name == own.repo_id):
-        return own if name else None
-    return resolve(name)
-
-
-def _text_files(repo: HubRepo) -> list[str]:
-    return [file.name for file in repo.files if file.name in TEXT_FILES]
+def _rgb(value: Any) -> tuple[float, float, float]:
+    """Return a mean or a standard deviation, given for each channel or once for all."""
+    red, green, blue = value if isinstance(value, list | tuple) else (value,) * 3
+    return float(red), float(green), float(blue)
 
 
 def _fetch_weights(spec: ModelSpec) -> str:
@@ -276,7 +197,7 @@ def _fetch_weights(spec: ModelSpec) -> str:
 def _fetch_text_files(source: Source) -> list[str]:
     """Return the local paths of the tokenizer's files, downloaded if they are on the hub."""
     if source.text_repo is not None:
-        return [fetch(source.text_repo, name) for name in _text_files(source.text_repo)]
+        return [fetch(source.text_repo, name) for name in text_file_names(source.text_repo)]
     if source.folder is None:
         return []
     names = TEXT_FILES.intersection(os.listdir(source.folder))
@@ -290,7 +211,7 @@ def _local_folder(config: Mapping[str, Any], files: Sequence[str]) -> Iterator[s
         for path in files:
             os.symlink(os.path.realpath(path), os.path.join(folder, os.path.basename(path)))
         own = deepcopy(dict(config))
-        if "hf_model_name" in own["model_cfg"].get("text_cfg", {}):
+        if "hf_model_name" in own["model_cfg"]["text_cfg"]:
             own["model_cfg"]["text_cfg"]["hf_model_name"] = folder
         Path(folder, CONFIG_FILE).write_text(json.dumps(own), "utf-8")
         yield folder

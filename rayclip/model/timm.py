@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from rayclip.errors import UsageError
-from rayclip.model.families import importing, to_interpolation, to_square
+from rayclip.model.families import building, importing, to_interpolation, to_square
 from rayclip.model.hub import HubRepo, choose_weights, resolve
 from rayclip.model.hub_files import check_available, fetch, fetched_sha256
 from rayclip.model.models import ModelSpec, Network
@@ -113,7 +113,7 @@ def load(spec: ModelSpec, device: str, precision: str) -> Network:
     source: Source = spec.source
     source.repo.environment.apply()
     file = fetch(source.repo, source.weights)
-    with importing(spec.model_name):
+    with building(spec.model_name):
         model = _build(source.name, source.n_px, file)
     model = model.eval().to(device)
     on = next(model.parameters()).device
@@ -169,7 +169,7 @@ def features_of(name: str, n_px: int, is_resized: bool = False) -> int:
         try:
             features = model(torch.empty(1, 3, n_px, n_px))
         except (AssertionError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).split()).rstrip(" .")
             raise UsageError(f"timm:{name} cannot encode {n_px} pixels: {reason}.") from error
     if features.ndim != 2:
         raise UsageError(f"timm:{name} has no features for a whole frame: choose another model.")

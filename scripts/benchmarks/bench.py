@@ -4,6 +4,7 @@
     python scripts/benchmarks/bench.py decode my.mp4 --extraction-fps 2
     python scripts/benchmarks/bench.py segments my.mp4  # a long video, decoded in parallel
     python scripts/benchmarks/bench.py encode           # the model, and rayclip's overhead
+    python scripts/benchmarks/bench.py models           # what a frame costs with each model
     python scripts/benchmarks/bench.py pipeline         # rayclip extract and its parts
     python scripts/benchmarks/bench.py peers            # other ways to the same features
     python scripts/benchmarks/bench.py gpu              # what only a GPU can tell; 8 minutes
@@ -135,6 +136,24 @@ def encode(
         job = bench_encode.job_of(named, batch_size, precision, seconds)
         measured = with_progress(bench_encode.measured(job, ways, rounds))
         typer.echo(bench_encode.report(job, measured))
+
+
+@app.command()
+def models(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="OpenAI's name, open_clip:ARCH, timm:NAME or timm:NAME@PIXELS; repeatable."
+        ),
+    ] = None,
+    rounds: RoundsOption = 5,
+) -> None:
+    """CPU time of encoding a frame with the models of each family, with random weights."""
+    import bench_models
+
+    with exit_statuses():
+        *_, costs = with_progress(bench_models.measured(model or bench_models.MODELS, rounds))
+        typer.echo(bench_models.report(costs))
 
 
 @app.command()

@@ -320,7 +320,10 @@ def test_a_wrong_name_gets_one_sentence(name: str, said: str) -> None:
     ("change", "said"),
     [
         ({"vision_cfg": {**VIT["vision_cfg"], "image_size": [32, 64]}}, "of 64x32 pixels"),
-        ({"vision_cfg": None}, "is not one of open_clip"),
+        ({"vision_cfg": None}, "it has no vision_cfg"),
+        ({"text_cfg": None}, "it has no text_cfg"),
+        ({"vision_cfg": {**VIT["vision_cfg"], "image_size": "big"}}, "is not one of open_clip"),
+        ({"embed_dim": None}, "is not one of open_clip"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused(
@@ -329,6 +332,74 @@ def test_a_folder_that_cannot_be_used_is_refused(
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {**VIT, **change}}))
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
     assert said in refusal(f"local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "said"),
+    [
+        (None, "it has no preprocess_cfg"),
+        ({"resize_mode": "fold"}, "is not one of open_clip (KeyError('fold'))"),
+        ({"interpolation": "nearest"}, "wants pictures resized with 'nearest'"),
+    ],
+)
+def test_a_folder_with_preprocessing_that_rayclip_lacks_is_refused(
+    preprocess: Any, said: str, tmp_path: Path
+) -> None:
+    config = {"model_cfg": VIT, "preprocess_cfg": preprocess}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
+    assert said in refusal(f"local-dir:{tmp_path}")
+
+
+class _Code:
+    """It makes a folder if it is unpickled without care."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self._folder,)
+
+
+def test_code_in_weights_is_refused_and_never_runs(tmp_path: Path) -> None:
+    folder = folder_of("ViT", tmp_path / "model", ".bin")
+    torch.save({"code": _Code(tmp_path / "made")}, folder / "open_clip_pytorch_model.bin")
+    with pytest.raises(UsageError, match="hold more than tensors, such as code, which is never"):
+        rayclip.load_encoder(f"local-dir:{folder}", device="cpu")
+    assert not (tmp_path / "made").exists()
+
+
+def test_weights_that_do_not_fit_and_damaged_ones_get_one_sentence(tmp_path: Path) -> None:
+    folder = folder_of("ViT", tmp_path / "model")
+    other = folder_of("ResNet", tmp_path / "other") / "open_clip_model.safetensors"
+    for content in (other.read_bytes(), b"no tensors" * 10):
+        (folder / "open_clip_model.safetensors").write_bytes(content)
+        with pytest.raises(UsageError, match="do not belong together") as caught:
+            rayclip.load_encoder(f"local-dir:{folder}", device="cpu")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_its_tokenizer_encodes_frames_and_names_what_texts_lack(
+    tmp_path: Path,
+) -> None:
+    folder = folder_of("SigLIP", tmp_path / "model")
+    for name in tokenizer_files():
+        (folder / name).unlink()
+    model = rayclip.load_encoder(f"local-dir:{folder}", device="cpu")
+    assert model.encode_image(np.zeros((1, 160, 160, 3), np.uint8)).shape == (1, 64)
+    with pytest.raises(UsageError, match="There is no tokenizer with local-dir:"):
+        model.encode_text(TEXTS)
+
+
+def test_a_mean_may_be_one_number_for_all_channels(tmp_path: Path) -> None:
+    folder = folder_of("ViT", tmp_path / "model")
+    frames = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    features = []
+    for value in (0.5, [0.5] * 3):
+        config = {"model_cfg": VIT, "preprocess_cfg": {"mean": value, "std": value}}
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
+        features.append(rayclip.load_encoder(f"local-dir:{folder}").encode_image(frames))
+    assert np.array_equal(*features)
 
 
 def test_a_folder_without_weights_or_configuration_is_refused(tmp_path: Path) -> None:
