@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from rayclip.actors.attempts import give_up_error
 from rayclip.actors.commit_buffer import CommitBuffer, Extracted
+from rayclip.actors.flow_control import CHUNK_BYTES, counted_bytes, frames_per_chunk
 from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
-from rayclip.actors.messages import CHUNK_FRAMES, Frame
+from rayclip.actors.messages import Frame
 from rayclip.actors.pending_video import Pending, PendingChunk, PendingVideo
 from rayclip.errors import Code, CredentialsRefused, RunStopped, VideoError
 from rayclip.io import retry
@@ -37,7 +38,7 @@ from rayclip.report.results import Failure, VideoResult
 if TYPE_CHECKING:
     import pyarrow as pa
 
-WINDOW_FRAMES = 8 * CHUNK_FRAMES  # 77 MB at 224 pixels
+WINDOW_BYTES = 8 * CHUNK_BYTES  # 77 MB of frames
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class VideoExtractor:
         attempts: Attempts,
         segments: Segments | None = None,
         watching: Callable[[str], AbstractContextManager[object]] = nullcontext,
-        window_frames: int = WINDOW_FRAMES,
+        window_bytes: int = WINDOW_BYTES,
     ) -> None:
         """Prepare to extract.
 
@@ -65,18 +66,18 @@ class VideoExtractor:
             attempts: counts the attempts.
             segments: extracts long videos in parallel; None never divides them.
             watching: entered for each video while it is decoded; ends a process that hangs.
-            window_frames: how many frames may be in flight.
+            window_bytes: how many bytes of frames may be in flight.
         """
         self._job = job
         self._segments = segments
         self._watching = watching
-        self._window_frames = window_frames
+        self._window_bytes = window_bytes
         self._encoders = encoders
         self._attempts = attempts
         self._resizing = job.resizing
         self._pending: deque[PendingVideo] = deque()
-        self._in_flight: dict[Pending, PendingChunk] = {}
-        self._frames_in_flight = 0
+        self._in_flight: dict[Pending, tuple[PendingChunk, int]] = {}
+        self._bytes_in_flight = 0
 
     def run(
         self,
@@ -203,7 +204,7 @@ class VideoExtractor:
         for selected in selected_frames:
             frames.append(resize(selected.rgb(), self._resizing))
             timestamps_ms.append(selected.timestamps_ms)
-            if len(frames) == CHUNK_FRAMES:
+            if len(frames) == frames_per_chunk(frames[0].nbytes):
                 self._send(video, frames, timestamps_ms)
                 frames, timestamps_ms = [], []
                 if video.error is not None:
@@ -241,18 +242,19 @@ class VideoExtractor:
     def _send(
         self, video: PendingVideo, frames: list[Frame], timestamps_ms: list[tuple[float, ...]]
     ) -> None:
-        while self._frames_in_flight + len(frames) > self._window_frames and self._in_flight:
+        size = counted_bytes(frames)
+        while self._bytes_in_flight + size > self._window_bytes and self._in_flight:
             self._make_room()
         pending = self._encoders.submit(frames)
-        self._in_flight[pending] = video.send(pending, timestamps_ms)
-        self._frames_in_flight += len(frames)
+        self._in_flight[pending] = video.send(pending, timestamps_ms), size
+        self._bytes_in_flight += size
 
     def _make_room(self) -> None:
         """Wait for any chunk, not for the oldest: a slow or silent encoder must not starve the
         others."""
         for pending in self._encoders.wait(list(self._in_flight)):
-            chunk = self._in_flight.pop(pending)
-            self._frames_in_flight -= len(chunk.repeats)
+            chunk, size = self._in_flight.pop(pending)
+            self._bytes_in_flight -= size
             chunk.video.collect()
 
     def _finish(self, buffer: CommitBuffer, wait: bool) -> Iterator[VideoResult]:

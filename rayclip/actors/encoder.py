@@ -12,7 +12,7 @@ import numpy as np
 
 from rayclip.actors.batcher import Batcher
 from rayclip.actors.device_faults import first_line, is_given_up, is_out_of_memory, is_poisoned
-from rayclip.actors.flow_control import Quota, budget_frames
+from rayclip.actors.flow_control import Quota, budget_bytes
 from rayclip.actors.messages import EncodeReply, EncodeRequest, EncoderReport, Features
 from rayclip.console import node_name
 from rayclip.errors import RayclipError, RunStopped
@@ -123,7 +123,7 @@ class Encoder:
         node = next(node for node in ray.nodes() if node["NodeID"] == self._node_id)
         self._host = node_name(node)
         store = node["Resources"].get("object_store_memory", 0)
-        self._quota = Quota(budget_frames(store, settings.spec.n_px))
+        self._quota = Quota(budget_bytes(store))
         is_restart = context.was_current_actor_reconstructed
         load = partial(self._load, settings, checkpoint, is_restart)
         self._batcher = Batcher(load, crash_log=self._crash_log)

@@ -12,14 +12,8 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from rayclip.actors.encoder_router import Call, EncoderRouter
-from rayclip.actors.messages import (
-    CHUNK_FRAMES,
-    Chunk,
-    EncodeReply,
-    EncodeRequest,
-    Features,
-    Frame,
-)
+from rayclip.actors.flow_control import CHUNK_BYTES, FRAME_BYTES, counted_bytes
+from rayclip.actors.messages import Chunk, EncodeReply, EncodeRequest, Features, Frame
 from rayclip.actors.ray_calls import RAY, Runtime, root_cause
 from rayclip.errors import RunStopped
 
@@ -49,12 +43,12 @@ class EncoderClient:
         Raises:
             RunStopped: no encoder can start, or none remains.
         """
-        if self._filling is not None and not self._filling.has_room(len(frames)):
+        if self._filling is not None and not self._filling.has_room(counted_bytes(frames)):
             self._filling.send()
         if self._filling is None or self._filling.is_sent:
             self._filling = PendingRequest(self._router, self._task, self._runtime)
         pending = PendingFeatures(self, self._filling, self._filling.add(frames))
-        if not self._filling.has_room(1):
+        if not self._filling.has_room(FRAME_BYTES):
             self._filling.send()
         return pending
 
@@ -104,7 +98,7 @@ class PendingRequest:
         self.is_sent = False
         self._task = task
         self._chunks: list[Chunk] = []
-        self._frames = self._count = 0
+        self._size = self._count = 0
         self._stored: ray.ObjectRef[Any] | None = None
         self._results: list[Features | Exception] | None = None
 
@@ -112,14 +106,14 @@ class PendingRequest:
     def is_answered(self) -> bool:
         return self._results is not None
 
-    def has_room(self, frames: int) -> bool:
-        """Whether this many more frames fit; an empty request takes any number."""
-        return not self._frames or self._frames + frames <= CHUNK_FRAMES
+    def has_room(self, size: int) -> bool:
+        """Whether this many more bytes fit; an empty request takes any number."""
+        return not self._size or self._size + size <= CHUNK_BYTES
 
     def add(self, frames: list[Frame]) -> int:
         """Add a chunk, and return its position."""
         self._chunks.append(Chunk(secrets.token_hex(8), frames))
-        self._frames += len(frames)
+        self._size += counted_bytes(frames)
         self._count += 1
         return self._count - 1
 
@@ -138,7 +132,7 @@ class PendingRequest:
 
     def _send(self) -> None:
         assert self._stored is not None
-        self.call = self._router.send(self._stored, self._frames)
+        self.call = self._router.send(self._stored, self._size)
         self._trusted_since_s = self._clock()
 
     @property

@@ -12,36 +12,34 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from rayclip.actors.flow_control import Outstanding
+from rayclip.actors.flow_control import CHUNK_BYTES, Outstanding
 from rayclip.actors.messages import EncoderAddress, EncodeReply, EncoderList
 from rayclip.actors.ray_calls import RAY, Runtime, get_reply, is_permanent
 from rayclip.errors import RunStopped
 
 MAX_REFRESH_S = 10.0  # between two requests of a task for the list of encoders
 MIN_REFRESH_S = 1.0  # the same when the task begins, and if an encoder is silent
-SPILL_FRAMES = 256  # in flight to encoders on this node, then frames go to other nodes
+SPILL_BYTES = 4 * CHUNK_BYTES  # in flight to encoders on this node, then frames go to other nodes
 ROOM_TIMEOUT_S = 1.0  # without room at any encoder, then the task requests the list again
 
 
-def choose(
-    encoders: Mapping[int, Outstanding], local: Collection[int], frames: int
-) -> Sequence[int]:
+def choose(encoders: Mapping[int, Outstanding], local: Collection[int], size: int) -> Sequence[int]:
     """Return the numbers of the encoders that suit the next frames equally well; none if they must
     wait.
 
-    Frames (150 kB each) stay on their node until :data:`SPILL_FRAMES` are in flight there: then its
-    encoders are behind. Otherwise, the encoder with the fewest outstanding frames is best.
+    Frames stay on their node until :data:`SPILL_BYTES` are in flight there: then its encoders are
+    behind. Otherwise, the encoder with the least outstanding is best.
 
     Args:
-        encoders: the outstanding frames of this task, by the encoder's number.
+        encoders: what this task has outstanding, by the encoder's number.
         local: the encoders on this node.
-        frames: how many are to be sent.
+        size: of the frames to be sent, in bytes.
     """
-    usable = [number for number, outstanding in encoders.items() if outstanding.allows(frames)]
+    usable = [number for number, outstanding in encoders.items() if outstanding.allows(size)]
     near = [number for number in usable if number in local]
-    near = [number for number in near if encoders[number].frames < SPILL_FRAMES]
-    least = min((encoders[number].frames for number in near or usable), default=0)
-    return [number for number in near or usable if encoders[number].frames == least]
+    near = [number for number in near if encoders[number].size < SPILL_BYTES]
+    least = min((encoders[number].size for number in near or usable), default=0)
+    return [number for number in near or usable if encoders[number].size == least]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +49,12 @@ class Call:
     Attributes:
         reply: of the encoder.
         address: of the encoder.
-        frames: in the request.
+        size: of its frames, in bytes.
     """
 
     reply: ray.ObjectRef[Any]
     address: EncoderAddress
-    frames: int
+    size: int
 
     @cached_property
     def future(self) -> Future[Any]:
@@ -81,8 +79,9 @@ class EncoderRouter:
         self._lost: set[int] = set()
         self._is_given_up = False
 
-    def send(self, request: ray.ObjectRef[Any], frames: int) -> Call:
-        """Send a request from the object store; wait first until an encoder has room for it.
+    def send(self, request: ray.ObjectRef[Any], size: int) -> Call:
+        """Send a request from the object store, of this many bytes; wait first until an encoder has
+        room for it.
 
         Raises:
             RunStopped: no encoder can start, or none remains.
@@ -92,13 +91,13 @@ class EncoderRouter:
                 self._refresh()
             outstanding = {number: self._outstanding[number] for number in self._addresses}
             local = [a.number for a in self._addresses.values() if a.node_id == self._node_id]
-            if best := choose(outstanding, local, frames):
+            if best := choose(outstanding, local, size):
                 break
             for call in self.wait(self._calls, ROOM_TIMEOUT_S):
                 self.finish(call, self._window(call))
         address = self._addresses[random.choice(best)]
-        call = Call(address.handle.encode.remote(request), address, frames)
-        self._outstanding[address.number].frames += frames
+        call = Call(address.handle.encode.remote(request), address, size)
+        self._outstanding[address.number].size += size
         self._calls.add(call)
         return call
 
@@ -127,7 +126,7 @@ class EncoderRouter:
         if call in self._calls:
             self._calls.remove(call)
             outstanding = self._outstanding[call.address.number]
-            outstanding.frames -= call.frames
+            outstanding.size -= call.size
             outstanding.window = window or outstanding.window
 
     def drop(self, address: EncoderAddress, error: RayActorError) -> None:

@@ -19,8 +19,6 @@ Frame = NDArray[np.uint8]
 Features = NDArray[np.float32]
 """float32 ``[n, D]``."""
 
-CHUNK_FRAMES = 64  # frames that are sent together
-
 
 # ---- frames and features: decoding task <-> encoder ----
 
@@ -42,7 +40,8 @@ class EncodeRequest(NamedTuple):
 
     Attributes:
         task: the sender, for flow control.
-        chunks: at most :data:`CHUNK_FRAMES` frames in total, of one or several videos.
+        chunks: at most :data:`~rayclip.actors.flow_control.CHUNK_BYTES` in total, of one or
+            several videos.
     """
 
     task: str
@@ -54,7 +53,7 @@ class EncodeReply(NamedTuple):
 
     Attributes:
         results: for each chunk, its features or the error.
-        window: how many frames this task may now have in flight to this encoder.
+        window: how many bytes this task may now have in flight to this encoder.
     """
 
     results: list[Features | Exception]

@@ -12,8 +12,8 @@ import numpy as np
 from rayclip.actors.batcher import Batcher
 from rayclip.actors.device_faults import first_line, is_out_of_memory
 from rayclip.actors.encoder import EncoderSettings, load_encoder_model
-from rayclip.actors.flow_control import budget_frames
-from rayclip.actors.messages import CHUNK_FRAMES, Features, Frame
+from rayclip.actors.flow_control import CHUNK_BYTES, budget_bytes
+from rayclip.actors.messages import Features, Frame
 from rayclip.errors import RunStopped
 from rayclip.io.crash_log import CrashLog
 from rayclip.model.loaded_model import LoadedModel
@@ -33,7 +33,6 @@ class LocalEncoders:
             crash_log: of this process, which ends if a device fails.
             is_restart: whether to try each device: a process has died, maybe with its device.
         """
-        self._n_px = settings[0].spec.n_px
         load = _load_and_try if is_restart else load_encoder_model
         self._batchers = [Batcher(partial(load, one), crash_log=crash_log) for one in settings]
         self._notes: tuple[str, ...] = ()
@@ -68,10 +67,10 @@ class LocalEncoders:
     def wait(self, pending: Iterable[Future[Features]]) -> Iterable[Future[Features]]:
         return self._batchers[0].wait(pending)
 
-    def window_frames(self, extractors: int) -> int:
-        """How many frames each of this many extractors may have in flight."""
-        budget = len(self._batchers) * budget_frames(math.inf, self._n_px)
-        return max(CHUNK_FRAMES, budget // extractors)
+    def window_bytes(self, extractors: int) -> int:
+        """How many bytes of frames each of this many extractors may have in flight."""
+        budget = len(self._batchers) * budget_bytes(math.inf)
+        return max(CHUNK_BYTES, budget // extractors)
 
     @property
     def work(self) -> tuple[BatchStats, ...]:

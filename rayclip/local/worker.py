@@ -18,7 +18,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
-from rayclip.actors.decoder import WINDOW_FRAMES, VideoExtractor
+from rayclip.actors.decoder import WINDOW_BYTES, VideoExtractor
 from rayclip.actors.encoder import make_zero_shot
 from rayclip.actors.job import Attempts, ExtractionJob, Segments, UncountedAttempts
 from rayclip.errors import RayclipError, RunStopped
@@ -136,7 +136,7 @@ class Worker:
         self._cores = threading.Semaphore(request.cores)
         self._max_segments = request.cores
         self._segments_pool = ThreadPoolExecutor(request.cores, thread_name_prefix="segment")
-        self._window_frames = min(WINDOW_FRAMES, self._encoders.window_frames(request.tasks))
+        self._window_bytes = min(WINDOW_BYTES, self._encoders.window_bytes(request.tasks))
         threading.Thread(target=self._finish_loading, name="loading", daemon=True).start()
         threading.Thread(target=self._report_regularly, name="report", daemon=True).start()
         for _ in range(request.tasks):
@@ -190,7 +190,7 @@ class Worker:
         self, job: ExtractionJob, attempts: Attempts, segments: Segments | None = None
     ) -> VideoExtractor:
         return VideoExtractor(
-            job, self._encoders, attempts, segments, self._decoding, self._window_frames
+            job, self._encoders, attempts, segments, self._decoding, self._window_bytes
         )
 
     @contextmanager

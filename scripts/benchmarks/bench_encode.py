@@ -24,7 +24,6 @@ from tables import number, table
 from rayclip.actors.batcher import Batcher
 from rayclip.actors.encoder import EncoderSettings, load_encoder_model
 from rayclip.actors.job import Encoders
-from rayclip.actors.messages import CHUNK_FRAMES
 from rayclip.errors import UsageError
 from rayclip.model.checkpoint import openai_clip, openai_models, without_warnings
 from rayclip.model.models import describe
@@ -49,6 +48,7 @@ SHAPES: Mapping[str, tuple[Any, ...]] = {
 """Model name -> arguments of OpenAI's ``CLIP``; its weights are random. Small is ours;
 the others are OpenAI's, those that are used most first."""
 GPU_BATCH_SIZE = 256
+CHUNK_FRAMES = 64  # that tasks send together, of 224 pixels and less
 GPU_PASSES = 2  # concurrent, so that the next one is ready on the device
 FORWARD, MODEL, BATCHER, ACTOR = "forward loop", "ClipModel", "batcher", "encoder actor"
 EXPLANATION = """\

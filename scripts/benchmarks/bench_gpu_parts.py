@@ -24,14 +24,13 @@ import numpy as np
 import torch
 
 from rayclip.actors.batcher import Batcher
-from rayclip.actors.messages import CHUNK_FRAMES
 from rayclip.model.loaded_model import LoadedModel
 from rayclip.model.openai import as_network
 from rayclip.model.precision import gpu_batch_size, largest_that_fits, peak_bytes_per_frame
 
 sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
 
-from bench_encode import DEMO, FORWARD, GPU_BATCH_SIZE, job_of, model_named
+from bench_encode import CHUNK_FRAMES, DEMO, FORWARD, GPU_BATCH_SIZE, job_of, model_named
 from bench_forward import (
     HALF_PRECISIONS,
     clip_on,

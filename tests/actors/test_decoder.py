@@ -21,9 +21,10 @@ from video_factories import MAX_NUMBERS, numbered_frame, numbered_frames, remux,
 
 import rayclip.actors.decoder
 from rayclip.actors import pending_video
-from rayclip.actors.decoder import WINDOW_FRAMES, VideoExtractor
+from rayclip.actors.decoder import WINDOW_BYTES, VideoExtractor
+from rayclip.actors.flow_control import CHUNK_BYTES, FRAME_BYTES
 from rayclip.actors.job import ExtractionJob, FeatureBlocks, SegmentFailed, UncountedAttempts
-from rayclip.actors.messages import CHUNK_FRAMES, Frame
+from rayclip.actors.messages import Frame
 from rayclip.errors import RunStopped
 from rayclip.io import retry
 from rayclip.io.crash_log import Cause, Death
@@ -41,6 +42,8 @@ from rayclip.report.results import VideoResult
 
 N_PX = 8
 DIM = 4
+CHUNK_FRAMES = CHUNK_BYTES // FRAME_BYTES  # of these small frames
+WINDOW_FRAMES = WINDOW_BYTES // FRAME_BYTES
 
 Make = Callable[..., str]
 
@@ -795,6 +798,23 @@ def test_the_frames_of_many_videos_in_flight_are_bounded(video: Make) -> None:
     results = extract([path] * 12, encoders)
     assert [result.frames for result in results] == [100] * 12
     assert WINDOW_FRAMES - CHUNK_FRAMES < max(encoders.levels) <= WINDOW_FRAMES
+
+
+def test_frames_of_518_pixels_in_flight_are_bounded_by_the_same_bytes(video: Make) -> None:
+    n_px, sent = 518, []
+
+    class Large(Encoders):
+        def submit(self, frames: list[Frame]) -> Chunk:
+            sent.append(sum(frame.nbytes for frame in frames))
+            assert {frame.shape for frame in frames} == {(n_px, n_px, 3)}
+            return super().submit([frame[:N_PX, :N_PX] for frame in frames])
+
+    large = replace(job(), resizing=Resizing(n_px))
+    encoders = Large(at_once=False)
+    (result,) = VideoExtractor(large, encoders, UncountedAttempts()).run([video("a.mp4", 120)])
+    assert result.frames == 120
+    assert 0.9 * CHUNK_BYTES < max(sent) <= CHUNK_BYTES
+    assert 0.8 * WINDOW_BYTES < max(encoders.levels) * 3 * n_px * n_px <= WINDOW_BYTES
 
 
 def test_a_slow_chunk_does_not_block_others(video: Make) -> None:

@@ -11,6 +11,7 @@ from fake_ray import FakeRay
 from rayclip.actors import encoder_client
 from rayclip.actors.encoder_client import EncoderClient
 from rayclip.actors.encoder_router import Call
+from rayclip.actors.flow_control import FRAME_BYTES
 from rayclip.actors.messages import EncoderAddress, EncodeReply, EncodeRequest, Features, Frame
 from rayclip.actors.ray_calls import Runtime
 
@@ -34,13 +35,13 @@ class OneEncoder:
         self.lost = False
         self._answered_at_s: dict[Call, float] = {}
 
-    def send(self, request: EncodeRequest, frames: int) -> Call:
-        self.sent.append(frames)
+    def send(self, request: EncodeRequest, size: int) -> Call:
+        self.sent.append(size // FRAME_BYTES)
         features: list[Features | Exception] = [
             np.full((len(chunk.frames), 2), len(chunk.frames), np.float32)
             for chunk in request.chunks
         ]
-        call = Call(EncodeReply(features, 64), ADDRESS, frames)  # type: ignore[arg-type]
+        call = Call(EncodeReply(features, 64), ADDRESS, size)  # type: ignore[arg-type]
         self._answered_at_s[call] = self.answers_at_s
         return call
 

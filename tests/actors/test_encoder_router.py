@@ -8,44 +8,44 @@ from typing import Any
 import pytest
 from fake_ray import NODE, FakeRay, Method
 
-from rayclip.actors.encoder_router import MAX_REFRESH_S, SPILL_FRAMES, EncoderRouter, choose
+from rayclip.actors.encoder_router import MAX_REFRESH_S, SPILL_BYTES, EncoderRouter, choose
 from rayclip.actors.flow_control import FIRST_WINDOW, Outstanding
 from rayclip.actors.messages import EncoderAddress, EncoderList
 
-WIDE = 10 * SPILL_FRAMES
+WIDE = 10 * SPILL_BYTES
 
 
-def with_frames(*frames: int) -> dict[int, Outstanding]:
-    """Return encoders by number, each with this many frames of the task, and room for more."""
-    return {number: Outstanding(count, WIDE) for number, count in enumerate(frames)}
+def with_bytes(*sizes: int) -> dict[int, Outstanding]:
+    """Return encoders by number, each with this many bytes of the task, and room for more."""
+    return {number: Outstanding(size, WIDE) for number, size in enumerate(sizes)}
 
 
 def test_frames_stay_on_their_node_while_its_encoder_keeps_up() -> None:
-    assert choose(with_frames(SPILL_FRAMES - 1, 0, 0), local=[0], frames=64) == [0]
+    assert choose(with_bytes(SPILL_BYTES - 1, 0, 0), local=[0], size=64) == [0]
 
 
 def test_frames_go_to_the_idlest_encoder_if_the_one_on_their_node_is_behind() -> None:
-    assert choose(with_frames(SPILL_FRAMES, 64, 0), local=[0], frames=64) == [2]
+    assert choose(with_bytes(SPILL_BYTES, 64, 0), local=[0], size=64) == [2]
 
 
 def test_frames_stay_on_their_node_if_all_others_are_further_behind() -> None:
-    encoders = with_frames(SPILL_FRAMES, 2 * SPILL_FRAMES, 2 * SPILL_FRAMES)
-    assert choose(encoders, local=[0], frames=64) == [0]
+    encoders = with_bytes(SPILL_BYTES, 2 * SPILL_BYTES, 2 * SPILL_BYTES)
+    assert choose(encoders, local=[0], size=64) == [0]
 
 
 def test_frames_go_elsewhere_if_the_encoder_on_their_node_has_no_room() -> None:
     encoders = {0: Outstanding(64, window=64), 1: Outstanding(64, WIDE)}
-    assert choose(encoders, local=[0], frames=64) == [1]
+    assert choose(encoders, local=[0], size=64) == [1]
 
 
 def test_frames_wait_if_no_encoder_has_room() -> None:
     full = {number: Outstanding(64, window=64) for number in range(3)}
-    assert choose(full, local=[0], frames=1) == []
+    assert choose(full, local=[0], size=1) == []
 
 
 @pytest.mark.parametrize("local", [[], [0, 1, 2]])
 def test_the_least_loaded_encoders_are_equally_good(local: list[int]) -> None:
-    assert choose(with_frames(128, 64, 64), local, frames=64) == [1, 2]
+    assert choose(with_bytes(128, 64, 64), local, size=64) == [1, 2]
 
 
 class Control:
@@ -77,8 +77,8 @@ class Control:
         return EncoderAddress(number, SimpleNamespace(encode=Method(encode)), NODE)
 
 
-def send(to: EncoderRouter, frames: int = FIRST_WINDOW) -> None:
-    to.send(object(), frames)  # type: ignore[arg-type]
+def send(to: EncoderRouter, size: int = FIRST_WINDOW) -> None:
+    to.send(object(), size)  # type: ignore[arg-type]
 
 
 def test_an_encoder_that_comes_up_after_the_first_gets_frames_at_once() -> None:
@@ -97,6 +97,6 @@ def test_a_long_task_rarely_requests_the_list_of_encoders() -> None:
     control = Control(ray)
     router = EncoderRouter(control, ray.runtime)
     for _ in range(200):
-        send(router, frames=0)
+        send(router, size=0)
         ray.now_s += 1
     assert len(control.asked_s) <= 5 + 200 / MAX_REFRESH_S

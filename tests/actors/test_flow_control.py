@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
 from rayclip.actors.flow_control import (
     ACTIVE_S,
+    CHUNK_BYTES,
     FIRST_WINDOW,
-    MIN_FRAMES,
+    FRAME_BYTES,
+    MIN_BUDGET,
     Outstanding,
     Quota,
-    budget_frames,
+    budget_bytes,
+    counted_bytes,
+    frames_per_chunk,
 )
 
 MB = 2**20
 
 
 def test_the_budget_is_a_tenth_of_the_object_store() -> None:
-    assert budget_frames(1000 * MB, 224) == 100 * MB // (3 * 224 * 224)
+    assert budget_bytes(1000 * MB) == 100 * MB
 
 
 def test_the_budget_is_at_most_two_gigabytes() -> None:
-    assert budget_frames(1e15, 224) == 2048 * MB // (3 * 224 * 224)
+    assert budget_bytes(1e15) == 2048 * MB
 
 
 def test_a_tiny_object_store_still_lets_a_task_begin() -> None:
-    assert budget_frames(1 * MB, 336) == MIN_FRAMES
+    assert budget_bytes(1 * MB) == MIN_BUDGET
 
 
 def test_a_lone_task_gets_the_whole_budget() -> None:
@@ -45,15 +52,32 @@ def test_an_inactive_task_leaves_its_share_to_the_others() -> None:
 
 
 def test_a_task_sends_no_more_than_its_window() -> None:
-    outstanding = Outstanding(frames=192, window=256)
+    outstanding = Outstanding(size=192, window=256)
     assert outstanding.allows(64)
     assert not outstanding.allows(65)
 
 
 def test_a_task_with_nothing_outstanding_may_send_a_chunk_whatever_its_window() -> None:
-    assert Outstanding(frames=0, window=1).allows(64)
+    assert Outstanding(size=0, window=1).allows(64)
 
 
 def test_before_the_first_reply_a_task_sends_little() -> None:
     assert Outstanding().allows(FIRST_WINDOW)
-    assert not Outstanding(frames=FIRST_WINDOW).allows(1)
+    assert not Outstanding(size=FIRST_WINDOW).allows(1)
+
+
+@pytest.mark.parametrize(
+    ("n_px", "frames"), [(8, 64), (64, 64), (224, 64), (336, 28), (518, 11), (2000, 1)]
+)
+def test_a_chunk_has_at_most_64_frames_and_the_bytes_of_64_frames_of_224_pixels(
+    n_px: int, frames: int
+) -> None:
+    assert frames_per_chunk(3 * n_px * n_px) == frames
+    chunk = [np.empty((n_px, n_px, 3), np.uint8)] * frames
+    assert counted_bytes(chunk) <= CHUNK_BYTES or frames == 1
+
+
+def test_small_frames_count_as_frames_of_224_pixels_and_larger_ones_as_their_bytes() -> None:
+    assert counted_bytes([np.empty((8, 8, 3), np.uint8)] * 5) == 5 * FRAME_BYTES
+    assert counted_bytes([np.empty((518, 518, 3), np.uint8)] * 5) == 5 * 3 * 518 * 518
+    assert counted_bytes([]) == 0
