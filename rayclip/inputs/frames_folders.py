@@ -23,7 +23,7 @@ from rayclip.io.remote import check_protocol, file_system
 from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient
 from rayclip.media.fragments import parse_part
-from rayclip.media.image_folder import is_image_name
+from rayclip.media.image_names import is_image_name
 
 
 def as_folder(video: str) -> str:

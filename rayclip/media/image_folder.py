@@ -21,12 +21,12 @@ from rayclip.io.storage_errors import is_transient
 from rayclip.media.container import MAX_PIXELS
 from rayclip.media.decoding import BEFORE_START, SelectedFrame
 from rayclip.media.frame_choice import MICROSECONDS, FrameChoice
+from rayclip.media.image_names import is_image_name
 from rayclip.media.sampling import Clock, Shown, Span, frame_rule
 from rayclip.media.segments import WHOLE, Segment, inner_boundaries, split_at
 from rayclip.media.source import open_reader, translated_errors
 from rayclip.media.watchdog import LIBAV
 
-IMAGE_NAME = re.compile(r"[^.].*\.(jpe?g|png|webp)", re.IGNORECASE | re.DOTALL)
 FORMATS = ("JPEG", "PNG", "WEBP")  # Pillow knows others, whose decoders need not see such bytes
 DIGITS = re.compile(r"(\d+)")
 
@@ -135,11 +135,6 @@ class ImageSequence:
             message = f"{name} cannot be decoded: {error}"
             raise BadVideo("decode", Code.BAD_IMAGE, message) from None
         return av.VideoFrame.from_ndarray(rgb, format="rgb24")
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file name has the suffix of an image."""
-    return IMAGE_NAME.fullmatch(name) is not None
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
