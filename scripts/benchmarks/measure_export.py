@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,11 @@ def main() -> None:
 
 def measured(name: str, folder: Path) -> Iterator[tuple[str, ...]]:
     """Make features, and yield a line for each format."""
-    make(*SOURCES[name], folder / "source")
+    # in another process: the peak of a command begins with the memory of the process that starts it
+    maker = get_context("spawn").Process(target=make, args=(*SOURCES[name], folder / "source"))
+    maker.start()
+    maker.join()
+    assert maker.exitcode == 0, name
     for export_format in FORMATS:
         words = [folder / "source", folder / "target", "--format", export_format]
         started = time.monotonic()
