@@ -26,6 +26,7 @@ from typing import Annotated
 import typer
 
 from rayclip.errors import UsageError
+from rayclip.model.precision import CPU_BATCH_SIZE
 
 sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
 
@@ -146,14 +147,17 @@ def models(
             help="OpenAI's name, open_clip:ARCH, timm:NAME or timm:NAME@PIXELS; repeatable."
         ),
     ] = None,
+    batch_size: BatchSizeOption = None,
     rounds: RoundsOption = 5,
 ) -> None:
     """CPU time of encoding a frame with the models of each family, with random weights."""
     import bench_models
 
     with exit_statuses():
-        *_, costs = with_progress(bench_models.measured(model or bench_models.MODELS, rounds))
-        typer.echo(bench_models.report(costs))
+        size = batch_size or CPU_BATCH_SIZE
+        names = model or bench_models.MODELS
+        *_, costs = with_progress(bench_models.measured(names, size, rounds))
+        typer.echo(bench_models.report(costs, size))
 
 
 @app.command()

@@ -21,7 +21,6 @@ from rayclip.model.families import importing, to_square
 from rayclip.model.loaded_model import LoadedModel
 from rayclip.model.models import Network
 from rayclip.model.openai import as_network
-from rayclip.model.precision import CPU_BATCH_SIZE
 from rayclip.model.preprocess import Resizing
 
 FIRST = "ViT-B/32"
@@ -57,7 +56,7 @@ class Cost:
     cpu_ms: tuple[float, ...]
 
 
-def random_model(name: str) -> LoadedModel:
+def random_model(name: str, batch_size: int) -> LoadedModel:
     """A model by its name in rayclip, for open_clip's without ``/TAG``.
 
     Raises:
@@ -80,10 +79,10 @@ def random_model(name: str) -> LoadedModel:
         n_px = int(pixels or timm.get_pretrained_cfg(rest).input_size[1])
         visual = timm.create_model(rest, num_classes=0, **({"img_size": n_px} if pixels else {}))
     elif name in SHAPES:
-        return LoadedModel(as_network(clip_on(name, "fp32", "cpu")), CPU_BATCH_SIZE, threads=1)
+        return LoadedModel(as_network(clip_on(name, "fp32", "cpu")), batch_size, threads=1)
     else:
         raise UsageError(f"--model must be one of {', '.join(SHAPES)}, or open_clip: or timm:.")
-    return LoadedModel(_network(visual.eval(), n_px), CPU_BATCH_SIZE, threads=1)
+    return LoadedModel(_network(visual.eval(), n_px), batch_size, threads=1)
 
 
 def _network(visual: Any, n_px: int) -> Network:
@@ -92,29 +91,29 @@ def _network(visual: Any, n_px: int) -> Network:
     return Network(visual, None, Resizing(n_px), dim, HALF, HALF, 1, torch.device("cpu"))
 
 
-def measured(names: Sequence[str], rounds: int) -> Iterator[dict[str, Cost]]:
+def measured(names: Sequence[str], batch_size: int, rounds: int) -> Iterator[dict[str, Cost]]:
     """Yield the costs after each round, in which every model runs in turn."""
-    models = {name: random_model(name) for name in names}
+    models = {name: random_model(name, batch_size) for name in names}
     passes = {name: partial(_pass, model) for name, model in models.items()}
     for encode in passes.values():
         encode()  # allocate
     spent: dict[str, tuple[float, ...]] = dict.fromkeys(names, ())
     for _ in range(rounds):
         for name, encode in passes.items():
-            spent[name] += (1000 * encode() / CPU_BATCH_SIZE,)
+            spent[name] += (1000 * encode() / batch_size,)
         yield {name: Cost(models[name].n_px, models[name].dim, spent[name]) for name in names}
 
 
 def _pass(model: LoadedModel) -> float:
     """CPU seconds of a pass."""
-    shape = (CPU_BATCH_SIZE, model.n_px, model.n_px, 3)
+    shape = (model.batch_size, model.n_px, model.n_px, 3)
     frames = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     started = time.process_time()
     model.encode_image(frames)
     return time.process_time() - started
 
 
-def report(costs: Mapping[str, Cost]) -> str:
+def report(costs: Mapping[str, Cost], batch_size: int) -> str:
     """The table and its explanation."""
     first = next(iter(costs.values()))
     rows = []
@@ -124,7 +123,7 @@ def report(costs: Mapping[str, Cost]) -> str:
         rows.append([name, str(cost.n_px), str(cost.dim), ms, number(ratio, 1)])
     rounds = len(first.cpu_ms)
     explanation = EXPLANATION.format(
-        batch=CPU_BATCH_SIZE, rounds=f"Medians of {rounds} rounds" if rounds > 1 else "One round"
+        batch=batch_size, rounds=f"Medians of {rounds} rounds" if rounds > 1 else "One round"
     )
     header = ["model", "pixels", "features", "CPU ms/frame", "ratio"]
     return f"{table(header, rows)}\n\n{explanation}"

@@ -148,9 +148,15 @@ def test_docker_finds_the_files_of_the_image() -> None:
 
 
 def test_the_image_installs_the_dependencies_of_rayclip() -> None:
-    [code] = re.findall(r"python -c '(.*)' >", DOCKERFILE)
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert "torch>=2.6\n" in said.stdout
+    [code] = re.findall(r"python -c '(.*)' \$EXTRAS >", DOCKERFILE)
+
+    def packages(*extras: str) -> set[str]:
+        command = [sys.executable, "-c", code, *extras]
+        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return set(said.stdout.splitlines())
+
+    assert "torch>=2.6" in packages()
+    assert "open_clip_torch>=3.3" in packages("open_clip") - packages()
 
 
 def test_the_token_is_where_the_user_of_the_image_looks_for_it() -> None:
