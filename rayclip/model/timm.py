@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any
 
 from rayclip.errors import UsageError
@@ -18,6 +19,7 @@ from rayclip.model.preprocess import Resizing
 from rayclip.settings import Activation
 
 PREFIX = "timm:"
+MAX_PX = 4096
 WEIGHTS_STEMS = ("model", "pytorch_model")
 MODES = {"center": "shorter", "squash": "squash", "border": "longest"}
 
@@ -95,11 +97,15 @@ def describe(
 
 
 def preflight(spec: ModelSpec) -> None:
-    """Check that this machine has the weights, or can download them.
+    """Check that this machine has timm, and the weights or a way to download them.
 
     Raises:
-        WeightsUnavailable: neither is the case.
+        UsageError: timm is missing.
+        WeightsUnavailable: the weights are, and cannot be downloaded.
     """
+    with importing(spec.model_name):
+        if find_spec("timm") is None:  # importing it takes seconds
+            raise ImportError("No module named 'timm'")
     check_available(spec.source.repo, [spec.source.weights])
 
 
@@ -179,8 +185,10 @@ def features_of(name: str, n_px: int, is_resized: bool = False) -> int:
 def _parse(model_name: str) -> tuple[str, int | None]:
     """Split ``timm:NAME@PIXELS``."""
     name, at, pixels = model_name.removeprefix(PREFIX).partition("@")
-    if at and not (pixels.isdecimal() and int(pixels) > 0):
-        raise UsageError(f"The input size of {model_name} must be pixels: timm:{name}@224.")
+    if at and not (pixels.isdecimal() and 0 < int(pixels) <= MAX_PX):
+        raise UsageError(
+            f"The input size of {model_name} must be 1 to {MAX_PX} pixels: timm:{name}@224."
+        )
     return name, int(pixels) if at else None
 
 
