@@ -65,17 +65,18 @@ class PacketReader:
         Raises:
             Irregular: there is no such random access point, or the source cannot seek.
         """
-        if span.first is None or segment.since is not None:
+        latest = span.at_start
+        if latest is None or segment.since is not None:
             return segment
         begin = self._stream.start_time
         begin = self._clock.pts_at(0) if begin is None else begin
-        if span.first <= begin or not self.can_start_anywhere:
+        if latest <= begin or not self.can_start_anywhere:
             return segment
-        for packets in self._from_before(span.first):
+        for packets in self._from_before(latest):
             for packet in islice(packets, MAX_PACKETS_AFTER_SEEK):
-                if packet.dts is not None and packet.dts > span.first:
+                if packet.dts is not None and packet.dts > latest:
                     break
-                if packet.pts is not None and packet.pts <= span.first and self._may_start(packet):
+                if packet.pts is not None and packet.pts <= latest and self._may_start(packet):
                     return segment._replace(since=packet.pts)
         raise Irregular("there is no random access point before the range")
 

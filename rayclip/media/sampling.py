@@ -57,10 +57,13 @@ class Span(NamedTuple):
     Attributes:
         first: its first pts; None for the beginning of the video.
         until: the first pts after it; None for the end.
+        at_start: the last pts that is not after its start: what is on the screen at the start began
+            then or before; None for the beginning.
     """
 
     first: int | None
     until: int | None
+    at_start: int | None
 
     @classmethod
     def of(cls, choice: FrameChoice, clock: Clock) -> Span:
@@ -68,6 +71,7 @@ class Span(NamedTuple):
         return cls(
             None if choice.start_us is None else clock.pts_at(choice.start_us),
             None if choice.end_us is None else clock.pts_at(choice.end_us),
+            None if choice.start_us is None else clock.pts_at(choice.start_us + 1) - 1,
         )
 
     def is_before(self, pts: int) -> bool:
@@ -214,6 +218,8 @@ class TickGrid:
         return tuple(float(start_ms + tick / self._fps * 1000) for tick in range(first, last))
 
     def stand_in_ms(self, shown: Shown) -> float | None:
-        if self.span.is_after(shown.begin) or self.span.is_before(shown.end - 1):
+        at_start = self.span.at_start
+        is_over = at_start is not None and shown.end <= at_start
+        if is_over or self.span.is_after(shown.begin):
             return None
         return self._first_us / 1000

@@ -418,6 +418,16 @@ def test_at_a_rate_the_frame_on_the_screen_is_shown_for_the_shortest_range(
     assert shown == [(1010.0, native[1000.0])]
 
 
+def test_the_frame_on_the_screen_may_end_a_microsecond_later(
+    video: Callable[[str], Path],
+) -> None:
+    path = video("h264")
+    native = dict(decode_plainly(path).native())
+    for start, shown in ((1.999999, 1960.0), (2.0, 2000.0), (1.919999, 1880.0)):
+        choice = FrameChoice(Fraction(1, 60), start=start)
+        assert selected_of(path, choice) == [(start * 1000, native[shown])]
+
+
 def test_ranges_that_join_yield_what_the_undivided_video_yields(
     video: Callable[[str], Path],
 ) -> None:
