@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from rayclip.errors import BadVideo, Code
@@ -213,3 +214,21 @@ def _score(stream: VideoStream) -> int:
         + DEFAULT_BONUS * (int(stream.disposition) & 1)
         + PACKETS_BONUS * (codec.pix_fmt is not None)
     )
+
+
+def no_frames_error(container: InputContainer, codec: VideoCodecContext) -> BadVideo:
+    """Why no frame of a stream could be decoded."""
+    if container.format.name == "webp_pipe":
+        return BadVideo(
+            "decode",
+            Code.ANIMATED_WEBP,
+            "this is an animated WebP, which libav cannot decode: make a video or a GIF of it",
+        )
+    if not codec.width:
+        return BadVideo(
+            "decode",
+            Code.NO_SIZE,
+            "no frame could be decoded: the video stream has no size, or one of more than "
+            f"{MAX_PIXELS} pixels a frame",
+        )
+    return BadVideo("decode", Code.NO_FRAMES, "no frame could be decoded")

@@ -18,8 +18,8 @@ from rayclip.media.frame_choice import FrameChoice, parse_fps, parse_seconds
 from rayclip.media.gop import Irregular
 from rayclip.media.image_folder import ImageFolder, ImageSequence
 from rayclip.media.segments import WHOLE, Segment
-from rayclip.media.source import VideoSource
-from rayclip.media.video import MisleadingPackets, can_read_twice, open_video
+from rayclip.media.source import VideoSource, can_read_twice
+from rayclip.media.video import MisleadingPackets, open_video
 
 
 class FrameSelection(NamedTuple):

@@ -18,7 +18,7 @@ from av.video.frame import PictureType
 from av.video.stream import VideoStream
 from fsspec.implementations.local import LocalFileSystem
 
-from rayclip.errors import Code, VideoError
+from rayclip.errors import BadVideo, Code, VideoError
 from rayclip.io.atomic_write import write_atomically
 from rayclip.media.decoding import SelectedFrame
 from rayclip.media.filters import Filter, filtered
@@ -55,22 +55,40 @@ def reencode(
         OSError: the file could not be written.
     """
     with open_video(source, storage_options) as video:
-        selected_frames = video.selected_frames(FrameChoice(fps=extraction_fps))
-        first = next(selected_frames)  # a bad video raises here, before anything is written
-        os.makedirs(os.path.dirname(destination) or ".", exist_ok=True)
+        frames = video.selected_frames(FrameChoice(fps=extraction_fps))
+        encode_frames(frames, destination, extraction_fps)
 
-        def write(file: IO[bytes]) -> None:
-            try:
-                _encode(chain([first], selected_frames), file, extraction_fps)
-            except av.FFmpegError as error:
-                size = f"{first.frame.width}x{first.frame.height}"
-                raise VideoError(
-                    "encode",
-                    Code.NOT_REENCODABLE,
-                    f"{ENCODER} refuses its {size} pictures: {error}",
-                ) from error
 
-        write_atomically(LocalFileSystem(), destination, 0, write)
+def encode_frames(frames: Iterator[SelectedFrame], destination: str, fps: Fraction) -> None:
+    """Write frames to an H.264 mp4 file, each at as many ticks of a rate as it has times.
+
+    Args:
+        frames: of one video; the first one is taken before anything is written.
+        destination: a local path, written atomically; a missing folder is created.
+        fps: ticks per second.
+
+    Raises:
+        BadVideo: there is no frame.
+        VideoError: libx264 refuses the pictures (stage ``encode``); or from the frames.
+        OSError: the file could not be written.
+    """
+    first = next(frames, None)  # a bad video raises here
+    if first is None:
+        raise BadVideo("decode", Code.NO_FRAMES, "no frame could be decoded")
+    size = f"{first.frame.width}x{first.frame.height}"
+    os.makedirs(os.path.dirname(destination) or ".", exist_ok=True)
+
+    def write(file: IO[bytes]) -> None:
+        try:
+            _encode(chain([first], frames), file, fps)
+        except av.FFmpegError as error:
+            raise VideoError(
+                "encode",
+                Code.NOT_REENCODABLE,
+                f"{ENCODER} refuses its {size} pictures: {error}",
+            ) from error
+
+    write_atomically(LocalFileSystem(), os.path.abspath(destination), 0, write)
 
 
 def _encode(selected_frames: Iterator[SelectedFrame], file: IO[bytes], fps: Fraction) -> None:

@@ -237,6 +237,11 @@ def can_seek(file: BinaryIO) -> bool:
     return not hasattr(file, "seekable") or file.seekable()
 
 
+def can_read_twice(source: VideoSource) -> bool:
+    """Whether a source can be opened again, or can seek back to its beginning."""
+    return isinstance(source, str | os.PathLike) or can_seek(source)
+
+
 def _index_is_last(reader: Reader) -> bool:
     """Whether this is an mp4 or mov file whose index comes after the media data."""
     position = 0

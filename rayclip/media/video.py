@@ -6,7 +6,6 @@ Imports neither Ray nor torch, so that decoding processes stay small.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -19,7 +18,7 @@ from av.video.stream import VideoStream
 
 from rayclip.errors import BadVideo, Code
 from rayclip.io.remote import BLOCK_BYTES
-from rayclip.media.container import MAX_PIXELS, open_stream, read_packets, start_us
+from rayclip.media.container import no_frames_error, open_stream, read_packets, start_us
 from rayclip.media.cropping import crop_function
 from rayclip.media.decoding import (
     SelectedFrame,
@@ -35,7 +34,7 @@ from rayclip.media.packets import PacketReader
 from rayclip.media.planning import PlannedDecoder
 from rayclip.media.sampling import Clock, FrameRule, Span, frame_rule
 from rayclip.media.segments import WHOLE, Segment, inner_boundaries, split_at
-from rayclip.media.source import VideoSource, can_seek
+from rayclip.media.source import VideoSource, can_read_twice
 
 Reopen = Callable[[], AbstractContextManager[tuple["Video", Iterator[VideoPacket]]]]
 """Opens a video again and returns it with all its packets."""
@@ -49,7 +48,13 @@ class MisleadingPackets(Exception):
 
 
 class Video:
-    """An open video, to be read once; created by :func:`open_video`."""
+    """An open video, to be read once; created by :func:`open_video`.
+
+    Attributes:
+        clock: of its presentation.
+        fps: the video's own average frame rate; NaN if it is unknown.
+        duration_s: from the container, in seconds; 0 if unknown.
+    """
 
     def __init__(
         self, container: InputContainer, stream: VideoStream, reopen: Reopen | None = None
@@ -67,8 +72,8 @@ class Video:
         self._stream = stream
         self._codec = stream.codec_context
         self._reopen = reopen
-        self._clock = Clock(stream.time_base, start_us(container, stream))
-        self._reader = PacketReader(container, stream, self._clock, can_seek=reopen is not None)
+        self.clock = Clock(stream.time_base, start_us(container, stream))
+        self._reader = PacketReader(container, stream, self.clock, can_seek=reopen is not None)
         self._has_pictures = False  # whether a picture was decoded, or known not to be wanted
         self._crop = crop_function(stream)
         rate = stream.average_rate or stream.guessed_rate
@@ -83,7 +88,7 @@ class Video:
         """
         if may_split_pictures(self._codec):
             raise Irregular("two packets may be the fields of one picture")
-        span = Span.of(choice, self._clock)
+        span = Span.of(choice, self.clock)
         start = self._reader.without_beginning(WHOLE, span)
         pictures = 0
         is_first = True
@@ -98,7 +103,7 @@ class Video:
 
     def count_frames(self, choice: FrameChoice) -> int:
         """Count the frames in the range of a choice by decoding everything before its end."""
-        span = Span.of(choice, self._clock)
+        span = Span.of(choice, self.clock)
         timed = self._decode_timed(self._reader.packets())
         until_end = takewhile(lambda frame: not span.is_after(frame.pts), timed)
         return sum(frame.pts in span for frame in until_end)
@@ -125,7 +130,7 @@ class Video:
             Irregular: this segment cannot be decoded by itself.
             MisleadingPackets: the frames yielded so far may be wrong; never ``by_decoding``.
         """
-        rule = frame_rule(choice, self._clock, count)
+        rule = frame_rule(choice, self.clock, count)
         if by_decoding:
             frames = selected_frames(self._decode_timed(self._reader.packets()), rule)
         else:
@@ -137,6 +142,20 @@ class Video:
         if choice.total is not None and count:
             selected = islice(selected, min(choice.total, count))
         return selected if self._crop is None else map(self._cropped, selected)
+
+    def frames_of(self, rule: FrameRule, by_decoding: bool = False) -> Iterator[SelectedFrame]:
+        """Decode the frames of any rule that does not count them, from a point before its range.
+
+        Raises:
+            Irregular: decoding cannot start there; never ``by_decoding``. Others are those of
+                :meth:`selected_frames`.
+        """
+        if by_decoding:
+            frames = selected_frames(self._decode_timed(self._reader.packets()), rule)
+        else:
+            start = self._reader.without_beginning(WHOLE, rule.span)
+            frames = self._decode_planned(rule, start, can_go_on=start == WHOLE)
+        return frames if self._crop is None else map(self._cropped, frames)
 
     def segments(self, choice: FrameChoice, segment_s: float, max_segments: int) -> list[Segment]:
         """Divide the range of a choice at random access points into segments of about equal
@@ -152,12 +171,12 @@ class Video:
         """
         if not self._reader.can_start_anywhere:
             return [WHOLE]
-        span = Span.of(choice, self._clock)
+        span = Span.of(choice, self.clock)
         begin_s, end_s = choice.span_s(self.duration_s)
         boundaries = inner_boundaries(end_s - begin_s, segment_s, max_segments)
         us = (round((begin_s + boundary) * MICROSECONDS) for boundary in boundaries)
         try:
-            found = [*self._reader.random_access_points(map(self._clock.pts_at, us))]
+            found = [*self._reader.random_access_points(map(self.clock.pts_at, us))]
         except Irregular:
             return [WHOLE]
         return split_at(pts for pts in found if pts in span and pts != span.first)
@@ -217,7 +236,7 @@ class Video:
     def _decode_timed(self, packets: Iterator[VideoPacket]) -> Iterator[TimedFrame]:
         rate = self._stream.guessed_rate or self._stream.average_rate or Fraction(25)
         decoded = decode_all(self._codec, packets)
-        for timed in timed_frames(decoded, self._clock.time_base, rate):
+        for timed in timed_frames(decoded, self.clock.time_base, rate):
             self._has_pictures = True
             yield timed
 
@@ -243,23 +262,7 @@ class Video:
                     Code.EMPTY_RANGE,
                     f"it has no frame {choice.range_words()}{lasts}",
                 )
-            raise self._no_frames_error()
-
-    def _no_frames_error(self) -> BadVideo:
-        if self._container.format.name == "webp_pipe":
-            return BadVideo(
-                "decode",
-                Code.ANIMATED_WEBP,
-                "this is an animated WebP, which libav cannot decode: make a video or a GIF of it",
-            )
-        if not self._codec.width:
-            return BadVideo(
-                "decode",
-                Code.NO_SIZE,
-                "no frame could be decoded: the video stream has no size, or one of more than "
-                f"{MAX_PIXELS} pixels a frame",
-            )
-        return BadVideo("decode", Code.NO_FRAMES, "no frame could be decoded")
+            raise no_frames_error(self._container, self._codec)
 
     def _cropped(self, selected: SelectedFrame) -> SelectedFrame:
         assert self._crop is not None
@@ -291,8 +294,3 @@ def open_video(
 
     with open_stream(source, storage_options or {}, block_bytes) as (container, stream):
         yield Video(container, stream, reopen if can_read_twice(source) else None)
-
-
-def can_read_twice(source: VideoSource) -> bool:
-    """Whether a source can be opened again, or can seek back to its beginning."""
-    return isinstance(source, str | os.PathLike) or can_seek(source)

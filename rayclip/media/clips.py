@@ -1,0 +1,127 @@
+"""Cut a part out of a video: copy its packets if a keyframe allows, otherwise re-encode it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import av
+from fsspec.implementations.local import LocalFileSystem
+
+from rayclip.io.atomic_write import write_atomically
+from rayclip.media.container import open_stream, start_us
+from rayclip.media.decoding import SelectedFrame
+from rayclip.media.frame_choice import MICROSECONDS, parse_fps
+from rayclip.media.frames_at import AtTimes
+from rayclip.media.gop import Irregular
+from rayclip.media.packets import PacketReader
+from rayclip.media.reencode import encode_frames
+from rayclip.media.sampling import Clock
+from rayclip.media.segments import Segment
+from rayclip.media.source import VideoSource
+from rayclip.media.video import open_video
+from rayclip.media.watchdog import LIBAV
+
+DEFAULT_RATE = 25  # frames per second, if the video does not say
+
+
+def cut(
+    source: VideoSource,
+    destination: str,
+    start_s: float,
+    end_s: float,
+    storage_options: Mapping[str, Any] | None = None,
+) -> bool:
+    """Write the pictures of a part of a video to an mp4 file, without sound.
+
+    Args:
+        source: a local path or an fsspec URL.
+        destination: a local path in an existing folder, written atomically.
+        start_s: in seconds from the container's start.
+        end_s: when the first picture after the part is shown.
+        storage_options: passed to fsspec for a URL.
+
+    Returns:
+        Whether the packets were copied, which loses nothing and takes no time. The copy may have a
+        few more pictures at its end.
+
+    Raises:
+        BadVideo: the source cannot be opened, or nothing can be decoded there.
+        VideoError: the source cannot be read, or libx264 refuses its pictures.
+        OSError: the file cannot be written.
+    """
+    options = storage_options or {}
+    try:
+        _copy(source, destination, start_s, end_s, options)
+        return True
+    except (Irregular, av.FFmpegError):  # no keyframe there, or mp4 cannot hold this codec
+        pass
+    try:
+        _reencode(source, destination, start_s, end_s, options, by_decoding=False)
+    except Irregular:  # decoding cannot start in the middle
+        _reencode(source, destination, start_s, end_s, options, by_decoding=True)
+    return False
+
+
+def _copy(
+    source: VideoSource, destination: str, start_s: float, end_s: float, options: Mapping[str, Any]
+) -> None:
+    """Copy packets; raises Irregular if there is no keyframe where the part begins."""
+    with open_stream(source, options) as (container, stream):
+        if stream.time_base is None:
+            raise Irregular("the video stream has no time base")
+        clock = Clock(stream.time_base, start_us(container, stream))
+        reader = PacketReader(container, stream, clock, can_seek=True)
+        half_frame_us = int(MICROSECONDS / 2 / (stream.average_rate or DEFAULT_RATE))
+        start_at = int(start_s * MICROSECONDS)
+        earliest, latest = (clock.pts_at(start_at + by) for by in (-half_frame_us, half_frame_us))
+        end = clock.pts_at(int(end_s * MICROSECONDS))
+        points = reader.random_access_points([latest]) if reader.can_start_anywhere else iter(())
+        since = next(points, None)
+        if since is None or not earliest <= since <= latest:
+            raise Irregular("there is no keyframe where the part begins")
+
+        def write(file: IO[bytes]) -> None:
+            with av.open(file, "w", format="mp4") as output:
+                copied = output.add_stream_from_template(stream)
+                for packet in reader.packets(Segment(since)):
+                    if packet.dts is not None and packet.dts >= end:
+                        break
+                    packet.stream = copied
+                    if packet.dts is not None:
+                        packet.dts -= since
+                    if packet.pts is not None:
+                        packet.pts -= since
+                    with LIBAV:
+                        output.mux(packet)
+
+        write_atomically(LocalFileSystem(), os.path.abspath(destination), 0, write)
+
+
+def _reencode(
+    source: VideoSource,
+    destination: str,
+    start_s: float,
+    end_s: float,
+    options: Mapping[str, Any],
+    by_decoding: bool,
+) -> None:
+    with open_video(source, options) as video:
+        fps = parse_fps(video.fps if video.fps > 0 else DEFAULT_RATE)
+        first = round(start_s * fps)
+        ticks = range(first, max(round(end_s * fps), first + 1))
+        times_ms = [float(tick / fps * 1000) for tick in ticks]
+        rule = AtTimes(times_ms, fps, video.clock)
+        frames = _until_last(video.frames_of(rule, by_decoding), len(times_ms))
+        encode_frames(frames, destination, fps)
+
+
+def _until_last(frames: Iterator[SelectedFrame], number: int) -> Iterator[SelectedFrame]:
+    """Yield the frames that are shown at all, and stop reading after the last time."""
+    for selected in frames:
+        number -= len(selected.timestamps_ms)
+        if selected.timestamps_ms:
+            yield selected
+        if number <= 0:
+            return
