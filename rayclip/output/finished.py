@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeVar
+
+from fsspec.implementations.local import LocalFileSystem
 
 from rayclip.console import shown
 from rayclip.errors import RayclipError
+from rayclip.io.concurrent_map import concurrent_map
 from rayclip.output.done import FEATURES, name_hash
 from rayclip.output.folder import FeatureFolder
-from rayclip.output.rows import StoredVideo
+from rayclip.output.rows import ScannedVideo, StoredVideo
+from rayclip.output.storage import OutputFolder
 from rayclip.output.video_files import DamagedFile
+
+V = TypeVar("V", ScannedVideo, StoredVideo)
 
 
 def iter_features(folder: FeatureFolder) -> Iterator[StoredVideo]:
@@ -27,16 +35,64 @@ def iter_features(folder: FeatureFolder) -> Iterator[StoredVideo]:
         UsageError, RunStopped: the folder cannot be listed.
         RayclipError: a file is damaged or cannot be read.
     """
+    return _each_once(folder, partial(map, partial(read_file, folder)))
+
+
+def scan_features(
+    folder: FeatureFolder, on_damaged: Callable[[DamagedFile], object]
+) -> Iterator[ScannedVideo]:
+    """Read the same videos in the same order, in blocks of features.
+
+    Each video must be read before the next.
+
+    Args:
+        folder: local or remote.
+        on_damaged: called with each damaged file, which is left out.
+
+    Raises:
+        UsageError, RunStopped: the folder cannot be listed.
+    """
+
+    def scan_file(file: str) -> Iterator[ScannedVideo]:
+        try:
+            yield from folder.scan_file(file)
+        except DamagedFile as error:
+            on_damaged(error)
+
+    is_local = isinstance(folder.fs_and_path()[0], LocalFileSystem)
+    if isinstance(folder, OutputFolder) and not is_local:
+        # each file takes some requests, and has one video
+        read_ahead = partial(concurrent_map, lambda file: _held(scan_file(file)))
+        return _each_once(folder, lambda files: map(_replayed, read_ahead(files)))
+    return _each_once(folder, partial(map, scan_file))
+
+
+def _held(videos: Iterator[V]) -> list[V] | FileNotFoundError:
+    try:
+        return list(videos)
+    except FileNotFoundError as error:
+        return error
+
+
+def _replayed(held: list[V] | FileNotFoundError) -> Iterator[V]:
+    if isinstance(held, FileNotFoundError):
+        raise held
+    yield from held
+
+
+def _each_once(
+    folder: FeatureFolder, read: Callable[[list[str]], Iterator[Iterator[V]]]
+) -> Iterator[V]:
     yielded: set[int] = set()
     opened: set[str] = set()
     list_again = True
     while list_again:  # ``rayclip compact`` removes shards once their rows are in another one
         list_again = False
-        files = {file.path for file in folder.feature_files()}
-        for file in sorted(files - opened, key=reading_order):
-            opened.add(file)
+        files = {file.path for file in folder.feature_files()} - opened
+        opened |= files
+        for videos in read(sorted(files, key=reading_order)):
             try:
-                for video in read_file(folder, file):
+                for video in videos:
                     key = name_hash(video.name)
                     if key not in yielded:
                         yielded.add(key)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rayclip.errors import RunStopped, UsageError
 from rayclip.io.atomic_write import TMP_SUFFIX
@@ -13,8 +17,9 @@ from rayclip.io.folder import Folder
 from rayclip.io.listing import StoredFile
 from rayclip.output.done import DoneVideos
 from rayclip.output.formats import SUFFIXES
-from rayclip.output.rows import Damage, StoredVideo, Work, Writer
+from rayclip.output.rows import Damage, ScannedVideo, StoredVideo, Work, Writer
 from rayclip.output.shard_names import SHARD_SUFFIX
+from rayclip.output.spool import slices
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,6 +76,16 @@ class FeatureFolder(Folder, ABC):
             FileNotFoundError: it was removed meanwhile.
             DamagedFile: a file is damaged or cannot be read.
         """
+
+    def scan_file(self, file: str) -> Iterator[ScannedVideo]:
+        """Read the videos in one of :meth:`feature_files` in blocks of features.
+
+        Each video must be read before the next. Raises the same errors as :meth:`read_file`.
+        """
+        for video in self.read_file(file):
+            yield ScannedVideo(
+                video.name, video.source, slices(video.clip), partial(_same, video.timestamps_ms)
+            )
 
     @abstractmethod
     def verify(self) -> Iterator[Damage | None]:
@@ -145,3 +160,7 @@ class FeatureFolder(Folder, ABC):
     def files(self) -> Iterator[StoredFile]:
         """List features files and temporary files; raises the same errors as :meth:`listing`."""
         return self.listing((*SUFFIXES, SHARD_SUFFIX, TMP_SUFFIX))
+
+
+def _same(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values

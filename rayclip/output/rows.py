@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -81,6 +81,23 @@ class StoredVideo(NamedTuple):
     fps: float
     source: str | None = None
     columns: pa.RecordBatch | None = None
+
+
+class ScannedVideo(NamedTuple):
+    """A saved video whose features are read once, in blocks, and whose times only if needed.
+
+    Attributes:
+        name: see :class:`StoredVideo`.
+        source: the input path or URL; None if the folder does not say it.
+        blocks: float32 or float16 ``[n, D]``, in order. A block is overwritten by the next.
+            Iterating may raise :class:`~rayclip.output.video_files.DamagedFile`.
+        timestamps_ms: reads float64 ``[T]``, in ms from the container's start; may raise the same.
+    """
+
+    name: str
+    source: str | None
+    blocks: Iterator[NDArray[Any]]
+    timestamps_ms: Callable[[], NDArray[np.float64]]
 
 
 class Writer(Protocol):

@@ -20,10 +20,10 @@ from rayclip.model.zeroshot import predictions_csv
 from rayclip.output.done import FEATURES, FPS, TIMESTAMPS, DoneVideos, find_done
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.formats import SUFFIXES, FileFormat, file_format
-from rayclip.output.rows import Damage, Extraction, Row, StoredVideo, Work
+from rayclip.output.rows import Damage, Extraction, Row, ScannedVideo, StoredVideo, Work
 from rayclip.output.safe_names import output_name, utf8_name
-from rayclip.output.stored_arrays import DamagedContent, StoredArray
-from rayclip.output.video_files import DamagedFile, read_video
+from rayclip.output.stored_arrays import Blocks, DamagedContent, StoredArray, read_blocks
+from rayclip.output.video_files import DamagedFile, read_timestamps, read_video
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -156,6 +156,21 @@ class OutputFolder(FeatureFolder):
         name = file.removesuffix(FEATURES + self._files.suffix)
         yield StoredVideo(name, clip, timestamps_ms, float(fps))
 
+    def scan_file(self, file: str) -> Iterator[ScannedVideo]:
+        """Read the features of one video; from local ``.npy`` files without its other files."""
+        if self._files.suffix != ".npy" or not isinstance(self._fs, LocalFileSystem):
+            yield from super().scan_file(file)
+            return
+        name = file.removesuffix(FEATURES + self._files.suffix)
+        with open(self._path(file), "rb") as opened:
+            try:
+                frames, blocks = read_blocks(opened, self._files.dtype, self._dim)
+            except DamagedContent as error:
+                raise DamagedFile(file, str(error)) from error
+            blocks = _naming_damage(blocks, file)
+            times = partial(read_timestamps, self, self._file(name, TIMESTAMPS), frames)
+            yield ScannedVideo(name, None, blocks, times)
+
     def verify(self) -> Iterator[Damage | None]:
         endings = tuple(FEATURES + suffix for suffix in SUFFIXES)
         files = (file.path for file in self.files() if file.path.endswith(endings))
@@ -192,6 +207,13 @@ def _expect_finite(array: StoredArray) -> None:
         # the frame rate of a video may be unknown
         if array.shape and not np.isfinite(block).all():
             raise DamagedContent("not all of its numbers are finite")
+
+
+def _naming_damage(blocks: Blocks, file: str) -> Blocks:
+    try:
+        yield from blocks
+    except DamagedContent as error:
+        raise DamagedFile(file, str(error)) from error
 
 
 def model_folder(output_path: str, model_name: str) -> str:

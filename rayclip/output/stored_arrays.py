@@ -21,6 +21,8 @@ NPY_HEADERS: dict[tuple[int, int], Callable[..., tuple[Shape, bool, np.dtype[Any
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 
+BLOCK_BYTES = 2**18  # of features that are read and compared while they are in the cache
+
 RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
 ARRAY_GLOBALS = {
     ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,  # numpy 1
@@ -110,6 +112,41 @@ def open_array(file: IO[bytes], suffix: str, dtype: str) -> StoredArray:
     """
     read = _npy if suffix == ".npy" else _pickled
     return read(file, np.dtype(dtype))
+
+
+def read_blocks(file: IO[bytes], dtype: str, dim: int) -> tuple[int, Blocks]:
+    """Start to read the features of an ``.npy`` file in blocks of whole rows.
+
+    A block fits into a processor's cache. It is valid until the next: all share their memory,
+    since getting new memory from the system takes longer than reading a cached file.
+
+    Args:
+        file: a buffered local file, at its beginning.
+        dtype: the expected dtype.
+        dim: the expected number of columns.
+
+    Returns:
+        The number of rows, and blocks ``[n, dim]``; iterating may raise :class:`DamagedContent`.
+
+    Raises:
+        DamagedContent: the file holds no such array.
+    """
+    shape = open_array(file, ".npy", dtype).shape
+    if len(shape) != 2 or shape[0] < 1 or shape[1] != dim:
+        raise DamagedContent(f"its shape is {shape}, not (T, {dim})")
+    return shape[0], _row_blocks(file, shape[0], np.dtype(dtype), dim)
+
+
+def _row_blocks(file: Any, rows: int, dtype: np.dtype[Any], dim: int) -> Blocks:
+    most = max(1, BLOCK_BYTES // (dim * dtype.itemsize))
+    buffer = np.empty((min(most, rows), dim), dtype)
+    for start in range(0, rows, most):
+        block = buffer[: min(most, rows - start)]
+        if file.readinto(block.data.cast("B")) < block.nbytes:
+            raise DamagedContent(f"it ends before its {rows} rows")
+        yield block
+    if file.read(1):
+        raise DamagedContent("it is longer than its header says")
 
 
 def _npy(file: IO[bytes], dtype: np.dtype[Any]) -> StoredArray:

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rayclip.errors import RunStopped
 from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient
@@ -56,6 +59,25 @@ def read_video(
         return _read_video(folder, features, dtype, dim, read)
     except DamagedFile:  # a run in progress may have replaced files between two reads
         return _read_video(folder, features, dtype, dim, read)
+
+
+def read_timestamps(folder: FeatureFolder, file: str, frames: int) -> NDArray[np.float64]:
+    """Read the timestamps of a video with this many frames: float64 ``[T]``, in ms.
+
+    Raises:
+        DamagedFile: the file is damaged, missing or unreadable.
+    """
+    read = partial(_read_file, folder, file, (frames, 1), "float64", 1, lambda array: array.read())
+    try:
+        times: NDArray[np.float64] = with_retry(read, _is_transient)[1]
+    except FileNotFoundError as error:
+        raise DamagedFile(file, "it is missing") from error
+    except DamagedContent as error:
+        raise DamagedFile(file, str(error)) from error
+    except Exception as error:  # each storage has exceptions of its own
+        reason = f"it cannot be read: {str(error) or type(error).__name__}"
+        raise DamagedFile(file, reason) from error
+    return times
 
 
 def _read_video(
