@@ -11,6 +11,7 @@ from functools import partial
 
 from rayclip.actors.job import ExtractionJob
 from rayclip.errors import UsageError
+from rayclip.inputs.record import merge_inputs, record_inputs
 from rayclip.inputs.selection import Inputs, select_all
 from rayclip.inputs.videos import (
     extra_columns,
@@ -181,6 +182,8 @@ def plan_run(settings: Settings, describe_model: DescribeModel = describe) -> Pl
         total_inputs = count if count > settings.limit else None
     reencoded = _tmp_folder(settings) if settings.keep_tmp_files else None
     job = ExtractionJob.of(settings, spec, folder, reencoded)
+    earlier = (folder.read_run() or {}).get("inputs") if folder else None
+    record["inputs"] = merge_inputs(earlier, record_inputs(settings, job.folder_of_inputs))
     return PlannedRun(spec, job, plan, name_of, folder, record, total_inputs)
 
 

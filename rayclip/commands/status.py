@@ -148,7 +148,7 @@ def status_lines(status: Status, recorded: RecordedRun) -> list[str]:
     settings = [
         f"{name}={str(value)[:SHOWN_DIGITS] if name == 'weights_sha256' else value}"
         for name, value in run.items()
-        if name != "versions" and value is not None
+        if name not in ("versions", "inputs") and value is not None
     ]
     lines.append(("settings", shown(" ".join(settings))))
     versions = run.get("versions")
