@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 from rayclip.cli_options import takes_settings
 from rayclip.commands.folder_commands import compact, export, failures, status
 from rayclip.commands.model_commands import models
+from rayclip.commands.search_commands import index, report, search
 from rayclip.console import open_standard_streams, say_to_user
 from rayclip.errors import RayclipError, UsageError
 from rayclip.interrupts import INTERRUPTED, Terminated, ending_status, ignore_signals
@@ -169,5 +170,5 @@ def _check_working_folder() -> None:
 
 
 app.command(cls=KeyValueCommand)(_with_exit_statuses(extract))
-for _command in (status, failures, compact, export, models):
+for _command in (search, index, report, status, failures, compact, export, models):
     app.command()(_with_exit_statuses(_command))

@@ -6,7 +6,6 @@ import csv
 import shlex
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ SCENES = [
 ]
 TABLE_LINES = 8
 MIN_ACCURACY = 0.95
-SEARCH = Path(__file__).with_name("search.py")
+REPORT = OUTPUT / "report.html"
 
 
 def main() -> None:
@@ -64,15 +63,17 @@ def main() -> None:
 
 
 def show_search() -> None:
-    """Search the saved features for a text; the picture needs matplotlib."""
-    text, picture = next(iter(TEXTS)), OUTPUT / "similarity.png"
-    words = [str(OUTPUT), text, "--frames", "3"]
-    if find_spec("matplotlib") is not None:
-        words += ["--picture", str(picture)]
-    print(f"\n$ python scripts/search.py {shlex.join(words)}", flush=True)
-    subprocess.run([sys.executable, SEARCH, *words], check=True)
-    if "--picture" not in words:
-        print(f"(With matplotlib, --picture {picture} draws similarity over time.)")
+    """Search the saved features for two texts, and write the report."""
+    texts = [f"a photo of a {shapes.label(*scene)}" for scene in SCENES]
+    run(["search", str(OUTPUT), *texts[:2], "--top", "1"])
+    run(["report", str(OUTPUT), "--texts", f"[{', '.join(texts)}]", "--to", str(REPORT)])
+    print(f"Its address in a browser of this machine: {REPORT.absolute().as_uri()}")
+
+
+def run(words: list[str]) -> None:
+    """Show and run a command of rayclip."""
+    print(f"\n$ rayclip {shlex.join(words)}", flush=True)
+    subprocess.run([sys.executable, "-m", "rayclip", *words], check=True)
 
 
 if __name__ == "__main__":

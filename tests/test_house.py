@@ -21,6 +21,7 @@ FLOORS = [
     "inputs",
     "session",
     "report",
+    "search",
     "commands",
     "actors",
     "local",
@@ -31,6 +32,7 @@ WITHOUT_RAY_OR_TORCH = [
     "model.preprocess",
     "output.storage",
     "report.results",
+    "search.media_process",
     "actors.decoder",
     "run",  # importing ray before preparing a private one would expose that to the network
 ]

@@ -1,4 +1,4 @@
-"""Searching saved features: the examples of docs/search.md, and scripts/search.py."""
+"""Searching saved features in Python: the examples of docs/search.md."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import search
 import shapes
 from pages import EXAMPLES
 from run_cli import call
 
-TEXT = "a photo of a red circle"
 SCENES = {
     "first": [("red", "circle"), ("blue", "square"), ("yellow", "star")],
     "middle": [("red", "square"), ("red", "circle"), ("green", "circle")],
@@ -66,24 +64,3 @@ def test_the_table_of_the_page_has_a_row_for_each_frame() -> None:
     assert [row["timestamp_ms"] for row in rows[:15]] == [200.0 * tick for tick in range(15)]
     features = np.load("features/clip/demo/middle_clip.npy")
     assert np.array_equal(np.array([row["clip"] for row in rows[15:]], np.float32), features)
-
-
-def test_the_script_finds_the_same_frames() -> None:
-    frames = search.best_frames(search.search("features", TEXT, "demo"), 10)
-    assert {drawn(video, seconds) for _, video, seconds in frames} == {"red circle"}
-    assert frames == sorted(frames, reverse=True)
-
-
-def test_the_script_draws_a_panel_for_each_video(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed (rayclip[plot])")
-    curves = search.search("features", TEXT, "demo")
-    search.draw(curves[:1], TEXT, tmp_path / "one.png")
-    search.draw(curves, TEXT, tmp_path / "two.png")
-    heights = [png_height(tmp_path / name) for name in ("one.png", "two.png")]
-    assert heights[1] > heights[0] > 0
-
-
-def png_height(path: Path) -> int:
-    content = path.read_bytes()
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    return int.from_bytes(content[20:24], "big")

@@ -1,0 +1,1 @@
+"""Search: from features to moments of videos, and pictures of them."""

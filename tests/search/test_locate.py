@@ -1,0 +1,87 @@
+"""Finding the videos of an output folder again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rayclip.errors import UsageError
+from rayclip.inputs.record import merge_inputs, record_inputs
+from rayclip.output.storage import OutputFolder
+from rayclip.search.locate import locate
+from rayclip.settings import Settings
+
+
+def files(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def by_stem(nested: bool = False) -> OutputFolder:
+    return OutputFolder("features", 4, {}, nested=nested)
+
+
+def run_of(folder: Path, *paths: str, listed: str | None = None) -> dict[str, object]:
+    settings = Settings(video_paths=paths, file_with_video_paths=listed)
+    return {"inputs": [record_inputs(settings, str(folder))]}
+
+
+@pytest.mark.parametrize("given", ["videos", "videos/*.mp4", "videos/cat.mp4"])
+def test_videos_are_found_where_the_run_got_them(tmp_path: Path, given: str) -> None:
+    files(tmp_path / "videos/cat.mp4")
+    found = locate({"cat": None}, by_stem(), run_of(tmp_path, given), None, {})
+    assert found == {"cat": str(tmp_path / "videos/cat.mp4")}
+
+
+def test_videos_of_a_list_are_found(tmp_path: Path) -> None:
+    files(tmp_path / "cat.mp4")
+    (tmp_path / "list.txt").write_text("cat.mp4\ngone.mp4\n")
+    run = run_of(tmp_path, listed=str(tmp_path / "list.txt"))
+    assert list(locate({"cat": None, "gone": None}, by_stem(), run, None, {})) == ["cat"]
+
+
+def test_names_with_folders_are_found(tmp_path: Path) -> None:
+    files(tmp_path / "a/cat.mp4", tmp_path / "b/cat.mp4")
+    found = locate({"b/cat": None}, by_stem(nested=True), run_of(tmp_path, "a", "b"), None, {})
+    assert found == {"b/cat": str(tmp_path / "b/cat.mp4")}
+
+
+def test_moved_videos_are_found_below_a_root(tmp_path: Path) -> None:
+    files(tmp_path / "new/a/cat.mp4", tmp_path / "new/b/cat.mp4", tmp_path / "new/b/dog.mp4")
+    folder, root = by_stem(nested=True), str(tmp_path / "new")
+    wanted = dict.fromkeys(["videos/b/cat", "videos/b/dog", "videos/c/cow"])
+    assert locate(wanted, folder, {}, root, {}) == {
+        "videos/b/cat": f"{root}/b/cat.mp4",
+        "videos/b/dog": f"{root}/b/dog.mp4",
+    }
+
+
+def test_a_name_that_two_videos_may_have_is_not_guessed(tmp_path: Path) -> None:
+    files(tmp_path / "a/cat.mp4", tmp_path / "b/cat.mp4")
+    assert locate({"cat": None}, by_stem(), {}, str(tmp_path), {}) == {}
+
+
+def test_a_root_without_videos_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="has no files with a video suffix"):
+        locate({"cat": None}, by_stem(), {}, str(tmp_path / "empty"), {})
+
+
+@pytest.mark.parametrize("inputs", [None, 3, "x", [None], [{"folder": 1}], [{"folder": "/"}]])
+def test_a_record_that_is_not_ours_finds_nothing(inputs: object) -> None:
+    assert locate({"cat": None}, by_stem(), {"inputs": inputs}, None, {}) == {}
+
+
+def test_secrets_in_urls_are_not_recorded(tmp_path: Path) -> None:
+    urls = ["https://u:p@host/a.mp4", "https://host/a.mp4?sig=x", "https://host/a.mp4"]
+    (record,) = run_of(tmp_path, *urls)["inputs"]  # type: ignore[misc]
+    assert record["video_paths"] == urls[2:]
+
+
+def test_each_run_is_recorded_once_and_the_newest_is_last() -> None:
+    first, second = {"video_paths": ["a"]}, {"video_paths": ["b"]}
+    assert merge_inputs(None, first) == [first]
+    assert merge_inputs([first, second], first) == [second, first]
+    assert len(merge_inputs([{"video_paths": [str(n)]} for n in range(99)], first)) == 20
