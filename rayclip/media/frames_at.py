@@ -47,7 +47,7 @@ class AtTimes:
         """
         since_ms = times_ms[0] - (1000 / float(fps) if fps else 0)
         since = clock.pts_at(int(since_ms * 1000)) if times_ms[0] > NEAR_MS else None
-        self.span = Span(since, None)
+        self.span = Span(since, None, since)
         self._places = [_place(time, fps, clock) for time in times_ms]
 
     def timestamps_ms(self, shown: Shown) -> tuple[float, ...]:
