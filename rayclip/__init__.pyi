@@ -42,7 +42,7 @@ def extract(
     end: str | int | float | None = None,
     keep_tmp_files: bool = False,
     tmp_path: str | os.PathLike[str] = './tmp',
-    model_name: str = 'ViT-B/32',
+    model_name: str | Sequence[str] = 'ViT-B/32',
     weights: str | os.PathLike[str] | None = None,
     activation: Literal['quickgelu', 'gelu'] | None = None,
     batch_size: int | None = None,
@@ -99,12 +99,14 @@ def extract(
             re-encoded.
         tmp_path: Local folder for re-encoded videos.
         model_name: One of OpenAI's (``ViT-B/32``), ``custom``, ``demo``, or a model of
-            open_clip or timm: ``rayclip models`` lists them. OpenAI's names are ``ViT-B/32``,
-            ``ViT-B/16``, ``ViT-L/14``, ``ViT-L/14@336px``, ``RN50``, ``RN101``, ``RN50x4``,
-            ``RN50x16`` and ``RN50x64``. ``custom`` is the checkpoint given by ``weights``.
-            ``demo`` is a tiny model that comes with rayclip and recognises coloured shapes. The
-            others are ``open_clip:ARCH/TAG``, ``hf-hub:ORG/REPO``, ``local-dir:PATH`` and
-            ``timm:NAME``, with ``pip install 'rayclip[open_clip]'``: see docs/models.md.
+            open_clip or timm: ``rayclip models`` lists them. May be given several times.
+            Several models share one pass over the videos: each frame is decoded once, and each
+            model has its own folder. OpenAI's names are ``ViT-B/32``, ``ViT-B/16``,
+            ``ViT-L/14``, ``ViT-L/14@336px``, ``RN50``, ``RN101``, ``RN50x4``, ``RN50x16`` and
+            ``RN50x64``. ``custom`` is the checkpoint given by ``weights``. ``demo`` is a tiny
+            model that comes with rayclip and recognises coloured shapes. The others are
+            ``open_clip:ARCH/TAG``, ``hf-hub:ORG/REPO``, ``local-dir:PATH`` and ``timm:NAME``,
+            with ``pip install 'rayclip[open_clip]'``: see docs/models.md.
         weights: The checkpoint of the model ``custom``: a path or URL. A TorchScript archive, a
             state dict or a safetensors file, with the names of OpenAI's, open_clip's or Hugging
             Face's CLIP, optionally inside a training script's dictionary (``state_dict``,
@@ -175,7 +177,7 @@ def encode(
     keyframes: bool = False,
     start: str | int | float | None = None,
     end: str | int | float | None = None,
-    model_name: str = 'ViT-B/32',
+    model_name: str | Sequence[str] = 'ViT-B/32',
     weights: str | os.PathLike[str] | None = None,
     activation: Literal['quickgelu', 'gelu'] | None = None,
     batch_size: int | None = None,
@@ -211,12 +213,14 @@ def encode(
             ``start_s`` and ``end_s``.
         end: Only frames before this time, in seconds.
         model_name: One of OpenAI's (``ViT-B/32``), ``custom``, ``demo``, or a model of
-            open_clip or timm: ``rayclip models`` lists them. OpenAI's names are ``ViT-B/32``,
-            ``ViT-B/16``, ``ViT-L/14``, ``ViT-L/14@336px``, ``RN50``, ``RN101``, ``RN50x4``,
-            ``RN50x16`` and ``RN50x64``. ``custom`` is the checkpoint given by ``weights``.
-            ``demo`` is a tiny model that comes with rayclip and recognises coloured shapes. The
-            others are ``open_clip:ARCH/TAG``, ``hf-hub:ORG/REPO``, ``local-dir:PATH`` and
-            ``timm:NAME``, with ``pip install 'rayclip[open_clip]'``: see docs/models.md.
+            open_clip or timm: ``rayclip models`` lists them. May be given several times.
+            Several models share one pass over the videos: each frame is decoded once, and each
+            model has its own folder. OpenAI's names are ``ViT-B/32``, ``ViT-B/16``,
+            ``ViT-L/14``, ``ViT-L/14@336px``, ``RN50``, ``RN101``, ``RN50x4``, ``RN50x16`` and
+            ``RN50x64``. ``custom`` is the checkpoint given by ``weights``. ``demo`` is a tiny
+            model that comes with rayclip and recognises coloured shapes. The others are
+            ``open_clip:ARCH/TAG``, ``hf-hub:ORG/REPO``, ``local-dir:PATH`` and ``timm:NAME``,
+            with ``pip install 'rayclip[open_clip]'``: see docs/models.md.
         weights: The checkpoint of the model ``custom``: a path or URL. A TorchScript archive, a
             state dict or a safetensors file, with the names of OpenAI's, open_clip's or Hugging
             Face's CLIP, optionally inside a training script's dictionary (``state_dict``,
@@ -252,7 +256,8 @@ def encode(
         D>>``, one feature per frame), ``timestamps_ms`` (``list<float64>``, from the container's
         start), ``fps`` (``float64``, the video's own average frame rate) and ``error``
         (``string``). If a video failed, the error says why and the others are null; otherwise the
-        error is null.
+        error is null. With several models, each has its own ``clip_{model_name}`` and
+        ``error_{model_name}``; ``timestamps_ms`` and ``fps`` are null only if all failed.
 
     Raises:
         UsageError: the arguments are wrong, this Ray does not have the device, or it has too few

@@ -47,7 +47,7 @@ def as_parameter(option: Option) -> inspect.Parameter:
     return inspect.Parameter(
         option.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=option.default or None,
+        default=[option.default] if is_list(option) and option.default else option.default or None,
         annotation=Annotated[
             argument_type(option),
             typer.Argument(help=text)
@@ -80,4 +80,9 @@ def argument_type(option: Option) -> Any:
     """The type that typer parses. Other values stay text: ``Settings`` has clearer messages."""
     if option.is_switch or option.kind in (int, int | None):
         return option.kind
-    return list[str] | None if get_origin(option.kind) is tuple else str | None
+    return list[str] | None if is_list(option) else str | None
+
+
+def is_list(option: Option) -> bool:
+    """Whether an option may be given several times."""
+    return get_origin(option.kind) is tuple

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayclip.model.models import describe
+from rayclip.model.models import checkpoint_contents, describe
 from rayclip.options import takes_options
 from rayclip.settings import OPTIONS, Settings
 
@@ -46,7 +45,8 @@ def encode(
         D>>``, one feature per frame), ``timestamps_ms`` (``list<float64>``, from the container's
         start), ``fps`` (``float64``, the video's own average frame rate) and ``error``
         (``string``). If a video failed, the error says why and the others are null; otherwise the
-        error is null.
+        error is null. With several models, each has its own ``clip_{model_name}`` and
+        ``error_{model_name}``; ``timestamps_ms`` and ``fps`` are null only if all failed.
 
     Raises:
         UsageError: the arguments are wrong, this Ray does not have the device, or it has too few
@@ -92,20 +92,21 @@ def _step(
     from rayclip.session.devices import device_on_ray
     from rayclip.session.resources import planned_tasks
 
-    spec = describe(
-        settings.model_name, settings.weights, settings.storage_options, settings.activation
-    )
+    specs = [
+        describe(name, settings.weights, settings.storage_options, settings.activation)
+        for name in settings.model_name
+    ]
     device, resources = device_on_ray(settings, private=False)
     cluster = ray.cluster_resources()
     resources = resources.alongside(earlier, cluster)
-    encoder = EncoderSettings.of(settings, spec, device, resources.threads)
-    content = None if spec.checkpoint is None else Path(spec.checkpoint).read_bytes()
+    models = [EncoderSettings.of(settings, spec, device, resources.threads) for spec in specs]
+    contents = checkpoint_contents(specs)
     tasks = resources.decoding_tasks(cluster.get("CPU", 1))
     tasks = planned_tasks(tasks, grows=resources.exceeds(cluster))
     return EncodeStep(
-        job=ExtractionJob.of(settings, spec),
-        dim=spec.dim,
-        control=start_control_actor(encoder, resources, content, IDLE_S, announces_stalls=True),
+        job=ExtractionJob.of(settings, specs),
+        dims=[spec.dim for spec in specs],
+        control=start_control_actor(models, resources, contents, IDLE_S, announces_stalls=True),
         resources=resources,
         division=division_for(tasks),
         column=column,

@@ -14,6 +14,7 @@ from rayclip.key_value_args import NULLS, parse_items
 from rayclip.media.frame_choice import MAX_FPS, parse_fps, parse_seconds
 
 AnyPath = str | os.PathLike[str]
+MAX_MODELS = 32  # in one run: which of them lack a video is a number of 32 bits
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 
@@ -96,6 +97,28 @@ def to_texts(value: str | Sequence[str] | None) -> tuple[str, ...]:
 def parse_texts(arguments: Sequence[str]) -> list[str]:
     """Parse command line arguments, each of which is a text or a list in brackets."""
     return [text for argument in arguments for text in parse_items("pred_texts", argument)]
+
+
+def to_model_names(value: str | Iterable[str]) -> tuple[str, ...]:
+    """Convert the name of a model, or several, to a tuple without duplicates.
+
+    Raises:
+        UsageError: there is none, one is empty, or there are too many.
+    """
+    names = (value,) if isinstance(value, str) else tuple(dict.fromkeys(value))
+    if not names or not all(name.strip() for name in names):
+        raise UsageError("model_name is empty: give a value.")
+    if len(names) > MAX_MODELS:
+        raise UsageError(
+            f"model_name has {len(names)} models, but a run takes {MAX_MODELS} at most: start "
+            "several runs."
+        )
+    return names
+
+
+def parse_model_names(arguments: Sequence[str]) -> list[str]:
+    """Parse command line arguments, each of which is a name or a list in brackets."""
+    return [name for argument in arguments for name in parse_items("model_name", argument)]
 
 
 def to_fps(name: str, value: str | int | float | Fraction | None) -> Fraction | None:

@@ -119,6 +119,8 @@ def declared_options(settings: type) -> dict[str, Option]:
 
     def from_field(item: Field[Any]) -> Option:
         default = None if callable(item.default_factory) else item.default
+        if isinstance(default, tuple) and len(default) == 1:
+            (default,) = default  # as a caller would write it
         return Option(item.name, kinds[item.name], default, **item.metadata)
 
     return {item.name: from_field(item) for item in fields(settings)}

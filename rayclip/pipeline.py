@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayclip.actors.job import ExtractionJob
@@ -19,7 +18,7 @@ from rayclip.errors import RunStopped
 from rayclip.inputs.selection import Selection
 from rayclip.inputs.video_rows import from_video_table
 from rayclip.machine import Machine, ShowPhase
-from rayclip.model.models import ModelSpec
+from rayclip.model.models import ModelSpec, checkpoint_contents
 from rayclip.model.precision import CPU_BATCH_SIZE
 from rayclip.model.zeroshot import ZeroShot, prompts
 from rayclip.report.progress import SILENCE_S, TERMINAL_PERIOD_S
@@ -105,7 +104,7 @@ class RayMachine:
 @contextmanager
 def on_ray(
     settings: Settings,
-    spec: ModelSpec,
+    specs: Sequence[ModelSpec],
     job: ExtractionJob,
     videos: Selection,
     show_phase: ShowPhase,
@@ -115,7 +114,7 @@ def on_ray(
 
     Args:
         settings: what to do.
-        spec: the model.
+        specs: the models.
         job: what to do with each video.
         videos: the inputs.
         show_phase: receives what is awaited next, until the block begins.
@@ -133,22 +132,21 @@ def on_ray(
         device, resources = device_on_ray(settings, private)
         if not private:  # other machines may lack something
             show_phase("Checking the nodes")
-            check_nodes(spec, job, videos, device)
+            check_nodes(specs, job, videos, device)
         batch_size: int | str | None = settings.batch_size
         if batch_size is None:  # each encoder checks its own GPU; all CPUs are alike
             batch_size = CPU_BATCH_SIZE if device == "cpu" else "by GPU memory"
-        encoder = EncoderSettings.of(settings, spec, device, resources.threads)
-        content = None
-        if spec.checkpoint is not None and not private:  # other nodes may not have this file
-            content = Path(spec.checkpoint).read_bytes()
+        models = [EncoderSettings.of(settings, spec, device, resources.threads) for spec in specs]
+        contents = None if private else checkpoint_contents(specs)
         # On CPUs, idle encoders may keep the tasks of another run from starting.
         idle_s = IDLE_S if device == "cpu" and not private else None
         show_phase("Starting the encoders")
-        control = start_control_actor(encoder, resources, content, idle_s)
+        control = start_control_actor(models, resources, contents, idle_s)
         control.encoders.remote()  # starts them now
         tasks = resources.decoding_tasks(ray.cluster_resources().get("CPU", 1))
+        names = ", ".join(spec.model_name for spec in specs)
         description = (
-            f"{spec.model_name} on {device}; encoders: {resources.encoders}, "
+            f"{names} on {device}; encoders: {resources.encoders}, "
             f"batch size: {batch_size}, decoding tasks at once: {tasks}"
         )
         machine = RayMachine(control, resources, description, show_phase)
@@ -159,7 +157,7 @@ def on_ray(
                 machine.zero_shot = machine.wait_for(control.zero_shot.remote(texts))
                 job = replace(job, zero_shot=machine.zero_shot)
             results = _dataset_results(
-                settings, spec, job, blocks, len(videos), control, resources, tasks
+                settings, specs, job, blocks, len(videos), control, resources, tasks
             )
             with closing(results):  # otherwise Ray Data goes on and starts another Ray
                 machine.results = results
@@ -170,7 +168,7 @@ def on_ray(
 
 def _dataset_results(
     settings: Settings,
-    spec: ModelSpec,
+    specs: Sequence[ModelSpec],
     job: ExtractionJob,
     blocks: list[Any],
     videos: int,
@@ -178,7 +176,8 @@ def _dataset_results(
     resources: EncoderResources,
     tasks: int,
 ) -> Generator[VideoResult]:
-    """Run the Ray Data pipeline of one row per video, and yield its results."""
+    """Run the Ray Data pipeline of one row per video, and yield its results: one row for each model
+    that lacked the video."""
     import ray.data
 
     from rayclip.actors.segment_tasks import division_for
@@ -198,10 +197,12 @@ def _dataset_results(
     dataset = dataset.repartition(target_num_rows_per_block=rows)
 
     # 3. Map: each task decodes on one CPU and sends frames by actor calls, never as blocks.
+    dims = {spec.dim for spec in specs}
+    dim = dims.pop() if len(dims) == 1 else None
     step: Any = extract_rows
     dataset = dataset.map_batches(
         step,
-        fn_kwargs={"job": job, "control": control, "division": division, "dim": spec.dim},
+        fn_kwargs={"job": job, "control": control, "division": division, "dim": dim},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=1,
@@ -240,7 +241,7 @@ def _blocks(videos: Selection) -> list[Any]:
 
 
 def extract_rows(
-    table: pa.Table, *, job: ExtractionJob, control: Any, division: Division, dim: int
+    table: pa.Table, *, job: ExtractionJob, control: Any, division: Division, dim: int | None
 ) -> pa.Table:
     """Run the map step, in a decoding task.
 
@@ -249,14 +250,11 @@ def extract_rows(
         job: what to do with each video.
         control: the control actor.
         division: how long videos are divided.
-        dim: features per frame.
+        dim: features per frame; None if the models differ in it.
 
     Returns:
-        One row for each, in order, in ``result_schema(dim)``.
+        One row for each and each of its models, in order, in ``result_schema(dim)``.
     """
     from rayclip.actors.decode_task import extract_videos
 
-    videos, extra_columns = from_video_table(table)
-    return to_table(
-        extract_videos(videos, job, control, division, extra_columns=extra_columns), dim
-    )
+    return to_table(extract_videos(*from_video_table(table), job, control, division), dim)

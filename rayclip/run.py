@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from rayclip.actors.job import ExtractionJob
 from rayclip.errors import UsageError
@@ -30,15 +31,13 @@ from rayclip.output.run_record import run_record
 from rayclip.output.safe_names import output_name
 from rayclip.output.storage import model_folder
 from rayclip.pipeline import on_ray
-from rayclip.plan import Plan, begin, plan_files, refuse_shared_names
-from rayclip.report.breaker import CircuitBreaker
+from rayclip.plan import Plan, Target, begin, plan_files, refuse_shared_names
 from rayclip.report.display import Display
-from rayclip.report.failures import FailureLog
 from rayclip.report.printing import OnResult
 from rayclip.report.progress import Progress
-from rayclip.report.results import Summary, Tally, VideoResult
-from rayclip.report.run_stats import BatchStats, RunState
-from rayclip.report.summary import encoder_lines, summary_lines, summary_sentences
+from rayclip.report.results import Summary
+from rayclip.report.summary import encoder_lines
+from rayclip.run_report import RunReport
 from rayclip.session.default_address import WITHOUT_RAY, address_for
 from rayclip.settings import Settings
 
@@ -57,21 +56,17 @@ class PlannedRun:
     """What a run has to do, found before anything is started or written.
 
     Attributes:
-        spec: the model.
+        specs: the models.
         job: what to do with each video.
-        plan: the videos.
-        name_of: returns the name of a video in the output folder.
-        folder: where features are saved; None if they are printed.
-        record: content of ``run.json``.
+        plan: the videos, and where the features of each model are saved, unless they are printed.
+        name_of: returns the name of a video in the output folders.
         total_inputs: how many inputs there are, if a limit leaves some out.
     """
 
-    spec: ModelSpec
+    specs: list[ModelSpec]
     job: ExtractionJob
     plan: Plan
     name_of: Callable[[str], str]
-    folder: FeatureFolder | None
-    record: dict[str, object]
     total_inputs: int | None
 
 
@@ -102,23 +97,25 @@ def run_extraction(
                 "part of its video (--ignore-ranges extracts whole videos)"
             )
         planned = plan_run(settings, describe_model)
-        videos, folder = planned.plan.videos, planned.folder
-        report = _Report(planned, started, display)
+        videos = planned.plan.videos
+        report = RunReport(
+            planned.plan, planned.job, planned.name_of, planned.total_inputs, started, display
+        )
         if not videos:
             return report.end()
-        if planned.spec.license and is_for_research_only(planned.spec.license):
-            display.say(
-                f"The weights of {planned.spec.model_name} are for research only: their license is "
-                f"{planned.spec.license}."
-            )
+        for spec in planned.specs:
+            if spec.license and is_for_research_only(spec.license):
+                display.say(
+                    f"The weights of {spec.model_name} are for research only: their license is "
+                    f"{spec.license}."
+                )
         if settings.verbose and not exact_resize.is_available():
             display.say(RESIZED_BY_PILLOW)
-        arguments = settings, planned.spec, planned.job, videos, display.phase
+        arguments = settings, planned.specs, planned.job, videos, display.phase
         with on_machine(*arguments) as machine:
-            if planned.plan.discarded:
+            if any(folder.discarded for folder in planned.plan.folders):
                 machine.wait_until_up()  # only then remove old features
-            if folder:
-                begin(planned.plan, planned.name_of, folder, planned.record)
+            begin(planned.plan, planned.name_of)
             reason = f" ({address.reason})" if address.reason else ""
             display.say(f"{machine.description}{reason}; videos to do: {len(videos)}")
             try:
@@ -140,7 +137,7 @@ def run_extraction(
 
 
 def plan_run(settings: Settings, describe_model: DescribeModel = describe) -> PlannedRun:
-    """Inspect the model, the inputs and the output folder; change nothing.
+    """Inspect the models, the inputs and the output folders; change nothing.
 
     Args:
         settings: what to do.
@@ -149,12 +146,13 @@ def plan_run(settings: Settings, describe_model: DescribeModel = describe) -> Pl
     Raises:
         UsageError: they do not fit one another.
     """
-    spec = describe_model(
-        settings.model_name, settings.weights, settings.storage_options, settings.activation
-    )
-    if settings.show_pred and not spec.has_texts:
+    specs = [
+        describe_model(name, settings.weights, settings.storage_options, settings.activation)
+        for name in settings.model_name
+    ]
+    if settings.show_pred and not specs[0].has_texts:
         raise UsageError(
-            f"show_pred compares frames with texts, but {spec.model_name} has no text encoder: "
+            f"show_pred compares frames with texts, but {specs[0].model_name} has no text encoder: "
             "leave show_pred out, or choose a model with texts."
         )
     inputs = Inputs(
@@ -165,15 +163,13 @@ def plan_run(settings: Settings, describe_model: DescribeModel = describe) -> Pl
     name_of: Callable[[str], str] = partial(output_name, naming=settings.naming)
     if settings.keep_tmp_files and (not settings.saves or settings.has_extra_columns):
         refuse_shared_names(inputs, name_of)  # otherwise plan_files does, if needed
-    folder, record = None, run_record(settings, spec)
+    folders: list[FeatureFolder] = []
     if settings.saves:
-        url = model_folder(settings.output_path, settings.model_name)
-        form = FolderFormat(
-            spec.dim, settings.on_extraction, settings.feature_dtype, settings.naming
-        )
-        folder = open_folder(url, form, settings.storage_options)
-        name_of = folder.name_of
-        plan = plan_files(inputs, name_of, folder, record, settings.overwrite)
+        targets = [Target(_open(settings, spec), run_record(settings, spec)) for spec in specs]
+        folders = [target.folder for target in targets]
+        _refuse_shared_folders(specs, folders)
+        name_of = folders[0].name_of
+        plan = plan_files(inputs, name_of, targets, settings.overwrite)
     else:
         plan = Plan(select_all(inputs))
     total_inputs = None
@@ -181,84 +177,50 @@ def plan_run(settings: Settings, describe_model: DescribeModel = describe) -> Pl
         count = sum(1 for _ in iter_all_videos(settings))
         total_inputs = count if count > settings.limit else None
     reencoded = _tmp_folder(settings) if settings.keep_tmp_files else None
-    job = ExtractionJob.of(settings, spec, folder, reencoded)
-    earlier = (folder.read_run() or {}).get("inputs") if folder else None
-    record["inputs"] = merge_inputs(earlier, record_inputs(settings, job.folder_of_inputs))
-    return PlannedRun(spec, job, plan, name_of, folder, record, total_inputs)
+    job = ExtractionJob.of(settings, specs, folders, reencoded)
+    now = record_inputs(settings, job.folder_of_inputs)
+    for planned in plan.folders:
+        folder, record = planned.target
+        record["inputs"] = merge_inputs((folder.read_run() or {}).get("inputs"), now)
+    return PlannedRun(specs, job, plan, name_of, total_inputs)
 
 
-class _Report:
-    """Counts and logs the results of a run, and stops the run if it is hopeless."""
+def _open(settings: Settings, spec: ModelSpec) -> FeatureFolder:
+    url = model_folder(settings.output_path, spec.model_name)
+    form = FolderFormat(spec.dim, settings.on_extraction, settings.feature_dtype, settings.naming)
+    return open_folder(url, form, settings.storage_options)
 
-    def __init__(self, planned: PlannedRun, started: float, display: Display) -> None:
-        self._started = started
-        self._display = display
-        self._total_inputs = planned.total_inputs
-        folder, done, name_of = planned.folder, planned.plan.done, planned.name_of
-        self._tally = Tally(planned.plan.skipped, folder.url if folder else None)
-        self._failures = None
-        if folder and done is not None:
-            if done.incomplete:
-                display.say(
-                    f"incomplete, so not counted as done: {done.incomplete} {folder.unit}(s) in "
-                    f"{folder.url}"
-                )
-            folder.remove(done.stale_tmp)
-            self._failures = FailureLog(folder, lambda video: name_of(video) in done)
-        self._breaker = CircuitBreaker(self._failures.failed_before if self._failures else {})
 
-    def add(self, result: VideoResult) -> None:
-        """Count a result.
-
-        Raises:
-            RunStopped: nearly everything fails, or failures cannot be written.
-        """
-        self._tally.add(result)
-        if self._failures:
-            self._failures.add(result)
-        self._breaker.add(result)
-
-    def end(self, state: RunState | None = None, is_complete: bool = True) -> Summary:
-        """Show the summary, and write the failures.
-
-        Args:
-            state: of the machine; if the run ends early, results are missing, but the state counts
-                them.
-            is_complete: whether all results have come. Otherwise, nothing is estimated from them.
-        """
-        encoders = state.encoders if state and is_complete else ()
-        if state:
-            self._tally.report(state.done, state.frames)
-        encoding_s = max((stats.wall_s for stats in encoders), default=0.0)
-        summary = self._tally.summary(
-            time.monotonic() - self._started, self._total_inputs, encoding_s
-        )
-        lines = (
-            summary_sentences(summary, sum(encoders, BatchStats()))
-            if self._display.is_live
-            else summary_lines(summary)
-        )
-        self._display.say("\n".join(lines))
-        if self._failures:
-            self._failures.write()
-        return summary
+def _refuse_shared_folders(specs: Sequence[ModelSpec], folders: Sequence[FeatureFolder]) -> None:
+    names: dict[str, str] = {}
+    for spec, folder in zip(specs, folders, strict=True):
+        other = names.setdefault(folder.url, spec.model_name)
+        if other != spec.model_name:
+            raise UsageError(
+                f"{other} and {spec.model_name} would both be saved in {folder.url}: extract them "
+                "with different output_paths."
+            )
 
 
 @contextmanager
 def _machines(settings: Settings) -> Iterator[tuple[OnMachine, DescribeModel]]:
-    """Choose the machine, and who looks up the model. Without Ray, the machine's process starts
+    """Choose the machine, and who looks up the models. Without Ray, the machine's process starts
     now, while the run is planned."""
     if settings.address != WITHOUT_RAY:
         yield on_ray, describe
         return
     with worker_process() as worker:
-        in_worker = needs_torch_to_describe(settings.model_name)
-        yield partial(on_this_machine, worker), worker.describe if in_worker else describe
+
+        def describe_there(model_name: str, *others: Any) -> ModelSpec:
+            in_worker = needs_torch_to_describe(model_name)
+            return (worker.describe if in_worker else describe)(model_name, *others)
+
+        yield partial(on_this_machine, worker), describe_there
 
 
 def _tmp_folder(settings: Settings) -> str:
     """Create the folder for re-encoded videos, laid out like the output folder."""
-    folder = model_folder(os.path.abspath(settings.tmp_path), settings.model_name)
+    folder = model_folder(os.path.abspath(settings.tmp_path), settings.model_name[0])
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:

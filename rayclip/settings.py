@@ -15,10 +15,12 @@ from rayclip.option_values import (
     AnyPath,
     check_address,
     check_device,
+    parse_model_names,
     parse_storage_options,
     parse_texts,
     to_fps,
     to_local_folder,
+    to_model_names,
     to_path,
     to_paths,
     to_seconds,
@@ -175,16 +177,21 @@ class Settings:
         convert=to_local_folder,
         metavar="PATH",
     )
-    model_name: str = option(
-        "ViT-B/32",
+    model_name: tuple[str, ...] = option(
+        ("ViT-B/32",),
         "model",
         "One of OpenAI's (`ViT-B/32`), `custom`, `demo`, or a model of open_clip or timm: "
-        "`rayclip models` lists them.",
-        details="OpenAI's names are `ViT-B/32`, `ViT-B/16`, `ViT-L/14`, `ViT-L/14@336px`, `RN50`, "
-        "`RN101`, `RN50x4`, `RN50x16` and `RN50x64`. `custom` is the checkpoint given by "
+        "`rayclip models` lists them. May be given several times.",
+        details="Several models share one pass over the videos: each frame is decoded once, and "
+        "[each model has its own folder](models.md#several-models). OpenAI's names are `ViT-B/32`, "
+        "`ViT-B/16`, `ViT-L/14`, `ViT-L/14@336px`, `RN50`, `RN101`, `RN50x4`, `RN50x16` and "
+        "`RN50x64`. `custom` is the checkpoint given by "
         "`weights`. `demo` is a tiny model that comes with rayclip and recognises coloured shapes. "
         "The others are `open_clip:ARCH/TAG`, `hf-hub:ORG/REPO`, `local-dir:PATH` and `timm:NAME`, "
         "with `pip install 'rayclip[open_clip]'`: see [docs/models.md](models.md).",
+        accepts=str | Sequence[str],
+        convert=to_model_names,
+        parse=parse_model_names,
         encode=True,
     )
     weights: str | None = option(
@@ -356,7 +363,17 @@ class Settings:
                 f"output_path {self.output_path} is an http URL, which cannot be written: "
                 "name a local folder, or one in a storage such as s3://bucket/folder."
             )
-        refuse_unless_custom(self.model_name, self.weights, self.activation)
+        if len(self.model_name) > 1:
+            self._refuse_for_several_models()
+        refuse_unless_custom(self.model_name[0], self.weights, self.activation)
+
+    def _refuse_for_several_models(self) -> None:
+        for name in ("weights", "activation", "show_pred", "keep_tmp_files"):
+            if getattr(self, name):
+                raise UsageError(
+                    f"{name} is for one model, but model_name has {len(self.model_name)} "
+                    f"({', '.join(self.model_name)}): give one of them, or leave {name} out."
+                )
 
     @property
     def frame_choice(self) -> FrameChoice:

@@ -48,7 +48,7 @@ def call(
     """
     with (
         patch("rayclip.local.machine.WorkerProcess", WorkerThread),
-        patch("rayclip.local.devices.Batcher", partial(Batcher, linger_s=0)),
+        patch("rayclip.actors.device_batchers.Batcher", partial(Batcher, linger_s=0)),
     ):
         result = CliRunner().invoke(app, [*map(str, words)], env=env, input=stdin)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -77,8 +77,9 @@ class WorkerThread(WorkerProcess):
         self._serving.join()
         self._worker.stop()
         if encoders := vars(self._worker).get("_encoders"):  # it has loaded a model
-            for batcher in encoders._batchers:
-                batcher.close()
+            for device in encoders._devices:
+                for batcher in device._batchers:
+                    batcher.close()
         LIBAV._is_stopped = False
         return unrecorded_death(None)
 

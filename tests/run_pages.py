@@ -69,8 +69,7 @@ def run_command(line: str, cluster: str | None) -> str:
 
 def _run(words: list[str], cluster: str | None, stdin: str) -> str:
     if words[0] == "extract":
-        if not any(word.endswith("demo") for word in words):  # other models are 350 MB downloads
-            words += ["--model-name", "demo"]
+        words = _with_demo(words)
         if "--address" not in words:
             words += ["--address", "none"]
         elif "auto" in words:
@@ -79,6 +78,17 @@ def _run(words: list[str], cluster: str | None, stdin: str) -> str:
     ended = call(*words, stdin=stdin)
     assert ended.status == 0, f"status {ended.status}: {ended.stderr}"
     return ended.stdout
+
+
+def _with_demo(words: list[str]) -> list[str]:
+    """Replace all models by one that is no download of 350 MB."""
+    kept, remaining = [], iter(words)
+    for word in remaining:
+        if word == "--model-name":
+            next(remaining)
+        elif not word.startswith("model_name="):
+            kept.append(word)
+    return [*kept, "--model-name", "demo"]
 
 
 def _run_script(words: list[str]) -> str:

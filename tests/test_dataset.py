@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import datasets
 import duckdb
@@ -18,7 +20,10 @@ from checkpoints import save_state_dict, small_vit
 from run_cli import ON_LOOPBACK, call
 
 from rayclip.actors.encode_step import EncodeStep
+from rayclip.actors.job import ModelJob
 from rayclip.errors import UsageError
+from rayclip.model.openai import DEFAULT_CUSTOM_WEIGHTS
+from rayclip.model.preprocess import Resizing
 
 RAYS_WARNING = "PYTHON worker processes have been started on node"
 PROGRAM = """
@@ -42,7 +47,8 @@ def content(path):
 
 rows = [{"film": content(f"{videos}/{name}.mp4"), "name": name} for name in ("ab", "ba")]
 whole = ray.data.from_items([*rows, {"film": b"no video", "name": "bad"}])
-encoded = rayclip.encode(whole, bytes_column="film", extraction_fps=5, **common)
+models = {"model_name": ["demo", "custom"], "device": "cpu"}  # CLIP-custom.pth in this folder
+encoded = rayclip.encode(whole, bytes_column="film", extraction_fps=5, **models)
 sampled = encoded.drop_columns(["film"]).random_sample(1.0).materialize()
 same = sampled.map_batches(lambda table: table, batch_format="pyarrow")
 same.write_parquet(output + "-bytes")
@@ -56,7 +62,7 @@ deadline = time.monotonic() + 60
 while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
     assert time.monotonic() < deadline, "the encoders are not released"
     time.sleep(0.2)
-again = sorted(len(row["clip"] or ()) for row in encoded.take_all())
+again = sorted(len(row["clip_custom"] or ()) for row in encoded.take_all())
 print("a dataset that is used again:", again)
 """
 
@@ -73,7 +79,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of 48 features for 40 pixels, with random weights."""
-    return save_state_dict(small_vit(), tmp_path_factory.mktemp("weights") / "small.pt")
+    path = tmp_path_factory.mktemp("weights") / DEFAULT_CUSTOM_WEIGHTS
+    path.parent.mkdir(parents=True)
+    return save_state_dict(small_vit(), path)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +102,7 @@ def written(
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, folder / "table.parquet", videos, weights, folder / "out"],
         env={**os.environ, **ON_LOOPBACK, "RAY_ADDRESS": cluster},
+        cwd=str(weights).removesuffix(DEFAULT_CUSTOM_WEIGHTS),
         capture_output=True,
         text=True,
     )
@@ -135,18 +144,22 @@ def test_two_models_in_one_pipeline_keep_the_columns_and_add_their_own(
 
 
 @pytest.mark.ray
-def test_encoded_videos_in_a_column_have_the_features_of_their_files(
-    written: tuple[Path, str], videos: Path
+def test_encoded_videos_in_a_column_have_the_features_of_their_files_by_each_model(
+    written: tuple[Path, str], videos: Path, weights: Path
 ) -> None:
-    rows = pq.read_table(f"{written[0]}-bytes").to_pylist()
-    by_name = {row["name"]: row for row in rows}
-    assert {name: bool(row["clip"]) for name, row in by_name.items()} == {
-        "ab": True,
-        "ba": True,
-        "bad": False,
-    }
-    assert by_name["bad"]["error"].startswith("open/")
-    assert by_name["ba"]["clip"] == by_the_command(videos / "ba.mp4", written[0])
+    table = pq.read_table(f"{written[0]}-bytes")
+    added = ["clip_demo", "clip_custom", "timestamps_ms", "fps", "error_demo", "error_custom"]
+    assert table.column_names == ["name", *added]
+    by_name = {row["name"]: row for row in table.to_pylist()}
+    assert by_name.keys() == {"ab", "ba", "bad"}
+    bad, ba = by_name["bad"], by_name["ba"]
+    assert bad["error_demo"] == bad["error_custom"]
+    assert bad["error_demo"].startswith("open/")
+    assert {bad[name] for name in added[:4]} == {ba["error_demo"], ba["error_custom"]} == {None}
+    assert ba["timestamps_ms"] == [200.0 * tick for tick in range(10)]
+    assert ba["clip_demo"] == by_the_command(videos / "ba.mp4", written[0])
+    words = ["--extraction-fps", "5", "--model-name", "custom", "--weights", weights]
+    assert ba["clip_custom"] == by_the_command(videos / "ba.mp4", written[0], *words)
 
 
 @pytest.mark.ray
@@ -200,12 +213,16 @@ def test_datasets_reads_what_a_pipeline_wrote(
 
 
 def test_missing_and_conflicting_columns_are_named() -> None:
-    step = EncodeStep(*[None] * 5, column="path", holds_videos=False, prefix="b32_")  # type: ignore[arg-type]
+    job = SimpleNamespace(models=[ModelJob(Resizing(8), label="x"), ModelJob(Resizing(8))])
+    parts: Any = [job, *[None] * 4]
+    step = EncodeStep(*parts, column="path", holds_videos=False, prefix="b32_")
     step.check_columns(["path", "clip"])
     with pytest.raises(UsageError, match="no column 'path'; its columns are: url, label"):
         step.check_columns(["url", "label"])
     with pytest.raises(UsageError, match="already has a column 'b32_error': give encode a prefix"):
         step.check_columns(["path", "b32_error"])
+    with pytest.raises(UsageError, match="already has a column 'b32_clip_x'"):
+        step.check_columns(["path", "b32_clip_x"])
 
 
 def by_the_command(video: Path, beside: Path, *words: str | Path) -> list[list[float]]:

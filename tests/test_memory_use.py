@@ -22,11 +22,11 @@ import numpy as np
 
 from rayclip.model.preprocess import Resizing
 from rayclip.actors.decoder import VideoExtractor
-from rayclip.actors.job import ExtractionJob, UncountedAttempts
+from rayclip.actors.job import ExtractionJob, ModelJob, UncountedAttempts
 from rayclip.media.frame_choice import FrameChoice
 
 class Encoded:
-    def __init__(self, frames):
+    def __init__(self, frames, models):
         self.frames = frames
     def done(self):
         return self.frames is None  # once waited for, so that memory holds as many frames as it may
@@ -35,7 +35,7 @@ class Encoded:
             means = np.stack(self.frames).mean(axis=(1, 2, 3), dtype=np.float32)
             self.features = np.repeat(means[:, None], 64, axis=1)
             self.frames = None
-        return self.features
+        return [self.features]
 
 class Encoders:
     submit = Encoded
@@ -49,7 +49,7 @@ def kilobytes():
 
 def extract(videos):
     choice = FrameChoice(Fraction(5))
-    job = ExtractionJob(Resizing(64), choice, "stem", None, 3, "/", {})
+    job = ExtractionJob((ModelJob(Resizing(64)),), choice, "stem", 3, "/", {})
     yield from VideoExtractor(job, Encoders(), UncountedAttempts()).run(videos)
 """
 

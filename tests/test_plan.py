@@ -10,12 +10,12 @@ import pytest
 
 from rayclip.errors import RunStopped, UsageError
 from rayclip.inputs.selection import Inputs, select_all
-from rayclip.inputs.video_rows import name_tables, names_in
+from rayclip.inputs.video_rows import from_video_table, name_tables, names_in
 from rayclip.output.formats import file_format
 from rayclip.output.run_record import COMPARED
 from rayclip.output.safe_names import stem
 from rayclip.output.storage import Extraction, OutputFolder
-from rayclip.plan import Plan, begin, plan_files
+from rayclip.plan import Plan, Target, begin, plan_files
 
 DIM = 4
 RECORD: dict[str, object] = {**dict.fromkeys(COMPARED, "the same"), "extraction_fps": "5"}
@@ -33,7 +33,8 @@ def given(names: Callable[[], Iterator[str]]) -> Inputs:
 
 def work(plan: Plan) -> tuple[list[str], int, list[str]]:
     """Return the videos to extract, the number skipped, and the discarded videos."""
-    return list(plan.videos), plan.skipped, list(plan.discarded or ())
+    (folder,) = plan.folders
+    return list(plan.videos), plan.skipped, list(folder.discarded or ())
 
 
 def committed(folder: OutputFolder, stems: Sequence[str], record: dict[str, object]) -> None:
@@ -49,27 +50,29 @@ def folder(tmp_path: Path) -> OutputFolder:
 
 
 def test_a_new_folder_needs_every_video_in_input_order(folder: OutputFolder) -> None:
-    plan = plan_files(inputs("b.mp4", "a.mp4"), stem, folder, RECORD, overwrite=False)
+    plan = plan_files(inputs("b.mp4", "a.mp4"), stem, [Target(folder, RECORD)], overwrite=False)
     assert work(plan) == (["b.mp4", "a.mp4"], 0, [])
 
 
 def test_the_record_is_written_before_the_run_starts(folder: OutputFolder) -> None:
-    plan = plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=False)
+    plan = plan_files(inputs("a.mp4"), stem, [Target(folder, RECORD)], overwrite=False)
     assert folder.read_run() is None  # nothing changes before the machine is up
-    begin(plan, stem, folder, RECORD)
+    begin(plan, stem)
     assert folder.read_run() == RECORD
 
 
 def test_finished_videos_are_skipped(folder: OutputFolder) -> None:
     committed(folder, ["a", "c"], RECORD)
-    plan = plan_files(inputs("x/a.mp4", "b.mp4", "c.mkv"), stem, folder, RECORD, overwrite=False)
+    plan = plan_files(
+        inputs("x/a.mp4", "b.mp4", "c.mkv"), stem, [Target(folder, RECORD)], overwrite=False
+    )
     assert work(plan) == (["b.mp4"], 2, [])
 
 
 def test_incomplete_videos_are_recomputed(folder: OutputFolder, tmp_path: Path) -> None:
     committed(folder, ["a"], RECORD)
     (tmp_path / "out" / "a_clip.npy").write_bytes(b"half")
-    plan = plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=False)
+    plan = plan_files(inputs("a.mp4"), stem, [Target(folder, RECORD)], overwrite=False)
     assert work(plan) == (["a.mp4"], 0, [])
 
 
@@ -78,32 +81,36 @@ def test_incomplete_videos_are_recomputed(folder: OutputFolder, tmp_path: Path) 
 
 def test_two_inputs_with_one_name_are_refused_naming_both(folder: OutputFolder) -> None:
     with pytest.raises(UsageError, match=r"x/a\.mp4 and y/a\.mkv .* saved as a: use --naming path"):
-        plan_files(inputs("x/a.mp4", "b.mp4", "y/a.mkv"), stem, folder, RECORD, overwrite=False)
+        plan_files(
+            inputs("x/a.mp4", "b.mp4", "y/a.mkv"), stem, [Target(folder, RECORD)], overwrite=False
+        )
 
 
 def test_two_inputs_of_one_name_are_refused_before_anything_is_written(
     folder: OutputFolder, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError):
-        plan_files(inputs("x/a.mp4", "y/a.mp4"), stem, folder, RECORD, overwrite=False)
+        plan_files(inputs("x/a.mp4", "y/a.mp4"), stem, [Target(folder, RECORD)], overwrite=False)
     assert not (tmp_path / "out").exists()
 
 
 def test_two_inputs_with_one_name_are_refused_even_if_it_is_done(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     with pytest.raises(UsageError, match=r"x/a\.mp4 and y/a\.mp4"):
-        plan_files(inputs("x/a.mp4", "y/a.mp4"), stem, folder, RECORD, overwrite=True)
+        plan_files(inputs("x/a.mp4", "y/a.mp4"), stem, [Target(folder, RECORD)], overwrite=True)
     assert folder.committed_frames("a") == 2
 
 
 def test_the_same_input_twice_is_done_once(folder: OutputFolder) -> None:
-    plan = plan_files(inputs("a.mp4", "b.mp4", "a.mp4"), stem, folder, RECORD, overwrite=False)
+    plan = plan_files(
+        inputs("a.mp4", "b.mp4", "a.mp4"), stem, [Target(folder, RECORD)], overwrite=False
+    )
     assert work(plan) == (["a.mp4", "b.mp4"], 0, [])
 
 
 def test_the_same_input_twice_is_skipped_once(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
-    plan = plan_files(inputs("a.mp4", "a.mp4"), stem, folder, RECORD, overwrite=False)
+    plan = plan_files(inputs("a.mp4", "a.mp4"), stem, [Target(folder, RECORD)], overwrite=False)
     assert work(plan) == ([], 1, [])
 
 
@@ -113,7 +120,7 @@ def test_the_same_input_twice_is_skipped_once(folder: OutputFolder) -> None:
 def test_other_settings_are_refused_naming_each_difference(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     with pytest.raises(UsageError) as caught:
-        plan_files(inputs("b.mp4"), stem, folder, OTHER_RECORD, overwrite=False)
+        plan_files(inputs("b.mp4"), stem, [Target(folder, OTHER_RECORD)], overwrite=False)
     assert "model_name=the same (now demo)" in str(caught.value)
     assert "extraction_fps=5 (now 1)" in str(caught.value)
     assert folder.url in str(caught.value)
@@ -122,14 +129,18 @@ def test_other_settings_are_refused_naming_each_difference(folder: OutputFolder)
 def test_a_refused_run_leaves_the_record_as_it_was(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     with pytest.raises(UsageError):
-        plan_files(inputs("b.mp4"), stem, folder, OTHER_RECORD, overwrite=False)
+        plan_files(inputs("b.mp4"), stem, [Target(folder, OTHER_RECORD)], overwrite=False)
     assert folder.read_run() == RECORD
 
 
 def test_device_and_batch_size_may_change(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD | {"device": "cpu", "batch_size": 1})
     now = RECORD | {"device": "cuda", "batch_size": 256}
-    assert work(plan_files(inputs("a.mp4"), stem, folder, now, overwrite=False)) == ([], 1, [])
+    assert work(plan_files(inputs("a.mp4"), stem, [Target(folder, now)], overwrite=False)) == (
+        [],
+        1,
+        [],
+    )
 
 
 # ---- overwrite ----
@@ -137,28 +148,30 @@ def test_device_and_batch_size_may_change(folder: OutputFolder) -> None:
 
 def test_overwrite_recomputes_everything(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
-    plan = plan_files(inputs("a.mp4", "b.mp4"), stem, folder, RECORD, overwrite=True)
+    plan = plan_files(inputs("a.mp4", "b.mp4"), stem, [Target(folder, RECORD)], overwrite=True)
     assert work(plan) == (["a.mp4", "b.mp4"], 0, ["a.mp4"])
 
 
 def test_overwrite_removes_the_old_features_first(folder: OutputFolder) -> None:
     committed(folder, ["a", "b"], RECORD)
-    plan = plan_files(inputs("a.mp4"), stem, folder, RECORD, overwrite=True)
+    plan = plan_files(inputs("a.mp4"), stem, [Target(folder, RECORD)], overwrite=True)
     assert (folder.committed_frames("a"), folder.committed_frames("b")) == (2, 2)
-    begin(plan, stem, folder, RECORD)
+    begin(plan, stem)
     assert (folder.committed_frames("a"), folder.committed_frames("b")) == (None, 2)
 
 
 def test_overwrite_with_the_same_input_twice_removes_it_once(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
-    plan = plan_files(inputs("a.mp4", "a.mp4"), stem, folder, RECORD, overwrite=True)
+    plan = plan_files(inputs("a.mp4", "a.mp4"), stem, [Target(folder, RECORD)], overwrite=True)
     assert work(plan) == (["a.mp4"], 0, ["a.mp4"])
 
 
 def test_overwrite_with_other_settings_may_replace_all_that_is_there(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
-    plan = plan_files(inputs("a.mp4", "b.mp4"), stem, folder, OTHER_RECORD, overwrite=True)
-    begin(plan, stem, folder, OTHER_RECORD)
+    plan = plan_files(
+        inputs("a.mp4", "b.mp4"), stem, [Target(folder, OTHER_RECORD)], overwrite=True
+    )
+    begin(plan, stem)
     assert folder.read_run() == OTHER_RECORD
 
 
@@ -167,7 +180,7 @@ def test_overwrite_with_other_settings_is_refused_if_other_videos_would_remain(
 ) -> None:
     committed(folder, ["a", "b", "c"], RECORD)
     with pytest.raises(UsageError, match=r"other videos \(2\), .*extraction_fps=5 \(now 1\)"):
-        plan_files(inputs("a.mp4"), stem, folder, OTHER_RECORD, overwrite=True)
+        plan_files(inputs("a.mp4"), stem, [Target(folder, OTHER_RECORD)], overwrite=True)
     assert folder.committed_frames("a") == 2
 
 
@@ -181,21 +194,23 @@ def pickles(folder: OutputFolder) -> OutputFolder:
 def test_files_of_another_format_count_if_settings_differ(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     with pytest.raises(UsageError, match=r"extraction_fps=5 \(now 1\)"):
-        plan_files(inputs("a.mp4"), stem, pickles(folder), OTHER_RECORD, overwrite=False)
+        plan_files(inputs("a.mp4"), stem, [Target(pickles(folder), OTHER_RECORD)], overwrite=False)
 
 
 def test_damaged_files_count_if_settings_differ(folder: OutputFolder, tmp_path: Path) -> None:
     committed(folder, ["a"], RECORD)
     (tmp_path / "out" / "a_timestamps_ms.npy").write_bytes(b"half")
     with pytest.raises(UsageError, match=r"extraction_fps=5 \(now 1\)"):
-        plan_files(inputs("a.mp4"), stem, folder, OTHER_RECORD, overwrite=False)
+        plan_files(inputs("a.mp4"), stem, [Target(folder, OTHER_RECORD)], overwrite=False)
 
 
 def test_overwrite_removes_the_files_of_every_format(folder: OutputFolder) -> None:
     committed(folder, ["a"], RECORD)
     committed(pickles(folder), ["a"], RECORD)
-    plan = plan_files(inputs("a.mp4"), stem, pickles(folder), OTHER_RECORD, overwrite=True)
-    begin(plan, stem, pickles(folder), OTHER_RECORD)
+    plan = plan_files(
+        inputs("a.mp4"), stem, [Target(pickles(folder), OTHER_RECORD)], overwrite=True
+    )
+    begin(plan, stem)
     assert folder.committed_frames("a") is None
     assert pickles(folder).committed_frames("a") is None
 
@@ -209,7 +224,9 @@ def test_a_plan_holds_no_list_of_all_videos(
     block_rows, count = 5_000, 20_000
     monkeypatch.setattr("rayclip.inputs.selection.BLOCK_ROWS", block_rows)
     tracemalloc.start()
-    plan = plan_files(given(lambda: map(str, range(count))), str, folder, RECORD, overwrite=False)
+    plan = plan_files(
+        given(lambda: map(str, range(count))), str, [Target(folder, RECORD)], overwrite=False
+    )
     most = tracemalloc.get_traced_memory()[1]
     done = sum(1 for _ in plan.videos)
     kept, most_of_all = tracemalloc.get_traced_memory()
@@ -229,7 +246,7 @@ def test_a_plan_is_one_pass_over_the_inputs_and_its_videos_are_another(
         passes.append(1)
         return iter(["a.mp4", "b.mp4", "b.mp4"])
 
-    plan = plan_files(given(counted), stem, folder, RECORD, overwrite=False)
+    plan = plan_files(given(counted), stem, [Target(folder, RECORD)], overwrite=False)
     assert len(passes) == 1
     assert (list(plan.videos), len(passes)) == (["b.mp4"], 2)
 
@@ -240,7 +257,7 @@ def test_shared_names_are_found_across_the_blocks_of_a_list(
     monkeypatch.setattr("rayclip.inputs.selection.BLOCK_ROWS", 2)
     committed(folder, ["c"], RECORD)
     listed = inputs("a.mp4", "b.mp4", "c.mp4", "a.mp4", "d.mp4")
-    plan = plan_files(listed, stem, folder, RECORD, overwrite=False)
+    plan = plan_files(listed, stem, [Target(folder, RECORD)], overwrite=False)
     assert work(plan) == (["a.mp4", "b.mp4", "d.mp4"], 1, [])
     assert list(map(names_in, plan.videos.blocks())) == [["a.mp4", "b.mp4"], ["d.mp4"]]
 
@@ -271,3 +288,28 @@ def test_a_list_that_becomes_unreadable_stops_the_run() -> None:
 
     with pytest.raises(RunStopped, match=r"The list cannot be read\."):
         list(replace(select_all(inputs("a.mp4")), inputs=given(gone)))
+
+
+def test_each_model_gets_only_the_videos_that_it_lacks(tmp_path: Path) -> None:
+    folders = [OutputFolder(str(tmp_path / name), DIM, {}) for name in ("full", "half", "empty")]
+    for folder, names in zip(folders, (["a", "b", "c"], ["b", "c"], ["c"]), strict=True):
+        committed(folder, names, RECORD)
+    targets = [Target(folder, RECORD) for folder in folders]
+    videos = inputs("a.mp4", "b.mp4", "c.mp4", "d.mp4")
+    plan = plan_files(videos, stem, targets, overwrite=False)
+    assert (list(plan.videos), plan.skipped) == (["a.mp4", "b.mp4", "d.mp4"], 1)
+    (block,) = plan.videos.blocks()
+    assert from_video_table(block) == (
+        ["a.mp4", "b.mp4", "d.mp4"],
+        None,
+        [[1, 2], [2], [0, 1, 2]],
+    )
+    (block,) = plan_files(videos, stem, targets, overwrite=True).videos.blocks()
+    assert from_video_table(block).lacking == [[0, 1, 2]] * 4
+
+
+def test_with_one_model_rows_say_nothing_of_models(folder: OutputFolder) -> None:
+    plan = plan_files(inputs("a.mp4"), stem, [Target(folder, RECORD)], overwrite=False)
+    (block,) = plan.videos.blocks()
+    assert block.column_names == ["video"]
+    assert from_video_table(block).lacking is None

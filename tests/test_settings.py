@@ -23,7 +23,7 @@ def test_settings_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("model_name", "ViT-B/32"),
+        ("model_name", ("ViT-B/32",)),
         ("extraction_fps", None),
         ("on_extraction", "print"),
         ("output_path", "./output"),
@@ -191,3 +191,28 @@ def test_a_retired_keyword_is_ignored_with_a_sentence(capsys: pytest.CaptureFixt
     extract = takes_options([OPTIONS["limit"]])(lambda **options: options)
     assert extract(limit=3, resize="fast") == {"limit": 3}
     assert capsys.readouterr().err.startswith("resize is no longer an option")
+
+
+def test_a_model_that_is_named_twice_counts_once() -> None:
+    names = ["demo", "ViT-B/32", "demo"]
+    assert Settings(model_name=names).model_name == ("demo", "ViT-B/32")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "option", [{"weights": "a.pt"}, {"show_pred": True}, {"keep_tmp_files": True}]
+)
+def test_options_for_one_model_are_refused_with_several(option: dict[str, Any]) -> None:
+    (name,) = option
+    with pytest.raises(UsageError, match=rf"{name} is for one model, but model_name has 2 \(demo"):
+        Settings(model_name=("demo", "custom"), **option)
+
+
+@pytest.mark.parametrize("names", [[], "", ["demo", " "]])
+def test_models_need_a_name(names: Any) -> None:
+    with pytest.raises(UsageError, match="model_name is empty"):
+        Settings(model_name=names)
+
+
+def test_more_models_than_a_run_takes_are_refused() -> None:
+    with pytest.raises(UsageError, match="has 33 models, but a run takes 32 at most"):
+        Settings(model_name=tuple(map(str, range(33))))

@@ -4,7 +4,6 @@ model."""
 from __future__ import annotations
 
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from rayclip.actors.chunks import BatchSlice, QueuedChunk, in_batches
+from rayclip.actors.chunks import Backlog, BatchSlice, QueuedChunk, in_batches
 from rayclip.actors.device_faults import (
     DEATHS_OF_BLAMED_FRAMES,
     BlamedFrames,
@@ -26,6 +25,7 @@ from rayclip.actors.device_faults import (
     is_poisoned,
 )
 from rayclip.actors.messages import Chunk, Features, Frame
+from rayclip.actors.passes import Passes
 from rayclip.errors import RunStopped
 from rayclip.io.crash_log import Cause, CrashLog, end_process
 from rayclip.model.load_stage import current_stage
@@ -63,7 +63,8 @@ class Batcher:
     """Encodes chunks of frames in batches that are filled across all queued chunks.
 
     The model is loaded on the batching thread, so callers need not wait. Chunks fill batches in the
-    order in which they arrive, and a batch is built only when a forward pass is free for it.
+    order in which they arrive, and a batch is built only when a forward pass is free for it. A
+    batcher that waits for frames leaves the passes to other models.
 
     If a device runs out of memory, batches are smaller from then on. If a device fails permanently,
     the process ends, and its crash log informs the next one.
@@ -74,6 +75,7 @@ class Batcher:
         load: Callable[[], ImageModel],
         linger_s: float = LINGER_S,
         crash_log: CrashLog | None = None,
+        passes: Passes | None = None,
     ) -> None:
         """Start loading the model.
 
@@ -82,13 +84,13 @@ class Batcher:
             linger_s: see :data:`LINGER_S`.
             crash_log: remembers, for later processes, which chunks were being encoded; None without
                 later processes.
+            passes: shared with the batchers of other models on this device; None without any.
         """
         self._load = load
-        self._linger_s = linger_s
         self._crash_log = crash_log
+        self._passes = passes or Passes()
         self._broken: RunStopped | None = None
-        self._queue: queue.SimpleQueue[QueuedChunk | None] = queue.SimpleQueue()
-        self._current: QueuedChunk | None = None
+        self._backlog = Backlog(linger_s)
         self._stats = BatchStats()
         self._first_pass: float | None = None
         self._results = threading.RLock()  # callbacks of futures run while it is held
@@ -117,7 +119,7 @@ class Batcher:
             queued.future.add_done_callback(lambda _: log.clear(chunk_id))
         self._count(len(frames))
         queued.future.add_done_callback(lambda _: self._count(-len(frames)))
-        self._queue.put(queued)
+        self._backlog.put(queued)
         return queued.future
 
     def wait(self, futures: Iterable[Future[Features]]) -> Iterable[Future[Features]]:
@@ -135,7 +137,7 @@ class Batcher:
 
     def close(self) -> None:
         """Encode what is queued, then stop the threads and free the model."""
-        self._queue.put(None)
+        self._backlog.close()
         self._thread.join()
         self.ready = Future()
 
@@ -153,8 +155,7 @@ class Batcher:
             model = self._load()
         except Exception as error:
             ready.set_exception(error)
-            while (chunk := self._queue.get()) is not None:
-                chunk.fail(error)
+            self._backlog.fail(error)
             return
         finally:
             del self._load  # it may hold a checkpoint
@@ -167,45 +168,18 @@ class Batcher:
 
     def _encode_all(self, model: ImageModel) -> None:
         """Encode batch after batch until the batcher is closed."""
-        free = threading.Semaphore(model.passes_at_once)
-        with ThreadPoolExecutor(model.passes_at_once, thread_name_prefix="pass") as passes:
-            while True:
-                free.acquire()
-                slices = self._next_batch(model.batch_size)
-                if not slices:
-                    return
+        self._passes.allow(model.passes_at_once)
+        with ThreadPoolExecutor(model.passes_at_once, thread_name_prefix="pass") as threads:
+            while self._backlog.wait(model.batch_size):
+                alone = self._backlog.begins_with_suspect
+                self._passes.begin(alone)
+                slices = self._backlog.next_batch(model.batch_size)
                 if self._broken is not None:
                     self._fail(slices, self._broken)
-                    free.release()
+                    self._passes.end(alone)
                     continue
-                taken = 1
-                while slices[0].queued.is_suspect and taken < model.passes_at_once:
-                    free.acquire()  # wait until no other pass is running
-                    taken += 1
-                forward = passes.submit(self._encode, model, slices)
-                forward.add_done_callback(lambda _, taken=taken: free.release(taken))  # type: ignore[misc]
-
-    def _next_batch(self, batch_size: int) -> list[BatchSlice]:
-        """Wait for chunks, and return the slices of a batch; none once the batcher is closed."""
-        slices: list[BatchSlice] = []
-        room = batch_size
-        while room and not (slices and slices[0].queued.is_suspect):
-            if self._current is None:
-                try:
-                    self._current = self._queue.get(timeout=self._linger_s if slices else None)
-                except queue.Empty:
-                    break
-            if self._current is None:
-                if slices:
-                    self._queue.put(None)
-                break
-            if slices and self._current.is_suspect:
-                break
-            slices.append(self._current.take(room))
-            room -= len(slices[-1].frames)
-            if self._current.taken == len(self._current.chunk.frames):
-                self._current = None
-        return slices
+                forward = threads.submit(self._encode, model, slices)
+                forward.add_done_callback(lambda _, alone=alone: self._passes.end(alone))  # type: ignore[misc]
 
     def _encode(self, model: ImageModel, slices: Sequence[BatchSlice]) -> None:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -83,3 +85,78 @@ def in_batches(slices: Iterable[BatchSlice], size: int) -> Iterator[list[BatchSl
                 batch, room = [], size
     if batch:
         yield batch
+
+
+class Backlog:
+    """Chunks that wait to be encoded, in the order in which they came. One thread takes them."""
+
+    def __init__(self, linger_s: float) -> None:
+        """Begin empty.
+
+        Args:
+            linger_s: how long a batch that is not full waits for one more chunk.
+        """
+        self._linger_s = linger_s
+        self._queue: queue.SimpleQueue[QueuedChunk | None] = queue.SimpleQueue()
+        self._chunks: deque[QueuedChunk] = deque()  # from the queue, and not all in batches
+        self._is_closed = False
+
+    def put(self, chunk: QueuedChunk) -> None:
+        """Add a chunk, from any thread."""
+        self._queue.put(chunk)
+
+    def close(self) -> None:
+        """Add nothing more."""
+        self._queue.put(None)
+
+    def fail(self, error: Exception) -> None:
+        """Fail every chunk until the backlog is closed."""
+        while (chunk := self._queue.get()) is not None:
+            chunk.fail(error)
+
+    def wait(self, batch_size: int) -> bool:
+        """Wait until there are frames for a batch, or for some frames and no more for a while;
+        return whether there are any: there are none once the backlog is closed."""
+        while self._has_room(batch_size):
+            try:
+                self._take(self._queue.get(timeout=self._linger_s if self._chunks else None))
+            except queue.Empty:
+                break
+        return bool(self._chunks)
+
+    @property
+    def begins_with_suspect(self) -> bool:
+        """Whether the next batch has frames that may have ended a process, and no others."""
+        return bool(self._chunks) and self._chunks[0].is_suspect
+
+    def next_batch(self, batch_size: int) -> list[BatchSlice]:
+        """Return the slices of a batch, as full as it can be without waiting."""
+        while self._has_room(batch_size) and not self._queue.empty():
+            self._take(self._queue.get())
+        slices: list[BatchSlice] = []
+        while batch_size and self._chunks:
+            chunk = self._chunks[0]
+            if slices and (chunk.is_suspect or slices[0].queued.is_suspect):
+                break
+            slices.append(chunk.take(batch_size))
+            batch_size -= len(slices[-1].frames)
+            if chunk.taken == len(chunk.chunk.frames):
+                self._chunks.popleft()
+        return slices
+
+    def _has_room(self, batch_size: int) -> bool:
+        """Whether the next batch could have more frames than there are."""
+        if self._is_closed or self.begins_with_suspect:
+            return False
+        frames = 0
+        for chunk in self._chunks:
+            frames += len(chunk.chunk.frames) - chunk.taken
+            if chunk.is_suspect or frames >= batch_size:
+                return False
+        return True
+
+    def _take(self, chunk: QueuedChunk | None) -> None:
+        if chunk is None:
+            self._is_closed = True
+        else:
+            self._chunks.append(chunk)

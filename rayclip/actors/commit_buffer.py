@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rayclip.actors.job import Attempts
@@ -19,42 +19,47 @@ class Extracted:
 
     Attributes:
         position: in its task.
-        result: with the arrays, if it has any.
+        results: of each model, by its number; with the arrays, if they have any.
         attempt: number of this attempt.
         predictions: the best texts for each frame; None without ``show_pred``.
     """
 
     position: int
-    result: VideoResult
+    results: Mapping[int, VideoResult]
     attempt: int = 1
     predictions: Predictions | None = None
+
+    @property
+    def has_arrays(self) -> bool:
+        return any(result.extraction is not None for result in self.results.values())
 
 
 class CommitBuffer:
     """Holds the extracted videos of a task until they are saved, or passes them on without a
     writer."""
 
-    def __init__(self, writer: Writer | None, attempts: Attempts, keeps_arrays: bool) -> None:
+    def __init__(self, writers: Sequence[Writer], attempts: Attempts, keeps_arrays: bool) -> None:
         """Start empty.
 
         Args:
-            writer: saves the videos of this task; None if nothing is saved.
+            writers: save the videos of this task, one for each model and all of one kind; none if
+                nothing is saved.
             attempts: learns which videos are extracted and which have ended.
             keeps_arrays: whether results of saved videos keep their arrays.
         """
-        self._writer = writer
+        self._writers = writers
         self._attempts = attempts
         self._keeps_arrays = keeps_arrays
         self._waiting: list[Extracted] = []
         self._bytes = 0
         self._since = 0.0
 
-    def saved_before(self, video: str) -> int | None:
-        """Return how many frames of a video an earlier process of this task saved. None if none, or
-        if the arrays are wanted: then the video is extracted again."""
-        if self._writer is None or self._keeps_arrays:
+    def saved_before(self, model: int, video: str) -> int | None:
+        """Return how many frames of a video an earlier process of this task saved for a model. None
+        if none, or if the arrays are wanted: then the video is extracted again."""
+        if not self._writers or self._keeps_arrays:
             return None
-        return self._writer.saved_before(video)
+        return self._writers[model].saved_before(video)
 
     def take(self, video: Extracted) -> Iterator[VideoResult]:
         """Add a video, and yield the results that can be reported now, in order.
@@ -63,20 +68,25 @@ class CommitBuffer:
             RunStopped: nothing more can be saved.
         """
         self._waiting.append(video)
-        if video.result.extraction is not None and self._writer is not None:
+        if video.has_arrays and self._writers:
             self._since = self._since or time.monotonic()
-            self._bytes += video.result.extraction.clip.nbytes
+            self._bytes += sum(
+                result.extraction.clip.nbytes
+                for result in video.results.values()
+                if result.extraction is not None
+            )
         if self._may_wait():
-            if video.result.extraction is not None:
+            if video.has_arrays:
                 self._attempts.extracted(video.position)
         else:
             yield from self.flush()
 
     def _may_wait(self) -> bool:
-        if self._writer is None or not self._bytes:
+        if not self._writers or not self._bytes:
             return False
         waited_s = time.monotonic() - self._since
-        return self._bytes < self._writer.buffer_bytes and waited_s < self._writer.buffer_s
+        writer = self._writers[0]
+        return self._bytes < writer.buffer_bytes and waited_s < writer.buffer_s
 
     def flush(self) -> Iterator[VideoResult]:
         """Save the buffered videos, and yield their results.
@@ -86,34 +96,35 @@ class CommitBuffer:
         """
         waiting, self._waiting = self._waiting, []
         self._bytes, self._since = 0, 0.0
-        error = self._save(waiting)
+        errors = [self._save(waiting, model) for model in range(len(self._writers))]
         for video in waiting:
-            result = video.result
-            if self._writer is not None and result.extraction is not None:
-                if error is not None:
-                    failure = Failure.of(result.video, error, video.attempt)
-                    result = VideoResult(result.video, 0, failure)
-                elif not self._keeps_arrays:
-                    result = replace(result, extraction=None)
-            self._attempts.end(video.position, result)
-            yield result
+            results = [
+                self._saved(result, video.attempt, errors[model]) if self._writers else result
+                for model, result in video.results.items()
+            ]
+            self._attempts.end(video.position, results)
+            yield from results
 
-    def _save(self, waiting: list[Extracted]) -> VideoError | None:
-        """Save the rows among these videos, and return the error if the storage refuses them."""
+    def _saved(self, result: VideoResult, attempt: int, error: VideoError | None) -> VideoResult:
+        """Return what became of a result that was saved, or could not be."""
+        if result.extraction is None:
+            return result
+        if error is not None:
+            failure = Failure.of(result.video, error, attempt, result.model)
+            return replace(result, frames=0, failure=failure, extraction=None)
+        return result if self._keeps_arrays else replace(result, extraction=None)
+
+    def _save(self, waiting: Sequence[Extracted], model: int) -> VideoError | None:
+        """Save the rows of a model, and return the error if the storage refuses them."""
         rows = [
-            Row(
-                video.position,
-                video.result.video,
-                video.result.extraction,
-                video.predictions,
-            )
+            Row(video.position, result.video, result.extraction, video.predictions)
             for video in waiting
-            if video.result.extraction is not None
+            if (result := video.results.get(model)) and result.extraction is not None
         ]
-        if self._writer is None or not rows:
+        if not rows:
             return None
         try:
-            self._writer.save(rows)
+            self._writers[model].save(rows)
         except RunStopped:
             raise
         except Exception as error:  # each storage has its own exceptions

@@ -6,7 +6,7 @@ No frames pass through it. If it dies, nothing is lost: the output folder record
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -41,15 +41,15 @@ class ControlActor:
 
     def __init__(
         self,
-        settings: EncoderSettings,
+        models: Sequence[EncoderSettings],
         resources: EncoderResources,
-        checkpoint: bytes | None,
+        checkpoints: Sequence[bytes | None] | None,
         idle_s: float | None,
         announces_stalls: bool,
         runtime: Runtime = RAY,
     ) -> None:
         self._ray, self._clock = runtime.ray, runtime.clock
-        self._pool = EncoderPool(settings, checkpoint, runtime)
+        self._pool = EncoderPool(models, checkpoints, runtime)
         self._resources = resources
         self._idle_s = idle_s
         self._announces_stalls = announces_stalls
@@ -57,7 +57,8 @@ class ControlActor:
         self._last_activity = self._last_placed = self._clock()
         self._stop_reason: str | None = None
         self._attempts = AttemptLog()
-        self._upkeep = asyncio.ensure_future(self._run_upkeep(RunMetrics(settings.spec.model_name)))
+        names = ",".join(model.spec.model_name for model in models)
+        self._upkeep = asyncio.ensure_future(self._run_upkeep(RunMetrics(names)))
 
     async def encoders(self, exclude: frozenset[int] = frozenset()) -> EncoderList:
         """Wait until an encoder is up, and return all that are; none if no encoder can come up any
@@ -185,18 +186,18 @@ class ControlActor:
 
 
 def start_control_actor(
-    settings: EncoderSettings,
+    models: Sequence[EncoderSettings],
     resources: EncoderResources,
-    checkpoint: bytes | None = None,
+    checkpoints: Sequence[bytes | None] | None = None,
     idle_s: float | None = None,
     announces_stalls: bool = False,
 ) -> Any:
     """Start the control actor on this node, so that it lives and dies with the driver.
 
     Args:
-        settings: of the encoders.
+        models: how each encoder loads its models.
         resources: what the encoders request of their nodes.
-        checkpoint: content of a checkpoint that other nodes may not have.
+        checkpoints: content of the checkpoints of models that other nodes may not have.
         idle_s: release the encoders after this long without a task; they start again when a task
             requests one. None keeps them.
         announces_stalls: say every 30 s what the encoders wait for, because the driver does not.
@@ -205,7 +206,7 @@ def start_control_actor(
     actor = ray.remote(ControlActor).options(
         num_cpus=0, max_concurrency=MAX_CONCURRENT_CALLS, scheduling_strategy=here
     )
-    return actor.remote(settings, resources, checkpoint, idle_s, announces_stalls)
+    return actor.remote(models, resources, checkpoints, idle_s, announces_stalls)
 
 
 async def _read_on_node(process: WorkerProcess, read: Callable[[str], T], default: T) -> T:

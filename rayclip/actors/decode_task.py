@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,27 +19,30 @@ from rayclip.actors.segment_tasks import Division, RemoteSegments
 from rayclip.errors import RunStopped
 from rayclip.io.crash_log import CrashLog, Death
 from rayclip.media.watchdog import LIBAV
-from rayclip.report.results import VideoResult
+from rayclip.report.results import VideoResult, frames_of
 
 UPDATE_PERIOD_S = 0.5  # one message for each video would cost more than a short video
 
 
 def extract_videos(
     videos: Iterable[str],
+    extra_columns: pa.Table | None,
+    lacking: Sequence[Sequence[int]] | None,
     job: ExtractionJob,
     control: Any,
     division: Division | None,
-    extra_columns: pa.Table | None = None,
 ) -> list[VideoResult]:
-    """Extract the videos of a task, and return one result for each, in order.
+    """Extract the videos of a task, and return one result for each and each of its models, in
+    order.
 
     Args:
         videos: their names.
+        extra_columns: further columns of the videos, saved with them if the format has room for
+            them.
+        lacking: for each video, the numbers of the models that lack it; None if all do.
         job: what to do with each.
         control: the control actor.
         division: how long videos are divided; None never divides them.
-        extra_columns: further columns of the videos, saved with them if the format has room for
-            them.
 
     Raises:
         RunStopped: the run cannot go on; the control actor knows why.
@@ -48,7 +51,7 @@ def extract_videos(
         segments = RemoteSegments(job, control, division) if division else None
         encoders = EncoderClient(control)
         extractor = VideoExtractor(job, encoders, attempts, segments, LIBAV.watching)
-        return list(extractor.run(videos, extra_columns))
+        return list(extractor.run(videos, extra_columns, lacking=lacking))
 
 
 class RemoteAttempts:
@@ -94,9 +97,10 @@ class RemoteAttempts:
         self._crash_log.end(position)
         self._in_progress.pop(position, None)
 
-    def end(self, position: int, result: VideoResult) -> None:
+    def end(self, position: int, results: Sequence[VideoResult]) -> None:
         self.extracted(position)
-        self._finished[position] = FinishedVideo(result.failure is not None, result.frames)
+        failed = any(result.failure is not None for result in results)
+        self._finished[position] = FinishedVideo(failed, frames_of(results))
         self._send_update()
 
     def _send_update(self) -> None:

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rayclip.actors.attempts import give_up_error
 from rayclip.actors.commit_buffer import CommitBuffer, Extracted
 from rayclip.actors.flow_control import CHUNK_BYTES, counted_bytes, frames_per_chunk
 from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
 from rayclip.actors.messages import Frame
+from rayclip.actors.outcomes import earlier_results, extracted, is_refused
 from rayclip.actors.pending_video import Pending, PendingChunk, PendingVideo
-from rayclip.errors import Code, CredentialsRefused, RunStopped, VideoError
+from rayclip.errors import Code, RunStopped, VideoError
 from rayclip.io import retry
-from rayclip.io.crash_log import Death
 from rayclip.io.retry import RetriesExhausted, with_retry
 from rayclip.io.storage_errors import is_transient, stop_reason
 from rayclip.media.decoding import SelectedFrame
@@ -31,9 +30,8 @@ from rayclip.media.gop import Irregular
 from rayclip.media.image_folder import ImageFolder
 from rayclip.media.reencode import reencode
 from rayclip.media.video import MisleadingPackets, open_video
-from rayclip.model.preprocess import resize
 from rayclip.output.safe_names import output_name
-from rayclip.report.results import Failure, VideoResult
+from rayclip.report.results import VideoResult
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,8 +72,7 @@ class VideoExtractor:
         self._window_bytes = window_bytes
         self._encoders = encoders
         self._attempts = attempts
-        self._resizing = job.resizing
-        self._pending: deque[PendingVideo] = deque()
+        self._pending: deque[tuple[PendingVideo, Mapping[int, VideoResult]]] = deque()
         self._in_flight: dict[Pending, tuple[PendingChunk, int]] = {}
         self._bytes_in_flight = 0
 
@@ -84,30 +81,36 @@ class VideoExtractor:
         videos: Iterable[str],
         extra_columns: pa.Table | None = None,
         finished: Container[int] = (),
+        lacking: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[VideoResult]:
-        """Extract the videos of a task, and yield one result for each, in order, as soon as it is
-        saved. A bad video is a result, not an exception.
+        """Extract the videos of a task, and yield one result for each and each of its models, in
+        order, as soon as it is saved. A bad video is a result, not an exception.
 
         Args:
             videos: their names.
             extra_columns: further columns of the videos, for the output folder.
             finished: positions of videos that are passed over.
+            lacking: for each video, the numbers of the models that lack it; None if all do.
 
         Raises:
             RunStopped: no encoder remains, or nothing can be saved.
         """
         videos = list(videos)
-        folder = self._job.folder
-        writer = folder.writer(videos, extra_columns) if folder else None
-        buffer = CommitBuffer(writer, self._attempts, self._job.zero_shot is not None)
+        writers = [folder.writer(videos, extra_columns) for folder in self._job.folders]
+        buffer = CommitBuffer(writers, self._attempts, self._job.zero_shot is not None)
+        models = lacking or [self._job.numbers] * len(videos)
         try:
-            yield from self._extract_all(videos, finished, buffer)
+            yield from self._extract_all(videos, models, finished, buffer)
         except RunStopped:
             yield from buffer.flush()  # keep what is finished
             raise
 
     def _extract_all(
-        self, videos: Sequence[str], finished: Container[int], buffer: CommitBuffer
+        self,
+        videos: Sequence[str],
+        models: Sequence[Sequence[int]],
+        finished: Container[int],
+        buffer: CommitBuffer,
     ) -> Iterator[VideoResult]:
         one_by_one = self._attempts.is_retry  # a video that ends the process must not affect others
         for position, video in enumerate(videos):
@@ -116,42 +119,34 @@ class VideoExtractor:
             deaths = self._attempts.begin(position, video)
             if deaths:
                 yield from buffer.flush()  # it may end this process as well
-            earlier = self._earlier_result(video, deaths, buffer) if one_by_one else None
-            if earlier is not None:
+            wanted, earlier = models[position], {}
+            if one_by_one:
+                earlier = earlier_results(self._job, buffer, video, wanted, deaths)
+            remaining = [model for model in wanted if model not in earlier]
+            if not remaining:
                 yield from buffer.take(Extracted(position, earlier))
                 continue
-            pending = self._decode(video, position, len(deaths) + 1)
-            self._pending.append(pending)
-            yield from self._finish(buffer, wait=one_by_one or _is_refused(pending.error))
+            pending = self._decode(video, position, len(deaths) + 1, remaining)
+            self._pending.append((pending, earlier))
+            yield from self._finish(buffer, wait=one_by_one or is_refused(pending.error))
         yield from self._finish(buffer, wait=True)
         yield from buffer.flush()
 
-    def _earlier_result(
-        self, video: str, deaths: Sequence[Death], buffer: CommitBuffer
-    ) -> VideoResult | None:
-        """Return the result of a video that an earlier, dead process of this task saved, or that
-        must be given up; otherwise None."""
-        frames = buffer.saved_before(video)
-        if frames is not None:
-            return VideoResult(video, frames)
-        error = give_up_error(deaths, self._job.max_attempts)
-        if error is None:
-            return None
-        return VideoResult(video, 0, Failure.of(video, error, len(deaths)))
-
-    def _decode(self, video: str, position: int, attempt: int) -> PendingVideo:
+    def _decode(
+        self, video: str, position: int, attempt: int, models: Sequence[int]
+    ) -> PendingVideo:
         """Decode a video and send its frames; restart from the beginning if its source breaks off.
 
         :mod:`rayclip.io.remote` has already retried what can be read again without decoding again.
         """
         dtype = self._job.feature_dtype
-        pending = PendingVideo(video, position, attempt, dtype)
+        pending = PendingVideo(video, position, attempt, models, dtype)
 
         def decode() -> None:
             nonlocal pending
             for by_decoding in (False, True):
                 # frames in flight belong to the previous one
-                pending = PendingVideo(video, position, attempt, dtype)
+                pending = PendingVideo(video, position, attempt, models, dtype)
                 with suppress(MisleadingPackets), self._watching(video):
                     self._extract(pending, not by_decoding, by_decoding)
                     return
@@ -184,7 +179,7 @@ class VideoExtractor:
     def _extract_segments(self, pending: PendingVideo, segments: Segments) -> bool:
         """Have other tasks extract a long video segment by segment, and return whether that
         worked."""
-        blocks = segments.extract(pending.video)
+        blocks = segments.extract(pending.video, pending.numbers)
         if blocks is None:
             return False
         frames = 0
@@ -199,12 +194,14 @@ class VideoExtractor:
         return frames > 0  # otherwise nothing was selected: the whole video gives its first frame
 
     def _send_all(self, video: PendingVideo, selected_frames: Iterator[SelectedFrame]) -> None:
+        squares = self._job.squares(video.numbers)
+        chunk_frames = frames_per_chunk(squares.nbytes)
         frames: list[Frame] = []
         timestamps_ms: list[tuple[float, ...]] = []
         for selected in selected_frames:
-            frames.append(resize(selected.rgb(), self._resizing))
+            frames.append(squares.of(selected.rgb()))
             timestamps_ms.append(selected.timestamps_ms)
-            if len(frames) == frames_per_chunk(frames[0].nbytes):
+            if len(frames) == chunk_frames:
                 self._send(video, frames, timestamps_ms)
                 frames, timestamps_ms = [], []
                 if video.error is not None:
@@ -245,7 +242,7 @@ class VideoExtractor:
         size = counted_bytes(frames)
         while self._bytes_in_flight + size > self._window_bytes and self._in_flight:
             self._make_room()
-        pending = self._encoders.submit(frames)
+        pending = self._encoders.submit(frames, video.numbers)
         self._in_flight[pending] = video.send(pending, timestamps_ms), size
         self._bytes_in_flight += size
 
@@ -259,37 +256,10 @@ class VideoExtractor:
 
     def _finish(self, buffer: CommitBuffer, wait: bool) -> Iterator[VideoResult]:
         """Finish the pending videos in order: those that are ready, or all of them if ``wait``."""
-        while self._pending and (wait or self._pending[0].is_ready()):
-            yield from buffer.take(self._extracted(self._pending.popleft(), buffer))
-
-    def _extracted(self, pending: PendingVideo, buffer: CommitBuffer) -> Extracted:
-        """Wait for the outcome of a video."""
-        try:
-            extraction = pending.extraction()
-            predictions = None
-            if self._job.folder is not None and self._job.zero_shot is not None:
-                predictions = self._job.zero_shot.top(extraction.clip)
-            result = VideoResult(pending.video, len(extraction.clip), extraction=extraction)
-            return Extracted(pending.position, result, pending.attempt, predictions)
-        except VideoError as error:
-            if _is_refused(error):
-                sentence = stop_reason(error, pending.video)
-                raise RunStopped(str(sentence)) from error
-            failure = Failure.of(pending.video, error, pending.attempt)
-        except RunStopped:
-            raise
-        except Exception as error:  # a bug of ours must not fail the other videos
-            logger.exception("finishing %s", pending.video)
-            bug = VideoError("write", Code.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
-            failure = Failure.of(pending.video, bug, pending.attempt)
-        return Extracted(pending.position, VideoResult(pending.video, 0, failure), pending.attempt)
+        while self._pending and (wait or self._pending[0][0].is_ready()):
+            yield from buffer.take(extracted(self._job, *self._pending.popleft()))
 
 
 def _is_interrupted(error: Exception) -> bool:
     """Whether a source broke off that cannot resume from that position."""
     return isinstance(error, VideoError) and error.stage == "read" and is_transient(error)
-
-
-def _is_refused(error: VideoError | None) -> bool:
-    """Whether no other video in this storage could be read either."""
-    return isinstance(error, CredentialsRefused)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from rayclip.actors.decode_task import extract_videos
-from rayclip.actors.job import ExtractionJob
+from rayclip.actors.job import ExtractionJob, ModelJob
 from rayclip.actors.segment_tasks import Division
 from rayclip.errors import Code, UsageError
 from rayclip.report.results import Failure, VideoResult, to_table
 from rayclip.session.resources import EncoderResources
 
-ADDED = ("clip", "timestamps_ms", "fps", "error")
-"""The columns that the step adds, without their prefix."""
+SHARED = ("timestamps_ms", "fps")  # columns that are the same for all models
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class EncodeStep:
 
     Attributes:
         job: what to do with each video.
-        dim: features per frame.
+        dims: features per frame of each model.
         control: the control actor.
         resources: what its encoders request.
         division: how long videos are divided.
@@ -35,13 +34,32 @@ class EncodeStep:
     """
 
     job: ExtractionJob
-    dim: int
+    dims: Sequence[int]
     control: Any
     resources: EncoderResources
     division: Division
     column: str
     holds_videos: bool
     prefix: str
+
+    @property
+    def clip_columns(self) -> list[str]:
+        """The column of features of each model."""
+        return [self._column_of("clip", model) for model in self.job.models]
+
+    @property
+    def error_columns(self) -> list[str]:
+        """The column of errors of each model."""
+        return [self._column_of("error", model) for model in self.job.models]
+
+    @property
+    def added_columns(self) -> list[str]:
+        """The columns that the step adds."""
+        shared = [self.prefix + name for name in SHARED]
+        return [*self.clip_columns, *shared, *self.error_columns]
+
+    def _column_of(self, name: str, model: ModelJob) -> str:
+        return f"{self.prefix}{name}_{model.label}" if model.label else self.prefix + name
 
     def check_columns(self, names: Iterable[str]) -> None:
         """Check the columns of the input.
@@ -54,7 +72,7 @@ class EncodeStep:
             raise UsageError(
                 f"The dataset has no column {self.column!r}; its columns are: {', '.join(names)}."
             )
-        taken = [self.prefix + name for name in ADDED if self.prefix + name in names]
+        taken = [name for name in self.added_columns if name in names]
         if taken:
             raise UsageError(
                 f"The dataset already has a column {taken[0]!r}: give encode a prefix for the "
@@ -74,14 +92,14 @@ def encode_videos(table: pa.Table, *, step: EncodeStep) -> pa.Table:
     if step.holds_videos:
         videos = {f"row {row}": value for row, value in enumerate(values) if value is not None}
         job = replace(step.job, encoded=videos)
-        encoded = extract_videos(videos, job, step.control, None)
+        encoded = extract_videos(videos, None, None, job, step.control, None)
     else:
         paths = [value for value in values if value is not None]
-        encoded = extract_videos(paths, step.job, step.control, step.division)
-    extracted = iter(encoded)
-    results = [_NO_VIDEO if value is None else next(extracted) for value in values]
-    for name, column in zip(ADDED, _columns(results, step.dim), strict=True):
-        table = table.append_column(step.prefix + name, column)
+        encoded = extract_videos(paths, None, None, step.job, step.control, step.division)
+    extracted, models = iter(encoded), step.job.models
+    rows = [[_NO_VIDEO if value is None else next(extracted) for _ in models] for value in values]
+    for name, column in zip(step.added_columns, _columns(rows, step.dims), strict=True):
+        table = table.append_column(name, column)
     return table
 
 
@@ -100,7 +118,26 @@ def _values(column: pa.ChunkedArray, step: EncodeStep) -> list[Any]:
     return list(column.to_pylist())
 
 
-def _columns(results: list[VideoResult], dim: int) -> list[pa.ChunkedArray | pa.Array]:
-    table = to_table(results, dim)
-    errors = [None if result.failure is None else str(result.failure) for result in results]
-    return [*(table.column(name) for name in ADDED[:-1]), pa.array(errors, pa.string())]
+def _columns(
+    rows: Sequence[Sequence[VideoResult]], dims: Sequence[int]
+) -> list[pa.ChunkedArray | pa.Array]:
+    """Return the columns that the step adds, given the results of each row."""
+    tables = [to_table([row[model] for row in rows], dim) for model, dim in enumerate(dims)]
+    any_of_them = to_table([_first_done(row) for row in rows], None)
+    errors = [
+        [None if row[model].failure is None else str(row[model].failure) for row in rows]
+        for model in range(len(dims))
+    ]
+    return [
+        *(table.column("clip") for table in tables),
+        *(any_of_them.column(name) for name in SHARED),
+        *(pa.array(texts, pa.string()) for texts in errors),
+    ]
+
+
+def _first_done(results: Sequence[VideoResult]) -> VideoResult:
+    """Return the first result that did not fail, without its features; else the first."""
+    done = next((result for result in results if result.failure is None), results[0])
+    if done.extraction is None:
+        return done
+    return replace(done, extraction=done.extraction._replace(clip=done.extraction.clip[:0]))

@@ -1,16 +1,15 @@
-"""The encoder actor: one CLIP on one device, fed by decoding tasks."""
+"""The encoder actor: the models of a run on one device, fed by decoding tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-
-from rayclip.actors.batcher import Batcher
+from rayclip.actors.device_batchers import DeviceBatchers
 from rayclip.actors.device_faults import first_line, is_given_up, is_out_of_memory, is_poisoned
 from rayclip.actors.flow_control import Quota, budget_bytes
 from rayclip.actors.messages import EncodeReply, EncodeRequest, EncoderReport, Features
@@ -27,7 +26,7 @@ from rayclip.settings import Precision, Settings
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """How to load the model of an encoder.
+    """How to load a model of an encoder.
 
     Attributes:
         spec: the model.
@@ -83,6 +82,36 @@ def load_encoder_model(settings: EncoderSettings, checkpoint: bytes | None = Non
         raise RunStopped(f"No encoder can start: {reason}") from error
 
 
+def load_encoder_models(
+    models: Sequence[EncoderSettings], checkpoints: Sequence[bytes | None] | None = None
+) -> list[LoadedModel]:
+    """Load the models of an encoder, and check that they fit on its device together.
+
+    Args:
+        models: what to load.
+        checkpoints: for each, see :func:`load_encoder_model`.
+
+    Raises:
+        RunStopped: one cannot be loaded, or they do not fit.
+    """
+    contents = checkpoints or [None] * len(models)
+    try:
+        loaded = [load_encoder_model(*model) for model in zip(models, contents, strict=True)]
+        if len(loaded) > 1 and loaded[0].device != "cpu":
+            for model in loaded:  # a batch that is halved later would give other bits
+                model.encode_image(model.black_frames(model.batch_size))
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, RunStopped) else error
+        if len(models) > 1 and cause is not None and is_out_of_memory(cause):
+            names = " and ".join(model.spec.model_name for model in models)
+            raise RunStopped(
+                f"No encoder can start: {names} do not fit into the memory of the device together: "
+                "run them one after the other, or with a smaller batch_size."
+            ) from error
+        raise
+    return loaded
+
+
 def make_zero_shot(model: LoadedModel, texts: tuple[str, ...]) -> ZeroShot:
     """Encode the texts that frames are compared with."""
     return ZeroShot(
@@ -95,17 +124,21 @@ def make_zero_shot(model: LoadedModel, texts: tuple[str, ...]) -> ZeroShot:
 
 
 class Encoder:
-    """One model on one device, as an asyncio actor: a waiting request holds no thread.
+    """The models of a run on one device, as an asyncio actor: a waiting request holds no thread.
 
-    Loading the model and forward passes run on threads of the batcher.
+    Loading the models and forward passes run on threads of the batchers.
     """
 
-    def __init__(self, settings: EncoderSettings, checkpoint: bytes | None = None) -> None:
-        """Start loading the model.
+    def __init__(
+        self,
+        models: Sequence[EncoderSettings],
+        checkpoints: Sequence[bytes | None] | None = None,
+    ) -> None:
+        """Start loading the models.
 
         Args:
-            settings: what to load.
-            checkpoint: content of the checkpoint, if its file is on another machine.
+            models: what to load.
+            checkpoints: content of each checkpoint, if its file is on another machine.
 
         Raises:
             RunStopped: its processes died too often. Raise nothing else here: Ray never restarts an
@@ -125,52 +158,62 @@ class Encoder:
         store = node["Resources"].get("object_store_memory", 0)
         self._quota = Quota(budget_bytes(store))
         is_restart = context.was_current_actor_reconstructed
-        load = partial(self._load, settings, checkpoint, is_restart)
-        self._batcher = Batcher(load, crash_log=self._crash_log)
+        load = partial(self._load, models, checkpoints, is_restart)
+        resizings = [model.spec.resizing for model in models]
+        self._batchers = DeviceBatchers(resizings, load, self._crash_log)
 
     def _load(
-        self, settings: EncoderSettings, checkpoint: bytes | None, is_restart: bool
-    ) -> LoadedModel:
+        self,
+        models: Sequence[EncoderSettings],
+        checkpoints: Sequence[bytes | None] | None,
+        is_restart: bool,
+    ) -> list[LoadedModel]:
         with self._crash_log.tracking(LOADING):
             if is_restart:
-                return self._reload(settings, checkpoint)
-            return load_encoder_model(settings, checkpoint)
+                return self._reload(models, checkpoints)
+            return load_encoder_models(models, checkpoints)
 
-    def _reload(self, settings: EncoderSettings, checkpoint: bytes | None) -> LoadedModel:
-        """Load the model after a death, and try it: frames must not be blamed for a broken
+    def _reload(
+        self, models: Sequence[EncoderSettings], checkpoints: Sequence[bytes | None] | None
+    ) -> list[LoadedModel]:
+        """Load the models after a death, and try them: frames must not be blamed for a broken
         device."""
         try:
-            model = load_encoder_model(settings, checkpoint)
+            loaded = load_encoder_models(models, checkpoints)
         except RunStopped as error:
             self._crash_log.end_process(Cause.DEVICE, str(error))
         try:
-            model.encode_image(np.zeros((1, model.n_px, model.n_px, 3), np.uint8))
+            for model in loaded:
+                model.encode_image(model.black_frames(1))
         except Exception as error:
             if not is_out_of_memory(error):
                 self._crash_log.end_process(Cause.DEVICE, first_line(error))
-        return model
+        return loaded
 
     async def placed(self) -> None:
         """Return as soon as the actor has a process, with or without a model."""
 
     async def ready(self) -> str:
-        """Wait for the model, and return the node's id; raises what loading raised."""
-        await self._model()
+        """Wait for the models, and return the node's id; raises what loading raised."""
+        await self._models()
         return self._node_id
 
     async def encode(self, request: EncodeRequest) -> EncodeReply:
         """Encode frames in batches shared with other requests."""
-        queued = [self._batcher.submit(chunk.frames, chunk.id) for chunk in request.chunks]
-        futures = [asyncio.wrap_future(future) for future in queued]
-        results = await asyncio.gather(*futures, return_exceptions=True)
+        queued = [
+            self._batchers.submit(chunk.frames, chunk.models, chunk.id) for chunk in request.chunks
+        ]
+        futures = [asyncio.wrap_future(future) for chunk in queued for future in chunk]
+        results = iter(await asyncio.gather(*futures, return_exceptions=True))
         window = self._quota.window_for(request.task, time.monotonic())
-        return EncodeReply([_sendable(result) for result in results], window)
+        by_chunk = [[_sendable(next(results)) for _ in chunk] for chunk in queued]
+        return EncodeReply(by_chunk, window)
 
     async def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
         """Encode texts, once per run."""
-        model = await self._model()
+        models = await self._models()
         try:
-            return await asyncio.to_thread(make_zero_shot, model, texts)
+            return await asyncio.to_thread(make_zero_shot, models[0], texts)
         except Exception as error:
             if is_poisoned(error):
                 self._crash_log.end_process(Cause.DEVICE, first_line(error))
@@ -178,16 +221,14 @@ class Encoder:
 
     async def report(self) -> EncoderReport:
         """Report what this process has done."""
-        work = replace(self._batcher.stats, host=self._host)
-        batcher = self._batcher
+        batchers = self._batchers
+        work = replace(batchers.stats, host=self._host)
         return EncoderReport(
-            os.getpid(), self._node_id, work, batcher.waiting, batcher.ready.done()
+            os.getpid(), self._node_id, work, batchers.waiting, batchers.ready.done()
         )
 
-    async def _model(self) -> LoadedModel:
-        model = await asyncio.shield(asyncio.wrap_future(self._batcher.ready))
-        assert isinstance(model, LoadedModel)
-        return model
+    async def _models(self) -> Sequence[LoadedModel]:
+        return await asyncio.shield(asyncio.wrap_future(self._batchers.ready))
 
 
 def _sendable(result: Features | BaseException) -> Features | Exception:

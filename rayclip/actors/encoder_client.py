@@ -37,8 +37,8 @@ class EncoderClient:
         self._router = router or EncoderRouter(control, runtime)
         self._filling: PendingRequest | None = None
 
-    def submit(self, frames: list[Frame]) -> PendingFeatures:
-        """Queue a chunk: at least one frame, uint8 ``[n_px, n_px, 3]`` each.
+    def submit(self, frames: list[Frame], models: Sequence[int]) -> PendingFeatures:
+        """Queue a chunk: at least one frame, each with the squares of these models.
 
         Raises:
             RunStopped: no encoder can start, or none remains.
@@ -47,7 +47,7 @@ class EncoderClient:
             self._filling.send()
         if self._filling is None or self._filling.is_sent:
             self._filling = PendingRequest(self._router, self._task, self._runtime)
-        pending = PendingFeatures(self, self._filling, self._filling.add(frames))
+        pending = PendingFeatures(self, self._filling, self._filling.add(frames, models))
         if not self._filling.has_room(FRAME_BYTES):
             self._filling.send()
         return pending
@@ -98,9 +98,10 @@ class PendingRequest:
         self.is_sent = False
         self._task = task
         self._chunks: list[Chunk] = []
-        self._size = self._count = 0
+        self._size = 0
+        self._models: list[int] = []  # how many encode each chunk
         self._stored: ray.ObjectRef[Any] | None = None
-        self._results: list[Features | Exception] | None = None
+        self._results: Sequence[Sequence[Features | Exception]] | None = None
 
     @property
     def is_answered(self) -> bool:
@@ -110,12 +111,12 @@ class PendingRequest:
         """Whether this many more bytes fit; an empty request takes any number."""
         return not self._size or self._size + size <= CHUNK_BYTES
 
-    def add(self, frames: list[Frame]) -> int:
+    def add(self, frames: list[Frame], models: Sequence[int]) -> int:
         """Add a chunk, and return its position."""
-        self._chunks.append(Chunk(secrets.token_hex(8), frames))
+        self._chunks.append(Chunk(secrets.token_hex(8), frames, models))
         self._size += counted_bytes(frames)
-        self._count += 1
-        return self._count - 1
+        self._models.append(len(models))
+        return len(self._models) - 1
 
     def send(self) -> None:
         """Send the request if it is not sent yet.
@@ -153,8 +154,8 @@ class PendingRequest:
             self.take_reply()
         return self.is_answered
 
-    def results(self) -> list[Features | Exception]:
-        """Wait for the features of each chunk, or its error. The request must be sent.
+    def results(self) -> Sequence[Sequence[Features | Exception]]:
+        """Wait for the features of each chunk and model, or the error. The request must be sent.
 
         Raises:
             RunStopped: no encoder remains.
@@ -190,7 +191,7 @@ class PendingRequest:
             reply: EncodeReply = self._ray.get(self.call.reply)
         except RayTaskError as error:
             kind = RunStopped if isinstance(error, RunStopped) else RuntimeError
-            self._end([kind(root_cause(error))] * self._count)
+            self._end([[kind(root_cause(error))] * models for models in self._models])
         except RayActorError as error:
             self._router.drop(self.call.address, error)
             self._send_again()
@@ -199,8 +200,8 @@ class PendingRequest:
         else:
             # copies, so that the shared memory is freed at once
             results = [
-                result if isinstance(result, Exception) else np.array(result)
-                for result in reply.results
+                [result if isinstance(result, Exception) else np.array(result) for result in chunk]
+                for chunk in reply.results
             ]
             self._end(results, reply.window)
 
@@ -208,7 +209,9 @@ class PendingRequest:
         self._router.finish(self.call)
         self._send()
 
-    def _end(self, results: list[Features | Exception], window: int | None = None) -> None:
+    def _end(
+        self, results: Sequence[Sequence[Features | Exception]], window: int | None = None
+    ) -> None:
         self._router.finish(self.call, window)
         self._results = results
         self._stored = None  # frees the frames
@@ -225,16 +228,12 @@ class PendingFeatures:
     def done(self) -> bool:
         return self.request.done()
 
-    def result(self) -> Features:
-        """Wait for the features, float32 ``[n, D]``.
+    def result(self) -> Sequence[Features | Exception]:
+        """Wait for the features of each model, float32 ``[n, D]``, or why it has none.
 
         Raises:
-            RuntimeError: the encoder could not encode these frames.
             RunStopped: no encoder remains.
         """
         if not self.request.is_answered:  # the task does nothing else meanwhile
             self.client.flush()
-        result = self.request.results()[self.position]
-        if isinstance(result, Exception):
-            raise result
-        return result
+        return self.request.results()[self.position]

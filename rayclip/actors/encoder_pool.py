@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -129,19 +129,22 @@ class EncoderPool:
     """Encoders, numbered in the order in which they were started; no number is used twice."""
 
     def __init__(
-        self, settings: EncoderSettings, checkpoint: bytes | None, runtime: Runtime = RAY
+        self,
+        models: Sequence[EncoderSettings],
+        checkpoints: Sequence[bytes | None] | None,
+        runtime: Runtime = RAY,
     ) -> None:
         """Prepare to start encoders.
 
         Args:
-            settings: of each encoder; the number of threads comes from its resources.
-            checkpoint: content of a checkpoint that other nodes may not have.
+            models: of each encoder; the number of threads comes from its resources.
+            checkpoints: content of the checkpoints of models that other nodes may not have.
             runtime: Ray, or a fake of it.
         """
         self._ray, self._clock = runtime.ray, runtime.clock
-        self._settings = settings
+        self._models = models
         # Kept: an encoder that Ray restarts needs its arguments again.
-        self._content = None if checkpoint is None else self._ray.put(checkpoint)
+        self._contents = None if checkpoints is None else self._ray.put(checkpoints)
         self._members: list[Member] = []
 
     def __bool__(self) -> bool:
@@ -174,8 +177,8 @@ class EncoderPool:
             "max_concurrency": MAX_REQUESTS,
             "scheduling_strategy": "SPREAD",
         }
-        settings = replace(self._settings, threads=resources.threads)
-        handle = self._ray.remote(**options)(Encoder).remote(settings, self._content)
+        models = [replace(model, threads=resources.threads) for model in self._models]
+        handle = self._ray.remote(**options)(Encoder).remote(models, self._contents)
         placing = asyncio.create_task(_placed(handle))
         starting = asyncio.create_task(_ready(handle))
         self._members.append(Member(handle, placing, starting, self._clock))

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import repeat
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ from rayclip.media.segments import WHOLE, Segment
 from rayclip.media.source import VideoSource
 from rayclip.model.models import ModelSpec
 from rayclip.model.preprocess import Resizing
+from rayclip.model.squares import Squares, squares_of
 from rayclip.model.zeroshot import ZeroShot
 from rayclip.output.folder import FeatureFolder
 from rayclip.report.results import VideoResult
@@ -31,8 +33,9 @@ from rayclip.settings import Settings
 class Encoders(Protocol):
     """Encode frames."""
 
-    def submit(self, frames: list[Frame]) -> Pending:
-        """Queue a chunk: at least one frame, uint8 ``[n_px, n_px, 3]`` each."""
+    def submit(self, frames: list[Frame], models: Sequence[int]) -> Pending:
+        """Queue a chunk: at least one frame, each with the squares of the models of these
+        numbers."""
         ...
 
     def wait(self, pending: Sequence[Any]) -> Iterable[Any]:
@@ -57,15 +60,19 @@ class Attempts(Protocol):
         """Record that a video is no longer in progress; its features wait to be saved."""
         ...
 
-    def end(self, position: int, result: VideoResult) -> None: ...
+    def end(self, position: int, results: Sequence[VideoResult]) -> None:
+        """Record the results of a video, one for each model."""
+        ...
 
 
 class SegmentFailed(Exception):
     """A segment of a video could not be decoded on its own."""
 
 
-FeatureBlocks = Iterator[tuple[NDArray[np.float64], NDArray[np.float32]]]
-"""Blocks of timestamps in ms ``[n]`` and features ``[n, D]``, in order."""
+FeatureBlock = tuple[NDArray[np.float64], Sequence[NDArray[np.float32]]]
+"""Timestamps in ms ``[n]``, and the features ``[n, D]`` of each model."""
+FeatureBlocks = Iterator[FeatureBlock]
+"""Blocks in order."""
 
 
 class Segments(Protocol):
@@ -75,8 +82,8 @@ class Segments(Protocol):
         """Whether a video is worth dividing."""
         ...
 
-    def extract(self, video: str) -> FeatureBlocks | None:
-        """Return the features of a long video; None if it cannot be divided.
+    def extract(self, video: str, models: Sequence[int]) -> FeatureBlocks | None:
+        """Return the features of a long video by these models; None if it cannot be divided.
 
         The iterator raises :class:`SegmentFailed` if a segment fails.
         """
@@ -94,8 +101,23 @@ class UncountedAttempts:
     def extracted(self, position: int) -> None:
         pass
 
-    def end(self, position: int, result: VideoResult) -> None:
+    def end(self, position: int, results: Sequence[VideoResult]) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class ModelJob:
+    """What a decoding task has to do for one model.
+
+    Attributes:
+        resizing: how frames become the model's input.
+        folder: where features are committed; None passes the arrays on.
+        label: names the model in results, if there are several; else it is empty.
+    """
+
+    resizing: Resizing
+    folder: FeatureFolder | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,10 +125,9 @@ class ExtractionJob:
     """What a decoding task has to do.
 
     Attributes:
-        resizing: how frames become the model's input.
+        models: what to do for each model; a model's number is its position here.
         choice: which frames of each video are wanted, unless it names its own range.
         naming: how output files are named, ``stem`` or ``path``.
-        folder: where features are committed; None passes the arrays on.
         max_attempts: how often a video may crash or hang its worker.
         folder_of_inputs: base of relative paths; workers have other working folders.
         storage_options: passed to fsspec for inputs.
@@ -119,10 +140,9 @@ class ExtractionJob:
         encoded: the content of each video by name, if videos are not read from their paths.
     """
 
-    resizing: Resizing
+    models: tuple[ModelJob, ...]
     choice: FrameChoice
     naming: str
-    folder: FeatureFolder | None
     max_attempts: int
     folder_of_inputs: str
     storage_options: dict[str, Any] = field(repr=False)
@@ -137,24 +157,47 @@ class ExtractionJob:
     def of(
         cls,
         settings: Settings,
-        spec: ModelSpec,
-        folder: FeatureFolder | None = None,
+        specs: Sequence[ModelSpec],
+        folders: Sequence[FeatureFolder] = (),
         reencoded: str | None = None,
     ) -> ExtractionJob:
-        """Return the job of a run, or of a step of a pipeline."""
+        """Return the job of a run, or of a step of a pipeline.
+
+        Args:
+            settings: of the run.
+            specs: its models.
+            folders: where the features of each are committed; none if they are passed on.
+            reencoded: see above.
+        """
         return cls(
-            resizing=spec.resizing,
+            models=tuple(
+                ModelJob(spec.resizing, folder, spec.model_name if len(specs) > 1 else "")
+                for spec, folder in zip(specs, folders or repeat(None))  # noqa: B905
+            ),
             choice=settings.frame_choice,
             naming=settings.naming,
-            folder=folder,
             max_attempts=settings.max_attempts,
             folder_of_inputs=folder_of_inputs(settings),
             storage_options=dict(settings.storage_options),
             reencoded=reencoded,
             frames_fps=settings.frames_fps if settings.frames_folders else None,
             # printed features and columns of a pipeline are float32
-            feature_dtype=settings.feature_dtype if folder else "float32",
+            feature_dtype=settings.feature_dtype if folders else "float32",
         )
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of all models."""
+        return range(len(self.models))
+
+    @property
+    def folders(self) -> list[FeatureFolder]:
+        """Where features are committed; empty if they are passed on."""
+        return [model.folder for model in self.models if model.folder is not None]
+
+    def squares(self, models: Sequence[int]) -> Squares:
+        """Return how frames become the squares of these models."""
+        return squares_of(tuple(self.models[model].resizing for model in models))
 
     def source(self, video: str) -> VideoSource | ImageFolder:
         """Return what a video is read from."""

@@ -5,17 +5,16 @@ Decoding tasks import this module and nothing of the encoder's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rayclip.model.squares import Frame as Frame
 from rayclip.report.run_stats import BatchStats
 
-Frame = NDArray[np.uint8]
-"""A resized and cropped picture: uint8 ``[n_px, n_px, 3]``, RGB."""
 Features = NDArray[np.float32]
 """float32 ``[n, D]``."""
 
@@ -29,10 +28,12 @@ class Chunk(NamedTuple):
     Attributes:
         id: does not change on a retry, so an encoder recognises frames that crashed it.
         frames: in order. They are stored one by one in the object store and never concatenated.
+        models: numbers of the models that encode them.
     """
 
     id: str
     frames: list[Frame]
+    models: Sequence[int] = (0,)
 
 
 class EncodeRequest(NamedTuple):
@@ -52,11 +53,11 @@ class EncodeReply(NamedTuple):
     """Encoder -> decoding task.
 
     Attributes:
-        results: for each chunk, its features or the error.
+        results: for each chunk and each of its models, the features or the error.
         window: how many bytes this task may now have in flight to this encoder.
     """
 
-    results: list[Features | Exception]
+    results: Sequence[Sequence[Features | Exception]]
     window: int
 
 

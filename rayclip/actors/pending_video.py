@@ -1,10 +1,10 @@
-"""A video whose features come back from the encoders and are put in order."""
+"""A video whose features come back from the encoders, for each model, and are put in order."""
 
 from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,8 +25,8 @@ class Pending(Protocol):
         """Whether ``result`` returns without waiting."""
         ...
 
-    def result(self) -> NDArray[np.float32]:
-        """Wait for float32 ``[n, D]``; raises the encoder's error."""
+    def result(self) -> Sequence[NDArray[np.float32] | Exception]:
+        """Wait for float32 ``[n, D]`` of each model, or its encoder's error."""
         ...
 
 
@@ -45,21 +45,27 @@ class PendingChunk:
     pending: Pending
 
     def collect(self) -> None:
-        """Wait for the features and add them to the video.
+        """Wait for the features and add them to those of their models.
 
         Raises:
             RunStopped: no encoder remains.
         """
+        results: Sequence[NDArray[np.float32] | Exception]
         try:
-            features = self.pending.result()
+            results = self.pending.result()
         except RunStopped:
             raise
         except Exception as error:
-            reason = f"the encoder failed: {error}"
-            self.video.fail(VideoError("encode", Code.ENCODER_FAILED, reason))
-        else:
-            for rows in repeated(features, self.repeats):
-                self.video.add(rows)
+            results = [error] * len(self.video.models)
+        for model, result in zip(self.video.models, results, strict=True):
+            if isinstance(result, RunStopped):
+                raise result
+            if isinstance(result, Exception):
+                reason = f"the encoder failed: {result}"
+                model.fail(VideoError("encode", Code.ENCODER_FAILED, reason))
+            else:
+                for rows in repeated(result, self.repeats):
+                    model.add(rows)
 
 
 def repeated(features: NDArray[np.float32], repeats: list[int]) -> Iterator[NDArray[np.float32]]:
@@ -71,48 +77,19 @@ def repeated(features: NDArray[np.float32], repeats: list[int]) -> Iterator[NDAr
         yield features[rows[first : first + step]]
 
 
-class PendingVideo:
-    """A video whose frames are sent and whose features are not all back.
+class ModelFeatures:
+    """The features of a video by one model, which may fail while others do not.
 
     Attributes:
-        video: its name.
-        position: in its task.
-        attempt: number of this attempt.
-        fps: its own average frame rate.
+        number: of the model, among those of the run.
         error: its first error.
     """
 
-    def __init__(
-        self, video: str, position: int, attempt: int, feature_dtype: str = "float32"
-    ) -> None:
-        self.video = video
-        self.position = position
-        self.attempt = attempt
-        self.fps = float("nan")
+    def __init__(self, number: int, dtype: str) -> None:
+        self.number = number
         self.error: VideoError | None = None
-        self._dtype = feature_dtype
-        self._timestamps_ms = array("d")
+        self._dtype = dtype
         self._spool = FeatureSpool()
-        self._chunks: deque[PendingChunk] = deque()
-
-    def send(self, pending: Pending, timestamps_ms: list[tuple[float, ...]]) -> PendingChunk:
-        """Record that frames were sent, and the timestamps at which the output has each.
-
-        Raises:
-            RunStopped: no encoder remains.
-        """
-        for times in timestamps_ms:
-            self._timestamps_ms.extend(times)
-        chunk = PendingChunk(self, [len(times) for times in timestamps_ms], pending)
-        self._chunks.append(chunk)
-        if len(self._chunks) > MAX_CHUNKS:
-            self._chunks.popleft().collect()
-        return chunk
-
-    def take(self, timestamps_ms: NDArray[np.float64], features: NDArray[np.float32]) -> None:
-        """Add features that another task decoded and encoded."""
-        self._timestamps_ms.extend(timestamps_ms)
-        self.add(features)
 
     def add(self, features: NDArray[np.float32]) -> None:
         """Append features, float32 ``[n, D]``."""
@@ -138,12 +115,103 @@ class PendingVideo:
         if self.error is None:  # a copy: the original keeps the decoder's frames alive
             self.error = type(error)(error.stage, error.code, error.message)
 
+    def array(self) -> NDArray[np.float32]:
+        """Return all features, float32 ``[T, D]``.
+
+        Raises:
+            VideoError: something went wrong with this video.
+        """
+        if self.error is not None:
+            raise self.error
+        return self._spool.array()
+
+    def close(self) -> None:
+        """Free what is not in an array."""
+        self._spool.close()
+
+
+class PendingVideo:
+    """A video whose frames are sent and whose features are not all back. As a context manager, it
+    frees them.
+
+    Attributes:
+        video: its name.
+        position: in its task.
+        attempt: number of this attempt.
+        fps: its own average frame rate.
+        models: the features of each model.
+    """
+
+    def __init__(
+        self,
+        video: str,
+        position: int,
+        attempt: int,
+        models: Sequence[int] = (0,),
+        feature_dtype: str = "float32",
+    ) -> None:
+        self.video = video
+        self.position = position
+        self.attempt = attempt
+        self.fps = float("nan")
+        self._dtype = feature_dtype
+        self._chunks: deque[PendingChunk] = deque()
+        self._begin(models)
+
+    def __enter__(self) -> PendingVideo:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for model in self.models:
+            model.close()
+
+    def _begin(self, models: Sequence[int]) -> None:
+        self._timestamps_ms = array("d")
+        self.models = [ModelFeatures(number, self._dtype) for number in models]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of its models."""
+        return tuple(model.number for model in self.models)
+
+    @property
+    def error(self) -> VideoError | None:
+        """The error of the first model, if all have failed."""
+        errors = [model.error for model in self.models]
+        return errors[0] if all(errors) else None
+
+    def send(self, pending: Pending, timestamps_ms: list[tuple[float, ...]]) -> PendingChunk:
+        """Record that frames were sent, and the timestamps at which the output has each.
+
+        Raises:
+            RunStopped: no encoder remains.
+        """
+        for times in timestamps_ms:
+            self._timestamps_ms.extend(times)
+        chunk = PendingChunk(self, [len(times) for times in timestamps_ms], pending)
+        self._chunks.append(chunk)
+        if len(self._chunks) > MAX_CHUNKS:
+            self._chunks.popleft().collect()
+        return chunk
+
+    def take(
+        self, timestamps_ms: NDArray[np.float64], features: Sequence[NDArray[np.float32]]
+    ) -> None:
+        """Add features of each model that another task decoded and encoded."""
+        self._timestamps_ms.extend(timestamps_ms)
+        for model, rows in zip(self.models, features, strict=True):
+            model.add(rows)
+
+    def fail(self, error: VideoError) -> None:
+        """Fail for all models."""
+        for model in self.models:
+            model.fail(error)
+
     def reset(self) -> None:
         """Discard everything, so that the video can begin again."""
-        self.error = None
-        self._timestamps_ms = array("d")
-        self._spool.close()
-        self._spool = FeatureSpool()
+        for model in self.models:
+            model.close()
+        self._begin(self.numbers)
 
     def collect(self) -> None:
         """Take the features that are back, up to the first that is missing.
@@ -159,16 +227,19 @@ class PendingVideo:
         self.collect()
         return not self._chunks
 
-    def extraction(self) -> Extraction:
+    def wait(self) -> None:
         """Wait for all features.
 
         Raises:
-            VideoError: something went wrong with this video.
             RunStopped: no encoder remains.
         """
-        with self._spool:  # the array stays valid
-            while self._chunks:
-                self._chunks.popleft().collect()
-            if self.error is not None:
-                raise self.error
-            return Extraction(self._spool.array(), np.array(self._timestamps_ms), self.fps)
+        while self._chunks:
+            self._chunks.popleft().collect()
+
+    def extraction(self, model: ModelFeatures) -> Extraction:
+        """Return the features of a model; the array stays valid. All must be back.
+
+        Raises:
+            VideoError: something went wrong with this video.
+        """
+        return Extraction(model.array(), np.array(self._timestamps_ms), self.fps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -31,7 +31,9 @@ MAX_PROBED_VIDEOS = 8  # until one opens
 MAX_NAMES = 3
 
 
-def check_nodes(spec: ModelSpec, job: ExtractionJob, videos: Iterable[str], device: str) -> None:
+def check_nodes(
+    specs: Sequence[ModelSpec], job: ExtractionJob, videos: Iterable[str], device: str
+) -> None:
     """Check that each node can import rayclip, find the weights, open an input and write output.
 
     The output folder is created here first: a node where it is missing sees another folder. An
@@ -44,8 +46,8 @@ def check_nodes(spec: ModelSpec, job: ExtractionJob, videos: Iterable[str], devi
     options = job.storage_options
     first = [absolute(video, job.folder_of_inputs) for video in islice(videos, MAX_PROBED_VIDEOS)]
     video = next((video for video in first if open_error(video, options) is None), None)
-    if job.folder is not None:
-        job.folder.prepare()
+    for folder in job.folders:
+        folder.prepare()
     task = ray.remote(num_cpus=0, max_retries=0)(_node_task())
     node_names = {}
     for node in ray.nodes():
@@ -55,10 +57,10 @@ def check_nodes(spec: ModelSpec, job: ExtractionJob, videos: Iterable[str], devi
         if decodes or encodes:
             check = partial(
                 find_problem,
-                spec if encodes else None,
+                specs if encodes else (),
                 video if decodes else None,
                 options,
-                job.folder if decodes else None,
+                job.folders if decodes else (),
             )
             on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             reply = task.options(scheduling_strategy=on_node).remote(pickle.dumps(check))
@@ -148,20 +150,20 @@ def _format_versions(versions: Mapping[str, str]) -> str:
 
 
 def find_problem(
-    spec: ModelSpec | None,
+    specs: Sequence[ModelSpec],
     video: str | None,
     storage_options: Mapping[str, Any],
-    folder: FeatureFolder | None,
+    folders: Sequence[FeatureFolder],
 ) -> str | None:
     """Return what this machine lacks, and what to do, as the end of a sentence; None if nothing.
 
     Args:
-        spec: a model that it must load.
+        specs: models that it must load.
         video: an input that it must open.
         storage_options: passed to fsspec for the video.
-        folder: that it must write to.
+        folders: that it must write to.
     """
-    if spec is not None:
+    for spec in specs:
         try:
             family_of(spec.model_name).preflight(spec)
         except RayclipError as error:
@@ -171,7 +173,9 @@ def find_problem(
             f"the input {video} cannot be opened ({cause}), but here it can: put the videos, or "
             "the credentials for them, in the same place on all nodes, or use URLs."
         )
-    if folder is not None and (cause := _write_error(folder)):
+    for folder in folders:
+        if (cause := _write_error(folder)) is None:
+            continue
         return (
             f"nothing can be written to {folder.url} ({cause}): choose an output_path that all "
             "nodes mount in the same place and may write to, or a URL."

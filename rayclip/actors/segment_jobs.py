@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from rayclip.actors.job import ExtractionJob, FeatureBlocks, SegmentFailed
 from rayclip.media.frames import divide
 from rayclip.media.segments import Segment, inner_boundaries
 from rayclip.output.rows import Extraction
-from rayclip.output.spool import slices
+from rayclip.output.spool import rows_per_slice, slices
 
 SEGMENT_S = 300.0
 
@@ -32,25 +33,32 @@ def segments_of(
 
 
 def segment_job(job: ExtractionJob, segment: Segment) -> ExtractionJob:
-    return replace(job, segment=segment, folder=None, zero_shot=None)
+    models = tuple(replace(model, folder=None) for model in job.models)
+    return replace(job, segment=segment, models=models, zero_shot=None)
 
 
-def extract_segment(extractor: VideoExtractor, video: str) -> Extraction:
-    """Return the features of the segment of an extractor's job.
+def extract_segment(
+    extractor: VideoExtractor, video: str, models: Sequence[int]
+) -> list[Extraction]:
+    """Return the features of the segment of an extractor's job, by each of these models.
 
     Raises:
         SegmentFailed: there is no such segment, or it cannot be decoded or encoded.
     """
-    (result,) = extractor.run([video])
-    if result.failure is not None:
-        raise SegmentFailed(result.failure.message)
-    assert result.extraction is not None
-    return result.extraction
+    extractions = []
+    for result in extractor.run([video], lacking=[models]):
+        if result.failure is not None:
+            raise SegmentFailed(result.failure.message)
+        assert result.extraction is not None
+        extractions.append(result.extraction)
+    return extractions
 
 
-def in_blocks(extraction: Extraction) -> FeatureBlocks:
-    """Read features that may be in a temporary file."""
-    times, start = extraction.timestamps_ms, 0
-    for rows in slices(extraction.clip):
-        yield times[start : start + len(rows)], np.array(rows)
-        start += len(rows)
+def in_blocks(extractions: Sequence[Extraction]) -> FeatureBlocks:
+    """Read the features of a video by several models, which may be in temporary files."""
+    times, start = extractions[0].timestamps_ms, 0
+    rows = rows_per_slice([extraction.clip for extraction in extractions])
+    for blocks in zip(*(slices(extraction.clip, rows) for extraction in extractions), strict=True):
+        features = [np.array(block) for block in blocks]
+        yield times[start : start + len(features[0])], features
+        start += len(features[0])

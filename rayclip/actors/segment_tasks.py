@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import ray
-from numpy.typing import NDArray
 from ray.exceptions import NodeDiedError, ObjectLostError, RayError
 
 from rayclip.actors import segment_jobs
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.encoder_client import EncoderClient
-from rayclip.actors.job import ExtractionJob, FeatureBlocks, SegmentFailed, UncountedAttempts
+from rayclip.actors.job import (
+    ExtractionJob,
+    FeatureBlock,
+    FeatureBlocks,
+    SegmentFailed,
+    UncountedAttempts,
+)
 from rayclip.actors.segment_jobs import SEGMENT_S, in_blocks, is_long, segment_job, segments_of
 from rayclip.media.segments import Segment
 from rayclip.media.watchdog import LIBAV
@@ -60,13 +64,13 @@ class RemoteSegments:
         division = self._division
         return is_long(self._job, duration_s, division.segment_s, division.max_segments)
 
-    def extract(self, video: str) -> FeatureBlocks | None:
-        """Return the features of a long video; None if it cannot be divided."""
+    def extract(self, video: str, models: Sequence[int]) -> FeatureBlocks | None:
+        """Return the features of a long video by these models; None if it cannot be divided."""
         division = self._division
         segments = segments_of(self._job, video, division.segment_s, division.max_segments)
-        return self._blocks(video, segments) if len(segments) > 1 else None
+        return self._blocks(video, models, segments) if len(segments) > 1 else None
 
-    def _blocks(self, video: str, segments: list[Segment]) -> FeatureBlocks:
+    def _blocks(self, video: str, models: Sequence[int], segments: list[Segment]) -> FeatureBlocks:
         task = ray.remote(extract_segment).options(
             num_cpus=1,
             memory=self._division.memory,
@@ -74,7 +78,7 @@ class RemoteSegments:
             max_retries=0,  # a segment that ends its worker is left to decoding the whole video
         )
         jobs = [segment_job(self._job, segment) for segment in segments]
-        starts = [partial(task.remote, job, self._control, video) for job in jobs]
+        starts = [partial(task.remote, job, self._control, video, models) for job in jobs]
         streams: list[Any] = [start() for start in starts]
         try:
             if not ray.wait(streams, num_returns=1, timeout=self._division.start_timeout_s)[0]:
@@ -108,8 +112,8 @@ def _segment_blocks(streams: list[Any], index: int, start: Callable[[], Any]) ->
 
 
 def extract_segment(
-    job: ExtractionJob, control: Any, video: str
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float32]] | None]:
+    job: ExtractionJob, control: Any, video: str, models: Sequence[int]
+) -> Iterator[FeatureBlock | None]:
     """Extract one segment, in a Ray task. Yield None to signal that it has begun, then blocks of
     timestamps in ms and features, in order.
 
@@ -120,4 +124,4 @@ def extract_segment(
     extractor = VideoExtractor(
         job, EncoderClient(control), UncountedAttempts(), watching=LIBAV.watching
     )
-    yield from in_blocks(segment_jobs.extract_segment(extractor, video))
+    yield from in_blocks(segment_jobs.extract_segment(extractor, video, models))

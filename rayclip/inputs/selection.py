@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayclip.errors import RunStopped, UsageError
-from rayclip.inputs.video_rows import names_in, rechunk
+from rayclip.inputs.video_rows import LACKING, names_in, rechunk
 
 BLOCK_ROWS = 65_536  # inputs in memory at a time; about 4 MB, which become one block on Ray
 
@@ -39,11 +39,14 @@ class Selection:
         inputs: all inputs.
         chosen: whether each input is selected.
         block_hashes: a hash of each block of inputs, from the first pass (:class:`PassStats`).
+        lacking: for each input, the models that lack it, as the bits of a number; None if all
+            models lack those that are selected.
     """
 
     inputs: Inputs
     chosen: NDArray[np.bool_]
     block_hashes: array[int]
+    lacking: NDArray[np.uint32] | None = None
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.chosen))
@@ -72,9 +75,12 @@ class Selection:
                         "The list of videos was changed during the run: rerun the same command; "
                         "finished videos are kept."
                     )
-                chosen = self.chosen[start : start + block.num_rows]
+                here = slice(start, start + block.num_rows)
+                chosen = self.chosen[here]
                 start += block.num_rows
                 if chosen.any():
+                    if self.lacking is not None:
+                        block = block.append_column(LACKING, pa.array(self.lacking[here]))
                     yield block.filter(pa.array(chosen))
         except UsageError as error:  # they were readable before, so the command is not wrong
             raise RunStopped(str(error)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -12,6 +13,7 @@ from rayclip.output.shard_names import VIDEO
 
 BATCH_ROWS = 65_536  # of a list, in memory at a time
 NAMES_ONLY = pa.schema([(VIDEO, pa.binary())])
+LACKING = "\0lacking"  # a column that no table of the user's has: models, as bits
 
 
 def video_column(videos: Iterable[str]) -> pa.Array:
@@ -24,10 +26,30 @@ def names_in(table: pa.Table) -> list[str]:
     return list(map(os.fsdecode, table.column(VIDEO).to_pylist()))
 
 
-def from_video_table(table: pa.Table) -> tuple[list[str], pa.Table | None]:
-    """Return the names of a table's rows, and their extra columns; None if there are none."""
+class VideoRows(NamedTuple):
+    """The rows of a table of videos.
+
+    Attributes:
+        names: of the videos.
+        extra_columns: the table's other columns; None if there are none.
+        lacking: for each video, the numbers of the models that lack it; None if all do.
+    """
+
+    names: list[str]
+    extra_columns: pa.Table | None
+    lacking: list[list[int]] | None
+
+
+def from_video_table(table: pa.Table) -> VideoRows:
+    """Return what is in the rows of a table."""
+    lacking = None
+    names = names_in(table)
     extra_columns = table.drop_columns([VIDEO])
-    return names_in(table), extra_columns if extra_columns.num_columns else None
+    if LACKING in table.column_names:
+        masks = table.column(LACKING).to_pylist()
+        lacking = [[bit for bit in range(mask.bit_length()) if mask >> bit & 1] for mask in masks]
+        extra_columns = extra_columns.drop_columns([LACKING])
+    return VideoRows(names, extra_columns if extra_columns.num_columns else None, lacking)
 
 
 def name_tables(

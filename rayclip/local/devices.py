@@ -1,17 +1,16 @@
-"""The encoders of the worker process: a batcher for each device."""
+"""The encoders of the worker process: the models on each device."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
-from rayclip.actors.batcher import Batcher
+from rayclip.actors.device_batchers import DeviceBatchers
 from rayclip.actors.device_faults import first_line, is_out_of_memory
-from rayclip.actors.encoder import EncoderSettings, load_encoder_model
+from rayclip.actors.encoder import EncoderSettings, load_encoder_models
 from rayclip.actors.flow_control import CHUNK_BYTES, budget_bytes
 from rayclip.actors.messages import Features, Frame
 from rayclip.errors import RunStopped
@@ -20,81 +19,114 @@ from rayclip.model.loaded_model import LoadedModel
 from rayclip.report.run_stats import BatchStats
 
 
+@dataclass(frozen=True, eq=False)
+class LocalPending:
+    """The features of a chunk, by each of its models."""
+
+    futures: Sequence[Future[Features]]
+
+    def done(self) -> bool:
+        return all(future.done() for future in self.futures)
+
+    def result(self) -> list[Features | Exception]:
+        """Wait for the features of each model, or why it has none."""
+        return [_outcome(future) for future in self.futures]
+
+
+def _outcome(future: Future[Features]) -> Features | Exception:
+    error = future.exception()
+    return error if isinstance(error, Exception) else future.result()
+
+
 class LocalEncoders:
     """Encodes each chunk on the device with the fewest frames outstanding."""
 
     def __init__(
-        self, settings: Sequence[EncoderSettings], crash_log: CrashLog, is_restart: bool
+        self,
+        devices: Sequence[Sequence[EncoderSettings]],
+        crash_log: CrashLog | None,
+        is_restart: bool,
     ) -> None:
-        """Start loading the model on each device.
+        """Start loading the models on each device.
 
         Args:
-            settings: for each device.
-            crash_log: of this process, which ends if a device fails.
+            devices: for each, its models.
+            crash_log: of this process, which ends if a device fails; None without one.
             is_restart: whether to try each device: a process has died, maybe with its device.
         """
-        load = _load_and_try if is_restart else load_encoder_model
-        self._batchers = [Batcher(partial(load, one), crash_log=crash_log) for one in settings]
+        load = _load_and_try if is_restart else load_encoder_models
+        self._devices = [
+            DeviceBatchers(
+                [model.spec.resizing for model in models], partial(load, models), crash_log
+            )
+            for models in devices
+        ]
         self._notes: tuple[str, ...] = ()
 
     def wait_until_loaded(self) -> list[LoadedModel]:
-        """Wait until the model is loaded wherever it can be; other devices are not used.
+        """Wait until the models are loaded wherever they can be; other devices are not used.
+
+        Returns:
+            All models of the first device, then those of the second, and so on.
 
         Raises:
-            RunStopped: it cannot be loaded anywhere.
+            RunStopped: they cannot be loaded anywhere.
         """
         models: list[LoadedModel] = []
-        loaded: list[Batcher] = []
+        loaded: list[DeviceBatchers] = []
         errors: list[RunStopped] = []
-        for batcher in self._batchers:
+        for device in self._devices:
             try:
-                model = batcher.ready.result()
+                models += device.ready.result()
             except RunStopped as error:
                 errors.append(error)
             else:
-                assert isinstance(model, LoadedModel)
-                models.append(model)
-                loaded.append(batcher)
+                loaded.append(device)
         if not models:
             raise errors[0]
-        self._batchers = loaded
+        self._devices = loaded
         self._notes = tuple(f"A device is not used. {error}" for error in errors)
         return models
 
-    def submit(self, frames: list[Frame]) -> Future[Features]:
-        return min(self._batchers, key=lambda batcher: batcher.waiting).submit(frames)
+    def submit(self, frames: list[Frame], models: Sequence[int]) -> LocalPending:
+        device = min(self._devices, key=lambda device: device.waiting)
+        return LocalPending(device.submit(frames, models))
 
-    def wait(self, pending: Iterable[Future[Features]]) -> Iterable[Future[Features]]:
-        return self._batchers[0].wait(pending)
+    def wait(self, pending: Sequence[LocalPending]) -> Sequence[LocalPending]:
+        while not (done := [features for features in pending if features.done()]):
+            futures = [future for features in pending for future in features.futures]
+            wait([future for future in futures if not future.done()], None, FIRST_COMPLETED)
+        return done
 
     def window_bytes(self, extractors: int) -> int:
         """How many bytes of frames each of this many extractors may have in flight."""
-        budget = len(self._batchers) * budget_bytes(math.inf)
+        budget = len(self._devices) * budget_bytes(math.inf)
         return max(CHUNK_BYTES, budget // extractors)
 
     @property
     def work(self) -> tuple[BatchStats, ...]:
         """Statistics of each device."""
-        first, *others = [batcher.stats for batcher in self._batchers]
+        first, *others = [device.stats for device in self._devices]
         return first + BatchStats(notes=self._notes), *others
 
     @property
     def waiting(self) -> tuple[int, ...]:
         """Frames outstanding at each device."""
-        return tuple(batcher.waiting for batcher in self._batchers)
+        return tuple(device.waiting for device in self._devices)
 
     def abort(self) -> None:
         """Encode nothing more."""
-        for batcher in self._batchers:
-            batcher.abort()
+        for device in self._devices:
+            device.abort()
 
 
-def _load_and_try(settings: EncoderSettings) -> LoadedModel:
-    """Load the model, and encode a frame: videos must not be blamed for a broken device."""
-    model = load_encoder_model(settings)
+def _load_and_try(models: Sequence[EncoderSettings]) -> list[LoadedModel]:
+    """Load the models, and encode a frame: videos must not be blamed for a broken device."""
+    loaded = load_encoder_models(models)
     try:
-        model.encode_image(np.zeros((1, model.n_px, model.n_px, 3), np.uint8))
+        for model in loaded:
+            model.encode_image(model.black_frames(1))
     except Exception as error:
         if not is_out_of_memory(error):
             raise RunStopped(f"No encoder is left: {first_line(error)}") from error
-    return model
+    return loaded

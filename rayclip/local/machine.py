@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import zip_longest
+from typing import TypeVar
 
 from rayclip.actors.encoder import EncoderSettings
 from rayclip.actors.job import ExtractionJob
@@ -32,13 +33,15 @@ from rayclip.machine import Machine, ShowPhase
 from rayclip.model.models import ModelSpec
 from rayclip.model.zeroshot import ZeroShot, prompts
 from rayclip.output.spool import FeatureSpool
-from rayclip.report.results import VideoResult
+from rayclip.report.results import VideoResult, frames_of
 from rayclip.report.run_stats import BatchStats, RunState
 from rayclip.report.stall_reason import describe_in_progress
 from rayclip.session.cores import available_cores
 from rayclip.session.devices import devices_here
 from rayclip.session.resources import videos_per_task
 from rayclip.settings import Settings
+
+T = TypeVar("T")
 
 TASKS_PER_CORE = 2  # while one waits for its last features, another decodes
 
@@ -58,7 +61,7 @@ def worker_process() -> Iterator[WorkerProcess]:
 def on_this_machine(
     worker: WorkerProcess,
     settings: Settings,
-    spec: ModelSpec,
+    specs: Sequence[ModelSpec],
     job: ExtractionJob,
     videos: Selection,
     show_phase: ShowPhase,
@@ -68,13 +71,13 @@ def on_this_machine(
     Args:
         worker: the worker process.
         settings: what to do.
-        spec: the model.
+        specs: the models.
         job: what to do with each video.
         videos: the videos.
         show_phase: shows what is awaited.
     """
-    show_phase("Loading PyTorch and the model")
-    machine = LocalMachine(worker, settings, spec, job, videos)
+    show_phase(f"Loading PyTorch and the model{'s' * (len(specs) > 1)}")
+    machine = LocalMachine(worker, settings, specs, job, videos)
     try:
         yield machine
     except BaseException:
@@ -95,14 +98,14 @@ class LocalMachine:
         self,
         worker: WorkerProcess,
         settings: Settings,
-        spec: ModelSpec,
+        specs: Sequence[ModelSpec],
         job: ExtractionJob,
         videos: Selection,
     ) -> None:
-        """Start loading the model, and encode the texts if there are any.
+        """Start loading the models, and encode the texts if there are any.
 
         Raises:
-            RunStopped: the model cannot be loaded.
+            RunStopped: a model cannot be loaded.
             UsageError: a text is too long.
         """
         self._worker = worker
@@ -112,7 +115,7 @@ class LocalMachine:
         self._done = self._failed = self._frames = 0
         self._earlier: tuple[BatchStats, ...] = ()  # of dead processes
         self._report, self._reported_s = Report((), (), None), 0.0
-        self._spools: dict[int, FeatureSpool] = {}
+        self._spools: dict[tuple[int, int], FeatureSpool] = {}
         cores = available_cores()
         with_arrays = not settings.saves or settings.show_pred  # for the user, in input order
         rows = videos_per_task(len(videos), cores, with_arrays)
@@ -123,9 +126,13 @@ class LocalMachine:
             pass
         devices = devices_here(settings.device, started.gpus)[: settings.encoders]
         threads = cores if devices == ["cpu"] else None
-        encoders = [EncoderSettings.of(settings, spec, device, threads) for device in devices]
+        encoders = [
+            [EncoderSettings.of(settings, spec, device, threads) for spec in specs]
+            for device in devices
+        ]
+        names = ", ".join(spec.model_name for spec in specs)
         self.description = (
-            f"{spec.model_name} on {', '.join(devices)}; decoding threads: {cores}; without Ray"
+            f"{names} on {', '.join(devices)}; decoding threads: {cores}; without Ray"
         )
         self._load = LoadModel(encoders, cores, at_once)
         self._prepare_worker()
@@ -134,7 +141,10 @@ class LocalMachine:
             self._job = replace(job, zero_shot=self.zero_shot)
             self._worker.send(self._job)
         results = self._results()
-        self.results = in_order(results) if with_arrays else (result for _, result in results)
+        if with_arrays:
+            self.results = (result for video in in_order(results) for result in video)
+        else:
+            self.results = (result for _, video in results for result in video)
 
     def state(self) -> RunState:
         report = self._report
@@ -170,8 +180,8 @@ class LocalMachine:
                 if isinstance(message, ZeroShot):
                     return message
 
-    def _results(self) -> Iterator[tuple[int, VideoResult]]:
-        """Hand out tasks, and yield the results with their positions as they arrive."""
+    def _results(self) -> Iterator[tuple[int, list[VideoResult]]]:
+        """Hand out tasks, and yield the results of videos with their positions as they arrive."""
         while not self._schedule.is_done:
             while self._is_up and (task := self._schedule.next_task()):
                 self._worker.send(task)
@@ -179,10 +189,10 @@ class LocalMachine:
             if isinstance(message, Rows):
                 self._keep(message)
             elif isinstance(message, Finished):
-                result = self._with_rows(message)
+                results = self._with_rows(message)
                 if self._schedule.finish(message.position):
-                    self._count(result)
-                    yield message.position, result
+                    self._count(results)
+                    yield message.position, results
 
     def _receive(self) -> FromWorker | None:
         """Wait for a message; None if the worker had to be started again."""
@@ -218,28 +228,34 @@ class LocalMachine:
 
     def _keep(self, rows: Rows) -> None:
         try:
-            self._spools.setdefault(rows.position, FeatureSpool()).append(rows.features)
+            self._spools.setdefault((rows.position, rows.model), FeatureSpool()).append(
+                rows.features
+            )
         except OSError as error:
             raise RunStopped(
                 f"The temporary file of a video's features cannot be written: {error}."
             ) from error
 
-    def _with_rows(self, finished: Finished) -> VideoResult:
-        result = finished.result
-        if result.extraction is None:
-            return result
-        with self._spools.pop(finished.position) as spool:
-            return replace(result, extraction=result.extraction._replace(clip=spool.array()))
+    def _with_rows(self, finished: Finished) -> list[VideoResult]:
+        results = []
+        for model, result in enumerate(finished.results):
+            if result.extraction is not None:
+                with self._spools.pop((finished.position, model)) as spool:
+                    extraction = result.extraction._replace(clip=spool.array())
+                result = replace(result, extraction=extraction)
+            results.append(result)
+        return results
 
-    def _count(self, result: VideoResult) -> None:
-        self._failed += result.failure is not None
-        self._done += result.failure is None
-        self._frames += result.frames
+    def _count(self, results: Sequence[VideoResult]) -> None:
+        failed = any(result.failure is not None for result in results)
+        self._failed += failed
+        self._done += not failed
+        self._frames += frames_of(results)
 
 
-def in_order(results: Iterable[tuple[int, VideoResult]]) -> Iterator[VideoResult]:
+def in_order(results: Iterable[tuple[int, T]]) -> Iterator[T]:
     """Yield results in the order of their positions, which come in any order from 0 on."""
-    held: dict[int, VideoResult] = {}
+    held: dict[int, T] = {}
     position = 0
     for arrived, result in results:
         held[arrived] = result
@@ -254,8 +270,9 @@ def _tasks(videos: Selection, rows: int) -> Iterator[Task]:
         for start in range(0, block.num_rows, rows):
             part = block.slice(start, rows)
             # a copy: pickle would send the whole block
-            names, extra_columns = from_video_table(part.take([*range(part.num_rows)]))
-            yield Task(position, names, extra_columns)
+            copied = from_video_table(part.take([*range(part.num_rows)]))
+            names, extra_columns, lacking = copied
+            yield Task(position, names, extra_columns, lacking=lacking)
             position += len(names)
 
 

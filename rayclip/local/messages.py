@@ -33,16 +33,16 @@ class DescribeModel:
 
 @dataclass(frozen=True)
 class LoadModel:
-    """Load the model on each device.
+    """Load the models on each device.
 
     Attributes:
-        encoders: for each device.
+        devices: for each, its models.
         cores: how many videos, or segments of one, to decode at once.
         tasks: how many tasks may be handed out at once.
         is_restart: whether an earlier worker process has died: then each device is tried.
     """
 
-    encoders: Sequence[EncoderSettings]
+    devices: Sequence[Sequence[EncoderSettings]]
     cores: int
     tasks: int
     is_restart: bool = False
@@ -66,6 +66,7 @@ class Task:
         finished: those that are finished, or in another task meanwhile.
         deaths: of earlier worker processes, for each video that was in progress then.
         is_retry: whether a worker process died with this task.
+        lacking: for each video, the numbers of the models that lack it; None if all do.
     """
 
     start: int
@@ -74,6 +75,7 @@ class Task:
     finished: frozenset[int] = frozenset()
     deaths: Mapping[int, Sequence[Death]] = field(default_factory=dict)
     is_retry: bool = False
+    lacking: Sequence[Sequence[int]] | None = None
 
     @property
     def unfinished(self) -> frozenset[int]:
@@ -92,7 +94,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The model is loaded on at least one device."""
+    """The models are loaded on at least one device."""
 
 
 @dataclass(frozen=True)
@@ -104,18 +106,25 @@ class Failed:
 
 @dataclass(frozen=True)
 class Rows:
-    """The next features of a video, float32 ``[n, D]``, before its result."""
+    """The next features of a video, float32 ``[n, D]``, before its results.
+
+    Attributes:
+        position: of the video in the run.
+        model: which of its results they belong to.
+    """
 
     position: int
+    model: int
     features: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The result of the video at this position in the run. Its features were sent before."""
+    """The results of the video at this position in the run, one for each model. Their features
+    were sent before."""
 
     position: int
-    result: VideoResult
+    results: Sequence[VideoResult]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Semaphore
 
@@ -47,14 +47,19 @@ class ThreadSegments:
     def is_long(self, duration_s: float) -> bool:
         return is_long(self._job, duration_s, segment_jobs.SEGMENT_S, self._max_segments)
 
-    def extract(self, video: str) -> FeatureBlocks | None:
+    def extract(self, video: str, models: Sequence[int]) -> FeatureBlocks | None:
         segments = segments_of(self._job, video, segment_jobs.SEGMENT_S, self._max_segments)
         if len(segments) < 2:
             return None
-        return self._blocks(video, [segment_job(self._job, segment) for segment in segments])
+        jobs = [segment_job(self._job, segment) for segment in segments]
+        return self._blocks(video, models, jobs)
 
-    def _blocks(self, video: str, jobs: list[ExtractionJob]) -> FeatureBlocks:
-        starts = [self._pool.submit(extract_segment, self._extractor(job), video) for job in jobs]
+    def _blocks(
+        self, video: str, models: Sequence[int], jobs: list[ExtractionJob]
+    ) -> FeatureBlocks:
+        starts = [
+            self._pool.submit(extract_segment, self._extractor(job), video, models) for job in jobs
+        ]
         self._cores.release()  # this thread only waits
         try:
             for start in starts:

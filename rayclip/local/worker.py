@@ -132,7 +132,7 @@ class Worker:
             self.send(spec)
 
     def _load(self, request: LoadModel) -> None:
-        self._encoders = LocalEncoders(request.encoders, self._crash_log, request.is_restart)
+        self._encoders = LocalEncoders(request.devices, self._crash_log, request.is_restart)
         self._cores = threading.Semaphore(request.cores)
         self._max_segments = request.cores
         self._segments_pool = ThreadPoolExecutor(request.cores, thread_name_prefix="segment")
@@ -174,7 +174,7 @@ class Worker:
         # A retry is alone, and decoding in several threads would blur what it takes.
         segments = None if task.is_retry else self._segments()
         extractor = self._extractor(self._job, TaskAttempts(self, task), segments)
-        for _ in extractor.run(task.videos, task.extra_columns, task.finished):
+        for _ in extractor.run(task.videos, task.extra_columns, task.finished, task.lacking):
             pass  # it was sent as soon as it was saved
 
     def _segments(self) -> Segments:
@@ -244,12 +244,15 @@ class TaskAttempts:
     def extracted(self, position: int) -> None:
         self._worker.extracted(self._task.start + position)
 
-    def end(self, position: int, result: VideoResult) -> None:
+    def end(self, position: int, results: Sequence[VideoResult]) -> None:
         position += self._task.start
         self._worker.extracted(position)
-        if result.extraction is not None:
-            for rows in slices(result.extraction.clip):
-                self._worker.send(Rows(position, rows))
-            rest = result.extraction._replace(clip=result.extraction.clip[:0])
-            result = replace(result, extraction=rest)
-        self._worker.send(Finished(position, result))
+        rest = []
+        for model, result in enumerate(results):
+            if result.extraction is not None:
+                for rows in slices(result.extraction.clip):
+                    self._worker.send(Rows(position, model, rows))
+                extraction = result.extraction._replace(clip=result.extraction.clip[:0])
+                result = replace(result, extraction=extraction)
+            rest.append(result)
+        self._worker.send(Finished(position, rest))

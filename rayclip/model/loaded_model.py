@@ -181,6 +181,10 @@ class LoadedModel:
         """Estimate the peak memory of all concurrent passes, in bytes, without the weights."""
         return self.passes_at_once * self.batch_size * self._network.frame_bytes
 
+    def black_frames(self, count: int) -> NDArray[np.uint8]:
+        """Return frames to try the model with, uint8 ``[count, n_px, n_px, 3]``."""
+        return np.zeros((count, self.n_px, self.n_px, 3), np.uint8)
+
     def close(self) -> None:
         """Stop its threads; it can encode no more images."""
         self._passes.shutdown()

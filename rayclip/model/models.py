@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from rayclip.model.preprocess import Resizing
@@ -133,6 +134,16 @@ class Family(Protocol):
             WeightsUnavailable: its weights cannot be downloaded.
         """
         ...
+
+
+def checkpoint_contents(specs: Sequence[ModelSpec]) -> list[bytes | None] | None:
+    """Read the checkpoints of models whose files other nodes may not have; None if no model has
+    such a file."""
+    if all(spec.checkpoint is None for spec in specs):
+        return None
+    return [
+        None if spec.checkpoint is None else Path(spec.checkpoint).read_bytes() for spec in specs
+    ]
 
 
 def family_of(model_name: str) -> Family:

@@ -78,12 +78,15 @@ def _corner(size: int, n_px: int) -> int:
     return round((size - n_px) / 2.0)  # rounds halves to even, as torchvision's does
 
 
-def resize(rgb: NDArray[np.uint8], resizing: Resizing) -> NDArray[np.uint8]:
+def resize(
+    rgb: NDArray[np.uint8], resizing: Resizing, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """Make a model's square of a picture: resize its rows with Pillow's filter, then its columns.
 
     Args:
         rgb: uint8 ``[height, width, 3]``, with any strides.
         resizing: how.
+        out: where to write it, uint8 ``[n_px, n_px, 3]``, contiguous; None makes a new array.
 
     Returns:
         uint8 ``[n_px, n_px, 3]``, contiguous; for OpenAI's way the same bytes as ``clip.load``'s
@@ -91,23 +94,24 @@ def resize(rgb: NDArray[np.uint8], resizing: Resizing) -> NDArray[np.uint8]:
     """
     height, width = rgb.shape[:2]
     n_px = resizing.n_px
+    square = np.empty((n_px, n_px, 3), np.uint8) if out is None else out
     place = placement(width, height, resizing)
     left, top = max(place.left, 0), max(place.top, 0)
     right, bottom = min(place.left + n_px, place.width), min(place.top + n_px, place.height)
     is_filled = (right - left, bottom - top) == (n_px, n_px)
     if (width, height) == (place.width, place.height) and is_filled:
-        return rgb[top:bottom, left:right].copy()
-    square = np.empty((n_px, n_px, 3), np.uint8)
+        square[:] = rgb[top:bottom, left:right]
+        return square
     if not is_filled:
         square[:] = resizing.fill
     x, y = max(-place.left, 0), max(-place.top, 0)
-    out = square[y : y + bottom - top, x : x + right - left]
+    part = square[y : y + bottom - top, x : x + right - left]
     across = Part(width, place.width, left, right)
     down = Part(height, place.height, top, bottom)
     if is_available():
-        exact_resize(rgb, across, down, resizing.interpolation, out)
+        exact_resize(rgb, across, down, resizing.interpolation, part)
     else:
-        _pillow_resize(rgb, across, down, resizing.interpolation, out)
+        _pillow_resize(rgb, across, down, resizing.interpolation, part)
     return square
 
 

@@ -84,13 +84,19 @@ def features_array(clips: Sequence[NDArray[Any] | None], kind: pa.DataType) -> p
 
     Args:
         clips: each float32 ``[T, D]``; None becomes null.
-        kind: ``list<fixed_size_list<float32 or float16, D>>``.
+        kind: ``list<fixed_size_list<float32 or float16, D>>``, or ``list<list<float32>>`` for
+            arrays that differ in D.
     """
     dtype = kind.value_type.value_type.to_pandas_dtype()
     offsets = np.cumsum([0, *(0 if clip is None else len(clip) for clip in clips)])
     arrays = [_converted(clip, dtype).reshape(-1) for clip in clips if clip is not None]
     values = arrays[0] if len(arrays) == 1 else np.concatenate([np.empty(0, dtype), *arrays])
-    rows = pa.FixedSizeListArray.from_arrays(pa.array(values), type=kind.value_type)
+    if pa.types.is_fixed_size_list(kind.value_type):
+        rows = pa.FixedSizeListArray.from_arrays(pa.array(values), type=kind.value_type)
+    else:
+        dims = [dim for clip in clips if clip is not None for dim in [clip.shape[1]] * len(clip)]
+        ends = pa.array(np.cumsum([0, *dims]), pa.int32())
+        rows = pa.ListArray.from_arrays(ends, pa.array(values), type=kind.value_type)
     missing = pa.array([clip is None for clip in clips], pa.bool_())
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), rows, type=kind, mask=missing)
 

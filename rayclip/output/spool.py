@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
@@ -88,14 +88,19 @@ class FeatureSpool:
         self._blocks = []
 
 
-def slices(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Yield the rows of an array, about :data:`SLICE` bytes at a time.
+def rows_per_slice(arrays: Sequence[NDArray[Any]]) -> int:
+    """Return how many rows of the widest array make about :data:`SLICE` bytes."""
+    return max(1, SLICE // max(1, *(array[:1].nbytes for array in arrays)))
+
+
+def slices(values: NDArray[Any], step: int | None = None) -> Iterator[NDArray[Any]]:
+    """Yield the rows of an array, ``step`` or about :data:`SLICE` bytes at a time.
 
     For a read-only ``np.memmap``, each slice's pages are released after use, so that only one slice
     counts as memory of this process. A 0-d array is one row.
     """
     rows = np.atleast_1d(values)
-    step = max(1, SLICE // max(1, rows[:1].nbytes))
+    step = step or rows_per_slice([rows])
     for first in range(0, len(rows), step):
         yield rows[first : first + step]
         _release_pages(values)

@@ -37,6 +37,8 @@ def print_result(
 ) -> None:
     """Print a video's name, its predictions and its arrays; print nothing if it failed.
 
+    If the run has several models, the keys of the arrays name the model.
+
     Args:
         result: the result of one video.
         zero_shot: predicts texts for each frame; None prints no tables.
@@ -70,7 +72,8 @@ def _print(
     if not arrays:
         return
     for key, value in (("clip", clip), ("fps", np.array(fps)), ("timestamps_ms", timestamps_ms)):
-        print(key, value, sep="\n", file=stream)
+        name = f"{key}_{result.model}" if result.model else key
+        print(name, value, sep="\n", file=stream)
         print(
             f"max: {value.max():.8f}; mean: {value.mean():.8f}; min: {value.min():.8f}\n",
             file=stream,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Failure:
         code: a stable identifier; docs/errors.md lists all codes.
         message: the reason in one sentence.
         attempts: how often it was tried.
+        model: the model without features, if the run has several; else it is empty.
     """
 
     video: str
@@ -34,15 +35,19 @@ class Failure:
     code: Code
     message: str
     attempts: int
+    model: str = ""
 
     @classmethod
-    def of(cls, video: str, error: VideoError, attempts: int) -> Failure:
+    def of(cls, video: str, error: VideoError, attempts: int, model: str = "") -> Failure:
         # A message may name a file whose name is not valid UTF-8.
         message = error.message.encode("utf-8", "backslashreplace").decode()
-        return cls(video, error.stage, error.code, message, attempts)
+        return cls(video, error.stage, error.code, message, attempts, model)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The line of ``failures.jsonl``, which each model has in its own folder."""
+        line = asdict(self)
+        del line["model"]
+        return line
 
     def __str__(self) -> str:
         """The reason in one line, without the name of the video."""
@@ -51,19 +56,21 @@ class Failure:
 
 @dataclass(frozen=True)
 class VideoResult:
-    """The result of one video.
+    """The result of one video by one model.
 
     Attributes:
         video: the input as given.
         frames: number of features; 0 if it failed.
         failure: why it failed; None if it did not.
         extraction: the arrays; None if it failed or they were written to files.
+        model: the model, if the run has several; else it is empty.
     """
 
     video: str
     frames: int
     failure: Failure | None = None
     extraction: Extraction | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,12 +92,12 @@ class Summary:
     """What a run did.
 
     Attributes:
-        done: videos whose features this run extracted.
+        done: videos whose features this run extracted, by all models that lacked them.
         skipped: videos that were done before.
-        failed: videos that failed, with the reasons.
-        frames: features extracted by this run.
+        failed: videos that failed, with the reasons; once for each model that has no features.
+        frames: frames whose features this run extracted.
         seconds: wall time.
-        output_path: folder of the features; None if they were printed.
+        output_path: folder of the features, or of all models' folders; None if they were printed.
         estimate: the time for all inputs, if ``limit`` left some out and a video was extracted.
     """
 
@@ -110,16 +117,27 @@ class Tally:
         self._skipped = skipped
         self._output_path = output_path
         self._reported = (0, 0)
-        self.frames = 0
-        self.done = 0
         self.failed: list[Failure] = []
+        self._done = self._frames = 0  # of earlier videos
+        self._video: list[VideoResult] = []
 
     def add(self, result: VideoResult) -> None:
+        """Count a result. Those of a video by several models follow one another; it counts once."""
         if result.failure is not None:
             self.failed.append(result.failure)
-        else:
-            self.done += 1
-            self.frames += result.frames
+        if any(r.video != result.video or r.model == result.model for r in self._video):
+            self._done, self._frames, self._video = self.done, self.frames, []
+        self._video.append(replace(result, extraction=None))
+
+    @property
+    def done(self) -> int:
+        """Number of videos that no model failed on."""
+        return self._done + (bool(self._video) and not any(r.failure for r in self._video))
+
+    @property
+    def frames(self) -> int:
+        """Frames whose features were extracted."""
+        return self._frames + frames_of(self._video)
 
     def report(self, done: int, frames: int) -> None:
         """Record the control actor's totals: if a run ends early, some results never arrive."""
@@ -150,12 +168,22 @@ class Tally:
         )
 
 
-def result_schema(dim: int) -> pa.Schema:
-    """The schema of one video's row; the arrays are null if it failed or files were written."""
+def frames_of(results: Iterable[VideoResult]) -> int:
+    """The frames of a video that some model has features of."""
+    return max((result.frames for result in results), default=0)
+
+
+def result_schema(dim: int | None) -> pa.Schema:
+    """The schema of one result's row; the arrays are null if it failed or files were written.
+
+    Args:
+        dim: features per frame; None if the models differ in it.
+    """
     return pa.schema(
         [
             (VIDEO, pa.binary()),
-            ("clip", pa.list_(pa.list_(pa.float32(), dim))),
+            ("model", pa.string()),
+            ("clip", pa.list_(pa.list_(pa.float32(), -1 if dim is None else dim))),
             ("timestamps_ms", pa.list_(pa.float64())),
             ("fps", pa.float64()),
             ("frames", pa.int64()),
@@ -167,7 +195,7 @@ def result_schema(dim: int) -> pa.Schema:
     )
 
 
-def to_table(results: Iterable[VideoResult], dim: int) -> pa.Table:
+def to_table(results: Iterable[VideoResult], dim: int | None) -> pa.Table:
     """A table of :func:`result_schema` with one row per result, in order."""
     results = list(results)
     schema = result_schema(dim)
@@ -175,6 +203,7 @@ def to_table(results: Iterable[VideoResult], dim: int) -> pa.Table:
     failures = [result.failure for result in results]
     columns = [
         video_column(result.video for result in results),
+        pa.array([result.model for result in results], pa.string()),
         features_array([e and e.clip for e in extractions], schema.field("clip").type),
         pa.array([e and e.timestamps_ms for e in extractions], pa.list_(pa.float64())),
         pa.array([e and e.fps for e in extractions], pa.float64()),
@@ -192,10 +221,11 @@ def from_table(table: pa.Table) -> Iterator[VideoResult]:
     clip = table.column("clip").combine_chunks()
     rows = table.drop_columns(["clip"]).to_pylist()
     for row, features in zip(rows, clip, strict=True):
-        video = os.fsdecode(row[VIDEO])
+        video, model = os.fsdecode(row[VIDEO]), row["model"]
         failure = extraction = None
         if row["error"] is not None:
-            failure = Failure(video, row["stage"], Code(row["code"]), row["error"], row["attempts"])
+            code, message = Code(row["code"]), row["error"]
+            failure = Failure(video, row["stage"], code, message, row["attempts"], model)
         elif features.is_valid:
             frames = features.values
             extraction = Extraction(
@@ -203,4 +233,4 @@ def from_table(table: pa.Table) -> Iterator[VideoResult]:
                 np.asarray(row["timestamps_ms"], np.float64),
                 row["fps"],
             )
-        yield VideoResult(video, row["frames"], failure, extraction)
+        yield VideoResult(video, row["frames"], failure, extraction, model)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rayclip.console import shown
 from rayclip.report.progress_words import count, duration
-from rayclip.report.results import Summary
+from rayclip.report.results import Failure, Summary
 from rayclip.report.run_stats import BatchStats
 
 BUSY = 0.85  # encoders that are busy for this share of the time are the bottleneck
@@ -43,7 +43,7 @@ def summary_lines(summary: Summary) -> list[str]:
     if summary.skipped:
         videos.append(f"{summary.skipped} done before")
     if summary.failed:
-        videos.append(f"{len(summary.failed)} failed")
+        videos.append(f"{_failed_videos(summary)} failed")
     lines = [
         f"videos: {', '.join(videos)}; {summary.frames} frames in {summary.seconds:.1f} s "
         f"({_frames_per_s(summary):.0f} frames/s)"
@@ -91,9 +91,16 @@ def summary_sentences(summary: Summary, work: BatchStats) -> list[str]:
         )
     if summary.failed:
         retry = "" if summary.output_path is None else "; the same command tries again"
-        lines.append(f"{count(len(summary.failed), 'video')} failed{retry}:")
+        lines.append(f"{count(_failed_videos(summary), 'video')} failed{retry}:")
         lines += _failure_lines(summary)
     return lines
+
+
+def _failed_videos(summary: Summary) -> int:
+    """How many videos failed; several models may have failed on one."""
+    failed = summary.failed
+    by_model = any(failure.model for failure in failed)
+    return len({failure.video for failure in failed}) if by_model else len(failed)
 
 
 def _frames_per_s(summary: Summary) -> float:
@@ -108,11 +115,16 @@ def _bottleneck(work: BatchStats) -> tuple[str, str]:
 def _failure_lines(summary: Summary) -> list[str]:
     named = len(summary.failed) if summary.output_path is None else MAX_NAMED_FAILURES
     lines = [
-        f"  {shown(failure.video)}: {shown(str(failure))}" for failure in summary.failed[:named]
+        f"  {shown(failure.video)}{_with(failure)}: {shown(str(failure))}"
+        for failure in summary.failed[:named]
     ]
     if len(summary.failed) > named:
         lines.append(f"  and {len(summary.failed) - named} more, in failures.jsonl")
     return lines
+
+
+def _with(failure: Failure) -> str:
+    return f" with {failure.model}" if failure.model else ""
 
 
 def approximate_duration(seconds: float) -> str:

@@ -21,10 +21,10 @@ from bench_processes import Work, total_cpu_s
 from numpy.typing import NDArray
 from tables import number, table
 
-from rayclip.actors.batcher import Batcher
 from rayclip.actors.encoder import EncoderSettings, load_encoder_model
 from rayclip.actors.job import Encoders
 from rayclip.errors import UsageError
+from rayclip.local.devices import LocalEncoders
 from rayclip.model.checkpoint import openai_clip, openai_models, without_warnings
 from rayclip.model.models import describe
 from rayclip.model.precision import CPU_BATCH_SIZE, set_precision
@@ -48,6 +48,7 @@ SHAPES: Mapping[str, tuple[Any, ...]] = {
 """Model name -> arguments of OpenAI's ``CLIP``; its weights are random. Small is ours;
 the others are OpenAI's, those that are used most first."""
 GPU_BATCH_SIZE = 256
+ONE = (0,)  # the number of the only model
 CHUNK_FRAMES = 64  # that tasks send together, of 224 pixels and less
 GPU_PASSES = 2  # concurrent, so that the next one is ready on the device
 FORWARD, MODEL, BATCHER, ACTOR = "forward loop", "ClipModel", "batcher", "encoder actor"
@@ -172,11 +173,11 @@ class FedBatcher:
     def __init__(self, job: EncodeJob) -> None:
         self._job = job
         encoder = replace(job.encoder, threads=job.passes)
-        self._batcher = Batcher(lambda: load_encoder_model(encoder))
-        self._batcher.ready.result()
+        self._encoders = LocalEncoders([[encoder]], None, is_restart=False)
+        self._encoders.wait_until_loaded()
 
     def measure(self) -> Work:
-        return _feed(self._batcher, self._job)
+        return _feed(self._encoders, self._job)
 
 
 class FedActors:
@@ -202,7 +203,7 @@ def _feed_actors(job: EncodeJob) -> Work:
         from rayclip.session.devices import device_on_ray
 
         _, resources = device_on_ray(Settings(), private)
-        pool = start_control_actor(job.encoder, resources)
+        pool = start_control_actor([job.encoder], resources)
         ray.get(pool.encoders.remote())
         return _feed(EncoderClient(pool), job)
 
@@ -227,15 +228,16 @@ def _feed(encoders: Encoders, job: EncodeJob) -> Work:
     """Submit chunks, and keep enough of them in flight for the next passes."""
     chunk = list(job.frames(CHUNK_FRAMES))
     ahead = max(2, math.ceil(2 * job.batch_size * job.passes / CHUNK_FRAMES))
-    encoders.submit(chunk[: job.batch_size]).result()  # warm up
+    encoders.submit(chunk[: job.batch_size], ONE).result()  # warm up
     with _measuring() as taken:
-        in_flight = deque(encoders.submit(chunk) for _ in range(ahead))
+        in_flight = deque(encoders.submit(chunk, ONE) for _ in range(ahead))
         deadline = time.perf_counter() + job.seconds
         frames = 0
         while in_flight:
-            frames += len(in_flight.popleft().result())
+            (features,) = in_flight.popleft().result()
+            frames += len(features)
             if time.perf_counter() < deadline:
-                in_flight.append(encoders.submit(chunk))
+                in_flight.append(encoders.submit(chunk, ONE))
     return taken(frames)
 
 

@@ -32,7 +32,7 @@ from rayclip.output.formats import file_format
 from rayclip.output.run_record import run_record
 from rayclip.output.safe_names import output_name
 from rayclip.output.storage import Extraction, OutputFolder, model_folder
-from rayclip.plan import plan_files
+from rayclip.plan import Target, plan_files
 from rayclip.report.results import VideoResult
 from rayclip.run import run_extraction
 from rayclip.settings import Settings
@@ -227,7 +227,7 @@ def _measure(job: Lists, folder: Path) -> list[Phase]:
         pass
     watch.record("the listing")
     inputs = Inputs(partial(iter_videos, settings), partial(iter_rows, settings, job.extra_columns))
-    plan = plan_files(inputs, name, output, record, overwrite=False)
+    plan = plan_files(inputs, name, [Target(output, record)], overwrite=False)
     watch.record("the plan: one pass and the listing")
     for _ in plan.videos.blocks():
         pass

@@ -31,7 +31,8 @@ class Attempts:
     def extracted(self, position: int) -> None:
         self.log.append(f"extracted {position}")
 
-    def end(self, position: int, result: VideoResult) -> None:
+    def end(self, position: int, results: Sequence[VideoResult]) -> None:
+        (result,) = results
         self.log.append(f"{'failed' if result.failure else 'done'} {position}")
 
 
@@ -59,12 +60,13 @@ def extraction(frames: int) -> Extraction:
 
 
 def good(position: int, frames: int = 1) -> Extracted:
-    return Extracted(position, VideoResult(f"v{position}", frames, extraction=extraction(frames)))
+    result = VideoResult(f"v{position}", frames, extraction=extraction(frames))
+    return Extracted(position, {0: result})
 
 
 def bad(position: int) -> Extracted:
     failure = Failure(f"v{position}", "open", "not_found", "there is no such file", 1)
-    return Extracted(position, VideoResult(f"v{position}", 0, failure))
+    return Extracted(position, {0: VideoResult(f"v{position}", 0, failure)})
 
 
 def taken(saving: CommitBuffer, *made: Extracted) -> list[str]:
@@ -73,7 +75,7 @@ def taken(saving: CommitBuffer, *made: Extracted) -> list[str]:
 
 def test_a_video_is_reported_only_after_it_is_saved() -> None:
     attempts, writer = Attempts(), Writer()
-    saving = CommitBuffer(writer, attempts, keeps_arrays=False)
+    saving = CommitBuffer([writer], attempts, keeps_arrays=False)
     assert taken(saving, good(0), good(1)) == []
     assert (attempts.log, writer.saved) == (["extracted 0", "extracted 1"], [])
     assert [(r.video, r.frames, r.extraction) for r in saving.flush()] == [
@@ -86,7 +88,7 @@ def test_a_video_is_reported_only_after_it_is_saved() -> None:
 
 def test_videos_are_saved_once_they_have_enough_bytes() -> None:
     writer = Writer(buffer_bytes=10 * FRAME)
-    saving = CommitBuffer(writer, Attempts(), keeps_arrays=False)
+    saving = CommitBuffer([writer], Attempts(), keeps_arrays=False)
     assert taken(saving, good(0, 4), good(1, 5)) == []
     assert taken(saving, good(2, 1)) == ["v0", "v1", "v2"]
     assert taken(saving, good(3, 9)) == []
@@ -94,13 +96,13 @@ def test_videos_are_saved_once_they_have_enough_bytes() -> None:
 
 
 def test_videos_are_saved_once_they_have_waited_long_enough() -> None:
-    saving = CommitBuffer(Writer(buffer_s=0.0), Attempts(), keeps_arrays=False)
+    saving = CommitBuffer([Writer(buffer_s=0.0)], Attempts(), keeps_arrays=False)
     assert taken(saving, good(0)) == ["v0"]
 
 
 def test_without_a_writer_results_are_passed_on_at_once() -> None:
     attempts = Attempts()
-    (result,) = CommitBuffer(None, attempts, keeps_arrays=True).take(good(0, 3))
+    (result,) = CommitBuffer([], attempts, keeps_arrays=True).take(good(0, 3))
     assert result.extraction is not None
     assert attempts.log == ["done 0"]
 
@@ -108,13 +110,13 @@ def test_without_a_writer_results_are_passed_on_at_once() -> None:
 def test_a_saved_video_is_extracted_again_if_its_arrays_are_wanted() -> None:
     writer = Writer()
     writer.before = 3
-    assert CommitBuffer(writer, Attempts(), keeps_arrays=False).saved_before("v0") == 3
-    assert CommitBuffer(writer, Attempts(), keeps_arrays=True).saved_before("v0") is None
+    assert CommitBuffer([writer], Attempts(), keeps_arrays=False).saved_before(0, "v0") == 3
+    assert CommitBuffer([writer], Attempts(), keeps_arrays=True).saved_before(0, "v0") is None
 
 
 def test_a_failure_keeps_its_place_among_buffered_videos() -> None:
     attempts = Attempts()
-    saving = CommitBuffer(Writer(), attempts, keeps_arrays=False)
+    saving = CommitBuffer([Writer()], attempts, keeps_arrays=False)
     assert taken(saving, bad(0)) == ["v0"]
     assert taken(saving, good(1), bad(2)) == []
     assert [result.video for result in saving.flush()] == ["v1", "v2"]
@@ -123,7 +125,7 @@ def test_a_failure_keeps_its_place_among_buffered_videos() -> None:
 
 def test_a_write_error_fails_every_buffered_row_and_no_other() -> None:
     attempts, writer = Attempts(), Writer()
-    saving = CommitBuffer(writer, attempts, keeps_arrays=False)
+    saving = CommitBuffer([writer], attempts, keeps_arrays=False)
     taken(saving, good(0), bad(1), good(2))
     writer.error = OSError(5, "Input/output error")
     results = list(saving.flush())
@@ -142,7 +144,7 @@ def test_a_write_error_fails_every_buffered_row_and_no_other() -> None:
 
 def test_no_video_is_done_if_the_folder_refuses_all_writes() -> None:
     attempts, writer = Attempts(), Writer()
-    saving = CommitBuffer(writer, attempts, keeps_arrays=False)
+    saving = CommitBuffer([writer], attempts, keeps_arrays=False)
     taken(saving, good(0))
     writer.error = RunStopped("full")
     with pytest.raises(RunStopped, match="full"):

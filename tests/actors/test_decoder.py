@@ -23,7 +23,13 @@ import rayclip.actors.decoder
 from rayclip.actors import pending_video
 from rayclip.actors.decoder import WINDOW_BYTES, VideoExtractor
 from rayclip.actors.flow_control import CHUNK_BYTES, FRAME_BYTES
-from rayclip.actors.job import ExtractionJob, FeatureBlocks, SegmentFailed, UncountedAttempts
+from rayclip.actors.job import (
+    ExtractionJob,
+    FeatureBlocks,
+    ModelJob,
+    SegmentFailed,
+    UncountedAttempts,
+)
 from rayclip.actors.messages import Frame
 from rayclip.errors import RunStopped
 from rayclip.io import retry
@@ -66,12 +72,12 @@ class Chunk:
             self._encoders.in_flight -= self.size
         self.is_done = self.is_ended = True
 
-    def result(self) -> NDArray[np.float32]:
+    def result(self) -> list[NDArray[np.float32] | Exception]:
         self.end()
         self._encoders.sent_before_results.append(len(self._encoders.chunks))
         frames, self._frames = self._frames, None
         assert frames is not None, "each chunk is waited for once"
-        return self._encoders.features(frames)
+        return [self._encoders.features(frames)]
 
 
 class Encoders:
@@ -101,7 +107,7 @@ class Encoders:
         self.levels: list[int] = []
         self.sent_before_results: list[int] = []
 
-    def submit(self, frames: list[Frame]) -> Chunk:
+    def submit(self, frames: list[Frame], models: Sequence[int]) -> Chunk:
         assert {(frame.dtype.name, frame.shape) for frame in frames} == {("uint8", (N_PX, N_PX, 3))}
         self.chunks.append(len(frames))
         self.in_flight += len(frames)
@@ -149,7 +155,8 @@ class Attempts:
     def extracted(self, position: int) -> None:
         self.log.append(f"extracted {position}")
 
-    def end(self, position: int, result: VideoResult) -> None:
+    def end(self, position: int, results: Sequence[VideoResult]) -> None:
+        (result,) = results
         self.log.append(f"end {position}: {result.frames} frames")
 
 
@@ -162,7 +169,8 @@ def job(
     choice: FrameChoice | None = None,
 ) -> ExtractionJob:
     choice = choice or FrameChoice(fps, total)
-    return ExtractionJob(Resizing(N_PX), choice, "stem", folder, max_attempts, folder_of_inputs, {})
+    models = (ModelJob(Resizing(N_PX), folder),)
+    return ExtractionJob(models, choice, "stem", max_attempts, folder_of_inputs, {})
 
 
 def extract(
@@ -455,7 +463,7 @@ def test_losing_all_encoders_stops_the_run_while_frames_are_sent(video: Make) ->
 
 
 class ClosedEncoders(Encoders):
-    def submit(self, frames: list[Frame]) -> Chunk:
+    def submit(self, frames: list[Frame], models: Sequence[int]) -> Chunk:
         raise RunStopped("no encoder is left")
 
 
@@ -804,12 +812,12 @@ def test_frames_of_518_pixels_in_flight_are_bounded_by_the_same_bytes(video: Mak
     n_px, sent = 518, []
 
     class Large(Encoders):
-        def submit(self, frames: list[Frame]) -> Chunk:
+        def submit(self, frames: list[Frame], models: Sequence[int]) -> Chunk:
             sent.append(sum(frame.nbytes for frame in frames))
             assert {frame.shape for frame in frames} == {(n_px, n_px, 3)}
-            return super().submit([frame[:N_PX, :N_PX] for frame in frames])
+            return super().submit([frame[:N_PX, :N_PX] for frame in frames], models)
 
-    large = replace(job(), resizing=Resizing(n_px))
+    large = replace(job(), models=(ModelJob(Resizing(n_px)),))
     encoders = Large(at_once=False)
     (result,) = VideoExtractor(large, encoders, UncountedAttempts()).run([video("a.mp4", 120)])
     assert result.frames == 120
@@ -848,16 +856,16 @@ class Segments:
     def is_long(self, duration_s: float) -> bool:
         return duration_s > 0.25
 
-    def extract(self, video: str) -> FeatureBlocks | None:
+    def extract(self, video: str, models: Sequence[int]) -> FeatureBlocks | None:
         return None if video.endswith("whole.mp4") else self._blocks()
 
     def _blocks(self) -> FeatureBlocks:
         if self._is_empty:
             return
-        yield np.array([0.0, 1.0]), np.full((2, DIM), 20, np.float32)
+        yield np.array([0.0, 1.0]), [np.full((2, DIM), 20, np.float32)]
         if self._fails:
             raise SegmentFailed("its worker died")
-        yield np.array([2.0]), np.full((1, DIM), 21, np.float32)
+        yield np.array([2.0]), [np.full((1, DIM), 21, np.float32)]
 
 
 def test_parts_of_a_video_are_saved_under_their_own_names(video: Make, tmp_path: Path) -> None:

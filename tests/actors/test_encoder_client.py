@@ -15,6 +15,7 @@ from rayclip.actors.flow_control import FRAME_BYTES
 from rayclip.actors.messages import EncoderAddress, EncodeReply, EncodeRequest, Features, Frame
 from rayclip.actors.ray_calls import Runtime
 
+ONE = (0,)  # model
 ADDRESS = EncoderAddress(0, None, "a node")
 
 
@@ -37,8 +38,8 @@ class OneEncoder:
 
     def send(self, request: EncodeRequest, size: int) -> Call:
         self.sent.append(size // FRAME_BYTES)
-        features: list[Features | Exception] = [
-            np.full((len(chunk.frames), 2), len(chunk.frames), np.float32)
+        features: list[list[Features]] = [
+            [np.full((len(chunk.frames), 2), len(chunk.frames), np.float32)]
             for chunk in request.chunks
         ]
         call = Call(EncodeReply(features, 64), ADDRESS, size)  # type: ignore[arg-type]
@@ -82,30 +83,30 @@ def test_small_chunks_share_a_request(encoder: OneEncoder) -> None:
     encoders = client_of(encoder)
     for count in (25, 25, 14):
         assert encoder.sent == []
-        encoders.submit(frames(count))
+        encoders.submit(frames(count), ONE)
     assert encoder.sent == [64]
 
 
 def test_a_chunk_that_does_not_fit_starts_a_new_request(encoder: OneEncoder) -> None:
     encoders = client_of(encoder)
-    encoders.submit(frames(40))
-    encoders.submit(frames(40))
+    encoders.submit(frames(40), ONE)
+    encoders.submit(frames(40), ONE)
     assert encoder.sent == [40]
 
 
 def test_a_task_sends_all_its_frames_before_it_waits(encoder: OneEncoder) -> None:
     encoders = client_of(encoder)
-    first, second = (encoders.submit(frames(count)) for count in (40, 30))
-    np.testing.assert_array_equal(first.result(), np.full((40, 2), 40))
+    first, second = (encoders.submit(frames(count), ONE) for count in (40, 30))
+    np.testing.assert_array_equal(first.result()[0], np.full((40, 2), 40))
     assert encoder.had_when_waited_for == [40, 30]
-    np.testing.assert_array_equal(second.result(), np.full((30, 2), 30))
+    np.testing.assert_array_equal(second.result()[0], np.full((30, 2), 30))
 
 
 def test_taking_features_that_are_back_sends_nothing(encoder: OneEncoder) -> None:
     encoders = client_of(encoder)
-    first = encoders.submit(frames(64))
+    first = encoders.submit(frames(64), ONE)
     assert list(encoders.wait([first])) == [first]
-    encoders.submit(frames(10))
+    encoders.submit(frames(10), ONE)
     first.result()
     assert encoder.sent == [64]
 
@@ -116,15 +117,15 @@ def test_all_frames_with_a_lost_encoder_time_out_together(
 ) -> None:
     encoder.answers_at_s, encoder.lost = np.inf, True
     encoders = client_of(encoder)
-    chunks = [encoders.submit(frames(64)) for _ in range(4)]
+    chunks = [encoders.submit(frames(64), ONE) for _ in range(4)]
     if together:
         encoders.wait(chunks)
-    assert [len(chunk.result()) for chunk in chunks] == [64] * 4
+    assert [len(chunk.result()[0]) for chunk in chunks] == [64] * 4
     assert encoder.now_s == encoder_client.TIMEOUT_S
     assert encoder.sent == [64] * 8
 
 
 def test_a_slow_but_responsive_encoder_is_waited_for(encoder: OneEncoder) -> None:
     encoder.answers_at_s = 3 * encoder_client.TIMEOUT_S
-    assert len(client_of(encoder).submit(frames(64)).result()) == 64
+    assert len(client_of(encoder).submit(frames(64), ONE).result()[0]) == 64
     assert encoder.sent == [64]

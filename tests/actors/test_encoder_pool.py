@@ -36,13 +36,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 
 def control_actor_of(cluster: FakeRay, idle_s: float | None) -> ControlActor:
     return ControlActor(
-        SETTINGS, ONE, None, idle_s=idle_s, announces_stalls=False, runtime=cluster.runtime
+        [SETTINGS], ONE, None, idle_s=idle_s, announces_stalls=False, runtime=cluster.runtime
     )
 
 
 async def started(cluster: FakeRay, resources: EncoderResources) -> EncoderPool:
     """Return a pool whose encoders are all up."""
-    encoders = EncoderPool(SETTINGS, None, cluster.runtime)
+    encoders = EncoderPool([SETTINGS], None, cluster.runtime)
     encoders.grow_to(resources, NODES)
     while len(await encoders.addresses(ALL)) < resources.encoders:
         await asyncio.sleep(0)
@@ -80,7 +80,7 @@ def test_the_only_encoder_is_waited_for_while_it_reloads_its_model(cluster: Fake
 
 def test_a_starting_encoder_says_what_it_is_loading(cluster: FakeRay) -> None:
     async def run() -> None:
-        encoders = EncoderPool(SETTINGS, None, cluster.runtime)
+        encoders = EncoderPool([SETTINGS], None, cluster.runtime)
         cluster.has_room = False
         encoders.grow_to(ONE, NODES)
         while not cluster.encoders:
@@ -105,7 +105,7 @@ def test_a_starting_encoder_says_what_it_is_loading(cluster: FakeRay) -> None:
 
 def test_a_starting_encoder_that_dies_is_reported_by_its_start(cluster: FakeRay) -> None:
     async def run() -> None:
-        encoders = EncoderPool(SETTINGS, None, cluster.runtime)
+        encoders = EncoderPool([SETTINGS], None, cluster.runtime)
         encoders.grow_to(ONE, NODES)
         (encoder,) = cluster.encoders
         encoder.may_load.clear()
@@ -201,7 +201,7 @@ def test_encoders_are_kept_while_a_task_waits_and_released_when_idle(
 ) -> None:
     async def run() -> None:
         control = ControlActor(
-            SETTINGS, ONE, None, idle_s=IDLE_S, announces_stalls=False, runtime=cluster.runtime
+            [SETTINGS], ONE, None, idle_s=IDLE_S, announces_stalls=False, runtime=cluster.runtime
         )
         cluster.has_room = False
         waiting = asyncio.create_task(control.encoders())
@@ -224,7 +224,7 @@ def test_encoders_are_kept_while_a_task_waits_and_released_when_idle(
 def test_a_task_holds_its_cpus_only_while_an_encoder_responds(cluster: FakeRay) -> None:
     async def run() -> None:
         control = ControlActor(
-            SETTINGS, ONE, None, idle_s=None, announces_stalls=False, runtime=cluster.runtime
+            [SETTINGS], ONE, None, idle_s=None, announces_stalls=False, runtime=cluster.runtime
         )
         assert (await control.encoders()).hold_cpus
         cluster.now_s += 2 * encoder_pool.SILENT_S  # another run may have its GPU and need CPUs

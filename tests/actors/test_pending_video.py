@@ -33,14 +33,16 @@ def test_a_frame_that_is_shown_for_hours_never_takes_more_than_a_block() -> None
 
 
 def finish(video: PendingVideo) -> None:
-    extraction = video.extraction()
+    with video:
+        video.wait()
+        extraction = video.extraction(video.models[0])
     assert np.array_equal(extraction.clip, FEATURES)
 
 
 def fail(video: PendingVideo) -> None:
     video.fail(VideoError("decode", Code.NO_FRAMES, "no frame"))
-    with pytest.raises(VideoError, match="no frame"):
-        video.extraction()
+    with video, pytest.raises(VideoError, match="no frame"):
+        video.extraction(video.models[0])
 
 
 @pytest.mark.parametrize("end", [finish, fail, PendingVideo.reset])
@@ -57,6 +59,6 @@ def test_the_temporary_file_is_closed_when_a_video_ends(
     monkeypatch.setattr(tempfile, "TemporaryFile", recorded)
     monkeypatch.setattr(spool, "MAX_IN_MEMORY", 0)
     video = PendingVideo("a.mp4", 0, 1)
-    video.take(np.arange(3.0), FEATURES)
+    video.take(np.arange(3.0), [FEATURES])
     end(video)
     assert [file.closed for file in opened] == [True]

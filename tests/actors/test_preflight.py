@@ -50,13 +50,13 @@ def test_nodes_with_the_same_problem_are_named_together_and_many_are_counted() -
 def test_a_check_that_succeeds_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"video")
     folder = OutputFolder(str(tmp_path), 64, {})
-    assert find_problem(None, str(tmp_path / "a.mp4"), {}, folder) is None
+    assert find_problem([], str(tmp_path / "a.mp4"), {}, [folder]) is None
     assert os.listdir(tmp_path) == ["a.mp4"]
 
 
 def test_a_missing_output_folder_is_reported(tmp_path: Path) -> None:
     folder = OutputFolder(str(tmp_path / "elsewhere"), 64, {})
-    problem = find_problem(None, None, {}, folder)
+    problem = find_problem([], None, {}, [folder])
     assert problem is not None
     assert problem.startswith(
         f"nothing can be written to {tmp_path}/elsewhere (there is no such file"
@@ -71,13 +71,13 @@ def test_a_write_that_is_denied_is_reported(
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(LocalFileSystem, "pipe_file", refuse)
-    problem = find_problem(None, None, {}, OutputFolder(str(tmp_path), 64, {}))
+    problem = find_problem([], None, {}, [OutputFolder(str(tmp_path), 64, {})])
     assert problem is not None
     assert "Permission denied" in problem
 
 
 def test_a_missing_input_is_reported(tmp_path: Path) -> None:
-    problem = find_problem(None, str(tmp_path / "a.mp4"), {}, None)
+    problem = find_problem([], str(tmp_path / "a.mp4"), {}, [])
     assert problem is not None
     assert problem.startswith(f"the input {tmp_path}/a.mp4 cannot be opened (there is no such file")
     assert "but here it can" in problem
@@ -86,7 +86,7 @@ def test_a_missing_input_is_reported(tmp_path: Path) -> None:
 def test_weights_that_cannot_be_loaded_are_reported(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     wanted = ModelSpec("RN50", Resizing(224), 1024, "0" * 64, source=str(tmp_path / "mirror"))
-    problem = find_problem(wanted, None, {}, None)
+    problem = find_problem([wanted], None, {}, [])
     assert problem is not None
     assert problem.startswith("the weights cannot be loaded: ")
     assert "RAYCLIP_WEIGHTS_MIRROR" in problem
@@ -94,11 +94,11 @@ def test_weights_that_cannot_be_loaded_are_reported(tmp_path: Path, monkeypatch:
     checkpoint = tmp_path / "mirror" / ("0" * 64) / "RN50.pt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(b"weights")
-    assert find_problem(wanted, None, {}, None) is None
+    assert find_problem([wanted], None, {}, []) is None
     checkpoint.unlink()
     (tmp_path / ".cache" / "clip").mkdir(parents=True)
     (tmp_path / ".cache" / "clip" / "RN50.pt").write_bytes(b"weights")
-    assert find_problem(wanted, None, {}, None) is None
+    assert find_problem([wanted], None, {}, []) is None
 
 
 def test_an_input_is_opened_wherever_it_is(tmp_path: Path, memory_url: str) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +20,7 @@ from run_cli import ON_LOOPBACK, call, wait_until
 from video_factories import numbered_frame, write_video
 
 from rayclip.actors import segment_tasks as module
-from rayclip.actors.job import ExtractionJob, SegmentFailed
+from rayclip.actors.job import ExtractionJob, ModelJob, SegmentFailed
 from rayclip.actors.segment_tasks import MAX_LOSSES, RemoteSegments, division_for
 from rayclip.media.frame_choice import FrameChoice
 from rayclip.media.frames import divide
@@ -86,7 +86,9 @@ class Tasks:
     def remote(self, _: Any) -> Any:
         return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._start))
 
-    def _start(self, job: ExtractionJob, control: None, video: str) -> Iterator[Any]:
+    def _start(
+        self, job: ExtractionJob, control: None, video: str, models: Sequence[int]
+    ) -> Iterator[Any]:
         self.started += 1
         segment = 0 if job.segment.since is None else 1
         return iter([None, (segment, 1), (segment, 2)])
@@ -104,16 +106,15 @@ class Tasks:
 
     def blocks(self) -> list[Any]:
         job = ExtractionJob(
-            resizing=Resizing(8),
+            models=(ModelJob(Resizing(8)),),
             choice=FrameChoice(None),
             naming="stem",
-            folder=None,
             max_attempts=3,
             folder_of_inputs="/",
             storage_options={},
         )
         segments = RemoteSegments(job, None, division_for(2))
-        return list(segments._blocks("long.mp4", split_at([100])))
+        return list(segments._blocks("long.mp4", (0,), split_at([100])))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import shapes
+from checkpoints import save_state_dict, small_vit
 from run_cli import (
     ON_LOOPBACK,
     alive,
@@ -25,6 +26,8 @@ from run_cli import (
     wait_until,
     workers,
 )
+
+from rayclip.model.openai import DEFAULT_CUSTOM_WEIGHTS
 
 pytestmark = pytest.mark.ray
 
@@ -78,10 +81,20 @@ def kill_one(running: subprocess.Popen[str], name: str) -> None:
 
 
 def test_killed_encoders_and_decoding_workers_cost_no_video_and_change_no_bit(
-    clips: list[Path], undisturbed: bytes, cluster: str, tmp_path: Path
+    clips: list[Path],
+    undisturbed: bytes,
+    cluster: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On a cluster, a new encoder also needs the checkpoint that was sent to the first."""
+    """Of two models. On a cluster, a new encoder also needs the checkpoints that were sent to the
+    first."""
+    monkeypatch.chdir(tmp_path)
+    weights = tmp_path / DEFAULT_CUSTOM_WEIGHTS
+    weights.parent.mkdir(parents=True)
+    save_state_dict(small_vit(), weights)
     words = [*command(clips, tmp_path), "--device", "cpu", "--address", cluster]
+    words += ["--model-name", "custom"]
     with start_rayclip(*words, env=ON_LOOPBACK) as running:
         wait_until(lambda: finished(tmp_path) >= 3, "three videos", running)
         kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("clip/demo/*_clip.npy")}
@@ -93,6 +106,9 @@ def test_killed_encoders_and_decoding_workers_cost_no_video_and_change_no_bit(
     for clip in clips:
         assert features(clip, tmp_path).read_bytes() == undisturbed
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    others = [path.read_bytes() for path in tmp_path.glob("clip/custom/*_clip.npy")]
+    assert len(others) == COPIES
+    assert len({*others}) == 1
     assert "Traceback" not in ended.stderr
 
 

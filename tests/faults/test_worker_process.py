@@ -12,8 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 import shapes
+from checkpoints import save_state_dict, small_vit
 from hostility import hostile_environment
 from run_cli import alive, call, family, finish, start_rayclip, wait_until
+
+from rayclip.model.openai import DEFAULT_CUSTOM_WEIGHTS
 
 COPIES = 20
 
@@ -39,8 +42,8 @@ def command(videos: Sequence[Path], output: Path) -> list[str | Path]:
     return [*words, "--on-extraction", "save_numpy", "--output-path", output]
 
 
-def features(output: Path) -> list[bytes]:
-    return [path.read_bytes() for path in output.glob("clip/demo/*_clip.npy")]
+def features(output: Path, model: str = "demo") -> list[bytes]:
+    return [path.read_bytes() for path in output.glob(f"clip/{model}/*_clip.npy")]
 
 
 def worker_of(running: subprocess.Popen[str]) -> psutil.Process:
@@ -73,9 +76,15 @@ def test_videos_that_crash_hang_or_fill_the_memory_harm_no_others(
     }
 
 
-def test_a_run_survives_the_kill_of_its_worker(videos: list[Path], tmp_path: Path) -> None:
-    output = tmp_path / "output"
-    with start_rayclip(*command(videos, output)) as running:
+def test_a_run_survives_the_kill_of_its_worker(
+    videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = tmp_path / DEFAULT_CUSTOM_WEIGHTS
+    weights.parent.mkdir(parents=True)
+    save_state_dict(small_vit(), weights)
+    output, models = tmp_path / "output", ("demo", "custom")
+    with start_rayclip(*command(videos, output), "--model-name", "custom") as running:
         worker = worker_of(running)
         wait_until(lambda: features(output), "one video", running)
         worker.kill()
@@ -83,8 +92,9 @@ def test_a_run_survives_the_kill_of_its_worker(videos: list[Path], tmp_path: Pat
         ended = finish(running)
     assert ended.status == 0, ended.stderr
     assert f"{COPIES} done" in ended.stderr
-    assert len(features(output)) == COPIES
-    assert len({*features(output)}) == 1
+    for model in models:
+        assert len(features(output, model)) == COPIES
+        assert len({*features(output, model)}) == 1
 
 
 def test_a_worker_ends_with_its_command_however_that_dies(

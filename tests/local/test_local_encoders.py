@@ -45,7 +45,7 @@ def log(tmp_path: Path) -> Iterator[CrashLog]:
 
 
 def encoders(devices: Sequence[str], log: CrashLog, is_restart: bool = False) -> LocalEncoders:
-    settings = [EncoderSettings(SPEC, device, 4, 1) for device in devices]
+    settings = [[EncoderSettings(SPEC, device, 4, 1)] for device in devices]
     return LocalEncoders(settings, log, is_restart)
 
 
@@ -55,8 +55,8 @@ def test_chunks_go_to_the_device_with_the_fewest_frames_and_all_have_the_same_bi
     both = encoders(["cpu", "cpu"], log)
     both.wait_until_loaded()
     frames = [np.full((SPEC.n_px, SPEC.n_px, 3), 7, np.uint8)]
-    futures = [both.submit(frames * 3) for _ in range(6)]
-    results = [future.result(DEADLINE_S) for future in futures]
+    futures = [both.submit(frames * 3, (0,)) for _ in range(6)]
+    results = [future.result()[0] for future in futures]
     assert all(np.array_equal(result, results[0]) for result in results)
     assert all(work.frames for work in both.work)
 

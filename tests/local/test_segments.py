@@ -15,8 +15,9 @@ from video_factories import numbered_frame, write_video
 
 from rayclip.actors import segment_jobs
 from rayclip.actors.decoder import VideoExtractor
-from rayclip.actors.job import ExtractionJob, UncountedAttempts
+from rayclip.actors.job import ExtractionJob, ModelJob, UncountedAttempts
 from rayclip.actors.messages import Features, Frame
+from rayclip.local.devices import LocalPending
 from rayclip.local.segments import ThreadSegments
 from rayclip.media.frame_choice import FrameChoice
 from rayclip.media.segments import WHOLE
@@ -26,18 +27,18 @@ from rayclip.output.rows import Extraction
 FRAMES = 60
 CORES = 2
 FINE = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
-JOB = ExtractionJob(Resizing(8), FrameChoice(), "stem", None, 3, "/", {})
+JOB = ExtractionJob((ModelJob(Resizing(8)),), FrameChoice(), "stem", 3, "/", {})
 
 
 class Encoders:
     """Means of frames as features."""
 
-    def submit(self, frames: list[Frame]) -> Future[Features]:
+    def submit(self, frames: list[Frame], models: Sequence[int]) -> LocalPending:
         future: Future[Features] = Future()
         future.set_result(np.stack(frames).mean(axis=(1, 2), dtype=np.float32))
-        return future
+        return LocalPending([future])
 
-    def wait(self, pending: Sequence[Future[Features]]) -> Sequence[Future[Features]]:
+    def wait(self, pending: Sequence[LocalPending]) -> Sequence[LocalPending]:
         return pending
 
 
@@ -70,10 +71,10 @@ class Machine:
 
 
 class Refusing(Encoders):
-    def submit(self, frames: list[Frame]) -> Future[Features]:
+    def submit(self, frames: list[Frame], models: Sequence[int]) -> LocalPending:
         future: Future[Features] = Future()
         future.set_exception(RuntimeError("no"))
-        return future
+        return LocalPending([future])
 
 
 @pytest.fixture

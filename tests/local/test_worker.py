@@ -16,7 +16,7 @@ def test_progress_is_reported_while_no_task_ends() -> None:
     try:
         assert isinstance(worker.receive(), Started)
         encoder = EncoderSettings.of(Settings(), describe("demo"), "cpu", 1)
-        worker.send(LoadModel([encoder], cores=1, tasks=1))
+        worker.send(LoadModel([[encoder]], cores=1, tasks=1))
         while not isinstance(worker.receive(), Loaded):
             pass
         assert worker._connection.poll(DEADLINE_S), "nothing was reported"

@@ -1,6 +1,7 @@
 """``on_extraction=print`` writes the name of the video and then what video_features writes."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,12 @@ def test_a_video_is_printed_as_video_features_does() -> None:
         "max: 40.00000000; mean: 20.00000000; min: 0.00000000\n"
         "\n"
     )
+
+
+def test_with_several_models_the_keys_name_the_model() -> None:
+    text = printed(replace(RESULT, model="ViT-B/32"))
+    keys = [line for line in text.splitlines() if line.endswith("_ViT-B/32")]
+    assert keys == ["clip_ViT-B/32", "fps_ViT-B/32", "timestamps_ms_ViT-B/32"]
 
 
 def test_long_arrays_are_abbreviated_as_numpy_does() -> None:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rayclip.errors import BadVideo, VideoError
+from rayclip.errors import BadVideo, Code, VideoError
 from rayclip.output.storage import Extraction
 from rayclip.report.results import (
     Failure,
@@ -39,8 +39,8 @@ def failed(video: str) -> VideoResult:
 
 
 def assert_same(ours: Sequence[VideoResult], theirs: Sequence[VideoResult]) -> None:
-    assert [(r.video, r.frames, r.failure) for r in ours] == [
-        (r.video, r.frames, r.failure) for r in theirs
+    assert [(r.video, r.model, r.frames, r.failure) for r in ours] == [
+        (r.video, r.model, r.frames, r.failure) for r in theirs
     ]
     for mine, yours in zip(ours, theirs, strict=True):
         assert (mine.extraction is None) == (yours.extraction is None)
@@ -102,6 +102,7 @@ def test_the_columns_are_declared() -> None:
     assert schema.field("fps").type == pa.float64()
     assert schema.names == [
         "video",
+        "model",
         "clip",
         "timestamps_ms",
         "fps",
@@ -117,6 +118,7 @@ def test_a_failed_row_has_its_reason_and_no_arrays() -> None:
     (row,) = to_table([failed("a")], DIM).to_pylist()
     assert row == {
         "video": b"a",
+        "model": "",
         "clip": None,
         "timestamps_ms": None,
         "fps": None,
@@ -191,3 +193,29 @@ def test_a_message_may_contain_a_name_that_is_not_utf8() -> None:
     assert result.failure is not None
     assert result.failure.video == "caf\udce9.mp4"
     assert result.failure.message == r"caf\udce9.mp4 is locked"
+
+
+def test_a_video_that_several_models_encode_counts_once() -> None:
+    tally = Tally(skipped=0, output_path=None)
+    error = Failure("b", "encode", Code.NOT_FINITE, "not finite", 1, "two")
+    for result in (
+        VideoResult("a", 5, model="one"),
+        VideoResult("a", 5, model="two"),
+        VideoResult("b", 7, model="one"),
+        VideoResult("b", 0, error, model="two"),
+        VideoResult("b", 7, model="one"),  # given twice, and printed
+        VideoResult("b", 7, model="two"),
+    ):
+        tally.add(result)
+    summary = tally.summary(1.0)
+    assert (summary.done, summary.frames, summary.failed) == (2, 19, (error,))
+
+
+def test_models_may_differ_in_the_number_of_their_features() -> None:
+    results = [
+        VideoResult("a", 2, None, Extraction(np.ones((2, 3), np.float32), np.zeros(2), 25.0), "x"),
+        VideoResult("a", 2, None, Extraction(np.ones((2, 5), np.float32), np.zeros(2), 25.0), "y"),
+        VideoResult("b", 0, Failure("b", "open", Code.NOT_FOUND, "none", 1, "x"), model="x"),
+        VideoResult("c", 4, model="y"),
+    ]
+    assert_same(list(from_table(to_table(results, None))), results)

@@ -1,0 +1,108 @@
+"""Counts and logs the results of a run, of each model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from rayclip.actors.job import ExtractionJob
+from rayclip.plan import FolderPlan, Plan
+from rayclip.report.breaker import CircuitBreaker
+from rayclip.report.display import Display
+from rayclip.report.failures import FailureLog
+from rayclip.report.results import Summary, Tally, VideoResult
+from rayclip.report.run_stats import BatchStats, RunState
+from rayclip.report.summary import summary_lines, summary_sentences
+
+
+class RunReport:
+    """Counts and logs the results of a run, and stops the run if it is hopeless."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        job: ExtractionJob,
+        name_of: Callable[[str], str],
+        total_inputs: int | None,
+        started: float,
+        display: Display,
+    ) -> None:
+        """Say what is incomplete in the folders of a run, and read their failures.
+
+        Args:
+            plan: of the run.
+            job: of the run.
+            name_of: returns the name of a video in the output folders.
+            total_inputs: how many inputs there are, if a limit leaves some out.
+            started: when it started, in seconds of the monotonic clock.
+            display: shows the summary.
+        """
+        self._started = started
+        self._display = display
+        self._total_inputs = total_inputs
+        urls = [folder.target.folder.url for folder in plan.folders]
+        self._tally = Tally(plan.skipped, _common_folder(urls))
+        labels = [model.label for model in job.models]
+        self._failures = {
+            label: _failure_log(folder, name_of, display)
+            for label, folder in zip(labels, plan.folders, strict=False)
+        }
+        before = {label: log.failed_before for label, log in self._failures.items()}
+        self._breakers = {label: CircuitBreaker(before.get(label, {})) for label in labels}
+
+    def add(self, result: VideoResult) -> None:
+        """Count a result.
+
+        Raises:
+            RunStopped: nearly everything fails, or failures cannot be written.
+        """
+        self._tally.add(result)
+        if self._failures:
+            self._failures[result.model].add(result)
+        self._breakers[result.model].add(result)
+
+    def end(self, state: RunState | None = None, is_complete: bool = True) -> Summary:
+        """Show the summary, and write the failures.
+
+        Args:
+            state: of the machine; if the run ends early, results are missing, but the state counts
+                them.
+            is_complete: whether all results have come. Otherwise, nothing is estimated from them.
+        """
+        encoders = state.encoders if state and is_complete else ()
+        if state:
+            self._tally.report(state.done, state.frames)
+        encoding_s = max((stats.wall_s for stats in encoders), default=0.0)
+        summary = self._tally.summary(
+            time.monotonic() - self._started, self._total_inputs, encoding_s
+        )
+        lines = (
+            summary_sentences(summary, sum(encoders, BatchStats()))
+            if self._display.is_live
+            else summary_lines(summary)
+        )
+        self._display.say("\n".join(lines))
+        for failures in self._failures.values():
+            failures.write()
+        return summary
+
+
+def _failure_log(
+    planned: FolderPlan, name_of: Callable[[str], str], display: Display
+) -> FailureLog:
+    """Say what is incomplete in a folder, remove what dead runs left, and read its failures."""
+    folder, done = planned.target.folder, planned.done
+    if done.incomplete:
+        display.say(
+            f"incomplete, so not counted as done: {done.incomplete} {folder.unit}(s) in "
+            f"{folder.url}"
+        )
+    folder.remove(done.stale_tmp)
+    return FailureLog(folder, lambda video: name_of(video) in done)
+
+
+def _common_folder(urls: Sequence[str]) -> str | None:
+    """Return the folder of the features of a run: of its model, or that with all models'."""
+    if not urls:
+        return None
+    return urls[0] if len(urls) == 1 else urls[0].rpartition("/")[0]
