@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from rayclip.actors.batcher import Batcher
 from rayclip.cli import app
+from rayclip.inputs import lists
 from rayclip.io.crash_log import Death, unrecorded_death
 from rayclip.local.process import WorkerProcess
 from rayclip.local.worker import Worker
@@ -46,6 +47,7 @@ def call(
 
     Batches do not wait until they are full: these runs are so short that they would mostly wait.
     """
+    lists._standard_input.cache_clear()  # as in a process of its own
     with (
         patch("rayclip.local.machine.WorkerProcess", WorkerThread),
         patch("rayclip.actors.device_batchers.Batcher", partial(Batcher, linger_s=0)),

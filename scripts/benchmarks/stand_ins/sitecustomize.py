@@ -42,12 +42,6 @@ class ReadyFrame(NamedTuple):
 def synthetic_decoding(decoder: ModuleType) -> None:
     """Make decoding tasks return synthetic frames."""
 
-    @cache
-    def square(n_px: int) -> Any:
-        import numpy as np
-
-        return np.random.default_rng(0).integers(256, size=(n_px, n_px, 3), dtype=np.uint8)
-
     @contextmanager
     def open_selected(*_: object) -> Iterator[Any]:
         times = ((number * 1000 / FPS,) for number in range(int(FRAMES or 0)))
@@ -55,7 +49,18 @@ def synthetic_decoding(decoder: ModuleType) -> None:
         yield decoder.FrameSelection(FPS, 0.0, frames)
 
     decoder.open_selected = open_selected
-    decoder.resize = lambda rgb, resizing: square(resizing.n_px)
+
+
+def synthetic_squares(squares: ModuleType) -> None:
+    """Make decoding tasks send the same square for each frame."""
+
+    @cache
+    def square(n_px: int) -> Any:
+        import numpy as np
+
+        return np.random.default_rng(0).integers(256, size=(n_px, n_px, 3), dtype=np.uint8)
+
+    squares.resize = lambda rgb, resizing: square(resizing.n_px)
 
 
 def fake_encoding(loading: ModuleType) -> None:
@@ -127,6 +132,7 @@ class _PatchingLoader(Loader):
 def _patches() -> Iterator[tuple[str, Patch]]:
     if FRAMES is not None:
         yield "rayclip.actors.decoder", synthetic_decoding
+        yield "rayclip.model.squares", synthetic_squares
     if MICROSECONDS is not None:
         yield "rayclip.model.loading", fake_encoding
     elif SIMULATED_GPUS is not None:
