@@ -8,7 +8,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -25,7 +25,7 @@ from rayclip.output.video_files import DamagedFile
 from rayclip.report.progress_words import count
 from rayclip.search.curves import Curve, Scan, compare
 from rayclip.search.locate import locate
-from rayclip.search.media_process import Pictures
+from rayclip.search.media_process import MediaPool, Pictures
 from rayclip.search.moments import Moment, Query, best_moments
 from rayclip.search.page import FailedVideos, Picture, Report, Timeline, render
 from rayclip.search.queries import QueryEncoder
@@ -87,7 +87,8 @@ def write_report(request: ReportRequest, storage_options: Mapping[str, Any]) -> 
         encoder = QueryEncoder(recorded.run, request.weights, storage_options)
         queries = encoder.texts(texts)
         encoder.close()
-    with Thumbnails(run_fps(recorded.run), SIZE, storage_options, available_cores()) as thumbnails:
+    with closing(MediaPool(available_cores())) as pool:
+        thumbnails = Thumbnails(run_fps(recorded.run), SIZE, storage_options, pool)
         maker = _ReportMaker(recorded, queries, thumbnails)
         maker.locate(request.videos, storage_options)
         _write_file(to, render(maker.report()))

@@ -85,14 +85,14 @@ def search(request: SearchRequest, storage_options: Mapping[str, Any]) -> Answer
     encoder = QueryEncoder(recorded.run, request.weights, storage_options)
     queries = [*encoder.texts(request.texts), *encoder.pictures(request.pictures)]
     encoder.close()
-    found, index = _find(recorded, queries, request.top)
+    found, index = find(recorded, queries, request.top)
     videos = {moment.video: moment.source for moment in found.moments}
     paths = locate(videos, recorded.folder, recorded.run, request.videos, storage_options)
     return Answer(recorded, found, paths, index)
 
 
-def _find(recorded: RecordedRun, queries: Sequence[Query], top: int) -> tuple[Found, str]:
-    """Search through the index if there is one; also returns what to say of it."""
+def find(recorded: RecordedRun, queries: Sequence[Query], top: int) -> tuple[Found, str]:
+    """Search a folder, through its index if there is one; also returns what to say of that."""
     folder, run = recorded
     location = index_location(folder)
     if not location.is_dir():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from typing import IO, Any
 
 import av
@@ -57,10 +59,13 @@ def cut(
         return True
     except (Irregular, av.FFmpegError):  # no keyframe there, or mp4 cannot hold this codec
         pass
-    try:
-        _reencode(source, destination, start_s, end_s, options, by_decoding=False)
-    except Irregular:  # decoding cannot start in the middle
-        _reencode(source, destination, start_s, end_s, options, by_decoding=True)
+    decode_part(
+        source,
+        start_s,
+        end_s,
+        lambda frames, fps: encode_frames(frames, destination, fps),
+        options,
+    )
     return False
 
 
@@ -99,22 +104,41 @@ def _copy(
         write_atomically(LocalFileSystem(), os.path.abspath(destination), 0, write)
 
 
-def _reencode(
+def decode_part(
     source: VideoSource,
-    destination: str,
     start_s: float,
     end_s: float,
-    options: Mapping[str, Any],
-    by_decoding: bool,
+    write: Callable[[Iterator[SelectedFrame], Fraction], None],
+    storage_options: Mapping[str, Any] | None = None,
+    max_fps: float = math.inf,
 ) -> None:
-    with open_video(source, options) as video:
-        fps = parse_fps(video.fps if video.fps > 0 else DEFAULT_RATE)
-        first = round(start_s * fps)
-        ticks = range(first, max(round(end_s * fps), first + 1))
-        times_ms = [float(tick / fps * 1000) for tick in ticks]
-        rule = AtTimes(times_ms, fps, video.clock)
-        frames = _until_last(video.frames_of(rule, by_decoding), len(times_ms))
-        encode_frames(frames, destination, fps)
+    """Decode the pictures of a part of a video, from a random access point on if there is one.
+
+    Args:
+        source: a local path or an fsspec URL.
+        start_s: in seconds from the container's start.
+        end_s: when the first picture after the part is shown.
+        write: takes the frames, each with its times at a rate, and that rate: the video's own. It
+            is called again if decoding turns out not to be able to start in the middle.
+        storage_options: passed to fsspec for a URL.
+        max_fps: limits the rate.
+
+    Raises:
+        BadVideo, VideoError: the video cannot be opened, decoded or read.
+    """
+    for by_decoding in (False, True):
+        try:
+            with open_video(source, storage_options or {}) as video:
+                fps = parse_fps(min(video.fps if video.fps > 0 else DEFAULT_RATE, max_fps))
+                first = round(start_s * fps)
+                ticks = range(first, max(round(end_s * fps), first + 1))
+                times_ms = [float(tick / fps * 1000) for tick in ticks]
+                rule = AtTimes(times_ms, fps, video.clock)
+                write(_until_last(video.frames_of(rule, by_decoding), len(times_ms)), fps)
+            return
+        except Irregular:
+            if by_decoding:
+                raise
 
 
 def _until_last(frames: Iterator[SelectedFrame], number: int) -> Iterator[SelectedFrame]:

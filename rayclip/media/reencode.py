@@ -122,7 +122,7 @@ def _make_encodable(frame: av.VideoFrame) -> av.VideoFrame:
     Most frames are unchanged. None is converted through RGB: subsampling the chroma again would
     cost more than x264 itself.
     """
-    filters = _upright_filters(frame)
+    filters = upright_filters(frame)
     turned = any(name == "transpose" for name, _ in filters)
     width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
     pixel_format = frame.format
@@ -141,7 +141,7 @@ def _make_encodable(frame: av.VideoFrame) -> av.VideoFrame:
     return picture
 
 
-def _upright_filters(frame: av.VideoFrame) -> list[Filter]:
+def upright_filters(frame: av.VideoFrame) -> list[Filter]:
     """The filters that turn a frame as ``upright_rgb`` turns its pixels."""
     transpose, mirror_x, mirror_y = orientation(frame)
     filters: list[Filter] = []

@@ -1,26 +1,27 @@
-"""A process that decodes and cuts videos: one that crashes or hangs it costs nothing else."""
+"""Processes that decode and cut videos: if one crashes or hangs, nothing else is lost."""
 
 from __future__ import annotations
 
 import io
 import os
+import queue
 import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rayclip.errors import VideoError
+from rayclip.errors import UsageError, VideoError
 from rayclip.io.crash_log import CrashLog, take_death
 from rayclip.media.clips import cut
 from rayclip.media.frames_at import frames_at
@@ -35,6 +36,32 @@ sys.path[:] = {path!r}
 from rayclip.search.media_process import main
 main({descriptor}, {crash_log!r})
 """
+
+
+class MediaRequest(Protocol):
+    """Something to do with a file of pictures, in a process of its own."""
+
+    @property
+    def video(self) -> str:
+        """The file: a local path or an fsspec URL."""
+        ...
+
+    def answer(self, send: Callable[[Any], None]) -> None:
+        """Do it, in that process.
+
+        Args:
+            send: takes a part of the answer.
+
+        Raises:
+            VideoError, UsageError, OSError: why it failed.
+        """
+        ...
+
+
+class Part(NamedTuple):
+    """A part of an answer."""
+
+    value: Any
 
 
 @dataclass(frozen=True)
@@ -55,6 +82,12 @@ class PictureRequest:
     size: int
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    def answer(self, send: Callable[[Any], None]) -> None:
+        """Send pairs of a time and the bytes of a JPEG file."""
+        frames = frames_at(self.video, self.times_ms, self.extraction_fps, self.storage_options)
+        for time_ms, rgb in frames:
+            send((time_ms, as_jpeg(rgb, self.size)))
+
 
 @dataclass(frozen=True)
 class ClipRequest:
@@ -73,6 +106,10 @@ class ClipRequest:
     end_s: float
     destination: str
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def answer(self, send: Callable[[Any], None]) -> None:
+        """Write it."""
+        cut(self.video, self.destination, self.start_s, self.end_s, self.storage_options)
 
 
 @dataclass(frozen=True)
@@ -96,25 +133,23 @@ class MediaProcess:
 
     def decode(self, request: PictureRequest) -> Pictures:
         """Decode pictures; what was decoded before a failure is kept."""
-        jpegs: dict[float, bytes] = {}
-        return Pictures(jpegs, self._exchange(request, jpegs))
+        parts: list[tuple[float, bytes]] = []
+        error = self.exchange(request, parts.append)
+        return Pictures(dict(parts), error)
 
     def cut(self, request: ClipRequest) -> str | None:
         """Write a clip; returns why that failed."""
-        return self._exchange(request, {})
+        return self.exchange(request, lambda part: None)
 
-    def _exchange(
-        self, request: PictureRequest | ClipRequest, jpegs: dict[float, bytes]
-    ) -> str | None:
-        """Send a request, and receive pictures until its end; returns what went wrong."""
+    def exchange(self, request: MediaRequest, receive: Callable[[Any], object]) -> str | None:
+        """Send a request, and receive the parts of its answer; returns what went wrong."""
         try:
-            if self._process is None:
-                self._start()
+            self.start()
             self._connection.send(request)
             while self._connection.poll(MAX_SILENCE_S):
                 match self._connection.recv():
-                    case (float(time_ms), bytes(jpeg)):
-                        jpegs[time_ms] = jpeg
+                    case Part(value):
+                        receive(value)
                     case str(error):
                         return error
                     case _:
@@ -124,6 +159,16 @@ class MediaProcess:
             return f"the process that decoded it died: {take_death(self._crash_log).reason}"
         self.close()
         return f"decoding made no progress for {MAX_SILENCE_S:.0f} s"
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it was started and has not died during a request since."""
+        return self._process is not None
+
+    def start(self) -> None:
+        """Start the process, unless it is started; it needs a moment to import libav."""
+        if self._process is None:
+            self._start()
 
     def close(self) -> None:
         """End the process at once."""
@@ -150,6 +195,55 @@ class MediaProcess:
             )
 
 
+class MediaPool:
+    """Processes for requests from several threads. A video that killed one gets no other."""
+
+    def __init__(self, processes: int) -> None:
+        """Prepare; nothing is started.
+
+        Args:
+            processes: how many requests are answered at once.
+        """
+        self._processes = [MediaProcess() for _ in range(processes)]
+        self._free: queue.SimpleQueue[MediaProcess] = queue.SimpleQueue()
+        self._deadly: dict[tuple[str, int, int], str] = {}
+        for process in self._processes:
+            self._free.put(process)
+
+    def exchange(self, request: MediaRequest, receive: Callable[[Any], object]) -> str | None:
+        """Send a request as soon as a process is free; see :meth:`MediaProcess.exchange`."""
+        video = request.video, *file_state(request.video)
+        process = self._free.get()
+        try:
+            if video in self._deadly:
+                return self._deadly[video]
+            error = process.exchange(request, receive)
+            if error is not None and not process.is_started:
+                self._deadly[video] = error
+            return error
+        finally:
+            self._free.put(process)
+
+    def start(self) -> None:
+        """Start all processes now, rather than by their first requests."""
+        for process in self._processes:
+            process.start()
+
+    def close(self) -> None:
+        """End the processes; running requests fail."""
+        for process in self._processes:
+            process.close()
+
+
+def file_state(file: str) -> tuple[int, int]:
+    """The size of a local file, and when it was changed; zeros for a URL, and if it is gone."""
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
 def main(descriptor: int, crash_log: str) -> NoReturn:
     """Decode pictures for the process at the other end of a connection until it closes that.
 
@@ -168,33 +262,18 @@ def main(descriptor: int, crash_log: str) -> NoReturn:
     os._exit(0)
 
 
-def _answer(request: PictureRequest | ClipRequest, connection: Connection) -> str | None:
+def _answer(request: MediaRequest, connection: Connection) -> str | None:
     """Do what is asked; returns what went wrong."""
     try:
         with LIBAV.watching(request.video):
-            if isinstance(request, ClipRequest):
-                cut(
-                    request.video,
-                    request.destination,
-                    request.start_s,
-                    request.end_s,
-                    request.storage_options,
-                )
-            else:
-                _send_pictures(request, connection)
+            request.answer(lambda part: connection.send(Part(part)))
     except VideoError as error:
         return error.message
+    except UsageError as error:
+        return str(error)
     except OSError as error:
         return f"{error.strerror or error}"
     return None
-
-
-def _send_pictures(request: PictureRequest, connection: Connection) -> None:
-    frames = frames_at(
-        request.video, request.times_ms, request.extraction_fps, request.storage_options
-    )
-    for time_ms, rgb in frames:
-        connection.send((time_ms, as_jpeg(rgb, request.size)))
 
 
 def as_jpeg(rgb: NDArray[np.uint8], size: int) -> bytes:

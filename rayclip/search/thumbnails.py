@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import queue
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rayclip.search.cache import cache_folder
-from rayclip.search.media_process import MediaProcess, PictureRequest, Pictures
+from rayclip.search.media_process import MediaPool, PictureRequest, Pictures, file_state
 
 CACHE_VERSION = 1  # increased whenever the same request gives another picture
 
@@ -26,7 +25,7 @@ class Thumbnails:
         extraction_fps: Fraction | None,
         size: int,
         storage_options: Mapping[str, Any],
-        processes: int,
+        pool: MediaPool,
         cache: Path | None = None,
     ) -> None:
         """Prepare; nothing is started.
@@ -35,7 +34,7 @@ class Thumbnails:
             extraction_fps: of the run whose times are asked for.
             size: the longest side of a picture in pixels.
             storage_options: passed to fsspec for URLs.
-            processes: how many videos are decoded at once.
+            pool: the processes; whoever made it closes it.
             cache: the folder of the cache; None takes one below
                 :func:`~rayclip.search.cache.cache_folder`.
         """
@@ -43,10 +42,7 @@ class Thumbnails:
         self._size = size
         self._storage_options = storage_options
         self._cache = cache or cache_folder() / "thumbnails"
-        self._processes = [MediaProcess() for _ in range(processes)]
-        self._free: queue.SimpleQueue[MediaProcess] = queue.SimpleQueue()
-        for process in self._processes:
-            self._free.put(process)
+        self._pool = pool
 
     def get(self, video: str, times_ms: Sequence[float]) -> Pictures:
         """Return pictures of a video: from the cache, else from the video.
@@ -55,46 +51,27 @@ class Thumbnails:
             video: a local path or an fsspec URL.
             times_ms: as in the files of the run.
         """
-        files = {time: self._cache / self._key(video, time) for time in times_ms}
-        cached = {time: content for time, file in files.items() if (content := _read(file))}
-        missing = tuple(time for time in files if time not in cached)
+        cached = {time: content for time in times_ms if (content := self.cached(video, time))}
+        missing = tuple(time for time in times_ms if time not in cached)
         if not missing:
             return Pictures(cached)
         request = PictureRequest(video, missing, self._fps, self._size, self._storage_options)
-        process = self._free.get()
-        try:
-            decoded = process.decode(request)
-        finally:
-            self._free.put(process)
-        for time, content in decoded.jpegs.items():
-            _write(files[time], content)
-        return Pictures({**cached, **decoded.jpegs}, decoded.error)
+        decoded: list[tuple[float, bytes]] = []
+        error = self._pool.exchange(request, decoded.append)
+        for time, content in decoded:
+            _write(self._file(video, time), content)
+        return Pictures({**cached, **dict(decoded)}, error)
 
-    def close(self) -> None:
-        """End the processes; running requests fail."""
-        for process in self._processes:
-            process.close()
+    def cached(self, video: str, time_ms: float) -> bytes | None:
+        """Return a picture from the cache; None if it is not there."""
+        return _read(self._file(video, time_ms))
 
-    def __enter__(self) -> Thumbnails:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _key(self, video: str, time_ms: float) -> str:
+    def _file(self, video: str, time_ms: float) -> Path:
         """The cached file of a picture; another one if the video has changed."""
-        identity = [CACHE_VERSION, video, *_state(video), self._fps, self._size, time_ms]
+        identity = [CACHE_VERSION, video, *file_state(video), self._fps, self._size, time_ms]
         content = "\0".join(map(str, identity)).encode("utf-8", "surrogateescape")
         digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-        return f"{digest[:2]}/{digest}.jpg"
-
-
-def _state(video: str) -> tuple[int, int]:
-    try:
-        status = os.stat(video)
-    except (OSError, ValueError):  # a URL, or it is gone
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+        return self._cache / digest[:2] / f"{digest}.jpg"
 
 
 def _read(file: Path) -> bytes | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import shapes
 from PIL import Image
 
 from rayclip.media.frames import iter_frames
+from rayclip.search.media_process import MediaPool
 from rayclip.search.thumbnails import Thumbnails
 
 FPS = Fraction(5)
@@ -47,8 +49,8 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def thumbnails(tmp_path: Path) -> Iterator[Thumbnails]:
-    with Thumbnails(FPS, 32, {}, 1, tmp_path / "cache") as made:
-        yield made
+    with closing(MediaPool(1)) as pool:
+        yield Thumbnails(FPS, 32, {}, pool, tmp_path / "cache")
 
 
 def test_pictures_show_the_frames_of_the_extraction(video: Path, thumbnails: Thumbnails) -> None:
@@ -64,7 +66,6 @@ def test_pictures_show_the_frames_of_the_extraction(video: Path, thumbnails: Thu
 
 def test_pictures_are_cached_until_the_video_changes(video: Path, thumbnails: Thumbnails) -> None:
     first = thumbnails.get(str(video), [400.0])
-    thumbnails.close()
     content = video.read_bytes()
     video.write_bytes(b"x" * len(content))
     os.utime(video, ns=(1, 1))
