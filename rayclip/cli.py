@@ -21,6 +21,7 @@ from rayclip.console import open_standard_streams, say_to_user
 from rayclip.errors import RayclipError, UsageError
 from rayclip.interrupts import INTERRUPTED, Terminated, ending_status, ignore_signals
 from rayclip.key_value_args import drop_retired, translate_key_values
+from rayclip.serve.command import serve
 from rayclip.settings import OPTIONS, Settings
 
 SOME_FAILED = 1
@@ -170,5 +171,5 @@ def _check_working_folder() -> None:
 
 
 app.command(cls=KeyValueCommand)(_with_exit_statuses(extract))
-for _command in (search, index, report, status, failures, compact, export, models):
+for _command in (search, serve, index, report, status, failures, compact, export, models):
     app.command()(_with_exit_statuses(_command))

@@ -24,6 +24,7 @@ SCENES = [
 TABLE_LINES = 8
 MIN_ACCURACY = 0.95
 REPORT = OUTPUT / "report.html"
+RAYCLIP = Path(sys.executable).parent / "rayclip"
 
 
 def main() -> None:
@@ -68,6 +69,8 @@ def show_search() -> None:
     run(["search", str(OUTPUT), *texts[:2], "--top", "1"])
     run(["report", str(OUTPUT), "--texts", f"[{', '.join(texts)}]", "--to", str(REPORT)])
     print(f"Its address in a browser of this machine: {REPORT.absolute().as_uri()}")
+    command = f"{RAYCLIP} serve {OUTPUT} --videos {OUTPUT}"
+    print(f"\nTo search the video on a page and play it there: {command}")
 
 
 def run(words: list[str]) -> None:

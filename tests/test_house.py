@@ -25,6 +25,7 @@ FLOORS = [
     "commands",
     "actors",
     "local",
+    "serve",
 ]
 WITHOUT_RAY_OR_TORCH = [
     "media.frames",
@@ -33,6 +34,7 @@ WITHOUT_RAY_OR_TORCH = [
     "output.storage",
     "report.results",
     "search.media_process",
+    "serve.requests",
     "actors.decoder",
     "run",  # importing ray before preparing a private one would expose that to the network
 ]
@@ -101,7 +103,7 @@ def test_decoding_tasks_load_nothing_of_the_encoders(name: str) -> None:
 @pytest.mark.parametrize("name", ["rayclip", "rayclip.cli"])
 def test_heavy_modules_are_imported_lazily(name: str) -> None:
     heavy = {"av", "clip", "fsspec", "huggingface_hub", "numpy", "open_clip", "PIL", "pyarrow"}
-    heavy |= {"ray", "timm", "torch", "transformers"}
+    heavy |= {"ray", "starlette", "timm", "torch", "transformers", "uvicorn"}
     code = f"import sys, {name}; print({heavy} & set(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout == "set()\n"

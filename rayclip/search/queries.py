@@ -18,6 +18,7 @@ from rayclip.search.moments import Query
 
 CUSTOM = "custom"
 MAX_PICTURE_PIXELS = 2**26  # 8192 x 8192, as for the frames of a video
+TOO_LARGE = f"make it smaller, since at most {MAX_PICTURE_PIXELS} are read."
 
 
 class QueryEncoder:
@@ -69,13 +70,15 @@ class QueryEncoder:
         Raises:
             UsageError: one cannot be read.
         """
-        if not files:
-            return []
         squares = []
         for file in files:
             with open_picture(file) as picture:
                 squares.append(self._model.preprocess(picture))
-        return _queries(files, self._model.encode_image(squares))
+        return _queries(files, self._model.encode_image(squares)) if files else []
+
+    def picture(self, name: str, rgb: NDArray[np.uint8]) -> Query:
+        """Encode a picture that is decoded already: uint8 RGB ``[height, width, 3]``."""
+        return _queries([name], self._model.encode_image([self._model.preprocess(rgb)]))[0]
 
     def close(self) -> None:
         """Stop the model's threads."""
@@ -83,23 +86,31 @@ class QueryEncoder:
 
 
 @contextmanager
-def open_picture(file: str) -> Iterator[Image.Image]:
+def open_picture(
+    file: str, name: str | None = None, formats: tuple[str, ...] | None = None
+) -> Iterator[Image.Image]:
     """Open a picture, upright.
+
+    Args:
+        file: a local path.
+        name: for messages; None takes the file.
+        formats: Pillow's names of those that are allowed; None allows all.
 
     Raises:
         UsageError: it cannot be read, or it has more than :data:`MAX_PICTURE_PIXELS`.
     """
+    name = name or file
     try:
-        with Image.open(file) as picture:
+        with Image.open(file, formats=formats) as picture:
             if picture.width * picture.height > MAX_PICTURE_PIXELS:
-                raise UsageError(
-                    f"The picture {file} has {picture.width} x {picture.height} pixels, and at "
-                    f"most {MAX_PICTURE_PIXELS} are read: make it smaller."
-                )
+                size = f"{picture.width} x {picture.height}"
+                raise UsageError(f"The picture {name} has {size} pixels: {TOO_LARGE}")
             yield ImageOps.exif_transpose(picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:  # already while its header is read
+        raise UsageError(f"The picture {name} has far too many pixels: {TOO_LARGE}") from error
+    except (OSError, ValueError, SyntaxError) as error:
         reason = getattr(error, "strerror", None) or "Pillow does not know its format"
-        raise UsageError(f"The picture {file} cannot be read: {reason}.") from error
+        raise UsageError(f"The picture {name} cannot be read: {reason}.") from error
 
 
 def _queries(names: Sequence[str], features: NDArray[np.float32]) -> list[Query]:
