@@ -295,6 +295,7 @@ def test_help_and_version_need_no_heavy_imports(words: list[str], expected: str)
 
 def test_help_shows_lists_with_brackets() -> None:
     text = " ".join(call("extract", "--help").stdout.split())
+    assert "pip install 'rayclip[index]'" in call("index", "--help").stdout
     assert 'video_paths="[a.mp4, b.mp4]" show_pred=true' in text
 
 

@@ -56,8 +56,8 @@ def search(
 ) -> None:
     """Find the moments that fit texts or pictures, in the features of a run.
 
-    Several texts or pictures are compared side by side. Works at once, also during
-    a run, and without an index.
+    Several texts or pictures are compared side by side. It works at once, also
+    during a run, and without an index.
 
     Exit status: 0 success, 1 a moment could not be cut, 2 usage error.
     """
@@ -109,7 +109,7 @@ def report(
 def index(output: Output, settings: Settings, model_name: ModelName = None) -> None:
     """Make or update an index of a run, for searches of millions of frames.
 
-    Needs pip install 'rayclip[index]'. search uses it, and reads what is newer.
+    Needs pip install 'rayclip\\[index]'. search uses it, and reads what is newer.
 
     Exit status: 0 success, 2 usage error, 3 the index cannot be written.
     """

@@ -88,7 +88,10 @@ def one_model_folder(
     names = ", ".join(models)
     if model_name is None:
         if len(models) > 1:
-            raise UsageError(f"{output_path} has features of several models: name one of {names}.")
+            raise UsageError(
+                f"{output_path} has features of several models: choose one with model_name, of "
+                f"{names}."
+            )
         return urls[0]
     wanted = model_folder("", model_name).rpartition("/")[2]
     if wanted not in models:

@@ -17,6 +17,8 @@ from rayclip.model.models import describe
 from rayclip.search.moments import Query
 
 CUSTOM = "custom"
+NAME_CHECKPOINT = "name the checkpoint of the run with weights."
+NO_OTHER = "load the weights of the run, or extract the features again."
 MAX_PICTURE_PIXELS = 2**26  # 8192 x 8192, as for the frames of a video
 TOO_LARGE = f"make it smaller, since at most {MAX_PICTURE_PIXELS} are read."
 
@@ -46,7 +48,7 @@ class QueryEncoder:
             raise UsageError(
                 f"The features were made with other weights of {name} (SHA-256 "
                 f"{run['weights_sha256'][:12]}…) than these ({spec.weights_sha256[:12]}…): "
-                "name the checkpoint of the run with weights."
+                + (NAME_CHECKPOINT if name == CUSTOM else NO_OTHER)
             )
         self._has_texts = spec.has_texts
         self._name = name

@@ -238,6 +238,7 @@ def test_other_weights_than_the_runs_are_refused(collection: Collection, tmp_pat
     ended = call("search", tmp_path, "red circle")
     assert ended.status == 2
     assert "were made with other weights of demo (SHA-256 000000000000…)" in ended.stderr
+    assert "extract the features again." in ended.stderr  # demo takes no weights
 
 
 def test_an_empty_folder_has_no_moment(collection: Collection, tmp_path: Path) -> None:
