@@ -183,7 +183,7 @@ def test_one_of_several_models_must_be_named(tmp_path: Path) -> None:
     (video,) = rayclip.load_features(tmp_path, model_name="ViT-B/32")
     assert video.video == "dog"
     assert names(tmp_path / "clip/ViT-B_32") == ["dog"]
-    with pytest.raises(rayclip.UsageError, match=r"model_name, of ViT-B_32, demo\.$"):
+    with pytest.raises(rayclip.UsageError, match=r"\(ViT-B_32, demo\): name one"):
         rayclip.load_features(tmp_path)
     with pytest.raises(rayclip.UsageError, match="no features of RN50; it has those of ViT-B_32"):
         rayclip.load_features(tmp_path, model_name="RN50")

@@ -24,7 +24,7 @@ from rayclip.output.open_run import RecordedRun, one_model_folder, open_run
 from rayclip.output.video_files import DamagedFile
 from rayclip.report.progress_words import count
 from rayclip.search.curves import Curve, Scan, compare
-from rayclip.search.locate import locate
+from rayclip.search.locate import frames_fps, locate
 from rayclip.search.media_process import MediaPool, Pictures
 from rayclip.search.moments import Moment, Query, best_moments
 from rayclip.search.page import FailedVideos, Picture, Report, Timeline, render
@@ -88,7 +88,8 @@ def write_report(request: ReportRequest, storage_options: Mapping[str, Any]) -> 
         queries = encoder.texts(texts)
         encoder.close()
     with closing(MediaPool(available_cores())) as pool:
-        thumbnails = Thumbnails(run_fps(recorded.run), SIZE, storage_options, pool)
+        rate, of_images = run_fps(recorded.run), frames_fps(recorded.run)
+        thumbnails = Thumbnails(rate, SIZE, storage_options, pool, frames_fps=of_images)
         maker = _ReportMaker(recorded, queries, thumbnails)
         maker.locate(request.videos, storage_options)
         _write_file(to, render(maker.report()))

@@ -14,7 +14,7 @@ from rayclip.report.progress_words import count
 from rayclip.search.clips import cut_moments
 from rayclip.search.index import index_location, open_index
 from rayclip.search.indexed import coverage, indexed_moments
-from rayclip.search.locate import locate
+from rayclip.search.locate import frames_fps, locate
 from rayclip.search.moments import Found, Moment, Query, moments
 from rayclip.search.queries import QueryEncoder
 from rayclip.search.timeline import clock
@@ -170,7 +170,8 @@ def cut_answer(
     """
     moments, cores = answer.found.moments, available_cores()
     failed = 0
-    for file, problem in cut_moments(moments, answer.paths, folder, storage_options, cores):
+    fps = frames_fps(answer.recorded.run)
+    for file, problem in cut_moments(moments, answer.paths, folder, storage_options, cores, fps):
         if problem is not None:
             failed += 1
             note(f"{shown(file)} was not written: {problem}")

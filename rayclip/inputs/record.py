@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from rayclip.errors import UsageError
 from rayclip.inputs.expansion import expand
+from rayclip.inputs.frames_folders import expand_frames_folders
 from rayclip.inputs.lists import STANDARD_INPUT, VideoList
 from rayclip.settings import Settings
 
@@ -34,6 +35,8 @@ def record_inputs(settings: Settings, folder: str) -> dict[str, Any]:
         "video_paths": [p for p in settings.video_paths if _may_be_recorded(p)][:MAX_PATHS],
         "file_with_video_paths": listed,
         "path_column": settings.path_column,
+        "ignore_ranges": settings.ignore_ranges,
+        "frames_folders": settings.frames_folders,
         "folder": folder,
     }
 
@@ -42,6 +45,13 @@ def merge_inputs(before: Any, now: Mapping[str, Any]) -> list[Any]:
     """Return the inputs of the last runs of a folder, each once, the newest last."""
     earlier = [run for run in before if run != now] if isinstance(before, list) else []
     return [*earlier[1 - MAX_RUNS :], now]
+
+
+def are_frames_folders(inputs: Any) -> bool:
+    """Whether the inputs of a folder's newest run, as ``run.json`` has them, were folders of
+    frames."""
+    newest = inputs[-1] if isinstance(inputs, list) and inputs else None
+    return isinstance(newest, Mapping) and newest.get("frames_folders") is True
 
 
 def recorded_videos(inputs: Any, storage_options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -63,17 +73,20 @@ def _videos_of(
     run: Mapping[str, Any], folder: str, storage_options: Mapping[str, Any]
 ) -> Iterator[str]:
     paths, listed = run.get("video_paths"), run.get("file_with_video_paths")
+    of_folders = run.get("frames_folders") is True
+    look_up = expand_frames_folders if of_folders else expand
     for path in _texts(paths):
         is_url = "://" in path
         start = "" if is_url or os.path.isabs(path) else os.path.join(folder, "")
         try:
-            for video in expand([start + path], storage_options):
+            for video in look_up([start + path], storage_options):
                 yield video.removeprefix(start)
         except UsageError:  # it was moved or removed
             continue
     if isinstance(listed, str):
         try:
-            yield from VideoList(listed, str(run.get("path_column")), storage_options).names()
+            column, with_ranges = str(run.get("path_column")), run.get("ignore_ranges") is not True
+            yield from VideoList(listed, column, storage_options, with_ranges, of_folders).names()
         except UsageError:
             return
 

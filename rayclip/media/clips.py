@@ -15,21 +15,21 @@ from rayclip.io.atomic_write import write_atomically
 from rayclip.media.container import open_stream, start_us
 from rayclip.media.decoding import SelectedFrame
 from rayclip.media.frame_choice import MICROSECONDS, parse_fps
-from rayclip.media.frames_at import AtTimes
+from rayclip.media.frames_at import AtTimes, open_for_times
 from rayclip.media.gop import Irregular
+from rayclip.media.image_folder import ImageFolder
 from rayclip.media.packets import PacketReader
 from rayclip.media.reencode import encode_frames
 from rayclip.media.sampling import Clock
 from rayclip.media.segments import Segment
 from rayclip.media.source import VideoSource
-from rayclip.media.video import open_video
 from rayclip.media.watchdog import LIBAV
 
 DEFAULT_RATE = 25  # frames per second, if the video does not say
 
 
 def cut(
-    source: VideoSource,
+    source: VideoSource | ImageFolder,
     destination: str,
     start_s: float,
     end_s: float,
@@ -38,7 +38,7 @@ def cut(
     """Write the pictures of a part of a video to an mp4 file, without sound.
 
     Args:
-        source: a local path or an fsspec URL.
+        source: a local path, an fsspec URL or a folder of images.
         destination: a local path in an existing folder, written atomically.
         start_s: in seconds from the container's start.
         end_s: when the first picture after the part is shown.
@@ -54,11 +54,12 @@ def cut(
         OSError: the file cannot be written.
     """
     options = storage_options or {}
-    try:
-        _copy(source, destination, start_s, end_s, options)
-        return True
-    except (Irregular, av.FFmpegError):  # no keyframe there, or mp4 cannot hold this codec
-        pass
+    if not isinstance(source, ImageFolder):
+        try:
+            _copy(source, destination, start_s, end_s, options)
+            return True
+        except (Irregular, av.FFmpegError):  # no keyframe there, or mp4 cannot hold this codec
+            pass
     decode_part(
         source,
         start_s,
@@ -105,7 +106,7 @@ def _copy(
 
 
 def decode_part(
-    source: VideoSource,
+    source: VideoSource | ImageFolder,
     start_s: float,
     end_s: float,
     write: Callable[[Iterator[SelectedFrame], Fraction], None],
@@ -115,7 +116,7 @@ def decode_part(
     """Decode the pictures of a part of a video, from a random access point on if there is one.
 
     Args:
-        source: a local path or an fsspec URL.
+        source: a local path, an fsspec URL or a folder of images.
         start_s: in seconds from the container's start.
         end_s: when the first picture after the part is shown.
         write: takes the frames, each with its times at a rate, and that rate: the video's own. It
@@ -128,7 +129,7 @@ def decode_part(
     """
     for by_decoding in (False, True):
         try:
-            with open_video(source, storage_options or {}) as video:
+            with open_for_times(source, storage_options) as video:
                 fps = parse_fps(min(video.fps if video.fps > 0 else DEFAULT_RATE, max_fps))
                 first = round(start_s * fps)
                 ticks = range(first, max(round(end_s * fps), first + 1))

@@ -15,6 +15,8 @@ PART = re.compile(
     rf"(?P<path>.+)\#t=(?P<start>{SECONDS})?(?:,(?P<end>{SECONDS}))?(?<!=)", re.DOTALL
 )
 
+LABELLED = re.compile(rf"(?P<whole>.+)_{SECONDS}-(?:end|{SECONDS})", re.DOTALL)
+
 
 class VideoPart(NamedTuple):
     """A video, or the part of it that an input asks for.
@@ -48,6 +50,12 @@ def parse_part(video: str) -> VideoPart:
     if found is None:
         return VideoPart(video)
     return VideoPart(found["path"], _seconds(found["start"]), _seconds(found["end"]))
+
+
+def without_label(name: str) -> str:
+    """The name of the whole video, given one that ends in the label of a part."""
+    found = LABELLED.fullmatch(name)
+    return name if found is None else found["whole"]
 
 
 def _seconds(text: str | None) -> float | None:

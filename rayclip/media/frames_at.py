@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from rayclip.media.frame_choice import MICROSECONDS, FrameChoice
 from rayclip.media.gop import Irregular
+from rayclip.media.image_folder import ImageFolder, ImageSequence
 from rayclip.media.sampling import Clock, Shown, Span, TickGrid
 from rayclip.media.source import VideoSource
-from rayclip.media.video import open_video
+from rayclip.media.video import Video, open_video
 
 NEAR_MS = 10_000.0  # times closer than this are decoded in one pass
 ROUNDING = Fraction(1, 1000)  # of a tick: times are floats
@@ -75,7 +77,7 @@ def _place(time_ms: float, fps: Fraction | None, clock: Clock) -> Place:
 
 
 def frames_at(
-    source: VideoSource,
+    source: VideoSource | ImageFolder,
     times_ms: Sequence[float],
     extraction_fps: Fraction | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -83,7 +85,8 @@ def frames_at(
     """Yield the frames that an extraction took at these times, in ascending order.
 
     Args:
-        source: a local path, an fsspec URL or a binary file object that can seek.
+        source: a local path, an fsspec URL, a binary file object that can seek or a folder of
+            images.
         times_ms: in ms from the container's start.
         extraction_fps: of the extraction; None gives the frame that is on the screen.
         storage_options: passed to fsspec for URLs.
@@ -106,6 +109,18 @@ def frames_at(
             yield from _frames_of(source, rest, extraction_fps, storage_options, True)
 
 
+@contextmanager
+def open_for_times(
+    source: VideoSource | ImageFolder, storage_options: Mapping[str, Any] | None
+) -> Iterator[Video | ImageSequence]:
+    """Open a video or a folder of images for :class:`AtTimes`; raises as :func:`frames_at`."""
+    if isinstance(source, ImageFolder):
+        yield ImageSequence(source, storage_options or {})
+        return
+    with open_video(source, storage_options) as video:
+        yield video
+
+
 def _groups(times_ms: Sequence[float]) -> Iterator[list[float]]:
     group: list[float] = []
     for time in times_ms:
@@ -118,7 +133,7 @@ def _groups(times_ms: Sequence[float]) -> Iterator[list[float]]:
 
 
 def _frames_of(
-    source: VideoSource,
+    source: VideoSource | ImageFolder,
     times_ms: Sequence[float],
     fps: Fraction | None,
     storage_options: Mapping[str, Any] | None,
@@ -126,7 +141,7 @@ def _frames_of(
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     left = set(times_ms)
     stand_in = None
-    with open_video(source, storage_options) as video:
+    with open_for_times(source, storage_options) as video:
         rule = AtTimes(times_ms, fps, video.clock)
         for selected in video.frames_of(rule, by_decoding):
             if stand_in is None and selected.stand_in_ms is not None:

@@ -22,7 +22,7 @@ from rayclip.media.container import MAX_PIXELS
 from rayclip.media.decoding import BEFORE_START, SelectedFrame
 from rayclip.media.frame_choice import MICROSECONDS, FrameChoice
 from rayclip.media.image_names import is_image_name
-from rayclip.media.sampling import Clock, Shown, Span, frame_rule
+from rayclip.media.sampling import Clock, FrameRule, Shown, Span, frame_rule
 from rayclip.media.segments import WHOLE, Segment, inner_boundaries, split_at
 from rayclip.media.source import open_reader, translated_errors
 from rayclip.media.watchdog import LIBAV
@@ -44,10 +44,20 @@ class ImageFolder:
     fps: Fraction
 
 
+def as_source(path: str, fps: Fraction) -> str | ImageFolder:
+    """What to open for an input: if it ends in a slash, a folder of images at this rate."""
+    return ImageFolder(path, fps) if path.endswith("/") else path
+
+
 class ImageSequence:
     """The images of a folder, to be read like a :class:`~rayclip.media.video.Video`.
 
     Their pts are their numbers. Each one is a keyframe.
+
+    Attributes:
+        clock: of their times.
+        fps: how many of them are shown in a second.
+        duration_s: in seconds.
     """
 
     def __init__(self, folder: ImageFolder, storage_options: Mapping[str, Any]) -> None:
@@ -62,7 +72,7 @@ class ImageSequence:
         self._names = sorted(_image_names(folder.path, storage_options), key=natural_order)
         if not self._names:
             raise BadVideo("open", Code.NO_IMAGES, "there is no jpg, png or webp file in it")
-        self._clock = Clock(1 / folder.fps, 0)
+        self.clock = Clock(1 / folder.fps, 0)
         self.fps = float(folder.fps)
         self.duration_s = float(len(self._names) / folder.fps)
 
@@ -80,8 +90,8 @@ class ImageSequence:
             VideoError: an image could not be read (stage ``read``).
         """
         numbers = range(len(self._names))
-        span = Span.of(choice, self._clock)
-        rule = frame_rule(choice, self._clock, sum(number in span for number in numbers))
+        span = Span.of(choice, self.clock)
+        rule = frame_rule(choice, self.clock, sum(number in span for number in numbers))
         first = max(span.first or 0, 0)
         is_shown = False
         stand_in = None
@@ -103,6 +113,21 @@ class ImageSequence:
             )
         yield SelectedFrame(self._decode(stand_in[0]), (stand_in[1],))
 
+    def frames_of(self, rule: FrameRule, by_decoding: bool = False) -> Iterator[SelectedFrame]:
+        """Read the images of any rule that does not count them.
+
+        Args:
+            rule: says which images are shown.
+            by_decoding: changes nothing, since each image can be decoded by itself.
+        """
+        for pts in range(len(self._names)):
+            shown = Shown(pts, pts, pts, pts + 1, is_keyframe=True)
+            times, stand_in_ms = rule.timestamps_ms(shown), None
+            if pts == 0:
+                stand_in_ms = rule.stand_in_ms(shown)
+            if times or stand_in_ms is not None:
+                yield SelectedFrame(self._decode(pts), times, stand_in_ms)
+
     def segments(self, choice: FrameChoice, segment_s: float, max_segments: int) -> list[Segment]:
         """Divide the range of a choice into segments of about equal duration.
 
@@ -114,7 +139,7 @@ class ImageSequence:
         begin_s, end_s = choice.span_s(self.duration_s)
         boundaries = inner_boundaries(end_s - begin_s, segment_s, max_segments)
         us = (round((begin_s + boundary) * MICROSECONDS) for boundary in boundaries)
-        return split_at(map(self._clock.pts_at, us))
+        return split_at(map(self.clock.pts_at, us))
 
     def _decode(self, number: int) -> av.VideoFrame:
         name = self._names[number]

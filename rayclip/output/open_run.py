@@ -89,8 +89,7 @@ def one_model_folder(
     if model_name is None:
         if len(models) > 1:
             raise UsageError(
-                f"{output_path} has features of several models: choose one with model_name, of "
-                f"{names}."
+                f"{output_path} has features of several models ({names}): name one with model_name."
             )
         return urls[0]
     wanted = model_folder("", model_name).rpartition("/")[2]

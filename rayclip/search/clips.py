@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from typing import Any
 
 from rayclip.errors import UsageError
@@ -21,6 +22,7 @@ def cut_moments(
     folder: str,
     storage_options: Mapping[str, Any],
     processes: int,
+    frames_fps: Fraction,
 ) -> Iterator[tuple[str, str | None]]:
     """Write each moment as an mp4 file, named after its rank, its video and its time.
 
@@ -30,6 +32,7 @@ def cut_moments(
         folder: the local folder to write to; it is created.
         storage_options: passed to fsspec for URLs.
         processes: how many moments are cut at once.
+        frames_fps: of the run, for folders of frames.
 
     Yields:
         The file of each moment, and why it could not be written; None if it was.
@@ -49,7 +52,7 @@ def cut_moments(
         video, process = paths[moment.video], MediaProcess()
         try:
             return process.cut(
-                ClipRequest(video, moment.start_s, moment.end_s, file, storage_options)
+                ClipRequest(video, moment.start_s, moment.end_s, file, storage_options, frames_fps)
             )
         finally:
             process.close()

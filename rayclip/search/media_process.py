@@ -25,6 +25,7 @@ from rayclip.errors import UsageError, VideoError
 from rayclip.io.crash_log import CrashLog, take_death
 from rayclip.media.clips import cut
 from rayclip.media.frames_at import frames_at
+from rayclip.media.image_folder import as_source
 from rayclip.media.watchdog import LIBAV
 
 MAX_SILENCE_S = 60.0  # for a picture or a clip: a person is waiting
@@ -69,11 +70,12 @@ class PictureRequest:
     """Pictures of one video.
 
     Attributes:
-        video: a local path or an fsspec URL.
+        video: a local path or an fsspec URL; a folder of frames ends in a slash.
         times_ms: when they are shown, in ms from the container's start.
         extraction_fps: of the extraction that has these times.
         size: the longest side of a picture in pixels.
         storage_options: passed to fsspec for a URL.
+        frames_fps: the rate of its images, if it is a folder of frames.
     """
 
     video: str
@@ -81,10 +83,12 @@ class PictureRequest:
     extraction_fps: Fraction | None
     size: int
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    frames_fps: Fraction = Fraction(1)
 
     def answer(self, send: Callable[[Any], None]) -> None:
         """Send pairs of a time and the bytes of a JPEG file."""
-        frames = frames_at(self.video, self.times_ms, self.extraction_fps, self.storage_options)
+        source = as_source(self.video, self.frames_fps)
+        frames = frames_at(source, self.times_ms, self.extraction_fps, self.storage_options)
         for time_ms, rgb in frames:
             send((time_ms, as_jpeg(rgb, self.size)))
 
@@ -94,11 +98,12 @@ class ClipRequest:
     """A part of a video.
 
     Attributes:
-        video: a local path or an fsspec URL.
+        video: a local path or an fsspec URL; a folder of frames ends in a slash.
         start_s: in seconds from the container's start.
         end_s: when the first picture after the part is shown.
         destination: the local mp4 file to write.
         storage_options: passed to fsspec for a URL.
+        frames_fps: the rate of its images, if it is a folder of frames.
     """
 
     video: str
@@ -106,10 +111,12 @@ class ClipRequest:
     end_s: float
     destination: str
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    frames_fps: Fraction = Fraction(1)
 
     def answer(self, send: Callable[[Any], None]) -> None:
         """Write it."""
-        cut(self.video, self.destination, self.start_s, self.end_s, self.storage_options)
+        source = as_source(self.video, self.frames_fps)
+        cut(source, self.destination, self.start_s, self.end_s, self.storage_options)
 
 
 @dataclass(frozen=True)

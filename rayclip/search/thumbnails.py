@@ -27,6 +27,7 @@ class Thumbnails:
         storage_options: Mapping[str, Any],
         pool: MediaPool,
         cache: Path | None = None,
+        frames_fps: Fraction = Fraction(1),
     ) -> None:
         """Prepare; nothing is started.
 
@@ -37,7 +38,9 @@ class Thumbnails:
             pool: the processes; whoever made it closes it.
             cache: the folder of the cache; None takes one below
                 :func:`~rayclip.search.cache.cache_folder`.
+            frames_fps: of the run, for folders of frames.
         """
+        self._frames_fps = frames_fps
         self._fps = extraction_fps
         self._size = size
         self._storage_options = storage_options
@@ -55,7 +58,9 @@ class Thumbnails:
         missing = tuple(time for time in times_ms if time not in cached)
         if not missing:
             return Pictures(cached)
-        request = PictureRequest(video, missing, self._fps, self._size, self._storage_options)
+        request = PictureRequest(
+            video, missing, self._fps, self._size, self._storage_options, self._frames_fps
+        )
         decoded: list[tuple[float, bytes]] = []
         error = self._pool.exchange(request, decoded.append)
         for time, content in decoded:
@@ -69,6 +74,7 @@ class Thumbnails:
     def _file(self, video: str, time_ms: float) -> Path:
         """The cached file of a picture; another one if the video has changed."""
         identity = [CACHE_VERSION, video, *file_state(video), self._fps, self._size, time_ms]
+        identity += [self._frames_fps] if video.endswith("/") else []
         content = "\0".join(map(str, identity)).encode("utf-8", "surrogateescape")
         digest = hashlib.blake2b(content, digest_size=16).hexdigest()
         return self._cache / digest[:2] / f"{digest}.jpg"

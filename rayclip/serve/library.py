@@ -10,6 +10,7 @@ from typing import Any
 from rayclip.commands.report import run_fps
 from rayclip.errors import UsageError
 from rayclip.output.open_run import RecordedRun, model_folders, open_run
+from rayclip.search.locate import frames_fps
 from rayclip.search.media_process import MediaPool
 from rayclip.search.thumbnails import Thumbnails
 from rayclip.serve.collection import Collection
@@ -93,8 +94,14 @@ class Library:
         """Return the pictures of a model's videos, of at most this many pixels a side."""
         key = collection, size
         if key not in self._thumbnails:
-            fps = run_fps(collection.recorded.run)
-            self._thumbnails[key] = Thumbnails(fps, size, self._storage_options, self._pool)
+            run = collection.recorded.run
+            self._thumbnails[key] = Thumbnails(
+                run_fps(run),
+                size,
+                self._storage_options,
+                self._pool,
+                frames_fps=frames_fps(run),
+            )
         return self._thumbnails[key]
 
     def _recorded(self, folder: str) -> RecordedRun:

@@ -12,8 +12,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from rayclip.errors import BadVideo
+from rayclip.media.clips import cut
 from rayclip.media.frame_choice import FrameChoice
-from rayclip.media.frames import divide, open_selected
+from rayclip.media.frames import divide, iter_frames, open_selected
+from rayclip.media.frames_at import frames_at
 from rayclip.media.image_folder import ImageFolder, natural_order
 from rayclip.media.segments import WHOLE, Segment
 
@@ -99,6 +101,21 @@ def test_a_folder_on_a_storage_is_read_like_a_local_one(folder: Path, memory_url
         MemoryFileSystem().pipe_file(f"{memory_url}/frames/{path.name}", path.read_bytes())
     url = f"{memory_url}/frames/"
     assert shown(url, FrameChoice(every=4)) == shown(folder, FrameChoice(every=4))
+
+
+@pytest.mark.parametrize("fps", [None, Fraction(2), Fraction(1, 60)])
+def test_frames_at_given_times_are_those_of_the_extraction(
+    folder: Path, fps: Fraction | None
+) -> None:
+    taken = shown(folder, FrameChoice(fps), 3)
+    found = frames_at(ImageFolder(str(folder), Fraction(3)), [ms for ms, _ in taken], fps)
+    assert [(ms, rgb.tobytes()) for ms, rgb in found] == taken
+
+
+def test_a_part_can_be_cut(folder: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part.mp4"
+    assert not cut(ImageFolder(str(folder), Fraction(2)), str(part), 1.0, 2.5)
+    assert [ms for ms, _ in iter_frames(str(part))] == [0, 500, 1000]
 
 
 def test_images_are_upright_and_without_transparency(tmp_path: Path) -> None:

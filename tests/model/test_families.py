@@ -526,6 +526,19 @@ def test_a_run_of_timm_s_model_refuses_texts_and_records_where_its_weights_are_f
     assert record["weights_sha256"] == hashlib.sha256(content).hexdigest()
     assert record["license"] == "apache-2.0"
 
+    picture, output = str(tmp_path / "a.png"), str(tmp_path / "out")
+    ((_, rgb),) = rayclip.iter_frames(video, end=1 / 25)
+    Image.fromarray(rgb).save(picture)
+    search = ["-m", "rayclip", "search", output]
+    found = with_hub(hub, tmp_path / "home", *search, "--image", picture, "--json", "--top", "1")
+    assert found.returncode == 0, found.stderr
+    (moment,) = json.loads(found.stdout)
+    assert moment["best_s"] == 0
+    assert moment["score"] == pytest.approx(1, abs=1e-3)
+    by_text = with_hub(hub, tmp_path / "home", *search, "a red circle")
+    assert by_text.returncode == 2
+    assert "has no text encoder: search with pictures (image)" in by_text.stderr
+
 
 def test_a_run_of_a_repository_downloads_it_once_and_says_if_it_is_for_research(
     hub: HubServer, tmp_path: Path

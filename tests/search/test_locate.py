@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rayclip.errors import UsageError
 from rayclip.inputs.record import merge_inputs, record_inputs
+from rayclip.output.shards import ShardFolder
 from rayclip.output.storage import OutputFolder
 from rayclip.search.locate import locate
 from rayclip.settings import Settings
@@ -23,8 +25,10 @@ def by_stem(nested: bool = False) -> OutputFolder:
     return OutputFolder("features", 4, {}, nested=nested)
 
 
-def run_of(folder: Path, *paths: str, listed: str | None = None) -> dict[str, object]:
-    settings = Settings(video_paths=paths, file_with_video_paths=listed)
+def run_of(
+    folder: Path, *paths: str, listed: str | None = None, **options: Any
+) -> dict[str, object]:
+    settings = Settings(video_paths=paths, file_with_video_paths=listed, **options)
     return {"inputs": [record_inputs(settings, str(folder))]}
 
 
@@ -46,6 +50,42 @@ def test_names_with_folders_are_found(tmp_path: Path) -> None:
     files(tmp_path / "a/cat.mp4", tmp_path / "b/cat.mp4")
     found = locate({"b/cat": None}, by_stem(nested=True), run_of(tmp_path, "a", "b"), None, {})
     assert found == {"b/cat": str(tmp_path / "b/cat.mp4")}
+
+
+@pytest.mark.parametrize("ignore_ranges", [False, True])
+def test_rows_with_ranges_are_found(tmp_path: Path, ignore_ranges: bool) -> None:
+    files(tmp_path / "cat.mp4")
+    listed = tmp_path / "list.csv"
+    listed.write_text("path,start_s,end_s\ncat.mp4,0,1.5\n")
+    run = run_of(tmp_path, listed=str(listed), ignore_ranges=ignore_ranges)
+    name = "cat" if ignore_ranges else "cat_0-1.5"
+    here, root = str(tmp_path / "cat.mp4"), str(tmp_path)
+    assert locate({name: None}, by_stem(), run, None, {}) == {name: here}
+    listed.unlink()
+    assert locate({name: None}, by_stem(), run, root, {}) == {name: here}
+    row = "cat.mp4#t=0,1.5"  # in shards
+    assert locate({row: row}, ShardFolder(root, 4, {}), {}, root, {}) == {row: here}
+    assert locate({row: here + "#t=0,1.5"}, by_stem(), {}, None, {}) == {row: here}
+
+
+def test_a_video_that_is_called_like_a_part_is_itself(tmp_path: Path) -> None:
+    files(tmp_path / "cat.mp4", tmp_path / "cat_0-1.mp4")
+    found = locate({"cat_0-1": None}, by_stem(), {}, str(tmp_path), {})
+    assert found == {"cat_0-1": str(tmp_path / "cat_0-1.mp4")}
+
+
+def test_folders_of_frames_are_found(tmp_path: Path) -> None:
+    files(tmp_path / "old/cat.v/1.jpg", tmp_path / "new/a/cat.v/1.jpg")
+    (tmp_path / "list.txt").write_text("old/cat.v\n")
+    old, new = f"{tmp_path}/old/cat.v/", f"{tmp_path}/new/a/cat.v/"
+    run = run_of(tmp_path, "old", frames_folders=True)
+    assert locate({"cat.v": None}, by_stem(), run, None, {}) == {"cat.v": old}
+    listed = run_of(tmp_path, listed=str(tmp_path / "list.txt"), frames_folders=True)
+    assert locate({"cat.v": None}, by_stem(), listed, None, {}) == {"cat.v": old}
+    root = str(tmp_path / "new")
+    assert locate({"cat.v": None}, by_stem(), run, root, {}) == {"cat.v": new}
+    rows = {"old/cat.v/": "old/cat.v/"}  # in shards
+    assert locate(rows, ShardFolder(root, 4, {}), run, root, {}) == {"old/cat.v/": new}
 
 
 def test_moved_videos_are_found_below_a_root(tmp_path: Path) -> None:
