@@ -26,6 +26,7 @@ from rayclip.output.shard_tables import ROW_GROUP
 from rayclip.output.shards import ShardFolder
 from rayclip.output.storage import model_folder
 from rayclip.output.stored_arrays import DamagedContent
+from rayclip.report.progress_words import count
 
 TARGET_SIZE = 256 * 2**20  # approximate bytes of a joined shard
 
@@ -106,7 +107,8 @@ def compact_folder(folder: ShardFolder) -> str:
     rows = sum(len(source.kept) for source in sources) - duplicates
     now = sum(1 for _ in folder.feature_files())
     dropped = f", {duplicates:,} duplicate rows dropped" if duplicates else ""
-    return f"{shown(folder.url)}: {rows:,} videos, {len(sources):,} shards are now {now:,}{dropped}"
+    before = f"{count(len(sources), 'shard')} {'is' if len(sources) == 1 else 'are'} now {now:,}"
+    return f"{shown(folder.url)}: {count(rows, 'video')}, {before}{dropped}"
 
 
 def plan_joins(sources: Iterable[Source]) -> Iterator[list[Source]]:

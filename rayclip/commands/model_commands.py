@@ -10,7 +10,7 @@ Word = Annotated[str | None, typer.Argument(help="Part of a name, such as siglip
 
 
 def models(word: Word = None) -> None:
-    """List models with their input size, features per frame and license.
+    """List models with their input size, features per frame and licence.
 
     Exit status: 0 success, 2 no name contains WORD.
     """
