@@ -222,19 +222,29 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 @contextmanager
 def _our_signal_handlers() -> Iterator[None]:
     """Restore the SIGTERM handler that ``ray.init`` replaces by its own, which exits with status
-    15, and pass on a signal that arrived meanwhile."""
+    15, and pass on a signal that arrived meanwhile.
+
+    Python discards such an exit in some places, such as callbacks; a wakeup file descriptor gets
+    the number of every signal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
-    is_pending = False
+    arrived, wakeup = os.pipe()
+    os.set_blocking(arrived, False)
+    os.set_blocking(wakeup, False)
+    wakeup_before = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     try:
         yield
     except SystemExit as end:
-        is_pending = end.code == signal.SIGTERM
-        if not is_pending:
+        if end.code != signal.SIGTERM:
             raise
     finally:
+        signal.set_wakeup_fd(wakeup_before)
         signal.signal(signal.SIGTERM, before)
+        os.close(wakeup)
+        with open(arrived, "rb", buffering=0) as numbers:
+            is_pending = signal.SIGTERM in (numbers.read() or b"")
     if is_pending:
         signal.raise_signal(signal.SIGTERM)
