@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 import pytest
+from counting_codec import CountingCodec
 from plain_decoder import Plain, decode_plainly, md5_of, segments_of, ticks_of
 from video_factories import hide_beginning, remux, textured_frames, write_video
 
@@ -142,27 +143,10 @@ def test_extraction_total_is_spread_over_all_frames_of_a_plain_decoder(
 # ---- only what is needed ----
 
 
-class Counting:
-    """A codec context that counts the packets it is fed."""
-
-    def __init__(self, codec: Any) -> None:
-        self.__dict__.update(codec=codec, packets=0)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.codec, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.codec, name, value)
-
-    def decode(self, packet: Any) -> Any:
-        self.__dict__["packets"] += packet is not None
-        return self.codec.decode(packet)
-
-
 @contextmanager
-def planned(path: Path, rate: str) -> Iterator[tuple[PlannedDecoder, Counting]]:
+def planned(path: Path, rate: str) -> Iterator[tuple[PlannedDecoder, CountingCodec]]:
     with open_stream(path, {}) as (container, stream):
-        codec: Any = Counting(stream.codec_context)
+        codec: Any = CountingCodec(stream.codec_context)
         assert stream.time_base is not None
         clock = Clock(stream.time_base, container.start_time or 0)
         rule = frame_rule(FrameChoice(parse_fps(rate)), clock)

@@ -13,6 +13,7 @@ from typing import Any
 import av
 import fsspec
 import pytest
+from counting_codec import CountingCodec
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -313,27 +314,10 @@ def test_a_minute_of_a_remote_video_requests_few_blocks(long_video: bytes) -> No
     assert sum(requested) <= 7 * SMALL_BLOCK_BYTES
 
 
-class Fed:
-    """A codec context that counts the packets it is fed."""
-
-    def __init__(self, codec: Any) -> None:
-        self.__dict__.update(codec=codec, packets=0)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.codec, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.codec, name, value)
-
-    def decode(self, packet: Any) -> Any:
-        self.__dict__["packets"] += packet is not None
-        return self.codec.decode(packet)
-
-
 @pytest.mark.parametrize("name", ["h264", "vp9"])
 def test_of_keyframes_nothing_else_is_decoded(video: Callable[[str], Path], name: str) -> None:
     with open_stream(video(name), {}) as (container, stream):
-        codec: Any = Fed(stream.codec_context)
+        codec: Any = CountingCodec(stream.codec_context)
         assert stream.time_base is not None
         rule = frame_rule(FrameChoice(keyframes=True), Clock(stream.time_base, 0))
         gops = GopReader(read_packets(container, stream), codec)
