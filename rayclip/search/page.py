@@ -84,14 +84,18 @@ class Report:
     notes: Sequence[str]
 
 
-def render(report: Report) -> bytes:
-    """Return the page as UTF-8. Everything in it is escaped: names of videos are only text."""
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS),
+def templates(folder: Path) -> Environment:
+    """Return the templates of a folder, in which everything is escaped."""
+    return Environment(
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html").render(report=report, colours=COLOURS)
+
+
+def render(report: Report) -> bytes:
+    """Return the page as UTF-8. Everything in it is escaped: names of videos are only text."""
+    page = templates(ASSETS).get_template("report.html").render(report=report, colours=COLOURS)
     return page.encode("utf-8", "backslashreplace")

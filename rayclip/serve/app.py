@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -20,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from rayclip.errors import RayclipError, UsageError
 from rayclip.report.progress_words import count
 from rayclip.search.moments import Found, Query
+from rayclip.search.page import templates
 from rayclip.search.thumbnails import Thumbnails
 from rayclip.search.timeline import clock
 from rayclip.serve.collection import Collection, Known, video_id
@@ -56,13 +56,7 @@ class Page:
         self._searches = ThreadPoolExecutor(cores, thread_name_prefix="search")
         self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="lookup")
         self._work = MediaWork(cores)
-        environment = Environment(
-            loader=FileSystemLoader(ASSETS),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        environment = templates(ASSETS)
         environment.globals["count"] = count
         self._template = environment.get_template("page.html")
 
