@@ -26,18 +26,6 @@ T = TypeVar("T")
 
 DEADLINE_S = 12.0
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")  # safetensors cannot hold code
-TOKENIZER_FILES = (
-    "added_tokens.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "special_tokens_map.json",
-    "spiece.model",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-)
 
 
 @dataclass(frozen=True)
@@ -137,11 +125,6 @@ def choose_weights(repo: HubRepo, stems: Sequence[str]) -> str:
         f"{repo.repo_id} has no weights that rayclip can read: neither {wanted} nor the same with "
         f"{', '.join(WEIGHTS_SUFFIXES[1:])}."
     )
-
-
-def tokenizer_files(repo: HubRepo) -> list[str]:
-    """Return the names of the files that a tokenizer of transformers needs."""
-    return [file.name for file in repo.files if file.name in TOKENIZER_FILES]
 
 
 def _ask(hub: ModuleType, repo_id: str, revision: str | None) -> HubRepo:

@@ -6,7 +6,7 @@ Only files are fetched: no code of a repository ever runs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -46,12 +46,6 @@ def fetch(repo: HubRepo, name: str) -> str:
             return with_retry(partial(_download, hub, repo, file), is_transient, retry.RESTART)
     except Exception as error:
         raise _explain(error, hub, repo, name) from error
-
-
-def fetch_folder(repo: HubRepo, names: Sequence[str]) -> str:
-    """Return a local folder that has these files, at least one; raises as :func:`fetch` does."""
-    paths = [fetch(repo, name) for name in names]
-    return paths[0].removesuffix(names[0])
 
 
 def fetched_sha256(repo: HubRepo, name: str) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 from rayclip.errors import UsageError
 from rayclip.model import open_clip_tables
 from rayclip.model.hub import (
-    TOKENIZER_FILES,
     WEIGHTS_SUFFIXES,
     HubRepo,
     choose_weights,
@@ -22,7 +21,19 @@ from rayclip.model.hub_files import fetch
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_STEMS = ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")
-TEXT_FILES = {*TOKENIZER_FILES, "config.json"}  # the latter describes a text encoder
+TEXT_FILES = {  # of tokenizers
+    "added_tokens.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+    "config.json",  # of a text encoder
+}
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ from rayclip.errors import RayclipError, UsageError, WeightsUnavailable
 from rayclip.io import retry
 from rayclip.io.retry import RetryPolicy
 from rayclip.model import hub
-from rayclip.model.hub import HubFile, HubRepo, choose_weights, resolve, tokenizer_files
+from rayclip.model.hub import HubFile, HubRepo, choose_weights, resolve
 from rayclip.model.hub_environment import HubEnvironment
-from rayclip.model.hub_files import check_available, fetch, fetch_folder, fetched_sha256
+from rayclip.model.hub_files import check_available, fetch, fetched_sha256
 from rayclip.model.load_stage import LoadStage, current_stage
+from rayclip.model.open_clip_files import text_file_names
 
 WEIGHTS = "open_clip_model.safetensors"
 CONFIG = "open_clip_config.json"
@@ -165,7 +166,9 @@ def test_a_file_of_the_looked_up_commit_is_fetched(server: HubServer) -> None:
 
 def test_files_are_fetched_into_one_folder(server: HubServer) -> None:
     server.repos["org/model"].files |= {"tokenizer.json": b"[]", "parts/merges.txt": b"a b"}
-    folder = Path(fetch_folder(resolve("org/model"), ["parts/merges.txt", "tokenizer.json"]))
+    repo = resolve("org/model")
+    folder = Path(fetch(repo, "tokenizer.json")).parent
+    assert Path(fetch(repo, "parts/merges.txt")) == folder / "parts/merges.txt"
     assert (folder / "parts/merges.txt").read_bytes() == b"a b"
     assert (folder / "tokenizer.json").read_bytes() == b"[]"
 
@@ -252,7 +255,7 @@ def test_a_repository_without_weights_is_refused() -> None:
 def test_a_tokenizer_is_its_data_and_not_its_code() -> None:
     names = ["tokenizer.json", "merges.txt", "tokenization.py", "model.safetensors"]
     repo = HubRepo("org/model", "0" * 40, tuple(map(HubFile, names)), _here())
-    assert tokenizer_files(repo) == ["tokenizer.json", "merges.txt"]
+    assert text_file_names(repo) == ["tokenizer.json", "merges.txt"]
 
 
 # ---- trouble on the way ----
