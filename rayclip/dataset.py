@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rayclip.model.models import checkpoint_contents, describe
+from rayclip.model.models import CustomWeights, checkpoint_contents, describe
 from rayclip.options import takes_options
 from rayclip.settings import OPTIONS, Settings
 
@@ -92,10 +92,8 @@ def _step(
     from rayclip.session.devices import device_on_ray
     from rayclip.session.resources import planned_tasks
 
-    specs = [
-        describe(name, settings.weights, settings.storage_options, settings.activation)
-        for name in settings.model_name
-    ]
+    custom = CustomWeights.of(settings)
+    specs = [describe(name, custom) for name in settings.model_name]
     device, resources = device_on_ray(settings, private=False)
     cluster = ray.cluster_resources()
     resources = resources.alongside(earlier, cluster)

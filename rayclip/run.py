@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from rayclip.actors.job import ExtractionJob
 from rayclip.errors import UsageError
@@ -24,7 +23,13 @@ from rayclip.inputs.videos import (
 from rayclip.local.machine import on_this_machine, worker_process
 from rayclip.machine import Machine
 from rayclip.model import exact_resize
-from rayclip.model.models import ModelSpec, describe, is_for_research_only, needs_torch_to_describe
+from rayclip.model.models import (
+    CustomWeights,
+    ModelSpec,
+    describe,
+    is_for_research_only,
+    needs_torch_to_describe,
+)
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.open_run import FolderFormat, open_folder
 from rayclip.output.run_record import run_record
@@ -48,7 +53,7 @@ RESIZED_BY_PILLOW = (
 
 
 OnMachine = Callable[..., AbstractContextManager[Machine]]
-DescribeModel = Callable[..., ModelSpec]  # as models.describe
+DescribeModel = Callable[[str, CustomWeights], ModelSpec]  # as models.describe
 
 
 @dataclass(frozen=True)
@@ -146,10 +151,8 @@ def plan_run(settings: Settings, describe_model: DescribeModel = describe) -> Pl
     Raises:
         UsageError: they do not fit one another.
     """
-    specs = [
-        describe_model(name, settings.weights, settings.storage_options, settings.activation)
-        for name in settings.model_name
-    ]
+    custom = CustomWeights.of(settings)
+    specs = [describe_model(name, custom) for name in settings.model_name]
     if settings.show_pred and not specs[0].has_texts:
         raise UsageError(
             f"show_pred compares frames with texts, but {specs[0].model_name} has no text encoder: "
@@ -211,9 +214,9 @@ def _machines(settings: Settings) -> Iterator[tuple[OnMachine, DescribeModel]]:
         return
     with worker_process() as worker:
 
-        def describe_there(model_name: str, *others: Any) -> ModelSpec:
+        def describe_there(model_name: str, custom: CustomWeights) -> ModelSpec:
             in_worker = needs_torch_to_describe(model_name)
-            return (worker.describe if in_worker else describe)(model_name, *others)
+            return (worker.describe if in_worker else describe)(model_name, custom)
 
         yield partial(on_this_machine, worker), describe_there
 

@@ -12,23 +12,20 @@ from numpy.typing import NDArray
 from rayclip.actors.encoder import EncoderSettings
 from rayclip.errors import RayclipError
 from rayclip.io.crash_log import Death
-from rayclip.model.models import ModelSpec
+from rayclip.model.models import CustomWeights, ModelSpec
 from rayclip.model.zeroshot import ZeroShot
 from rayclip.report.results import VideoResult
 from rayclip.report.run_stats import BatchStats
-from rayclip.settings import Activation
 
 # ---- command -> worker; an ExtractionJob says what to do with each video ----
 
 
 @dataclass(frozen=True)
 class DescribeModel:
-    """Look up a model whose family needs torch for that; the arguments of ``models.describe``."""
+    """Look up a model whose family needs torch for that."""
 
     model_name: str
-    weights: str | None
-    storage_options: Mapping[str, Any] = field(repr=False)
-    activation: Activation | None
+    custom: CustomWeights
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
-import tempfile
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import Pipe
-from typing import Any
 
 from rayclip.actors.job import ExtractionJob
 from rayclip.errors import RunStopped
 from rayclip.interrupts import SIGNALS
+from rayclip.io.child_process import start_child
 from rayclip.io.crash_log import Death, take_death, unrecorded_death
 from rayclip.local.messages import (
     DescribeModel,
@@ -25,22 +20,13 @@ from rayclip.local.messages import (
     LoadModel,
     Task,
 )
-from rayclip.model.models import ModelSpec
-from rayclip.settings import Activation
+from rayclip.model.models import CustomWeights, ModelSpec
 
 END_S = 10.0  # longer than the process itself waits for what it is writing
 
-PROGRAM = """
-import sys
-sys.path[:] = {path!r}
-from rayclip.local.worker import main
-main({descriptor}, {crash_log!r})
-"""
-
 
 class WorkerProcess:
-    """A process that signals do not reach and that needs no module ``__main__``: programs without
-    one, such as notebooks, have it as well."""
+    """A process that signals do not reach."""
 
     _process: subprocess.Popen[bytes] | None = None
 
@@ -53,39 +39,22 @@ class WorkerProcess:
         Raises:
             RunStopped: it cannot be started.
         """
+        self._unread.clear()
         try:
-            folder = tempfile.gettempdir()
-            self._crash_log = os.path.join(folder, f"rayclip-worker-{uuid.uuid4().hex}")
-            self._unread.clear()
-            self._connection, other_end = Pipe()
-            descriptor = other_end.fileno()
-            program = PROGRAM.format(
-                path=sys.path, descriptor=descriptor, crash_log=self._crash_log
-            )
-            with other_end, _blocked_signals():
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", program],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,  # only the command prints results
-                    pass_fds=[descriptor],
-                )
+            with _blocked_signals():
+                child = start_child("rayclip.local.worker", "worker")
         except OSError as error:
             raise RunStopped(f"The worker process cannot be started: {error}.") from error
+        self._process, self._connection, self._crash_log = child
 
-    def describe(
-        self,
-        model_name: str,
-        weights: str | None,
-        storage_options: Mapping[str, Any],
-        activation: Activation | None,
-    ) -> ModelSpec:
+    def describe(self, model_name: str, custom: CustomWeights) -> ModelSpec:
         """Look up a model there, so that this process needs no torch.
 
         Raises:
             UsageError, WeightsUnavailable: as :func:`rayclip.model.models.describe`.
             RunStopped: the process has died.
         """
-        self.send(DescribeModel(model_name, weights, storage_options, activation))
+        self.send(DescribeModel(model_name, custom))
         while True:
             message = self._receive()
             if isinstance(message, ModelSpec):

@@ -123,9 +123,7 @@ class Worker:
 
     def _describe(self, request: DescribeModel) -> None:
         try:
-            spec = describe(
-                request.model_name, request.weights, request.storage_options, request.activation
-            )
+            spec = describe(request.model_name, request.custom)
         except Exception as error:
             self.send(Failed(_as_ours(error)))
         else:

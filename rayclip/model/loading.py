@@ -7,7 +7,7 @@ from typing import get_args
 from rayclip.errors import UsageError
 from rayclip.model.load_stage import stage
 from rayclip.model.loaded_model import LoadedModel
-from rayclip.model.models import ModelSpec, describe, family_of
+from rayclip.model.models import CustomWeights, ModelSpec, describe, family_of
 from rayclip.model.precision import CPU_BATCH_SIZE, gpu_batch_size
 from rayclip.settings import Activation, Precision, refuse_unless_custom
 
@@ -63,7 +63,7 @@ def load_encoder(
         if device not in (["cuda", *gpus] if gpus else []):
             devices = ", ".join(["cpu", *gpus])
             raise UsageError(f"There is no device {device!r} here; choose one of: {devices}.")
-    spec = describe(model_name, weights, activation=activation)
+    spec = describe(model_name, CustomWeights(weights, activation=activation))
     return load_spec(spec, device, batch_size, precision=precision, compile=compile)
 
 

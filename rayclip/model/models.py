@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from rayclip.model.preprocess import Resizing
-from rayclip.settings import Activation
+from rayclip.settings import Activation, Settings
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,29 @@ FAMILIES = {  # modules, by the prefix of the names of their models
 RESEARCH_LICENSES = {"apple-amlr", "seer-license"}  # besides those that say so in their names
 NEED_TORCH = ("custom", "timm:")  # beginnings of names that cannot be described without it
 OPENAI = "rayclip.model.openai"  # names without a prefix
+
+
+@dataclass(frozen=True)
+class CustomWeights:
+    """What the user says of the model ``custom``.
+
+    Attributes:
+        checkpoint: a local path or an fsspec URL; None for the default path.
+        storage_options: passed to fsspec for a URL.
+        activation: None takes what is beside the checkpoint.
+    """
+
+    checkpoint: str | None = None
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    activation: Activation | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> CustomWeights:
+        """Return what the settings of a run say."""
+        return cls(settings.weights, settings.storage_options, settings.activation)
+
+
+NO_CUSTOM_WEIGHTS = CustomWeights()
 
 
 @dataclass(frozen=True)
@@ -103,13 +126,7 @@ class Network:
 class Family(Protocol):
     """What the module of a family offers."""
 
-    def describe(
-        self,
-        model_name: str,
-        weights: str | None,
-        storage_options: Mapping[str, Any],
-        activation: Activation | None,
-    ) -> ModelSpec:
+    def describe(self, model_name: str, custom: CustomWeights) -> ModelSpec:
         """Look up a model and its sizes, without its weights.
 
         Raises:
@@ -173,22 +190,15 @@ def is_for_research_only(license_: str) -> bool:
     return "-nc" in name or "noncommercial" in name or name in RESEARCH_LICENSES
 
 
-def describe(
-    model_name: str,
-    weights: str | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-    activation: Activation | None = None,
-) -> ModelSpec:
+def describe(model_name: str, custom: CustomWeights = NO_CUSTOM_WEIGHTS) -> ModelSpec:
     """Look up a model, and read its sizes from its checkpoint if it is a custom one.
 
     Args:
         model_name: of any family.
-        weights: the checkpoint of ``custom``, a local path or an fsspec URL.
-        storage_options: passed to fsspec for a URL.
-        activation: of ``custom``; None takes what is beside its weights.
+        custom: where the model ``custom`` is; other models need none.
 
     Raises:
         UsageError: there is no such model, or its checkpoint cannot be used.
         WeightsUnavailable: what describes it cannot be read.
     """
-    return family_of(model_name).describe(model_name, weights, storage_options or {}, activation)
+    return family_of(model_name).describe(model_name, custom)

@@ -21,7 +21,7 @@ from rayclip.model import open_clip_tables
 from rayclip.model.checkpoint import file_sha256
 from rayclip.model.families import building, importing, refuse_changed, to_interpolation, to_square
 from rayclip.model.hub_files import check_available, fetch, fetched_sha256
-from rayclip.model.models import ModelSpec, Network
+from rayclip.model.models import CustomWeights, ModelSpec, Network
 from rayclip.model.open_clip_files import (
     CONFIG_FILE,
     TEXT_FILES,
@@ -32,7 +32,6 @@ from rayclip.model.open_clip_files import (
 )
 from rayclip.model.precision import in_precision, measured_frame_bytes
 from rayclip.model.preprocess import Resizing
-from rayclip.settings import Activation
 
 if TYPE_CHECKING:
     import torch
@@ -40,19 +39,12 @@ if TYPE_CHECKING:
 MODES = {"shortest": "shorter", "longest": "longest", "squash": "squash"}
 
 
-def describe(
-    model_name: str,
-    weights: str | None,  # custom's alone
-    storage_options: Mapping[str, Any],
-    activation: Activation | None,  # custom's alone
-) -> ModelSpec:
+def describe(model_name: str, custom: CustomWeights) -> ModelSpec:
     """Look up a model without torch; a repository's configuration is downloaded once.
 
     Args:
         model_name: ``open_clip:ARCH/TAG``, ``hf-hub:ORG/REPO`` or ``local-dir:PATH``.
-        weights: not used.
-        storage_options: not used.
-        activation: not used.
+        custom: not used.
 
     Raises:
         UsageError: there is no such model, its input is not a square, or open_clip is missing.

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from rayclip.errors import UsageError
+from rayclip.model.families import EXTRA
 
 Config = dict[str, Any]
 UNUSED_PACKAGES = {"huggingface_hub", "safetensors"}  # pretrained.py can do without
@@ -90,7 +91,7 @@ def weights(name: str, tag: str) -> Mapping[str, Any]:
 def _folder() -> Path:
     spec = find_spec("open_clip")
     if spec is None or not spec.submodule_search_locations:
-        raise UsageError("This model needs open_clip: run pip install 'rayclip[open_clip]'.")
+        raise UsageError(f"This model needs open_clip: run {EXTRA}.")
     return Path(spec.submodule_search_locations[0])
 
 

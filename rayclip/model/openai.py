@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +13,7 @@ from rayclip.model.architecture import Architecture, adapt, find_architecture
 from rayclip.model.checkpoint import clip_shape, file_sha256, load_model, openai_clip
 from rayclip.model.configs import MEAN, STD
 from rayclip.model.families import refuse_changed
-from rayclip.model.models import FAMILIES, ModelSpec, Network
+from rayclip.model.models import FAMILIES, CustomWeights, ModelSpec, Network
 from rayclip.model.precision import peak_bytes_per_frame, set_precision
 from rayclip.model.preprocess import Resizing
 from rayclip.model.weights import (
@@ -22,7 +22,6 @@ from rayclip.model.weights import (
     fetch_checkpoint,
     official_checkpoint,
 )
-from rayclip.settings import Activation
 
 if TYPE_CHECKING:
     import torch
@@ -79,12 +78,7 @@ DEMO_N_PX, DEMO_DIM = 64, 64
 MODEL_NAMES = (*OFFICIAL_MODELS, "custom", "demo")
 
 
-def describe(
-    model_name: str,
-    weights: str | None,
-    storage_options: Mapping[str, Any],
-    activation: Activation | None,
-) -> ModelSpec:
+def describe(model_name: str, custom: CustomWeights) -> ModelSpec:
     """Look up a model without torch, unless its sizes are only in its checkpoint.
 
     Raises:
@@ -105,7 +99,7 @@ def describe(
             source=mirror,
         )
     if model_name == "custom":
-        return _describe_custom(weights or DEFAULT_CUSTOM_WEIGHTS, storage_options, activation)
+        return _describe_custom(custom)
     if model_name == "demo":
         return ModelSpec(
             model_name,
@@ -185,16 +179,15 @@ def as_network(model: Any) -> Network:
     )
 
 
-def _describe_custom(
-    weights: str, storage_options: Mapping[str, Any], activation: Activation | None
-) -> ModelSpec:
+def _describe_custom(custom: CustomWeights) -> ModelSpec:
     """Read what a user's checkpoint is, and what is beside it.
 
     Raises:
         UsageError: it cannot be read, or is not a CLIP model.
     """
+    weights, options = custom.checkpoint or DEFAULT_CUSTOM_WEIGHTS, custom.storage_options
     if "://" in weights:
-        checkpoint = fetch_checkpoint(weights, storage_options)
+        checkpoint = fetch_checkpoint(weights, options)
     else:
         weights = checkpoint = os.path.abspath(os.path.expanduser(weights))
         if not os.path.isfile(checkpoint):
@@ -203,7 +196,7 @@ def _describe_custom(
                 "weights."
             )
     shape = clip_shape(checkpoint)
-    architecture = find_architecture(shape, weights, activation, storage_options)
+    architecture = find_architecture(shape, weights, custom.activation, options)
     return ModelSpec(
         "custom",
         Resizing(shape.n_px),

@@ -10,13 +10,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from rayclip.errors import UsageError
-from rayclip.model.families import building, importing, to_interpolation, to_square
+from rayclip.model.families import EXTRA, building, importing, to_interpolation, to_square
 from rayclip.model.hub import HubRepo, choose_weights, resolve
 from rayclip.model.hub_files import check_available, fetch, fetched_sha256
-from rayclip.model.models import ModelSpec, Network
+from rayclip.model.models import CustomWeights, ModelSpec, Network
 from rayclip.model.precision import in_precision, measured_frame_bytes
 from rayclip.model.preprocess import Resizing
-from rayclip.settings import Activation
 
 PREFIX = "timm:"
 MAX_PX = 4096
@@ -44,19 +43,12 @@ class Source:
     std: tuple[float, float, float]
 
 
-def describe(
-    model_name: str,
-    weights: str | None,  # custom's alone
-    storage_options: Mapping[str, Any],
-    activation: Activation | None,  # custom's alone
-) -> ModelSpec:
+def describe(model_name: str, custom: CustomWeights) -> ModelSpec:
     """Look up a model, which is built without memory for its weights.
 
     Args:
         model_name: ``timm:NAME``, or ``timm:NAME@PIXELS`` for another input size.
-        weights: not used.
-        storage_options: not used.
-        activation: not used.
+        custom: not used.
 
     Raises:
         UsageError: there is no such model or no weights of it, it cannot have this input size, or
@@ -103,9 +95,8 @@ def preflight(spec: ModelSpec) -> None:
         UsageError: timm is missing.
         WeightsUnavailable: the weights are, and cannot be downloaded.
     """
-    with importing(spec.model_name):
-        if find_spec("timm") is None:  # importing it takes seconds
-            raise ImportError("No module named 'timm'")
+    if find_spec("timm") is None:  # importing it takes seconds
+        raise UsageError(f"{spec.model_name} needs timm: run {EXTRA}.")
     check_available(spec.source.repo, [spec.source.weights])
 
 

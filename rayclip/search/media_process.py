@@ -6,14 +6,10 @@ import io
 import os
 import queue
 import subprocess
-import sys
-import tempfile
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -22,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rayclip.errors import UsageError, VideoError
+from rayclip.io.child_process import start_child
 from rayclip.io.crash_log import CrashLog, take_death
 from rayclip.media.clips import cut
 from rayclip.media.frames_at import frames_at
@@ -30,13 +27,6 @@ from rayclip.media.watchdog import LIBAV
 
 MAX_SILENCE_S = 60.0  # for a picture or a clip: a person is waiting
 JPEG_QUALITY = 80
-
-PROGRAM = """
-import sys
-sys.path[:] = {path!r}
-from rayclip.search.media_process import main
-main({descriptor}, {crash_log!r})
-"""
 
 
 class MediaRequest(Protocol):
@@ -137,6 +127,7 @@ class MediaProcess:
 
     _process: subprocess.Popen[bytes] | None = None
     _connection: Connection
+    _crash_log = ""  # none before the start
 
     def decode(self, request: PictureRequest) -> Pictures:
         """Decode pictures; what was decoded before a failure is kept."""
@@ -175,7 +166,8 @@ class MediaProcess:
     def start(self) -> None:
         """Start the process, unless it is started; it needs a moment to import libav."""
         if self._process is None:
-            self._start()
+            child = start_child("rayclip.search.media_process", "media", is_quiet=True)
+            self._process, self._connection, self._crash_log = child
 
     def close(self) -> None:
         """End the process at once."""
@@ -184,22 +176,6 @@ class MediaProcess:
             self._process.kill()
             self._process.wait()
             self._process = None
-
-    def _start(self) -> None:
-        name = f"rayclip-media-{uuid.uuid4().hex}"
-        self._crash_log = os.path.join(tempfile.gettempdir(), name)
-        self._connection, other_end = Pipe()
-        descriptor = other_end.fileno()
-        program = PROGRAM.format(path=sys.path, descriptor=descriptor, crash_log=self._crash_log)
-        with other_end:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", program],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # libav's complaints about a video
-                pass_fds=[descriptor],
-                start_new_session=True,  # the terminal's signals are for the command
-            )
 
 
 class MediaPool:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from rayclip.errors import UsageError
 from rayclip.model.loaded_model import LoadedModel
 from rayclip.model.loading import load_spec
-from rayclip.model.models import describe
+from rayclip.model.models import CustomWeights, describe
 from rayclip.search.moments import Query
 
 CUSTOM = "custom"
@@ -43,7 +43,7 @@ class QueryEncoder:
         name = run["model_name"]
         if weights is not None and name != CUSTOM:
             raise UsageError(f"weights are only for model_name custom, but this is {name}.")
-        spec = describe(name, weights, storage_options)
+        spec = describe(name, CustomWeights(weights, storage_options))
         if spec.weights_sha256 != run.get("weights_sha256", spec.weights_sha256):
             raise UsageError(
                 f"The features were made with other weights of {name} (SHA-256 "

@@ -26,7 +26,7 @@ from rayclip.actors.job import Encoders
 from rayclip.errors import UsageError
 from rayclip.local.devices import LocalEncoders
 from rayclip.model.checkpoint import openai_clip, openai_models, without_warnings
-from rayclip.model.models import describe
+from rayclip.model.models import CustomWeights, describe
 from rayclip.model.precision import CPU_BATCH_SIZE, set_precision
 from rayclip.session.ray_session import ray_session
 from rayclip.session.resources import cpu_resources
@@ -121,7 +121,7 @@ def job_of(model: Model, batch_size: int | None, precision: Precision, seconds: 
     on_gpu = torch.cuda.is_available()
     resources = cpu_resources([os.cpu_count() or 1], None)
     encoder = EncoderSettings(
-        describe(model.model_name, model.weights),
+        describe(model.model_name, CustomWeights(model.weights)),
         "cuda" if on_gpu else "cpu",
         batch_size or (GPU_BATCH_SIZE if on_gpu else CPU_BATCH_SIZE),
         None if on_gpu else resources.threads,

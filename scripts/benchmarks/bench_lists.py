@@ -199,7 +199,7 @@ def _measure(job: Lists, folder: Path) -> list[Phase]:
         on_extraction="save_numpy",
         output_path=str(folder / "out"),
     )
-    spec = describe("demo", None, {})
+    spec = describe("demo")
     output = OutputFolder(model_folder(settings.output_path, "demo"), spec.dim, {}, NPY)
     output.prepare()
     record = run_record(settings, spec)

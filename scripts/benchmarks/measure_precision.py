@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from rayclip.model.loaded_model import LoadedModel
 from rayclip.model.loading import load_spec
-from rayclip.model.models import describe
+from rayclip.model.models import CustomWeights, describe
 from rayclip.model.preprocess import Resizing, resize
 
 sys.path.append(str(Path(__file__).parents[1]))  # the modules that all scripts share
@@ -123,7 +123,7 @@ def _loaded(name: str, modes: list[Mode]) -> Iterator[tuple[Mode, LoadedModel]]:
         else:
             make = {"ViT-B/32": checkpoints.vit_b_32, "RN50": checkpoints.resnet_50}[name]
             checkpoint = checkpoints.save_state_dict(make(), Path(folder) / "random.pt")
-            spec = describe("custom", str(checkpoint))
+            spec = describe("custom", CustomWeights(str(checkpoint)))
         for mode in modes:
             yield mode, load_spec(spec, "cpu", mode.batch_size, 1, mode.precision, mode.compile)
 

@@ -13,7 +13,7 @@ import torch
 
 from rayclip.errors import UsageError
 from rayclip.model.loading import load_clip
-from rayclip.model.models import describe
+from rayclip.model.models import CustomWeights, describe
 from rayclip.model.openai import load_module
 
 WRAPPERS = ["state_dict", "model_state_dict", "model"]
@@ -76,7 +76,7 @@ def test_weights_in_fp32_are_not_rounded(name: str, tmp_path: Path) -> None:
     for value in tensors.values():
         if value.is_floating_point():
             value += value.abs() * 2**-13  # less than fp16 can tell
-    spec = describe("custom", str(save(tensors, tmp_path / "a.pt")))
+    spec = describe("custom", CustomWeights(str(save(tensors, tmp_path / "a.pt"))))
     for key, value in load_module(spec, "cpu", "fp32").state_dict().items():
         assert torch.equal(value, tensors[key]), key
 

@@ -26,7 +26,7 @@ from rayclip.model.checkpoint import ClipShape
 from rayclip.model.configs import MEAN, STD
 from rayclip.model.layouts import to_openai
 from rayclip.model.loading import load_clip
-from rayclip.model.models import describe
+from rayclip.model.models import CustomWeights, describe
 
 Features = NDArray[np.float32]
 Tensors = dict[str, torch.Tensor]
@@ -317,7 +317,7 @@ def test_the_activation_beside_weights_at_a_url_is_used() -> None:
     storage.pipe_file("/activation/open_clip_config.json", content)
     with storage.open("/activation/a.pt", "wb") as file:
         torch.save(plain(), file)
-    assert describe("custom", "memory://activation/a.pt").activation == "gelu"
+    assert describe("custom", CustomWeights("memory://activation/a.pt")).activation == "gelu"
 
 
 def test_a_chosen_activation_wins(expected: Any, tmp_path: Path) -> None:
@@ -390,7 +390,7 @@ def test_a_configuration_as_published_is_accepted(tmp_path: Path) -> None:
     published = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": list(STD)}
     published |= {"interpolation": "bicubic", "resize_mode": "shortest"}
     weights = saved_by_open_clip(tmp_path, preprocess_cfg=published)
-    assert describe("custom", str(weights)).activation == "gelu"
+    assert describe("custom", CustomWeights(str(weights))).activation == "gelu"
 
 
 def test_a_damaged_configuration_is_refused(tmp_path: Path) -> None:

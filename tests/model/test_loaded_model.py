@@ -26,7 +26,7 @@ from rayclip.errors import UsageError
 from rayclip.model import loaded_model, openai
 from rayclip.model.loaded_model import LoadedModel
 from rayclip.model.loading import load_clip, load_spec
-from rayclip.model.models import describe
+from rayclip.model.models import CustomWeights, describe
 from rayclip.model.openai import (
     DEFAULT_CUSTOM_WEIGHTS,
     DEMO_DIM,
@@ -316,7 +316,7 @@ class TestHalves:
     def test_normalisations_stay_in_fp32_as_openai_has_them(
         self, precision: Any, name: str, small_models: dict[str, Path]
     ) -> None:
-        spec = describe("custom", str(small_models[name]))
+        spec = describe("custom", CustomWeights(str(small_models[name])))
         model = openai.load_module(spec, "cpu", precision)
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
         theirs, _ = openai_load(small_models[name])
@@ -345,7 +345,7 @@ def compiled_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadedM
     """A small ViT compiled in bf16, whose passes run on two threads."""
     folder = tmp_path_factory.mktemp("compiled")
     checkpoint = checkpoints.save_state_dict(checkpoints.small_vit(), folder / "CLIP.pt")
-    spec = describe("custom", str(checkpoint))
+    spec = describe("custom", CustomWeights(str(checkpoint)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
         yield load_spec(spec, "cpu", 2, 2, "bf16", compile=True)
@@ -409,7 +409,7 @@ class TestDefaultBatchSize:
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
         load = openai.load_model
         monkeypatch.setattr(openai, "load_model", lambda file, *_: load(file, "cpu"))
-        model = load_spec(describe("demo", None), "cuda", None)
+        model = load_spec(describe("demo"), "cuda", None)
         assert model.batch_size == 256
         assert model.notes == ["batch size: 256, for a GPU of 80 GiB"]
 
@@ -474,7 +474,7 @@ class TestDescribe:
         tmp_path: Path,
     ) -> None:
         checkpoint = save(make(), tmp_path / "CLIP.pt")
-        spec = describe("custom", str(checkpoint))
+        spec = describe("custom", CustomWeights(str(checkpoint)))
         assert (spec.model_name, spec.n_px, spec.dim) == ("custom", n_px, dim)
         assert spec.weights_sha256 == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         assert spec.checkpoint == str(checkpoint)
@@ -487,7 +487,7 @@ class TestDescribe:
         checkpoint.parent.mkdir(parents=True)
         checkpoints.save_state_dict(checkpoints.small_vit(), checkpoint)
         monkeypatch.chdir(tmp_path)
-        assert describe("custom", weights).checkpoint == str(checkpoint)
+        assert describe("custom", CustomWeights(weights)).checkpoint == str(checkpoint)
 
     def test_the_demo_model_is_what_its_checkpoint_holds(self) -> None:
         spec = describe("demo")

@@ -30,7 +30,7 @@ from rayclip.io.atomic_write import temporary_name
 from rayclip.io.retry import RetryPolicy
 from rayclip.model import weights
 from rayclip.model.load_stage import LoadStage, current_stage
-from rayclip.model.models import describe
+from rayclip.model.models import CustomWeights, describe
 from rayclip.model.openai import OFFICIAL_MODELS
 from rayclip.model.weights import (
     MIRROR_VARIABLE,
@@ -433,7 +433,7 @@ def test_weights_at_a_url_are_copied_and_described(
     monkeypatch.setenv("HOME", str(tmp_path))
     content = checkpoints.save_state_dict(checkpoints.small_vit(), tmp_path / "m.pt").read_bytes()
     fsspec.filesystem("memory").pipe_file(f"{memory_url}/mine.pt", content)
-    spec = describe("custom", f"{memory_url}/mine.pt")
+    spec = describe("custom", CustomWeights(f"{memory_url}/mine.pt"))
     assert spec.weights_sha256 == hashlib.sha256(content).hexdigest()
     assert spec.checkpoint is not None
     assert Path(spec.checkpoint).read_bytes() == content
@@ -446,7 +446,7 @@ def test_weights_at_a_url_that_cannot_be_read_are_refused(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(UsageError, match=f"The weights {url} cannot be read"):
-        describe("custom", url)
+        describe("custom", CustomWeights(url))
 
 
 def test_a_checkpoint_from_another_node_is_placed_whole(
