@@ -43,7 +43,8 @@ class QueryEncoder:
         name = run["model_name"]
         if weights is not None and name != CUSTOM:
             raise UsageError(f"weights are only for model_name custom, but this is {name}.")
-        spec = describe(name, CustomWeights(weights, storage_options))
+        custom = CustomWeights(weights, storage_options, run.get("activation"))
+        spec = describe(name, custom)
         if spec.weights_sha256 != run.get("weights_sha256", spec.weights_sha256):
             raise UsageError(
                 f"The features were made with other weights of {name} (SHA-256 "
