@@ -30,11 +30,11 @@ from rayclip.model.models import (
     is_for_research_only,
     needs_torch_to_describe,
 )
+from rayclip.output.array_folder import model_folder
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.open_run import FolderFormat, open_folder
 from rayclip.output.run_record import run_record
 from rayclip.output.safe_names import output_name
-from rayclip.output.storage import model_folder
 from rayclip.pipeline import on_ray
 from rayclip.plan import Plan, Target, begin, plan_files, refuse_shared_names
 from rayclip.report.display import Display

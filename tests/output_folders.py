@@ -6,20 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
+from rayclip.output.array_folder import ArrayFolder, Extraction, model_folder
 from rayclip.output.formats import file_format
-from rayclip.output.storage import Extraction, OutputFolder, model_folder
 
 DIM = 4
 
 
 def a_run(
     output: str | Path, model: str = "demo", naming: str = "stem", pickled: bool = False
-) -> OutputFolder:
+) -> ArrayFolder:
     """A folder as a run has begun it."""
     on_extraction = "save_pickle" if pickled else "save_numpy"
     files = file_format(on_extraction, "float32")
     url = model_folder(str(output), model)
-    folder = OutputFolder(url, DIM, {}, files, nested=naming == "path")
+    folder = ArrayFolder(url, DIM, {}, files, nested=naming == "path")
     folder.prepare()
     record = {"model_name": model, "dim": DIM, "feature_dtype": "float32", "extraction_fps": "5"}
     record |= {"naming": naming, "on_extraction": on_extraction, "device": None}
@@ -27,7 +27,7 @@ def a_run(
     return folder
 
 
-def commit(folder: OutputFolder, name: str, frames: int = 3) -> None:
+def commit(folder: ArrayFolder, name: str, frames: int = 3) -> None:
     clip = np.ones((frames, DIM), np.float32)
     folder.commit(name, Extraction(clip, np.arange(frames, dtype=np.float64), 25.0))
 

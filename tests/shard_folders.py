@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rayclip.output.array_folder import model_folder
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import Extraction, Row
 from rayclip.output.shards import ShardFolder
-from rayclip.output.storage import model_folder
 
 DIM = 4
 

@@ -31,7 +31,7 @@ WITHOUT_RAY_OR_TORCH = [
     "media.frames",
     "media.sampling",
     "model.preprocess",
-    "output.storage",
+    "output.array_folder",
     "report.results",
     "search.media_process",
     "serve.requests",

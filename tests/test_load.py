@@ -13,7 +13,7 @@ import pytest
 from output_folders import DIM, Harm, a_run, commit
 
 import rayclip
-from rayclip.output.storage import Extraction
+from rayclip.output.array_folder import Extraction
 
 FRAMES = 3
 

@@ -11,10 +11,10 @@ import pytest
 from rayclip.errors import RunStopped, UsageError
 from rayclip.inputs.selection import Inputs, select_all
 from rayclip.inputs.video_rows import from_video_table, name_tables, names_in
+from rayclip.output.array_folder import ArrayFolder, Extraction
 from rayclip.output.formats import file_format
 from rayclip.output.run_record import COMPARED
 from rayclip.output.safe_names import stem
-from rayclip.output.storage import Extraction, OutputFolder
 from rayclip.plan import Plan, Target, begin, plan_files
 
 DIM = 4
@@ -37,7 +37,7 @@ def work(plan: Plan) -> tuple[list[str], int, list[str]]:
     return list(plan.videos), plan.skipped, list(folder.discarded or ())
 
 
-def committed(folder: OutputFolder, stems: Sequence[str], record: dict[str, object]) -> None:
+def committed(folder: ArrayFolder, stems: Sequence[str], record: dict[str, object]) -> None:
     folder.prepare()
     folder.write_run(record)
     for name in stems:
@@ -45,23 +45,23 @@ def committed(folder: OutputFolder, stems: Sequence[str], record: dict[str, obje
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> OutputFolder:
-    return OutputFolder(str(tmp_path / "out"), DIM, {})
+def folder(tmp_path: Path) -> ArrayFolder:
+    return ArrayFolder(str(tmp_path / "out"), DIM, {})
 
 
-def test_a_new_folder_needs_every_video_in_input_order(folder: OutputFolder) -> None:
+def test_a_new_folder_needs_every_video_in_input_order(folder: ArrayFolder) -> None:
     plan = plan_files(inputs("b.mp4", "a.mp4"), stem, [Target(folder, RECORD)], overwrite=False)
     assert work(plan) == (["b.mp4", "a.mp4"], 0, [])
 
 
-def test_the_record_is_written_before_the_run_starts(folder: OutputFolder) -> None:
+def test_the_record_is_written_before_the_run_starts(folder: ArrayFolder) -> None:
     plan = plan_files(inputs("a.mp4"), stem, [Target(folder, RECORD)], overwrite=False)
     assert folder.read_run() is None  # nothing changes before the machine is up
     begin(plan, stem)
     assert folder.read_run() == RECORD
 
 
-def test_finished_videos_are_skipped(folder: OutputFolder) -> None:
+def test_finished_videos_are_skipped(folder: ArrayFolder) -> None:
     committed(folder, ["a", "c"], RECORD)
     plan = plan_files(
         inputs("x/a.mp4", "b.mp4", "c.mkv"), stem, [Target(folder, RECORD)], overwrite=False
@@ -69,7 +69,7 @@ def test_finished_videos_are_skipped(folder: OutputFolder) -> None:
     assert work(plan) == (["b.mp4"], 2, [])
 
 
-def test_incomplete_videos_are_recomputed(folder: OutputFolder, tmp_path: Path) -> None:
+def test_incomplete_videos_are_recomputed(folder: ArrayFolder, tmp_path: Path) -> None:
     committed(folder, ["a"], RECORD)
     (tmp_path / "out" / "a_clip.npy").write_bytes(b"half")
     plan = plan_files(inputs("a.mp4"), stem, [Target(folder, RECORD)], overwrite=False)
@@ -79,7 +79,7 @@ def test_incomplete_videos_are_recomputed(folder: OutputFolder, tmp_path: Path) 
 # ---- one name, several inputs ----
 
 
-def test_two_inputs_with_one_name_are_refused_naming_both(folder: OutputFolder) -> None:
+def test_two_inputs_with_one_name_are_refused_naming_both(folder: ArrayFolder) -> None:
     with pytest.raises(UsageError, match=r"x/a\.mp4 and y/a\.mkv .* saved as a: use --naming path"):
         plan_files(
             inputs("x/a.mp4", "b.mp4", "y/a.mkv"), stem, [Target(folder, RECORD)], overwrite=False
@@ -87,28 +87,28 @@ def test_two_inputs_with_one_name_are_refused_naming_both(folder: OutputFolder) 
 
 
 def test_two_inputs_of_one_name_are_refused_before_anything_is_written(
-    folder: OutputFolder, tmp_path: Path
+    folder: ArrayFolder, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError):
         plan_files(inputs("x/a.mp4", "y/a.mp4"), stem, [Target(folder, RECORD)], overwrite=False)
     assert not (tmp_path / "out").exists()
 
 
-def test_two_inputs_with_one_name_are_refused_even_if_it_is_done(folder: OutputFolder) -> None:
+def test_two_inputs_with_one_name_are_refused_even_if_it_is_done(folder: ArrayFolder) -> None:
     committed(folder, ["a"], RECORD)
     with pytest.raises(UsageError, match=r"x/a\.mp4 and y/a\.mp4"):
         plan_files(inputs("x/a.mp4", "y/a.mp4"), stem, [Target(folder, RECORD)], overwrite=True)
     assert folder.committed_frames("a") == 2
 
 
-def test_the_same_input_twice_is_done_once(folder: OutputFolder) -> None:
+def test_the_same_input_twice_is_done_once(folder: ArrayFolder) -> None:
     plan = plan_files(
         inputs("a.mp4", "b.mp4", "a.mp4"), stem, [Target(folder, RECORD)], overwrite=False
     )
     assert work(plan) == (["a.mp4", "b.mp4"], 0, [])
 
 
-def test_the_same_input_twice_is_skipped_once(folder: OutputFolder) -> None:
+def test_the_same_input_twice_is_skipped_once(folder: ArrayFolder) -> None:
     committed(folder, ["a"], RECORD)
     plan = plan_files(inputs("a.mp4", "a.mp4"), stem, [Target(folder, RECORD)], overwrite=False)
     assert work(plan) == ([], 1, [])
@@ -117,7 +117,7 @@ def test_the_same_input_twice_is_skipped_once(folder: OutputFolder) -> None:
 # ---- other settings ----
 
 
-def test_other_settings_are_refused_naming_each_difference(folder: OutputFolder) -> None:
+def test_other_settings_are_refused_naming_each_difference(folder: ArrayFolder) -> None:
     committed(folder, ["a"], RECORD)
     with pytest.raises(UsageError) as caught:
         plan_files(inputs("b.mp4"), stem, [Target(folder, OTHER_RECORD)], overwrite=False)
@@ -126,14 +126,14 @@ def test_other_settings_are_refused_naming_each_difference(folder: OutputFolder)
     assert folder.url in str(caught.value)
 
 
-def test_a_refused_run_leaves_the_record_as_it_was(folder: OutputFolder) -> None:
+def test_a_refused_run_leaves_the_record_as_it_was(folder: ArrayFolder) -> None:
     committed(folder, ["a"], RECORD)
     with pytest.raises(UsageError):
         plan_files(inputs("b.mp4"), stem, [Target(folder, OTHER_RECORD)], overwrite=False)
     assert folder.read_run() == RECORD
 
 
-def test_device_and_batch_size_may_change(folder: OutputFolder) -> None:
+def test_device_and_batch_size_may_change(folder: ArrayFolder) -> None:
     committed(folder, ["a"], RECORD | {"device": "cpu", "batch_size": 1})
     now = RECORD | {"device": "cuda", "batch_size": 256}
     assert work(plan_files(inputs("a.mp4"), stem, [Target(folder, now)], overwrite=False)) == (
@@ -146,13 +146,13 @@ def test_device_and_batch_size_may_change(folder: OutputFolder) -> None:
 # ---- overwrite ----
 
 
-def test_overwrite_recomputes_everything(folder: OutputFolder) -> None:
+def test_overwrite_recomputes_everything(folder: ArrayFolder) -> None:
     committed(folder, ["a"], RECORD)
     plan = plan_files(inputs("a.mp4", "b.mp4"), stem, [Target(folder, RECORD)], overwrite=True)
     assert work(plan) == (["a.mp4", "b.mp4"], 0, ["a.mp4"])
 
 
-def test_overwrite_removes_the_old_features_first(folder: OutputFolder) -> None:
+def test_overwrite_removes_the_old_features_first(folder: ArrayFolder) -> None:
     committed(folder, ["a", "b"], RECORD)
     plan = plan_files(inputs("a.mp4"), stem, [Target(folder, RECORD)], overwrite=True)
     assert (folder.committed_frames("a"), folder.committed_frames("b")) == (2, 2)
@@ -160,13 +160,13 @@ def test_overwrite_removes_the_old_features_first(folder: OutputFolder) -> None:
     assert (folder.committed_frames("a"), folder.committed_frames("b")) == (None, 2)
 
 
-def test_overwrite_with_the_same_input_twice_removes_it_once(folder: OutputFolder) -> None:
+def test_overwrite_with_the_same_input_twice_removes_it_once(folder: ArrayFolder) -> None:
     committed(folder, ["a"], RECORD)
     plan = plan_files(inputs("a.mp4", "a.mp4"), stem, [Target(folder, RECORD)], overwrite=True)
     assert work(plan) == (["a.mp4"], 0, ["a.mp4"])
 
 
-def test_overwrite_with_other_settings_may_replace_all_that_is_there(folder: OutputFolder) -> None:
+def test_overwrite_with_other_settings_may_replace_all_that_is_there(folder: ArrayFolder) -> None:
     committed(folder, ["a"], RECORD)
     plan = plan_files(
         inputs("a.mp4", "b.mp4"), stem, [Target(folder, OTHER_RECORD)], overwrite=True
@@ -176,7 +176,7 @@ def test_overwrite_with_other_settings_may_replace_all_that_is_there(folder: Out
 
 
 def test_overwrite_with_other_settings_is_refused_if_other_videos_would_remain(
-    folder: OutputFolder,
+    folder: ArrayFolder,
 ) -> None:
     committed(folder, ["a", "b", "c"], RECORD)
     with pytest.raises(UsageError, match=r"other videos \(2\), .*extraction_fps=5 \(now 1\)"):
@@ -187,24 +187,24 @@ def test_overwrite_with_other_settings_is_refused_if_other_videos_would_remain(
 # ---- several formats in one folder ----
 
 
-def pickles(folder: OutputFolder) -> OutputFolder:
-    return OutputFolder(folder.url, DIM, {}, file_format("save_pickle", "float32"))
+def pickles(folder: ArrayFolder) -> ArrayFolder:
+    return ArrayFolder(folder.url, DIM, {}, file_format("save_pickle", "float32"))
 
 
-def test_files_of_another_format_count_if_settings_differ(folder: OutputFolder) -> None:
+def test_files_of_another_format_count_if_settings_differ(folder: ArrayFolder) -> None:
     committed(folder, ["a"], RECORD)
     with pytest.raises(UsageError, match=r"extraction_fps=5 \(now 1\)"):
         plan_files(inputs("a.mp4"), stem, [Target(pickles(folder), OTHER_RECORD)], overwrite=False)
 
 
-def test_damaged_files_count_if_settings_differ(folder: OutputFolder, tmp_path: Path) -> None:
+def test_damaged_files_count_if_settings_differ(folder: ArrayFolder, tmp_path: Path) -> None:
     committed(folder, ["a"], RECORD)
     (tmp_path / "out" / "a_timestamps_ms.npy").write_bytes(b"half")
     with pytest.raises(UsageError, match=r"extraction_fps=5 \(now 1\)"):
         plan_files(inputs("a.mp4"), stem, [Target(folder, OTHER_RECORD)], overwrite=False)
 
 
-def test_overwrite_removes_the_files_of_every_format(folder: OutputFolder) -> None:
+def test_overwrite_removes_the_files_of_every_format(folder: ArrayFolder) -> None:
     committed(folder, ["a"], RECORD)
     committed(pickles(folder), ["a"], RECORD)
     plan = plan_files(
@@ -219,7 +219,7 @@ def test_overwrite_removes_the_files_of_every_format(folder: OutputFolder) -> No
 
 
 def test_a_plan_holds_no_list_of_all_videos(
-    folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
+    folder: ArrayFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block_rows, count = 5_000, 20_000
     monkeypatch.setattr("rayclip.inputs.selection.BLOCK_ROWS", block_rows)
@@ -237,7 +237,7 @@ def test_a_plan_holds_no_list_of_all_videos(
 
 
 def test_a_plan_is_one_pass_over_the_inputs_and_its_videos_are_another(
-    folder: OutputFolder,
+    folder: ArrayFolder,
 ) -> None:
     committed(folder, ["a"], RECORD)
     passes = []
@@ -252,7 +252,7 @@ def test_a_plan_is_one_pass_over_the_inputs_and_its_videos_are_another(
 
 
 def test_shared_names_are_found_across_the_blocks_of_a_list(
-    folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
+    folder: ArrayFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rayclip.inputs.selection.BLOCK_ROWS", 2)
     committed(folder, ["c"], RECORD)
@@ -291,7 +291,7 @@ def test_a_list_that_becomes_unreadable_stops_the_run() -> None:
 
 
 def test_each_model_gets_only_the_videos_that_it_lacks(tmp_path: Path) -> None:
-    folders = [OutputFolder(str(tmp_path / name), DIM, {}) for name in ("full", "half", "empty")]
+    folders = [ArrayFolder(str(tmp_path / name), DIM, {}) for name in ("full", "half", "empty")]
     for folder, names in zip(folders, (["a", "b", "c"], ["b", "c"], ["c"]), strict=True):
         committed(folder, names, RECORD)
     targets = [Target(folder, RECORD) for folder in folders]
@@ -308,7 +308,7 @@ def test_each_model_gets_only_the_videos_that_it_lacks(tmp_path: Path) -> None:
     assert from_video_table(block).lacking == [[0, 1, 2]] * 4
 
 
-def test_with_one_model_rows_say_nothing_of_models(folder: OutputFolder) -> None:
+def test_with_one_model_rows_say_nothing_of_models(folder: ArrayFolder) -> None:
     plan = plan_files(inputs("a.mp4"), stem, [Target(folder, RECORD)], overwrite=False)
     (block,) = plan.videos.blocks()
     assert block.column_names == ["video"]

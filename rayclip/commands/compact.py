@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from rayclip.console import shown
 from rayclip.errors import RunStopped, UsageError
 from rayclip.io.storage_errors import reason
+from rayclip.output.array_folder import model_folder
 from rayclip.output.open_run import model_folders, open_run
 from rayclip.output.shard_names import JOINED, VIDEO, shard_name
 from rayclip.output.shard_reading import read_hashes, read_shard
 from rayclip.output.shard_tables import ROW_GROUP
 from rayclip.output.shards import ShardFolder
-from rayclip.output.storage import model_folder
 from rayclip.output.stored_arrays import DamagedContent
 from rayclip.report.progress_words import count
 

@@ -11,10 +11,10 @@ from fsspec.implementations.local import LocalFileSystem
 from rayclip.console import shown
 from rayclip.errors import RayclipError
 from rayclip.io.concurrent_map import concurrent_map
+from rayclip.output.array_folder import ArrayFolder
 from rayclip.output.done import FEATURES, name_hash
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import ScannedVideo, StoredVideo
-from rayclip.output.storage import OutputFolder
 from rayclip.output.video_files import DamagedFile
 
 V = TypeVar("V", ScannedVideo, StoredVideo)
@@ -60,7 +60,7 @@ def scan_features(
             on_damaged(error)
 
     is_local = isinstance(folder.fs_and_path()[0], LocalFileSystem)
-    if isinstance(folder, OutputFolder) and not is_local:
+    if isinstance(folder, ArrayFolder) and not is_local:
         # each file takes some requests, and has one video
         read_ahead = partial(concurrent_map, lambda file: _held(scan_file(file)))
         return _each_once(folder, lambda files: map(_replayed, read_ahead(files)))

@@ -9,10 +9,10 @@ import fsspec
 import numpy as np
 
 from rayclip.errors import UsageError
+from rayclip.output.array_folder import ArrayFolder, model_folder
 from rayclip.output.folder import RUN_FILE, FeatureFolder
 from rayclip.output.formats import file_format
 from rayclip.output.shards import ShardFolder
-from rayclip.output.storage import OutputFolder, model_folder
 
 
 class FolderFormat(NamedTuple):
@@ -104,7 +104,7 @@ def open_run(url: str, storage_options: Mapping[str, Any]) -> RecordedRun:
     Raises:
         UsageError: ``run.json`` is damaged.
     """
-    run = OutputFolder(url, 1, storage_options).read_run() or {}
+    run = ArrayFolder(url, 1, storage_options).read_run() or {}
     try:
         folder_format = FolderFormat(
             int(run["dim"]),
@@ -132,7 +132,7 @@ def open_folder(
         )
     files = file_format(folder_format.on_extraction, folder_format.feature_dtype)
     np.empty((0, folder_format.dim), folder_format.feature_dtype)
-    return OutputFolder(
+    return ArrayFolder(
         url, folder_format.dim, storage_options, files, folder_format.naming == "path"
     )
 

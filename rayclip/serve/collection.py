@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from rayclip.commands.search import find
 from rayclip.errors import UsageError
+from rayclip.output.array_folder import ArrayFolder
 from rayclip.output.done import name_hash
 from rayclip.output.finished import reading_order
 from rayclip.output.open_run import RecordedRun
 from rayclip.output.rows import ScannedVideo
-from rayclip.output.storage import OutputFolder
 from rayclip.output.video_files import DamagedFile
 from rayclip.search.locate import locate
 from rayclip.search.moments import Found, Query, moments
@@ -178,7 +178,7 @@ class Collection:
     def _videos_of(self, video: str) -> Iterator[ScannedVideo]:
         """Find a video by its ID."""
         folder = self.recorded.folder
-        one_each = isinstance(folder, OutputFolder)
+        one_each = isinstance(folder, ArrayFolder)
         for file in folder.feature_files():
             if one_each and video_id(reading_order(file.path)) != video:
                 continue

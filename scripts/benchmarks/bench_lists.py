@@ -27,11 +27,11 @@ from rayclip.inputs.tables import DELIMITERS
 from rayclip.inputs.videos import iter_rows, iter_videos
 from rayclip.io.listing import StoredFile
 from rayclip.model.models import describe
+from rayclip.output.array_folder import ArrayFolder, Extraction, model_folder
 from rayclip.output.done import FEATURES, FPS, TIMESTAMPS
 from rayclip.output.formats import file_format
 from rayclip.output.run_record import run_record
 from rayclip.output.safe_names import output_name
-from rayclip.output.storage import Extraction, OutputFolder, model_folder
 from rayclip.plan import Target, plan_files
 from rayclip.report.results import VideoResult
 from rayclip.run import run_extraction
@@ -200,7 +200,7 @@ def _measure(job: Lists, folder: Path) -> list[Phase]:
         output_path=str(folder / "out"),
     )
     spec = describe("demo")
-    output = OutputFolder(model_folder(settings.output_path, "demo"), spec.dim, {}, NPY)
+    output = ArrayFolder(model_folder(settings.output_path, "demo"), spec.dim, {}, NPY)
     output.prepare()
     record = run_record(settings, spec)
     output.write_run(record)
@@ -215,7 +215,7 @@ def _measure(job: Lists, folder: Path) -> list[Phase]:
             for kind, content in contents.items():
                 (root / f"{output_name(video_path(number), 'stem')}{kind}.npy").write_bytes(content)
     else:
-        OutputFolder.files = lambda self: _listing(job.done)  # type: ignore[method-assign]
+        ArrayFolder.files = lambda self: _listing(job.done)  # type: ignore[method-assign]
     name = partial(output_name, naming="stem")
 
     watch = _Stopwatch()

@@ -24,8 +24,8 @@ import numpy as np
 import psutil
 import uvicorn
 
+from rayclip.output.array_folder import ArrayFolder, model_folder
 from rayclip.output.rows import Extraction
-from rayclip.output.storage import OutputFolder, model_folder
 from rayclip.serve.collection import video_id
 from rayclip.serve.guard import Guard
 from rayclip.serve.listening import listen
@@ -152,7 +152,7 @@ def write_videos(files: Sequence[Path]) -> None:
 
 
 def write_features(output: Path, videos: Sequence[Path]) -> None:
-    folder = OutputFolder(model_folder(str(output), "demo"), 64, {})
+    folder = ArrayFolder(model_folder(str(output), "demo"), 64, {})
     folder.prepare()
     run = {"model_name": "demo", "dim": 64, "feature_dtype": "float32", "extraction_fps": "5"}
     folder.write_run(run)

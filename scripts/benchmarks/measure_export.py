@@ -21,10 +21,10 @@ import numpy as np
 from tables import number, table
 
 from rayclip.export.options import FORMATS
+from rayclip.output.array_folder import model_folder
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.open_run import FolderFormat, open_folder
 from rayclip.output.rows import Extraction, Row
-from rayclip.output.storage import model_folder
 
 DIM = 512
 FEATURES = 1_000_000

@@ -39,11 +39,11 @@ from rayclip.media import source
 from rayclip.media.frame_choice import FrameChoice, evenly_spaced
 from rayclip.media.frames import FrameSelection, iter_frames, open_selected
 from rayclip.model.preprocess import Resizing
+from rayclip.output.array_folder import ArrayFolder
 from rayclip.output.finished import iter_features
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import Extraction
 from rayclip.output.shards import ShardFolder
-from rayclip.output.storage import OutputFolder
 from rayclip.report.results import VideoResult
 
 N_PX = 8
@@ -217,8 +217,8 @@ def video(tmp_path: Path) -> Make:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> OutputFolder:
-    folder = OutputFolder(str(tmp_path / "out"), DIM, {})
+def folder(tmp_path: Path) -> ArrayFolder:
+    folder = ArrayFolder(str(tmp_path / "out"), DIM, {})
     folder.prepare()
     return folder
 
@@ -330,7 +330,7 @@ def test_an_encoded_video_has_the_features_of_its_file(video: Make) -> None:
 
 
 def test_with_a_folder_features_go_to_files_and_the_result_stays_small(
-    video: Make, folder: OutputFolder, tmp_path: Path
+    video: Make, folder: ArrayFolder, tmp_path: Path
 ) -> None:
     path = video("a.mp4", 3)
     assert extract([path], folder=folder) == [VideoResult(path, 3)]
@@ -339,7 +339,7 @@ def test_with_a_folder_features_go_to_files_and_the_result_stays_small(
 
 
 def test_each_video_is_committed_before_its_result_is_yielded(
-    video: Make, folder: OutputFolder
+    video: Make, folder: ArrayFolder
 ) -> None:
     paths = [video("a.mp4"), video("b.mp4")]
     for result in VideoExtractor(job(folder), Encoders(), UncountedAttempts()).run(paths):
@@ -347,7 +347,7 @@ def test_each_video_is_committed_before_its_result_is_yielded(
 
 
 def test_features_that_cannot_be_written_are_a_failure_of_that_video(
-    video: Make, folder: OutputFolder, tmp_path: Path
+    video: Make, folder: ArrayFolder, tmp_path: Path
 ) -> None:
     (tmp_path / "out" / "b_clip.npy").mkdir()
     results = extract([video("a.mp4"), video("b.mp4"), video("c.mp4")], folder=folder)
@@ -390,7 +390,7 @@ def test_an_encoder_that_fails_is_a_failure_of_stage_encode(video: Make) -> None
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_features_that_are_not_finite_are_never_written(
-    video: Make, folder: OutputFolder, tmp_path: Path, value: float
+    video: Make, folder: ArrayFolder, tmp_path: Path, value: float
 ) -> None:
     def spoilt(values: NDArray[np.float32]) -> NDArray[np.float32]:
         values[-1, -1] = value
@@ -414,7 +414,7 @@ def test_features_that_are_not_finite_are_never_written(
     ],
 )
 def test_features_out_of_range_of_the_saved_dtype_are_a_failure(
-    video: Make, folder: OutputFolder, value: float, dtype: str, is_saved: bool
+    video: Make, folder: ArrayFolder, value: float, dtype: str, is_saved: bool
 ) -> None:
     encoders = Encoders(lambda frames: np.full((len(frames), DIM), value, np.float32))
     extractor = VideoExtractor(
@@ -472,7 +472,7 @@ def test_losing_all_encoders_stops_the_run_at_a_submit(video: Make) -> None:
         extract([video("a.mp4")], ClosedEncoders())
 
 
-def test_videos_finished_before_the_stop_are_yielded(video: Make, folder: OutputFolder) -> None:
+def test_videos_finished_before_the_stop_are_yielded(video: Make, folder: ArrayFolder) -> None:
     paths = [video("a.mp4"), video("b.mp4", first=10)]
     results = VideoExtractor(
         job(folder), Encoders(failing_on(10, stopped)), UncountedAttempts()
@@ -597,7 +597,7 @@ def test_a_local_disk_that_fails_is_reported_at_once(
 
 
 def test_refused_credentials_stop_the_run_after_earlier_videos_are_finished(
-    video: Make, folder: OutputFolder, stream: str, unreliable: type[Unreliable]
+    video: Make, folder: ArrayFolder, stream: str, unreliable: type[Unreliable]
 ) -> None:
     unreliable.breaks = [(0, InvalidAccessKeyId("unknown key"))] * 9
     paths = [video("first.mp4"), stream, video("never.mp4", first=20)]
@@ -613,7 +613,7 @@ def test_refused_credentials_stop_the_run_after_earlier_videos_are_finished(
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
 def test_a_folder_that_refuses_all_writes_stops_the_run(
     video: Make,
-    folder: OutputFolder,
+    folder: ArrayFolder,
     monkeypatch: pytest.MonkeyPatch,
     number: int,
     tmp_path: Path,
@@ -651,7 +651,7 @@ def test_every_video_begins_and_ends_at_its_position_in_the_task(video: Make) ->
 
 
 def test_a_retried_task_does_not_decode_committed_videos_again(
-    folder: OutputFolder,
+    folder: ArrayFolder,
 ) -> None:
     gone = "no/longer/there.mp4"
     folder.commit("there", Extraction(np.zeros((7, DIM), np.float32), np.zeros(7), 25.0))
@@ -661,14 +661,14 @@ def test_a_retried_task_does_not_decode_committed_videos_again(
     assert attempts.log == ["begin 0", "end 0: 7 frames"]
 
 
-def test_a_video_that_was_committed_in_its_last_attempt_is_a_success(folder: OutputFolder) -> None:
+def test_a_video_that_was_committed_in_its_last_attempt_is_a_success(folder: ArrayFolder) -> None:
     folder.commit("a", Extraction(np.zeros((7, DIM), np.float32), np.zeros(7), 25.0))
     attempts = Attempts({0: 8}, is_retry=True)
     results = extract(["a.mp4"], attempts=attempts, folder=folder, max_attempts=3)
     assert results == [VideoResult("a.mp4", 7)]
 
 
-def test_a_first_attempt_does_not_trust_existing_files(video: Make, folder: OutputFolder) -> None:
+def test_a_first_attempt_does_not_trust_existing_files(video: Make, folder: ArrayFolder) -> None:
     folder.commit("a", Extraction(np.zeros((7, DIM), np.float32), np.zeros(7), 25.0))
     path = video("a.mp4", 2)
     assert extract([path], folder=folder) == [VideoResult(path, 2)]
@@ -869,7 +869,7 @@ class Segments:
 
 
 def test_parts_of_a_video_are_saved_under_their_own_names(video: Make, tmp_path: Path) -> None:
-    path, folder = video("a.mp4", count=20), OutputFolder(str(tmp_path / "out"), DIM, {})
+    path, folder = video("a.mp4", count=20), ArrayFolder(str(tmp_path / "out"), DIM, {})
     folder.prepare()
     parts = [f"{path}#t=0.5,0.8", f"{path}#t=1.7", f"{path}#t=0.8,0.5", f"{path}#t=2,3", path]
     results = extract(parts, folder=folder)

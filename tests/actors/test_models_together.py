@@ -22,11 +22,11 @@ from rayclip.media.decoding import SelectedFrame
 from rayclip.media.frames import FrameChoice
 from rayclip.model import squares as squares_module
 from rayclip.model.preprocess import Resizing, resize
+from rayclip.output.array_folder import ArrayFolder
 from rayclip.output.finished import iter_features
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import Extraction
 from rayclip.output.shards import ShardFolder
-from rayclip.output.storage import OutputFolder
 from rayclip.report.results import VideoResult
 
 DIMS = (4, 6, 5)
@@ -133,9 +133,9 @@ def video(tmp_path: Path) -> Make:
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> list[OutputFolder]:
+def folders(tmp_path: Path) -> list[ArrayFolder]:
     folders = [
-        OutputFolder(str(tmp_path / name), dim, {}) for name, dim in zip(NAMES, DIMS, strict=True)
+        ArrayFolder(str(tmp_path / name), dim, {}) for name, dim in zip(NAMES, DIMS, strict=True)
     ]
     for folder in folders:
         folder.prepare()
@@ -204,7 +204,7 @@ def refused(model: int, features: NDArray[np.float32]) -> NDArray[np.float32]:
     ("change", "code"), [(not_finite, "not_finite"), (refused, "encoder_failed")]
 )
 def test_what_one_model_makes_of_a_video_does_not_concern_the_others(
-    change: Features_, code: str, video: Make, folders: list[OutputFolder]
+    change: Features_, code: str, video: Make, folders: list[ArrayFolder]
 ) -> None:
     paths = [video("a.mp4"), video("b.mp4", first=10)]
     results = extract(paths, Encoders(change), folders=folders)
@@ -225,7 +225,7 @@ def test_a_video_that_cannot_be_opened_fails_for_every_model() -> None:
 
 
 def test_only_the_models_that_lack_a_video_encode_it(
-    video: Make, folders: list[OutputFolder]
+    video: Make, folders: list[ArrayFolder]
 ) -> None:
     paths = [video("a.mp4"), video("b.mp4"), video("c.mp4")]
     encoders = Encoders()
@@ -237,7 +237,7 @@ def test_only_the_models_that_lack_a_video_encode_it(
 
 
 def test_a_retried_task_extracts_only_for_models_without_the_video(
-    video: Make, folders: list[OutputFolder]
+    video: Make, folders: list[ArrayFolder]
 ) -> None:
     path = video()
     extract([path], folders=folders, lacking=[[0, 2]])  # then its process dies
@@ -249,7 +249,7 @@ def test_a_retried_task_extracts_only_for_models_without_the_video(
 
 
 def test_a_video_is_given_up_only_for_models_that_have_not_saved_it(
-    video: Make, folders: list[OutputFolder]
+    video: Make, folders: list[ArrayFolder]
 ) -> None:
     path = video()
     extract([path], folders=folders, lacking=[[0]])
@@ -262,7 +262,7 @@ def test_a_video_is_given_up_only_for_models_that_have_not_saved_it(
 
 
 def test_a_folder_that_refuses_a_write_does_not_concern_the_others(
-    video: Make, folders: list[OutputFolder], monkeypatch: pytest.MonkeyPatch
+    video: Make, folders: list[ArrayFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def save(rows: object) -> None:
         raise OSError(5, "Input/output error")

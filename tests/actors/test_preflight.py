@@ -13,7 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from rayclip.actors.preflight import describe_problems, find_problem, open_error
 from rayclip.model.models import ModelSpec
 from rayclip.model.preprocess import Resizing
-from rayclip.output.storage import OutputFolder
+from rayclip.output.array_folder import ArrayFolder
 
 HERE = {"rayclip": "0.1.0", "Ray": "2.60.0", "Python": "3.11.7"}
 FINE = {"versions": HERE, "problem": None}
@@ -49,13 +49,13 @@ def test_nodes_with_the_same_problem_are_named_together_and_many_are_counted() -
 
 def test_a_check_that_succeeds_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"video")
-    folder = OutputFolder(str(tmp_path), 64, {})
+    folder = ArrayFolder(str(tmp_path), 64, {})
     assert find_problem([], str(tmp_path / "a.mp4"), {}, [folder]) is None
     assert os.listdir(tmp_path) == ["a.mp4"]
 
 
 def test_a_missing_output_folder_is_reported(tmp_path: Path) -> None:
-    folder = OutputFolder(str(tmp_path / "elsewhere"), 64, {})
+    folder = ArrayFolder(str(tmp_path / "elsewhere"), 64, {})
     problem = find_problem([], None, {}, [folder])
     assert problem is not None
     assert problem.startswith(
@@ -71,7 +71,7 @@ def test_a_write_that_is_denied_is_reported(
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(LocalFileSystem, "pipe_file", refuse)
-    problem = find_problem([], None, {}, [OutputFolder(str(tmp_path), 64, {})])
+    problem = find_problem([], None, {}, [ArrayFolder(str(tmp_path), 64, {})])
     assert problem is not None
     assert "Permission denied" in problem
 

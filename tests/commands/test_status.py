@@ -23,15 +23,15 @@ from terminals import Terminal
 from rayclip.commands.recent import MIN_VIDEOS, WINDOWS_S, Recent
 from rayclip.commands.status import show_status
 from rayclip.io.listing import StoredFile, modified_time
+from rayclip.output.array_folder import NUMPY, ArrayFolder
 from rayclip.output.open_run import open_run
-from rayclip.output.storage import NUMPY, OutputFolder
 from rayclip.settings import Settings
 
 NOW = 1_000_000.0
-FOLDER = OutputFolder("memory://none", DIM, {})
+FOLDER = ArrayFolder("memory://none", DIM, {})
 
 
-def fail(folder: OutputFolder, **codes: str) -> None:
+def fail(folder: ArrayFolder, **codes: str) -> None:
     folder.write_failures({"video": f"{video}.mp4", "code": code} for video, code in codes.items())
 
 
@@ -303,7 +303,7 @@ def test_a_listing_takes_few_bytes_per_video() -> None:
         for number in range(videos)
         for kind, size in sizes.items()
     )
-    folder = OutputFolder("memory://none", DIM, {})
+    folder = ArrayFolder("memory://none", DIM, {})
     tracemalloc.start()
     done = folder.done(Recent(FOLDER.estimate_work, NOW, None).tracking(listing))
     peak = tracemalloc.get_traced_memory()[1]

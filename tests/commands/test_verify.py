@@ -15,14 +15,14 @@ from output_folders import DIM, Harm, a_run, commit
 from run_cli import call
 
 from rayclip.io.concurrent_map import MAX_IN_FLIGHT
+from rayclip.output.array_folder import ArrayFolder
 from rayclip.output.open_run import open_run
 from rayclip.output.rows import Damage
-from rayclip.output.storage import OutputFolder
 
 FRAMES = 3
 
 
-def make_folder(tmp_path: Path, suffix: str) -> tuple[OutputFolder, Path]:
+def make_folder(tmp_path: Path, suffix: str) -> tuple[ArrayFolder, Path]:
     folder = a_run(tmp_path, pickled=suffix == ".pkl")
     for name in ("cat", "dog"):
         commit(folder, name, FRAMES)

@@ -12,8 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_cli import call
 
+from rayclip.output.array_folder import (
+    FEATURES,
+    PREDICTIONS_FILE,
+    TIMESTAMPS,
+    ArrayFolder,
+    Extraction,
+)
 from rayclip.output.safe_names import MAX_NAME, MAX_PATH, MAX_SUFFIX, output_name
-from rayclip.output.storage import FEATURES, PREDICTIONS_FILE, TIMESTAMPS, Extraction, OutputFolder
 from rayclip.settings import Naming
 
 DIM = 4
@@ -184,7 +190,7 @@ def test_files_of_hostile_names_are_written_and_found_again(
     storage: str, naming: str, tmp_path: Path, memory_url: str
 ) -> None:
     url = str(tmp_path / "deep" / "out") if storage == "local" else f"{memory_url}/deep/out"
-    folder = OutputFolder(url, DIM, {}, nested=naming == "path")
+    folder = ArrayFolder(url, DIM, {}, nested=naming == "path")
     folder.prepare()
     folder.write_run({"model_name": "demo"})
     names = {output_name(video, naming) for video in HOSTILE}
@@ -224,7 +230,7 @@ def test_names_on_other_storages_are_utf8_and_stay_different(
 ) -> None:
     videos = ["a/caf\udce9.mp4", "a/caf\udce8.mp4", "a/caf\u00e9.mp4", "a/caf_.mp4"]
     remote, local = (
-        OutputFolder(url, DIM, {}, nested=naming == "path") for url in (memory_url, str(tmp_path))
+        ArrayFolder(url, DIM, {}, nested=naming == "path") for url in (memory_url, str(tmp_path))
     )
     names = [remote.name_of(video) for video in videos]
     assert len({name.encode() for name in names}) == len(videos)

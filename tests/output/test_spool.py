@@ -184,7 +184,7 @@ LONG_VIDEO = """
 import sys
 import numpy as np
 from rayclip.output.spool import FeatureSpool
-from rayclip.output.storage import Extraction, OutputFolder
+from rayclip.output.array_folder import Extraction, ArrayFolder
 
 def most_resident_mb():
     # Not getrusage: its ru_maxrss begins with what the parent had when it forked.
@@ -197,7 +197,7 @@ with FeatureSpool() as spooled:
     block = np.random.default_rng(0).normal(size=(64, 512)).astype(np.float32)
     while spooled.rows < rows:
         spooled.append(block)
-    output = OutputFolder(folder, 512, {})
+    output = ArrayFolder(folder, 512, {})
     output.prepare()
     times = np.arange(spooled.rows) * 1000 / 30
     output.commit("long", Extraction(spooled.array(), times, 30.0))

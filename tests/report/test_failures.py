@@ -6,15 +6,15 @@ from types import SimpleNamespace
 import pytest
 
 from rayclip.errors import RunStopped
-from rayclip.output.storage import OutputFolder
+from rayclip.output.array_folder import ArrayFolder
 from rayclip.report import failures
 from rayclip.report.failures import MAX_REWRITE_SHARE, MIN_REWRITE_INTERVAL_S, FailureLog
 from rayclip.report.results import Failure, VideoResult
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> OutputFolder:
-    folder = OutputFolder(str(tmp_path / "out"), 4, {})
+def folder(tmp_path: Path) -> ArrayFolder:
+    folder = ArrayFolder(str(tmp_path / "out"), 4, {})
     folder.prepare()
     return folder
 
@@ -27,7 +27,7 @@ def succeeded(video: str) -> VideoResult:
     return VideoResult(video, 3)
 
 
-def failures_after(folder: OutputFolder, *results: VideoResult) -> list[str]:
+def failures_after(folder: ArrayFolder, *results: VideoResult) -> list[str]:
     """The videos in the file after a run with these results."""
     log = FailureLog(folder)
     for result in results:
@@ -36,7 +36,7 @@ def failures_after(folder: OutputFolder, *results: VideoResult) -> list[str]:
     return [failure["video"] for failure in folder.read_failures()]
 
 
-def test_a_line_has_the_video_stage_code_message_and_attempts(folder: OutputFolder) -> None:
+def test_a_line_has_the_video_stage_code_message_and_attempts(folder: ArrayFolder) -> None:
     failures_after(folder, failed("a.mp4", attempts=2))
     assert folder.read_failures() == [
         {
@@ -49,37 +49,37 @@ def test_a_line_has_the_video_stage_code_message_and_attempts(folder: OutputFold
     ]
 
 
-def test_only_videos_that_failed_are_in_the_file(folder: OutputFolder) -> None:
+def test_only_videos_that_failed_are_in_the_file(folder: ArrayFolder) -> None:
     assert failures_after(folder, failed("a"), succeeded("b"), failed("c")) == ["a", "c"]
 
 
-def test_a_run_without_failures_writes_no_file(folder: OutputFolder, tmp_path: Path) -> None:
+def test_a_run_without_failures_writes_no_file(folder: ArrayFolder, tmp_path: Path) -> None:
     failures_after(folder, succeeded("a"))
     assert not (tmp_path / "out" / "failures.jsonl").exists()
 
 
-def test_failures_of_earlier_runs_are_kept(folder: OutputFolder) -> None:
+def test_failures_of_earlier_runs_are_kept(folder: ArrayFolder) -> None:
     failures_after(folder, failed("a"))
     assert failures_after(folder, failed("b")) == ["a", "b"]
 
 
-def test_a_video_that_succeeds_later_is_removed_from_the_file(folder: OutputFolder) -> None:
+def test_a_video_that_succeeds_later_is_removed_from_the_file(folder: ArrayFolder) -> None:
     failures_after(folder, failed("a"), failed("b"))
     assert failures_after(folder, succeeded("a")) == ["b"]
 
 
-def test_the_file_is_empty_once_all_have_succeeded(folder: OutputFolder) -> None:
+def test_the_file_is_empty_once_all_have_succeeded(folder: ArrayFolder) -> None:
     failures_after(folder, failed("a"))
     assert failures_after(folder, succeeded("a")) == []
 
 
-def test_a_video_that_fails_again_has_one_line_with_the_last_reason(folder: OutputFolder) -> None:
+def test_a_video_that_fails_again_has_one_line_with_the_last_reason(folder: ArrayFolder) -> None:
     failures_after(folder, failed("a", "not_found"))
     failures_after(folder, failed("a", "no_frames"))
     assert [failure["code"] for failure in folder.read_failures()] == ["no_frames"]
 
 
-def test_the_file_is_not_rewritten_for_every_failure(folder: OutputFolder) -> None:
+def test_the_file_is_not_rewritten_for_every_failure(folder: ArrayFolder) -> None:
     log = FailureLog(folder)
     log.add(failed("a"))
     assert MIN_REWRITE_INTERVAL_S > 1
@@ -87,7 +87,7 @@ def test_the_file_is_not_rewritten_for_every_failure(folder: OutputFolder) -> No
 
 
 def test_the_file_is_rewritten_during_a_long_run(
-    folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
+    folder: ArrayFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rayclip.report.failures.MIN_REWRITE_INTERVAL_S", -1.0)
     FailureLog(folder).add(failed("a"))
@@ -95,7 +95,7 @@ def test_the_file_is_rewritten_during_a_long_run(
 
 
 def test_a_file_that_takes_long_to_write_is_written_less_often(
-    folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
+    folder: ArrayFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s, written_s = 0.0, []
 
@@ -114,21 +114,21 @@ def test_a_file_that_takes_long_to_write_is_written_less_often(
     assert 5 * len(written_s) / 1000 <= MAX_REWRITE_SHARE
 
 
-def test_a_video_that_another_run_finished_is_removed_from_the_file(folder: OutputFolder) -> None:
+def test_a_video_that_another_run_finished_is_removed_from_the_file(folder: ArrayFolder) -> None:
     failures_after(folder, failed("a"), failed("b"))
     log = FailureLog(folder, lambda video: video == "a")
     log.write()
     assert [failure["video"] for failure in folder.read_failures()] == ["b"]
 
 
-def test_earlier_failures_are_known_with_their_codes(folder: OutputFolder) -> None:
+def test_earlier_failures_are_known_with_their_codes(folder: ArrayFolder) -> None:
     failures_after(folder, failed("a", "not_found"), failed("b", "no_frames"))
     log = FailureLog(folder, lambda video: video == "a")
     log.add(failed("c"))
     assert log.failed_before == {"b": "no_frames"}
 
 
-class Unwritable(OutputFolder):
+class Unwritable(ArrayFolder):
     """A folder whose writes fail for a while."""
 
     error: Exception | None = None

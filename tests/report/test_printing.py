@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rayclip.output.storage import Extraction
+from rayclip.output.array_folder import Extraction
 from rayclip.report.printing import print_result
 from rayclip.report.results import Failure, VideoResult
 

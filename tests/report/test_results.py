@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rayclip.errors import BadVideo, Code, VideoError
-from rayclip.output.storage import Extraction
+from rayclip.output.array_folder import Extraction
 from rayclip.report.results import (
     Failure,
     Summary,

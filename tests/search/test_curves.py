@@ -9,10 +9,10 @@ import output_folders
 import pytest
 from numpy.typing import NDArray
 
+from rayclip.output.array_folder import ArrayFolder
 from rayclip.output.finished import scan_features
 from rayclip.output.formats import file_format
 from rayclip.output.rows import Extraction
-from rayclip.output.storage import OutputFolder
 from rayclip.output.video_files import DamagedFile
 from rayclip.search.curves import Scan, compare
 
@@ -28,8 +28,8 @@ def some_clips(lengths: list[int]) -> Clips:
     }
 
 
-def folder_of(path: Path, clips: Clips, on_extraction: str, dtype: str) -> OutputFolder:
-    folder = OutputFolder(str(path / dtype), DIM, {}, file_format(on_extraction, dtype))
+def folder_of(path: Path, clips: Clips, on_extraction: str, dtype: str) -> ArrayFolder:
+    folder = ArrayFolder(str(path / dtype), DIM, {}, file_format(on_extraction, dtype))
     folder.prepare()
     for name, clip in clips.items():
         folder.commit(name, Extraction(clip, np.arange(len(clip)) * 100.0, 25.0))
@@ -41,7 +41,7 @@ def queries(number: int) -> NDArray[np.float32]:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def scan(folder: OutputFolder, vectors: NDArray[np.float32], keep: int = 99) -> Scan:
+def scan(folder: ArrayFolder, vectors: NDArray[np.float32], keep: int = 99) -> Scan:
     damaged: list[DamagedFile] = []
     return compare(scan_features(folder, damaged.append), vectors, keep, damaged)
 

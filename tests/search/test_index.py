@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from rayclip.errors import UsageError
+from rayclip.output.array_folder import ArrayFolder
 from rayclip.output.rows import Extraction
-from rayclip.output.storage import OutputFolder
 from rayclip.search.index import CURRENT, FrameIndex, index_location, open_index, update_index
 from rayclip.search.indexed import coverage, indexed_moments
 from rayclip.search.moments import Found, Query, moments
@@ -26,14 +26,14 @@ pytest.importorskip("usearch", reason="usearch is not installed (rayclip[index])
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> OutputFolder:
+def folder(tmp_path: Path) -> ArrayFolder:
     made = output_folders.a_run(tmp_path)
     for number in range(12):
         add(made, f"v{number}", number)
     return made
 
 
-def add(folder: OutputFolder, name: str, seed: int, frames: int = 30) -> None:
+def add(folder: ArrayFolder, name: str, seed: int, frames: int = 30) -> None:
     rng = np.random.default_rng(seed)
     clip = rng.standard_normal(DIM) + 0.5 * np.cumsum(rng.standard_normal((frames, DIM)), axis=0)
     folder.commit(name, Extraction(clip.astype(np.float32), np.arange(frames) * 40.0, 25.0))
@@ -47,11 +47,11 @@ def vector(seed: int) -> NDArray[np.float32]:
 QUERIES = [Query(f"q{seed}", vector(seed)) for seed in range(50, 54)]
 
 
-def update(folder: OutputFolder) -> tuple[FrameIndex, int]:
+def update(folder: ArrayFolder) -> tuple[FrameIndex, int]:
     return update_index(folder, RUN, lambda frames: None, lambda error: None)
 
 
-def through_index(folder: OutputFolder) -> Found:
+def through_index(folder: ArrayFolder) -> Found:
     index = open_index(index_location(folder), RUN)
     assert index is not None
     covered = coverage(index, folder)
@@ -69,12 +69,12 @@ def same(found: Found, exact: Found) -> bool:
     )
 
 
-def test_the_answer_is_the_exact_one(folder: OutputFolder) -> None:
+def test_the_answer_is_the_exact_one(folder: ArrayFolder) -> None:
     assert update(folder)[1] == 12 * 30
     assert same(through_index(folder), moments(folder, QUERIES, 5))
 
 
-def test_what_is_newer_than_the_index_is_found_too(folder: OutputFolder) -> None:
+def test_what_is_newer_than_the_index_is_found_too(folder: ArrayFolder) -> None:
     update(folder)
     folder.commit("new", Extraction(np.stack([QUERIES[0].vector] * 9), np.arange(9.0), 25.0))
     found = through_index(folder)
@@ -82,7 +82,7 @@ def test_what_is_newer_than_the_index_is_found_too(folder: OutputFolder) -> None
     assert "new" in {moment.video for moment in found.moments}
 
 
-def test_an_update_adds_only_what_is_new(folder: OutputFolder) -> None:
+def test_an_update_adds_only_what_is_new(folder: ArrayFolder) -> None:
     update(folder)
     add(folder, "later", 99)
     index, new = update(folder)
@@ -94,7 +94,7 @@ def test_an_update_adds_only_what_is_new(folder: OutputFolder) -> None:
 
 @pytest.mark.parametrize("change", ["removed", "replaced"])
 def test_an_index_of_files_that_changed_is_not_used_and_made_anew(
-    folder: OutputFolder, change: str
+    folder: ArrayFolder, change: str
 ) -> None:
     update(folder)
     file = Path(folder.url) / "v3_clip.npy"
@@ -109,7 +109,7 @@ def test_an_index_of_files_that_changed_is_not_used_and_made_anew(
     assert same(through_index(folder), moments(folder, QUERIES, 5))
 
 
-def test_an_index_of_another_run_or_a_damaged_one_is_not_opened(folder: OutputFolder) -> None:
+def test_an_index_of_another_run_or_a_damaged_one_is_not_opened(folder: ArrayFolder) -> None:
     update(folder)
     location = index_location(folder)
     assert open_index(location, {**RUN, "weights_sha256": "other"}) is None
@@ -123,7 +123,7 @@ def test_an_index_of_another_run_or_a_damaged_one_is_not_opened(folder: OutputFo
 
 
 def test_without_usearch_a_sentence_says_what_to_install(
-    folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
+    folder: ArrayFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "usearch.index", None)
     with pytest.raises(UsageError, match=r"pip install 'rayclip\[index\]'"):

@@ -9,8 +9,8 @@ import pytest
 
 from rayclip.errors import UsageError
 from rayclip.inputs.record import merge_inputs, record_inputs
+from rayclip.output.array_folder import ArrayFolder
 from rayclip.output.shards import ShardFolder
-from rayclip.output.storage import OutputFolder
 from rayclip.search.locate import locate
 from rayclip.settings import Settings
 
@@ -21,8 +21,8 @@ def files(*paths: Path) -> None:
         path.touch()
 
 
-def by_stem(nested: bool = False) -> OutputFolder:
-    return OutputFolder("features", 4, {}, nested=nested)
+def by_stem(nested: bool = False) -> ArrayFolder:
+    return ArrayFolder("features", 4, {}, nested=nested)
 
 
 def run_of(

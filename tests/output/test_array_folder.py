@@ -17,15 +17,15 @@ from rayclip.errors import RunStopped, UsageError
 from rayclip.io import atomic_write, retry
 from rayclip.io.retry import RetryPolicy
 from rayclip.output import spool
+from rayclip.output.array_folder import (
+    NUMPY,
+    ArrayFolder,
+    Extraction,
+    model_folder,
+)
 from rayclip.output.done import name_hash
 from rayclip.output.formats import file_format
 from rayclip.output.spool import FeatureSpool
-from rayclip.output.storage import (
-    NUMPY,
-    Extraction,
-    OutputFolder,
-    model_folder,
-)
 
 DIM = 4
 
@@ -35,8 +35,8 @@ def extraction(frames: int = 3, dim: int = DIM) -> Extraction:
     return Extraction(clip, np.arange(frames, dtype=np.float64) * 40, 25.0)
 
 
-def opened(url: str | Path) -> OutputFolder:
-    folder = OutputFolder(str(url), DIM, {})
+def opened(url: str | Path) -> ArrayFolder:
+    folder = ArrayFolder(str(url), DIM, {})
     folder.prepare()
     return folder
 
@@ -143,7 +143,7 @@ def test_a_long_video_gives_the_same_files_as_one_in_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     files = file_format(on_extraction, feature_dtype)
-    folder = OutputFolder(url, DIM, {}, files)
+    folder = ArrayFolder(url, DIM, {}, files)
     folder.prepare()
     folder.commit("memory", extraction(25))
     monkeypatch.setattr(spool, "MAX_IN_MEMORY", 0)
@@ -165,7 +165,7 @@ def test_a_long_video_gives_the_same_files_as_one_in_memory(
 
 
 def test_nothing_is_done_in_a_folder_that_does_not_exist(url: str) -> None:
-    folder = OutputFolder(url, DIM, {})
+    folder = ArrayFolder(url, DIM, {})
     assert (len(folder.done()), folder.committed_frames("cat"), folder.read_run()) == (
         0,
         None,
@@ -214,7 +214,7 @@ def test_a_video_with_a_truncated_file_is_not_done(url: str, suffix: str, less: 
 
 def test_features_of_another_dimension_are_not_done(url: str) -> None:
     opened(url).commit("cat", extraction(3, dim=DIM))
-    other = OutputFolder(url, DIM + 1, {})
+    other = ArrayFolder(url, DIM + 1, {})
     assert (other.committed_frames("cat"), other.done().frames) == (None, 0)
 
 
@@ -346,19 +346,19 @@ def test_the_root_of_a_storage_can_be_the_output_path() -> None:
 
 def test_an_unknown_protocol_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="nosuch://bucket"):
-        OutputFolder("nosuch://bucket", DIM, {})
+        ArrayFolder("nosuch://bucket", DIM, {})
 
 
 def test_a_folder_that_cannot_be_created_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be created"):
-        OutputFolder(str(tmp_path / "file" / "folder"), DIM, {}).prepare()
+        ArrayFolder(str(tmp_path / "file" / "folder"), DIM, {}).prepare()
 
 
 def test_a_folder_that_is_a_file_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be listed"):
-        OutputFolder(str(tmp_path / "file"), DIM, {}).done()
+        ArrayFolder(str(tmp_path / "file"), DIM, {}).done()
 
 
 def test_the_hash_of_a_name_is_the_same_on_every_machine() -> None:
@@ -369,7 +369,7 @@ def test_the_hash_of_a_name_is_the_same_on_every_machine() -> None:
 
 
 def test_names_with_folders_in_them_are_found_again(url: str) -> None:
-    folder = OutputFolder(url, DIM, {}, nested=True)
+    folder = ArrayFolder(url, DIM, {}, nested=True)
     folder.prepare()
     folder.commit("a/cat", extraction(3))
     folder.commit("b/c/cat", extraction(5))
@@ -390,7 +390,7 @@ def test_every_format_recognises_truncated_files(
     on_extraction: str, feature_dtype: str, tmp_path: Path
 ) -> None:
     files = file_format(on_extraction, feature_dtype)
-    folder = OutputFolder(str(tmp_path), DIM, {}, files)
+    folder = ArrayFolder(str(tmp_path), DIM, {}, files)
     folder.commit("cat", extraction(7))
     assert folder.done().frames == folder.committed_frames("cat") == 7
     features = tmp_path / f"cat_clip{files.suffix}"
@@ -401,7 +401,7 @@ def test_every_format_recognises_truncated_files(
 
 # ---- storages that fail ----
 
-CALLS: dict[str, Callable[[OutputFolder], object]] = {
+CALLS: dict[str, Callable[[ArrayFolder], object]] = {
     "makedirs": lambda folder: folder.prepare(),
     "pipe_file": lambda folder: folder.commit("cat", extraction()),
     "ls": lambda folder: folder.done(),
@@ -412,7 +412,7 @@ CALLS: dict[str, Callable[[OutputFolder], object]] = {
 
 
 @pytest.fixture
-def remote(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> OutputFolder:
+def remote(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> ArrayFolder:
     """A folder with one video and a record."""
     monkeypatch.setattr(retry, "STORAGE", RetryPolicy(4, 60, first_pause_s=0.001))
     folder = opened(memory_url)
@@ -441,7 +441,7 @@ def fail(
 
 @pytest.mark.parametrize("call", CALLS)
 def test_transient_errors_of_a_storage_are_retried(
-    remote: OutputFolder, monkeypatch: pytest.MonkeyPatch, call: str
+    remote: ArrayFolder, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     expected = CALLS[call](remote)
     failed = fail(monkeypatch, call, ConnectionResetError("gone"), times=3)
@@ -453,7 +453,7 @@ def test_transient_errors_of_a_storage_are_retried(
 
 
 def test_a_write_that_never_succeeds_is_an_error_of_that_video(
-    remote: OutputFolder, monkeypatch: pytest.MonkeyPatch, memory_url: str
+    remote: ArrayFolder, monkeypatch: pytest.MonkeyPatch, memory_url: str
 ) -> None:
     failed = fail(monkeypatch, "pipe_file", ConnectionResetError("gone"))
     with pytest.raises(Exception, match=r"gone \(tried 4 times") as caught:
@@ -480,7 +480,7 @@ class NoCredentialsError(Exception):
     ],
 )
 def test_an_unwritable_folder_stops_the_run_at_once(
-    remote: OutputFolder, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+    remote: ArrayFolder, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
 ) -> None:
     failed = fail(monkeypatch, "pipe_file", error)
     for write in (
@@ -504,7 +504,7 @@ def test_an_unwritable_folder_stops_the_run_at_once(
     ],
 )
 def test_before_the_start_only_a_wrong_folder_is_a_usage_error(
-    remote: OutputFolder,
+    remote: ArrayFolder,
     monkeypatch: pytest.MonkeyPatch,
     call: str,
     error: Exception,
@@ -516,7 +516,7 @@ def test_before_the_start_only_a_wrong_folder_is_a_usage_error(
 
 
 def test_a_video_is_recomputed_if_the_storage_cannot_report_on_it(
-    remote: OutputFolder, monkeypatch: pytest.MonkeyPatch
+    remote: ArrayFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail(monkeypatch, "size", RuntimeError("a word"))
     assert remote.committed_frames("dog") is None
@@ -525,7 +525,7 @@ def test_a_video_is_recomputed_if_the_storage_cannot_report_on_it(
 def test_a_folder_of_names_is_created_once(
     memory_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = OutputFolder(memory_url, DIM, {}, nested=True)
+    folder = ArrayFolder(memory_url, DIM, {}, nested=True)
     folder.commit("a/cat", extraction())
     made = fail(monkeypatch, "makedirs", AssertionError("not again"))
     folder.commit("a/dog", extraction())
@@ -546,7 +546,7 @@ NOBODY = "9" * 12  # no process has such a number
 
 
 def test_only_stale_temporary_files_are_found_and_removed(tmp_path: Path) -> None:
-    folder = OutputFolder(str(tmp_path), DIM, {}, nested=True)
+    folder = ArrayFolder(str(tmp_path), DIM, {}, nested=True)
     folder.commit("a/cat", extraction())
     dead = [left_by(NOBODY, 0, tmp_path), left_by(NOBODY, 0, tmp_path / "a")]
     dead.append(left_by(1, 7200, tmp_path, host="elsewhere"))

@@ -36,7 +36,7 @@ PREDICTIONS_FILE = "_pred.csv"
 NUMPY = file_format("save_numpy", "float32")
 
 
-class OutputFolder(FeatureFolder):
+class ArrayFolder(FeatureFolder):
     """A folder with three files for each video, ``.npy`` or ``.pkl``.
 
     They are named after the video's ``name``, which may contain folders.
@@ -75,7 +75,7 @@ class OutputFolder(FeatureFolder):
         name = output_name(video, "path" if self._nested else "stem")
         return name if isinstance(self._fs, LocalFileSystem) else utf8_name(name)
 
-    def writer(self, videos: Sequence[str], extra_columns: pa.Table | None) -> OutputFolder:
+    def writer(self, videos: Sequence[str], extra_columns: pa.Table | None) -> ArrayFolder:
         return self
 
     def saved_before(self, video: str) -> int | None:
