@@ -257,4 +257,6 @@ def extract_rows(
     """
     from rayclip.actors.decode_task import extract_videos
 
-    return to_table(extract_videos(*from_video_table(table), job, control, division), dim)
+    names, extra_columns, lacking = from_video_table(table)
+    videos = job.videos(names, extra_columns, lacking)
+    return to_table(extract_videos(names, videos, job, control, division), dim)

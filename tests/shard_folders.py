@@ -33,15 +33,22 @@ def extraction(frames: int, start: float = 0.0) -> Extraction:
     return Extraction(clip, np.arange(frames, dtype=np.float64) * 40, 25.0)
 
 
-def rows(*videos: str, first: int = 0) -> list[Row]:
-    """Of a video of so many frames as its name is long."""
-    return [Row(first + i, video, extraction(len(video))) for i, video in enumerate(videos)]
+def rows(*videos: str, extra_columns: pa.Table | None = None) -> list[Row]:
+    """Of each video, as many frames as its name is long."""
+    return [
+        Row(
+            video,
+            extraction(len(video)),
+            columns=None if extra_columns is None else extra_columns.slice(number, 1),
+        )
+        for number, video in enumerate(videos)
+    ]
 
 
 def save(folder: ShardFolder, *videos: str, extra_columns: pa.Table | None = None) -> str:
     """Put a shard of a group of its own; its name."""
     before = {*shards(folder)}
-    folder.writer(videos, extra_columns).save(rows(*videos))
+    folder.writer(videos).save(rows(*videos, extra_columns=extra_columns))
     (made,) = {*shards(folder)} - before
     return made
 

@@ -50,7 +50,7 @@ def kilobytes():
 def extract(videos):
     choice = FrameChoice(Fraction(5))
     job = ExtractionJob((ModelJob(Resizing(64)),), choice, "stem", 3, "/", {})
-    yield from VideoExtractor(job, Encoders(), UncountedAttempts()).run(videos)
+    yield from VideoExtractor(job, Encoders(), UncountedAttempts()).run(videos, job.videos(videos))
 """
 
 needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="/proc is missing")

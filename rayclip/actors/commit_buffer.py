@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rayclip.actors.job import Attempts
 from rayclip.errors import Code, RunStopped, VideoError
 from rayclip.io.storage_errors import reason
 from rayclip.output.rows import Predictions, Row, Writer
 from rayclip.report.results import Failure, VideoResult
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,14 @@ class Extracted:
         results: of each model, by its number; with the arrays, if they have any.
         attempt: number of this attempt.
         predictions: the best texts for each frame; None without ``show_pred``.
+        columns: one row with further columns of the video; None if there are none.
     """
 
     position: int
     results: Mapping[int, VideoResult]
     attempt: int = 1
     predictions: Predictions | None = None
+    columns: pa.Table | None = None
 
     @property
     def has_arrays(self) -> bool:
@@ -117,7 +123,7 @@ class CommitBuffer:
     def _save(self, waiting: Sequence[Extracted], model: int) -> VideoError | None:
         """Save the rows of a model, and return the error if the storage refuses them."""
         rows = [
-            Row(video.position, result.video, result.extraction, video.predictions)
+            Row(result.video, result.extraction, video.predictions, video.columns)
             for video in waiting
             if (result := video.results.get(model)) and result.extraction is not None
         ]

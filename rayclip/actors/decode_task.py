@@ -7,12 +7,11 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import pyarrow as pa
 import ray
 
 from rayclip.actors.decoder import VideoExtractor
 from rayclip.actors.encoder_client import EncoderClient
-from rayclip.actors.job import ExtractionJob
+from rayclip.actors.job import ExtractionJob, TaskVideo
 from rayclip.actors.messages import FinishedVideo, TaskUpdate, VideoInProgress, WorkerProcess
 from rayclip.actors.ray_calls import get_reply
 from rayclip.actors.segment_tasks import Division, RemoteSegments
@@ -25,33 +24,30 @@ UPDATE_PERIOD_S = 0.5  # one message for each video would cost more than a short
 
 
 def extract_videos(
-    videos: Iterable[str],
-    extra_columns: pa.Table | None,
-    lacking: Sequence[Sequence[int]] | None,
+    task: Sequence[str],
+    videos: Iterable[TaskVideo],
     job: ExtractionJob,
     control: Any,
-    division: Division | None,
+    division: Division,
 ) -> list[VideoResult]:
     """Extract the videos of a task, and return one result for each and each of its models, in
     order.
 
     Args:
-        videos: their names.
-        extra_columns: further columns of the videos, saved with them if the format has room for
-            them.
-        lacking: for each video, the numbers of the models that lack it; None if all do.
+        task: the inputs of the task.
+        videos: its videos.
         job: what to do with each.
         control: the control actor.
-        division: how long videos are divided; None never divides them.
+        division: how long videos are divided.
 
     Raises:
         RunStopped: the run cannot go on; the control actor knows why.
     """
     with RemoteAttempts(control) as attempts:
-        segments = RemoteSegments(job, control, division) if division else None
+        segments = RemoteSegments(job, control, division)
         encoders = EncoderClient(control)
         extractor = VideoExtractor(job, encoders, attempts, segments, LIBAV.watching)
-        return list(extractor.run(videos, extra_columns, lacking=lacking))
+        return list(extractor.run(task, videos))
 
 
 class RemoteAttempts:

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import BinaryIO
 
 from rayclip.actors.commit_buffer import CommitBuffer, Extracted
 from rayclip.actors.flow_control import CHUNK_BYTES, counted_bytes, frames_per_chunk
-from rayclip.actors.job import Attempts, Encoders, ExtractionJob, SegmentFailed, Segments
+from rayclip.actors.job import (
+    Attempts,
+    Encoders,
+    ExtractionJob,
+    SegmentFailed,
+    Segments,
+    TaskVideo,
+)
 from rayclip.actors.messages import Frame
 from rayclip.actors.outcomes import earlier_results, extracted, is_refused
 from rayclip.actors.pending_video import Pending, PendingChunk, PendingVideo
@@ -32,9 +39,6 @@ from rayclip.media.reencode import reencode
 from rayclip.media.video import MisleadingPackets, open_video
 from rayclip.output.safe_names import output_name
 from rayclip.report.results import VideoResult
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 WINDOW_BYTES = 8 * CHUNK_BYTES  # 77 MB of frames
 
@@ -76,79 +80,64 @@ class VideoExtractor:
         self._in_flight: dict[Pending, tuple[PendingChunk, int]] = {}
         self._bytes_in_flight = 0
 
-    def run(
-        self,
-        videos: Iterable[str],
-        extra_columns: pa.Table | None = None,
-        finished: Container[int] = (),
-        lacking: Sequence[Sequence[int]] | None = None,
-    ) -> Iterator[VideoResult]:
+    def run(self, task: Sequence[str], videos: Iterable[TaskVideo]) -> Iterator[VideoResult]:
         """Extract the videos of a task, and yield one result for each and each of its models, in
         order, as soon as it is saved. A bad video is a result, not an exception.
 
         Args:
-            videos: their names.
-            extra_columns: further columns of the videos, for the output folder.
-            finished: positions of videos that are passed over.
-            lacking: for each video, the numbers of the models that lack it; None if all do.
+            task: the inputs of the task, by which its retry finds what this attempt saved.
+            videos: its videos; each is decoded before the next is asked for.
 
         Raises:
             RunStopped: no encoder remains, or nothing can be saved.
         """
-        videos = list(videos)
-        writers = [folder.writer(videos, extra_columns) for folder in self._job.folders]
+        writers = [folder.writer(task) for folder in self._job.folders]
         buffer = CommitBuffer(writers, self._attempts, self._job.zero_shot is not None)
-        models = lacking or [self._job.numbers] * len(videos)
         try:
-            yield from self._extract_all(videos, models, finished, buffer)
+            yield from self._extract_all(videos, buffer)
         except RunStopped:
             yield from buffer.flush()  # keep what is finished
             raise
 
     def _extract_all(
-        self,
-        videos: Sequence[str],
-        models: Sequence[Sequence[int]],
-        finished: Container[int],
-        buffer: CommitBuffer,
+        self, videos: Iterable[TaskVideo], buffer: CommitBuffer
     ) -> Iterator[VideoResult]:
         one_by_one = self._attempts.is_retry  # a video that ends the process must not affect others
-        for position, video in enumerate(videos):
-            if position in finished:
-                continue
-            deaths = self._attempts.begin(position, video)
+        for video in videos:
+            deaths = self._attempts.begin(video.position, video.video)
             if deaths:
                 yield from buffer.flush()  # it may end this process as well
-            wanted, earlier = models[position], {}
+            earlier = {}
             if one_by_one:
-                earlier = earlier_results(self._job, buffer, video, wanted, deaths)
-            remaining = [model for model in wanted if model not in earlier]
+                earlier = earlier_results(self._job, buffer, video, deaths)
+            remaining = [model for model in video.models if model not in earlier]
             if not remaining:
-                yield from buffer.take(Extracted(position, earlier))
+                yield from buffer.take(Extracted(video.position, earlier))
                 continue
-            pending = self._decode(video, position, len(deaths) + 1, remaining)
+            pending = self._decode(video, len(deaths) + 1, remaining)
             self._pending.append((pending, earlier))
             yield from self._finish(buffer, wait=one_by_one or is_refused(pending.error))
         yield from self._finish(buffer, wait=True)
         yield from buffer.flush()
 
-    def _decode(
-        self, video: str, position: int, attempt: int, models: Sequence[int]
-    ) -> PendingVideo:
+    def _decode(self, video: TaskVideo, attempt: int, models: Sequence[int]) -> PendingVideo:
         """Decode a video and send its frames; restart from the beginning if its source breaks off.
 
         :mod:`rayclip.io.remote` has already retried what can be read again without decoding again.
         """
         dtype = self._job.feature_dtype
-        pending = PendingVideo(video, position, attempt, models, dtype)
+        pending = PendingVideo(video.video, video.position, attempt, models, dtype, video.columns)
 
         def decode() -> None:
             nonlocal pending
+            if video.error is not None:
+                raise video.error
             for by_decoding in (False, True):
                 # frames in flight belong to the previous one
-                pending = PendingVideo(video, position, attempt, models, dtype)
-                with suppress(MisleadingPackets), self._watching(video):
-                    self._extract(pending, not by_decoding, by_decoding)
+                pending = pending.restarted()
+                with suppress(MisleadingPackets), self._watching(video.video):
+                    divide = video.content is None and not by_decoding
+                    self._extract(pending, video.content, divide, by_decoding)
                     return
 
         try:
@@ -162,19 +151,25 @@ class VideoExtractor:
         except RunStopped:
             raise
         except Exception as error:  # a bug of ours must not fail the other videos
-            logger.exception("decoding %s", video)
+            logger.exception("decoding %s", video.video)
             bug = f"{type(error).__name__}: {error}"
             pending.fail(VideoError("decode", Code.INTERNAL_ERROR, bug))
         return pending
 
-    def _extract(self, pending: PendingVideo, divide: bool, by_decoding: bool = False) -> None:
-        with self._wanted_frames(pending.video, by_decoding) as wanted:
+    def _extract(
+        self,
+        pending: PendingVideo,
+        content: BinaryIO | None,
+        divide: bool,
+        by_decoding: bool = False,
+    ) -> None:
+        with self._wanted_frames(pending.video, content, by_decoding) as wanted:
             pending.fps = wanted.fps
             if not (divide and self._segments and self._segments.is_long(wanted.duration_s)):
                 self._send_all(pending, wanted.frames)
                 return
         if not self._extract_segments(pending, self._segments):
-            self._extract(pending, divide=False)
+            self._extract(pending, content, divide=False)
 
     def _extract_segments(self, pending: PendingVideo, segments: Segments) -> bool:
         """Have other tasks extract a long video segment by segment, and return whether that
@@ -210,10 +205,13 @@ class VideoExtractor:
             self._send(video, frames, timestamps_ms)
 
     @contextmanager
-    def _wanted_frames(self, video: str, by_decoding: bool) -> Iterator[FrameSelection]:
+    def _wanted_frames(
+        self, video: str, content: BinaryIO | None, by_decoding: bool
+    ) -> Iterator[FrameSelection]:
         """Open the frames to encode, in the video itself or in a re-encoded copy."""
         job = self._job
-        source, choice = job.source(video), job.choice_for(video)
+        source = job.source(video) if content is None else content
+        choice = job.choice_for(video)
         if job.reencoded is None or choice.fps is None or isinstance(source, ImageFolder):
             with open_selected(
                 source, choice, job.storage_options, job.segment, by_decoding

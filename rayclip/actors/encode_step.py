@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from rayclip.actors.decode_task import extract_videos
-from rayclip.actors.job import ExtractionJob, ModelJob
+from rayclip.actors.job import ExtractionJob, ModelJob, TaskVideo
 from rayclip.actors.segment_tasks import Division
 from rayclip.errors import Code, UsageError
 from rayclip.report.results import Failure, VideoResult, to_table
@@ -89,14 +90,18 @@ def encode_videos(table: pa.Table, *, step: EncodeStep) -> pa.Table:
     """
     step.check_columns(table.column_names)
     values = _values(table.column(step.column), step)
+    given = [(row, value) for row, value in enumerate(values) if value is not None]
     if step.holds_videos:
-        videos = {f"row {row}": value for row, value in enumerate(values) if value is not None}
-        job = replace(step.job, encoded=videos)
-        encoded = extract_videos(videos, None, None, job, step.control, None)
+        names = [f"row {row}" for row, _ in given]
+        videos: Iterable[TaskVideo] = (
+            TaskVideo(row, name, step.job.numbers, content=io.BytesIO(value))
+            for name, (row, value) in zip(names, given, strict=True)
+        )
     else:
-        paths = [value for value in values if value is not None]
-        encoded = extract_videos(paths, None, None, step.job, step.control, step.division)
-    extracted, models = iter(encoded), step.job.models
+        names = [value for _, value in given]
+        videos = step.job.videos(names)
+    extracted = iter(extract_videos(names, videos, step.job, step.control, step.division))
+    models = step.job.models
     rows = [[_NO_VIDEO if value is None else next(extracted) for _ in models] for value in values]
     for name, column in zip(step.added_columns, _columns(rows, step.dims), strict=True):
         table = table.append_column(name, column)

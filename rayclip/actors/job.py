@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import repeat
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayclip.actors.messages import Frame
 from rayclip.actors.pending_video import Pending
+from rayclip.errors import VideoError
 from rayclip.inputs.videos import absolute, folder_of_inputs
 from rayclip.io.crash_log import Death
 from rayclip.media.fragments import parse_part
@@ -28,6 +28,29 @@ from rayclip.model.zeroshot import ZeroShot
 from rayclip.output.folder import FeatureFolder
 from rayclip.report.results import VideoResult
 from rayclip.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class TaskVideo(NamedTuple):
+    """A video of a decoding task.
+
+    Attributes:
+        position: in the task.
+        video: its name.
+        models: the numbers of the models that lack it.
+        columns: one row with further columns, saved with it if the format has room for them.
+        content: its bytes, if it is not read from its name.
+        error: why it cannot be extracted, if that is known already.
+    """
+
+    position: int
+    video: str
+    models: Sequence[int]
+    columns: pa.Table | None = None
+    content: BinaryIO | None = None
+    error: VideoError | None = None
 
 
 class Encoders(Protocol):
@@ -137,7 +160,6 @@ class ExtractionJob:
         segment: which part of each video to decode.
         feature_dtype: of the saved features; a value out of its range is a failure.
         frames_fps: how many images of a folder are shown in a second, if videos are such folders.
-        encoded: the content of each video by name, if videos are not read from their paths.
     """
 
     models: tuple[ModelJob, ...]
@@ -151,7 +173,6 @@ class ExtractionJob:
     segment: Segment = WHOLE
     feature_dtype: str = "float32"
     frames_fps: Fraction | None = None
-    encoded: Mapping[str, bytes] | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -185,6 +206,24 @@ class ExtractionJob:
             feature_dtype=settings.feature_dtype if folders else "float32",
         )
 
+    def videos(
+        self,
+        names: Iterable[str],
+        extra_columns: pa.Table | None = None,
+        lacking: Sequence[Sequence[int]] | None = None,
+    ) -> Iterator[TaskVideo]:
+        """Yield the videos of a task.
+
+        Args:
+            names: of the videos.
+            extra_columns: further columns of them, a row for each.
+            lacking: for each, the numbers of the models that lack it; None if all do.
+        """
+        for position, name in enumerate(names):
+            models = self.numbers if lacking is None else lacking[position]
+            columns = None if extra_columns is None else extra_columns.slice(position, 1)
+            yield TaskVideo(position, name, models, columns)
+
     @property
     def numbers(self) -> range:
         """The numbers of all models."""
@@ -201,8 +240,6 @@ class ExtractionJob:
 
     def source(self, video: str) -> VideoSource | ImageFolder:
         """Return what a video is read from."""
-        if self.encoded is not None:
-            return io.BytesIO(self.encoded[video])
         path = absolute(video, self.folder_of_inputs)
         return path if self.frames_fps is None else ImageFolder(path, self.frames_fps)
 

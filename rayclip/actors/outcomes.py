@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rayclip.actors.attempts import give_up_error
 from rayclip.actors.commit_buffer import CommitBuffer, Extracted
-from rayclip.actors.job import ExtractionJob
+from rayclip.actors.job import ExtractionJob, TaskVideo
 from rayclip.actors.pending_video import ModelFeatures, PendingVideo
 from rayclip.errors import Code, CredentialsRefused, RunStopped, VideoError
 from rayclip.io.crash_log import Death
@@ -19,22 +19,18 @@ logger = logging.getLogger(__name__)
 
 
 def earlier_results(
-    job: ExtractionJob,
-    buffer: CommitBuffer,
-    video: str,
-    models: Sequence[int],
-    deaths: Sequence[Death],
+    job: ExtractionJob, buffer: CommitBuffer, video: TaskVideo, deaths: Sequence[Death]
 ) -> dict[int, VideoResult]:
     """Return the results of a video that an earlier, dead process of this task saved, or that must
     be given up, by the numbers of their models."""
     results = {}
     error = give_up_error(deaths, job.max_attempts)
-    for model in models:
-        frames = buffer.saved_before(model, video)
+    for model in video.models:
+        frames = buffer.saved_before(model, video.video)
         if frames is not None:
-            results[model] = _result(job, model, video, frames)
+            results[model] = _result(job, model, video.video, frames)
         elif error is not None:
-            results[model] = _failed(job, model, video, error, len(deaths))
+            results[model] = _failed(job, model, video.video, error, len(deaths))
     return results
 
 
@@ -51,7 +47,13 @@ def extracted(
         pending.wait()
         for model in pending.models:
             results[model.number], predictions = _outcome(job, pending, model)
-    return Extracted(pending.position, dict(sorted(results.items())), pending.attempt, predictions)
+    return Extracted(
+        pending.position,
+        dict(sorted(results.items())),
+        pending.attempt,
+        predictions,
+        pending.columns,
+    )
 
 
 def is_refused(error: VideoError | None) -> bool:

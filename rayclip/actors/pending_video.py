@@ -6,7 +6,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from rayclip.errors import Code, RunStopped, VideoError
 from rayclip.output.rows import Extraction
 from rayclip.output.spool import SLICE, FeatureSpool
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_CHUNKS = 128  # of a video, returned or in flight, while the oldest is in flight
 
@@ -138,6 +141,7 @@ class PendingVideo:
         video: its name.
         position: in its task.
         attempt: number of this attempt.
+        columns: one row with its further columns; None if there are none.
         fps: its own average frame rate.
         models: the features of each model.
     """
@@ -149,10 +153,12 @@ class PendingVideo:
         attempt: int,
         models: Sequence[int] = (0,),
         feature_dtype: str = "float32",
+        columns: pa.Table | None = None,
     ) -> None:
         self.video = video
         self.position = position
         self.attempt = attempt
+        self.columns = columns
         self.fps = float("nan")
         self._dtype = feature_dtype
         self._chunks: deque[PendingChunk] = deque()
@@ -206,6 +212,12 @@ class PendingVideo:
         """Fail for all models."""
         for model in self.models:
             model.fail(error)
+
+    def restarted(self) -> PendingVideo:
+        """Return the same video with nothing sent; what is in flight still belongs to this one."""
+        return PendingVideo(
+            self.video, self.position, self.attempt, self.numbers, self._dtype, self.columns
+        )
 
     def reset(self) -> None:
         """Discard everything, so that the video can begin again."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from rayclip.actors.decoder import VideoExtractor
-from rayclip.actors.job import ExtractionJob, FeatureBlocks, SegmentFailed
+from rayclip.actors.job import ExtractionJob, FeatureBlocks, SegmentFailed, TaskVideo
 from rayclip.media.frames import divide
 from rayclip.media.segments import Segment, inner_boundaries
 from rayclip.output.rows import Extraction
@@ -46,7 +46,7 @@ def extract_segment(
         SegmentFailed: there is no such segment, or it cannot be decoded or encoded.
     """
     extractions = []
-    for result in extractor.run([video], lacking=[models]):
+    for result in extractor.run([video], [TaskVideo(0, video, models)]):
         if result.failure is not None:
             raise SegmentFailed(result.failure.message)
         assert result.extraction is not None

@@ -172,7 +172,9 @@ class Worker:
         # A retry is alone, and decoding in several threads would blur what it takes.
         segments = None if task.is_retry else self._segments()
         extractor = self._extractor(self._job, TaskAttempts(self, task), segments)
-        for _ in extractor.run(task.videos, task.extra_columns, task.finished, task.lacking):
+        videos = self._job.videos(task.videos, task.extra_columns, task.lacking)
+        unfinished = (video for video in videos if video.position not in task.finished)
+        for _ in extractor.run(task.videos, unfinished):
             pass  # it was sent as soon as it was saved
 
     def _segments(self) -> Segments:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
@@ -24,9 +24,6 @@ from rayclip.output.rows import Damage, Extraction, Row, ScannedVideo, StoredVid
 from rayclip.output.safe_names import output_name, utf8_name
 from rayclip.output.stored_arrays import Blocks, DamagedContent, StoredArray, read_blocks
 from rayclip.output.video_files import DamagedFile, read_timestamps, read_video
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 T = TypeVar("T")
 
@@ -75,7 +72,7 @@ class ArrayFolder(FeatureFolder):
         name = output_name(video, "path" if self._nested else "stem")
         return name if isinstance(self._fs, LocalFileSystem) else utf8_name(name)
 
-    def writer(self, videos: Sequence[str], extra_columns: pa.Table | None) -> ArrayFolder:
+    def writer(self, task: Sequence[str]) -> ArrayFolder:
         return self
 
     def saved_before(self, video: str) -> int | None:

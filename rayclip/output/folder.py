@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,6 @@ from rayclip.output.formats import SUFFIXES
 from rayclip.output.rows import Damage, ScannedVideo, StoredVideo, Work, Writer
 from rayclip.output.shard_names import SHARD_SUFFIX
 from rayclip.output.spool import slices
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 RUN_FILE = "run.json"
 FAILURES_FILE = "failures.jsonl"
@@ -44,13 +41,11 @@ class FeatureFolder(Folder, ABC):
         """Return a video's name in this folder, given its input path or URL."""
 
     @abstractmethod
-    def writer(self, videos: Sequence[str], extra_columns: pa.Table | None) -> Writer:
+    def writer(self, task: Sequence[str]) -> Writer:
         """Return a writer for the videos of one task.
 
         Args:
-            videos: the videos of the task, in order.
-            extra_columns: other columns for them, a row for each video; formats without columns
-                ignore them.
+            task: the inputs of the task, in order, which identify it.
         """
 
     @abstractmethod

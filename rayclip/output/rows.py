@@ -36,16 +36,17 @@ class Row(NamedTuple):
     """An extracted video to be saved.
 
     Attributes:
-        position: its index in the task.
         video: its input path or URL.
         extraction: its arrays.
         predictions: the best texts for each frame; None without ``show_pred``.
+        columns: one row with further columns; None if there are none. All videos of a task have
+            the same ones.
     """
 
-    position: int
     video: str
     extraction: Extraction
     predictions: Predictions | None = None
+    columns: pa.Table | None = None
 
 
 class Work(NamedTuple):

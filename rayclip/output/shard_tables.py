@@ -44,19 +44,16 @@ def shard_schema(
     )
 
 
-def row_tables(
-    rows: Sequence[Row], extra_columns: pa.Table | None, schema: pa.Schema
-) -> Iterator[Any]:
+def row_tables(rows: Sequence[Row], schema: pa.Schema) -> Iterator[Any]:
     """Convert rows to tables, one for each row group; memory-mapped features are not copied.
 
     Args:
         rows: the rows, in order.
-        extra_columns: columns of the whole task, indexed by :attr:`Row.position`.
         schema: from :func:`shard_schema`.
     """
     for part in _row_groups(rows):
-        positions = [row.position for row in part]
-        extra = extra_columns.take(positions).columns if extra_columns is not None else []
+        columns_of_rows = [row.columns for row in part if row.columns is not None]
+        extra = pa.concat_tables(columns_of_rows).columns if columns_of_rows else []
         features = schema.field("clip").type
         columns = [
             pa.array([row_name(row.video) for row in part], pa.string()),

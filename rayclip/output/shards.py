@@ -67,8 +67,8 @@ class ShardFolder(FeatureFolder):
     def name_of(self, video: str) -> str:
         return row_name(video)
 
-    def writer(self, videos: Sequence[str], extra_columns: pa.Table | None) -> ShardWriter:
-        return ShardWriter(self, videos, extra_columns)
+    def writer(self, task: Sequence[str]) -> ShardWriter:
+        return ShardWriter(self, task)
 
     def put_shard(
         self, name: str, size: int, schema: pa.Schema, tables: Callable[[], Iterable[Any]]
@@ -135,12 +135,9 @@ class ShardWriter:
     buffer_bytes = BUFFER_BYTES
     buffer_s = BUFFER_S
 
-    def __init__(
-        self, folder: ShardFolder, videos: Sequence[str], extra_columns: pa.Table | None
-    ) -> None:
+    def __init__(self, folder: ShardFolder, task: Sequence[str]) -> None:
         self._folder = folder
-        self._extra_columns = extra_columns
-        self._task_key = names_key(map(row_name, videos))
+        self._task_key = names_key(map(row_name, task))
         self._before: dict[str, int] | None = None
 
     def saved_before(self, video: str) -> int | None:
@@ -151,9 +148,9 @@ class ShardWriter:
         return self._before.get(row_name(video))
 
     def save(self, rows: Sequence[Row]) -> None:
-        extra_columns = self._extra_columns
+        columns = rows[0].columns
         schema = shard_schema(
-            extra_columns and extra_columns.schema,
+            None if columns is None else columns.schema,
             self._folder.dim,
             self._folder.dtype,
             with_predictions=rows[0].predictions is not None,
@@ -162,9 +159,7 @@ class ShardWriter:
         size = sum(row.extraction.clip.nbytes for row in rows)
         largest = max(ROW_GROUP, *(row.extraction.clip.nbytes for row in rows))
         with LIBAV.exempting(WRITING * largest):  # a long video takes more than decoding may
-            self._folder.put_shard(
-                name, size, schema, lambda: row_tables(rows, extra_columns, schema)
-            )
+            self._folder.put_shard(name, size, schema, lambda: row_tables(rows, schema))
 
 
 def shard_damage(folder: ShardFolder, file: str) -> str | None:

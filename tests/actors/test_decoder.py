@@ -28,6 +28,7 @@ from rayclip.actors.job import (
     FeatureBlocks,
     ModelJob,
     SegmentFailed,
+    TaskVideo,
     UncountedAttempts,
 )
 from rayclip.actors.messages import Frame
@@ -184,7 +185,13 @@ def extract(
         encoders or Encoders(),
         attempts or UncountedAttempts(),
     )
-    return list(extractor.run(videos))
+    return list(run(extractor, videos))
+
+
+def run(
+    extractor: VideoExtractor, names: Sequence[str], extra_columns: pa.Table | None = None
+) -> Iterator[VideoResult]:
+    return extractor.run(names, job().videos(names, extra_columns))
 
 
 def row_of(folder: ShardFolder) -> dict[str, list[int]]:
@@ -299,14 +306,14 @@ def test_frames_are_resized_to_the_square_of_the_model(tmp_path: Path) -> None:
 def test_decoding_runs_ahead_of_the_features_of_the_last_video(video: Make) -> None:
     encoders = Encoders(at_once=False)
     paths = [video("a.mp4", 2), video("b.mp4", 3), video("c.mp4", 4)]
-    next(VideoExtractor(job(), encoders, UncountedAttempts()).run(paths))
+    next(run(VideoExtractor(job(), encoders, UncountedAttempts()), paths))
     assert encoders.chunks == [2, 3, 4]
 
 
 def test_a_result_is_yielded_as_soon_as_its_features_are_back(video: Make) -> None:
     encoders = Encoders(at_once=True)
     paths = [video("a.mp4", 2), video("b.mp4", 3)]
-    next(VideoExtractor(job(), encoders, UncountedAttempts()).run(paths))
+    next(run(VideoExtractor(job(), encoders, UncountedAttempts()), paths))
     assert encoders.chunks == [2]
 
 
@@ -320,8 +327,11 @@ def test_relative_paths_are_resolved_in_the_folder_of_the_command(
 
 def test_an_encoded_video_has_the_features_of_its_file(video: Make) -> None:
     content = Path(video("a.mp4", 4)).read_bytes()
-    encoded = replace(job(), encoded={"row 0": content, "row 1": b"text"})
-    good, bad = VideoExtractor(encoded, Encoders(), UncountedAttempts()).run(["row 0", "row 1"])
+    videos = [
+        TaskVideo(0, "row 0", [0], content=io.BytesIO(content)),
+        TaskVideo(1, "row 1", [0], content=io.BytesIO(b"text")),
+    ]
+    good, bad = VideoExtractor(job(), Encoders(), UncountedAttempts()).run(["task"], videos)
     assert (good.video, numbers_of(good)) == ("row 0", [0, 1, 2, 3])
     assert code_of(bad)[0] == "open"
 
@@ -342,7 +352,7 @@ def test_each_video_is_committed_before_its_result_is_yielded(
     video: Make, folder: ArrayFolder
 ) -> None:
     paths = [video("a.mp4"), video("b.mp4")]
-    for result in VideoExtractor(job(folder), Encoders(), UncountedAttempts()).run(paths):
+    for result in run(VideoExtractor(job(folder), Encoders(), UncountedAttempts()), paths):
         assert folder.committed_frames(Path(result.video).stem) == 3
 
 
@@ -420,7 +430,7 @@ def test_features_out_of_range_of_the_saved_dtype_are_a_failure(
     extractor = VideoExtractor(
         replace(job(folder), feature_dtype=dtype), encoders, UncountedAttempts()
     )
-    (result,) = extractor.run([video("a.mp4")])
+    (result,) = run(extractor, [video("a.mp4")])
     if is_saved:
         assert result.failure is None
     else:
@@ -474,9 +484,9 @@ def test_losing_all_encoders_stops_the_run_at_a_submit(video: Make) -> None:
 
 def test_videos_finished_before_the_stop_are_yielded(video: Make, folder: ArrayFolder) -> None:
     paths = [video("a.mp4"), video("b.mp4", first=10)]
-    results = VideoExtractor(
-        job(folder), Encoders(failing_on(10, stopped)), UncountedAttempts()
-    ).run(paths)
+    results = run(
+        VideoExtractor(job(folder), Encoders(failing_on(10, stopped)), UncountedAttempts()), paths
+    )
     assert next(results).frames == 3
     with pytest.raises(RunStopped):
         next(results)
@@ -602,7 +612,7 @@ def test_refused_credentials_stop_the_run_after_earlier_videos_are_finished(
     unreliable.breaks = [(0, InvalidAccessKeyId("unknown key"))] * 9
     paths = [video("first.mp4"), stream, video("never.mp4", first=20)]
     encoders = Encoders(at_once=False)
-    results = VideoExtractor(job(folder), encoders, UncountedAttempts()).run(paths)
+    results = run(VideoExtractor(job(folder), encoders, UncountedAttempts()), paths)
     assert next(results).frames == 3
     with pytest.raises(RunStopped, match=r"unreliable://.*refused.*unknown key.*renew them"):
         next(results)
@@ -622,7 +632,7 @@ def test_a_folder_that_refuses_all_writes_stops_the_run(
         raise OSError(number, os.strerror(number))
 
     paths = [video("a.mp4"), video("b.mp4"), video("c.mp4")]
-    results = VideoExtractor(job(folder), Encoders(), UncountedAttempts()).run(paths)
+    results = run(VideoExtractor(job(folder), Encoders(), UncountedAttempts()), paths)
     assert next(results).frames == 3
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunStopped, match="rerun the same command"):
@@ -744,7 +754,7 @@ def test_a_retried_task_does_not_extract_saved_rows_again(
 ) -> None:
     paths = [video("a.mp4", 1), video("b.mp4", 2), video("c.mp4", 3)]
     monkeypatch.setattr("rayclip.output.shards.ShardWriter.buffer_s", 0.0)
-    first = VideoExtractor(job(shards), Encoders(), UncountedAttempts()).run(paths)
+    first = run(VideoExtractor(job(shards), Encoders(), UncountedAttempts()), paths)
     assert [next(first).frames, next(first).frames] == [1, 2]
     first.close()  # and then its process dies
     encoders = Encoders()
@@ -759,7 +769,7 @@ def test_buffered_videos_are_saved_before_a_suspect_begins(
 ) -> None:
     paths = [video("a.mp4", 1), video("blamed.mp4", 2)]
     attempts = Attempts({1: 1}, is_retry=True)
-    results = VideoExtractor(job(shards), Encoders(), attempts).run(paths)
+    results = run(VideoExtractor(job(shards), Encoders(), attempts), paths)
     assert next(results).frames == 1
     assert attempts.log == ["begin 0", "extracted 0", "begin 1", "end 0: 1 frames"]
     assert row_of(shards) == {"a": [0]}
@@ -769,9 +779,9 @@ def test_buffered_videos_are_saved_when_all_encoders_are_lost(
     video: Make, shards: ShardFolder
 ) -> None:
     paths = [video("a.mp4"), video("b.mp4", first=10)]
-    results = VideoExtractor(
-        job(shards), Encoders(failing_on(10, stopped)), UncountedAttempts()
-    ).run(paths)
+    results = run(
+        VideoExtractor(job(shards), Encoders(failing_on(10, stopped)), UncountedAttempts()), paths
+    )
     assert next(results).frames == 3
     with pytest.raises(RunStopped):
         next(results)
@@ -781,7 +791,7 @@ def test_buffered_videos_are_saved_when_all_encoders_are_lost(
 def test_extra_columns_of_the_videos_are_saved(video: Make, shards: ShardFolder) -> None:
     paths = ["/nowhere.mp4", video("b.mp4", 2)]
     extra_columns = pa.table({"label": ["x", "y"]})
-    list(VideoExtractor(job(shards), Encoders(), UncountedAttempts()).run(paths, extra_columns))
+    list(run(VideoExtractor(job(shards), Encoders(), UncountedAttempts()), paths, extra_columns))
     (path,) = Path(shards.url).glob("*.parquet")
     assert pq.read_table(path).select(["video", "label"]).to_pylist() == [
         {"video": paths[1], "label": "y"}
@@ -819,7 +829,7 @@ def test_frames_of_518_pixels_in_flight_are_bounded_by_the_same_bytes(video: Mak
 
     large = replace(job(), models=(ModelJob(Resizing(n_px)),))
     encoders = Large(at_once=False)
-    (result,) = VideoExtractor(large, encoders, UncountedAttempts()).run([video("a.mp4", 120)])
+    (result,) = run(VideoExtractor(large, encoders, UncountedAttempts()), [video("a.mp4", 120)])
     assert result.frames == 120
     assert 0.9 * CHUNK_BYTES < max(sent) <= CHUNK_BYTES
     assert 0.8 * WINDOW_BYTES < max(encoders.levels) * 3 * n_px * n_px <= WINDOW_BYTES
@@ -906,7 +916,7 @@ def test_a_video_whose_packets_mislead_is_decoded_from_the_beginning(
 def test_a_long_video_is_divided_and_a_short_one_is_not(video: Make) -> None:
     paths = [video("long.mp4"), video("short.mp4", count=2)]
     extractor = VideoExtractor(job(), Encoders(), UncountedAttempts(), Segments(fails=False))
-    divided, short = extractor.run(paths)
+    divided, short = run(extractor, paths)
     assert numbers_of(divided) == [20, 20, 21]
     assert divided.extraction is not None
     assert divided.extraction.timestamps_ms.tolist() == [0.0, 1.0, 2.0]
@@ -925,19 +935,19 @@ def test_a_short_video_is_opened_once(video: Make, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(rayclip.actors.decoder, "open_selected", counted)
     path = video("short.mp4", count=2)
-    list(VideoExtractor(job(), Encoders(), UncountedAttempts(), Segments(fails=False)).run([path]))
+    list(run(VideoExtractor(job(), Encoders(), UncountedAttempts(), Segments(fails=False)), [path]))
     assert opened == [path]
 
 
 def test_a_long_video_that_cannot_be_divided_is_decoded_whole(video: Make) -> None:
     extractor = VideoExtractor(job(), Encoders(), UncountedAttempts(), Segments(fails=False))
-    (result,) = extractor.run([video("whole.mp4")])
+    (result,) = run(extractor, [video("whole.mp4")])
     assert numbers_of(result) == [0, 1, 2]
 
 
 def test_a_video_whose_segment_fails_is_decoded_whole(video: Make) -> None:
     extractor = VideoExtractor(job(), Encoders(), UncountedAttempts(), Segments(fails=True))
-    (result,) = extractor.run([video("long.mp4")])
+    (result,) = run(extractor, [video("long.mp4")])
     assert numbers_of(result) == [0, 1, 2]
     assert result.extraction is not None
     assert result.extraction.timestamps_ms.tolist() == [0.0, 100.0, 200.0]
@@ -948,5 +958,5 @@ def test_a_divided_video_without_selected_frames_gives_its_first_frame(video: Ma
     extractor = VideoExtractor(
         job(fps=Fraction("0.001")), Encoders(), UncountedAttempts(), Segments(is_empty=True)
     )
-    (result,) = extractor.run([video("long.mp4")])
+    (result,) = run(extractor, [video("long.mp4")])
     assert numbers_of(result) == [0]

@@ -152,7 +152,7 @@ def extract(
     extractor = VideoExtractor(
         job(folders), encoders or Encoders(), attempts or UncountedAttempts()
     )
-    return list(extractor.run(videos, lacking=lacking))
+    return list(extractor.run(videos, job(folders).videos(videos, lacking=lacking)))
 
 
 def numbers(result: VideoResult) -> list[int]:
@@ -323,7 +323,7 @@ def test_a_long_video_in_segments_has_the_features_of_the_whole_by_each_model(
     lacking = [[1, 2]]
     whole = extract([path], lacking=lacking)
     divided = VideoExtractor(job(), Encoders(), UncountedAttempts(), Divided())
-    results = list(divided.run([path], lacking=lacking))
+    results = list(divided.run([path], job().videos([path], lacking=lacking)))
     assert [result.model for result in results] == ["second", "third"]
     for one, other in zip(results, whole, strict=True):
         assert same(one.extraction, other.extraction)

@@ -35,10 +35,14 @@ def a_source(kind: str, output: str | Path) -> FeatureFolder:
 def save(folder: FeatureFolder, lengths: dict[str, int], columns: pa.Table | None = None) -> None:
     """Save videos of this many frames, as one task does."""
     rows = [
-        Row(number, video, extraction(len(video) + frames, frames))
+        Row(
+            video,
+            extraction(len(video) + frames, frames),
+            columns=None if columns is None else columns.slice(number, 1),
+        )
         for number, (video, frames) in enumerate(lengths.items())
     ]
-    folder.writer(list(lengths), columns).save(rows)
+    folder.writer(list(lengths)).save(rows)
 
 
 def saved(output: str | Path) -> dict[str, rayclip.VideoFeatures]:

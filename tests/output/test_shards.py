@@ -56,9 +56,9 @@ def test_a_row_has_the_declared_types(tmp_path: Path, dtype: str) -> None:
 
 
 def test_a_shard_is_named_by_its_task_and_its_rows(folder: ShardFolder) -> None:
-    writer = folder.writer(["a", "b", "c"], None)
+    writer = folder.writer(["a", "b", "c"])
     writer.save(rows("a", "b"))
-    writer.save(rows("c", first=2))
+    writer.save(rows("c"))
     names = shards(folder)
     assert len({name.split("-")[0] for name in names}) == 1
     assert sorted(map(row_count, names)) == [1, 2]
@@ -80,8 +80,8 @@ def test_a_name_that_is_not_utf8_is_written_with_escapes(folder: ShardFolder) ->
 
 def test_extra_columns_are_between_the_video_and_its_features(folder: ShardFolder) -> None:
     extra_columns = pa.table({"label": ["x", "y", "z"], "split": pa.array([1, None, 3], pa.int8())})
-    writer = folder.writer(["a", "b", "c"], extra_columns)
-    writer.save([rows("a")[0], rows("c", first=2)[0]])  # b has failed
+    writer = folder.writer(["a", "b", "c"])
+    writer.save(rows("a", "c", extra_columns=extra_columns.take([0, 2])))  # b has failed
     made = table(folder)
     assert made.column_names == ["video", "label", "split", "clip", "timestamps_ms", "fps"]
     assert made.schema.field("split").type == pa.int8()
@@ -108,13 +108,13 @@ def test_features_in_a_temporary_file_give_the_same_rows_as_in_memory(
     tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory, disk = a_run(tmp_path / "memory", dtype), a_run(tmp_path / "disk", dtype)
-    memory.writer(["a"], None).save([Row(0, "a", extraction(50))])
+    memory.writer(["a"]).save([Row("a", extraction(50))])
     monkeypatch.setattr(spool, "MAX_IN_MEMORY", 0)
     monkeypatch.setattr(spool, "SLICE", 3 * DIM * 4)
     with FeatureSpool() as spooled:
         spooled.append(extraction(50).clip)
         assert isinstance(spooled.array(), np.memmap)
-        disk.writer(["a"], None).save([Row(0, "a", extraction(50)._replace(clip=spooled.array()))])
+        disk.writer(["a"]).save([Row("a", extraction(50)._replace(clip=spooled.array()))])
     assert table(disk).equals(table(memory))
 
 
@@ -139,7 +139,7 @@ def test_a_long_row_may_take_more_memory_than_decoding_while_it_is_written(
     long = Extraction(clip, np.zeros(len(clip)), 25.0)
     try:
         with watchdog.watching("another video"):
-            folder.writer(["long"], None).save([Row(0, "long", long)])
+            folder.writer(["long"]).save([Row("long", long)])
         assert found == []
         assert private_bytes() < most  # it is returned to the system
     finally:
@@ -208,7 +208,7 @@ def test_a_shard_that_another_process_joins_meanwhile_is_found_where_it_is_now(
 
 def test_names_are_read_without_the_features(tmp_path: Path) -> None:
     folder = a_run(tmp_path)
-    folder.writer(["a"], None).save([Row(0, "a", extraction(20_000))])
+    folder.writer(["a"]).save([Row("a", extraction(20_000))])
     name = shards(folder)[0]
     path = Path(folder.url) / name
     content = bytearray(path.read_bytes())
@@ -241,16 +241,16 @@ def test_a_storage_that_fails_for_good_does_not_make_a_shard_damaged(
 
 
 def test_a_retried_task_finds_the_shards_it_wrote(folder: ShardFolder) -> None:
-    folder.writer(["a", "bb", "ccc"], None).save(rows("a", "bb"))
+    folder.writer(["a", "bb", "ccc"]).save(rows("a", "bb"))
     save(folder, "ccc")  # by another group
-    again = folder.writer(["a", "bb", "ccc"], None)
+    again = folder.writer(["a", "bb", "ccc"])
     assert [again.saved_before(video) for video in ("a", "bb", "ccc")] == [1, 2, None]
 
 
 def test_a_retried_task_ignores_a_damaged_shard(folder: ShardFolder) -> None:
-    folder.writer(["a"], None).save(rows("a"))
+    folder.writer(["a"]).save(rows("a"))
     cut(folder, shards(folder)[0])
-    assert folder.writer(["a"], None).saved_before("a") is None
+    assert folder.writer(["a"]).saved_before("a") is None
 
 
 # ---- writes that fail ----
