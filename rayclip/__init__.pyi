@@ -67,8 +67,8 @@ def extract(
     Args:
         video_paths: Videos, folders of videos or quoted patterns (``'videos/**/*.mp4'``): local
             paths or URLs. Folders are searched recursively for files with the suffix of a
-            video, in sorted order. URLs are those of fsspec; SECURITY.md explains the risks of
-            opening them.
+            video, in sorted order. Tar files of videos, as WebDataset writes them, are inputs,
+            too. URLs are those of fsspec; SECURITY.md explains the risks of opening them.
         file_with_video_paths: A list of videos: text with one per line (``-`` is standard
             input), or a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` table. Its entries are
             never expanded as folders or patterns. It may have any length.

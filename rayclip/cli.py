@@ -87,7 +87,7 @@ def extract(settings: Settings) -> None:
         printer = result_printer(settings)
         with _only_results_on_standard_output(settings.verbose):
             summary = run_extraction(settings, printer, display)
-    if summary.failed:
+    if summary.failed or summary.failed_before:
         raise typer.Exit(SOME_FAILED)
 
 

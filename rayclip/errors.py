@@ -128,6 +128,24 @@ class Code(StrEnum):
         "This row of a dataset holds null instead of a video (`rayclip.encode`).",
         "Filter such rows out.",
     )
+    TAR_DAMAGED = (
+        "tar_damaged",
+        "read",
+        "The tar file is damaged or truncated. Its videos before that place are extracted.",
+        "Copy or download it again.",
+    )
+    TAR_WITHOUT_VIDEOS = (
+        "tar_without_videos",
+        "open",
+        "The tar file holds no file with the suffix of a video.",
+        "Remove it from the inputs, or give its videos such a suffix.",
+    )
+    SAME_NAME = (
+        "same_name",
+        "open",
+        "An earlier video of the same tar file has the same name without its suffix.",
+        "Rename one of them.",
+    )
     ACCESS_DENIED = (
         "access_denied",
         "read",

@@ -193,7 +193,7 @@ def _dataset_results(
     dataset: ray.data.Dataset = ray.data.from_arrow_refs(blocks)
 
     # 2. Repartition: each block becomes a task, however the list was stored.
-    rows = videos_per_task(videos, tasks, with_arrays)
+    rows = 1 if job.of_tars else videos_per_task(videos, tasks, with_arrays)
     dataset = dataset.repartition(target_num_rows_per_block=rows)
 
     # 3. Map: each task decodes on one CPU and sends frames by actor calls, never as blocks.
@@ -246,7 +246,7 @@ def extract_rows(
     """Run the map step, in a decoding task.
 
     Args:
-        table: rows with ``video``, and further columns for shards.
+        table: rows with ``video``, and further columns for shards; one row if it is a tar file.
         job: what to do with each video.
         control: the control actor.
         division: how long videos are divided.
@@ -255,8 +255,9 @@ def extract_rows(
     Returns:
         One row for each and each of its models, in order, in ``result_schema(dim)``.
     """
-    from rayclip.actors.decode_task import extract_videos
+    from rayclip.actors.decode_task import extract_tar_file, extract_videos
 
-    names, extra_columns, lacking = from_video_table(table)
-    videos = job.videos(names, extra_columns, lacking)
-    return to_table(extract_videos(names, videos, job, control, division), dim)
+    rows = from_video_table(table)
+    if job.of_tars:
+        return to_table(extract_tar_file(rows, job, control), dim)
+    return to_table(extract_videos(rows.names, job.videos(*rows), job, control, division), dim)

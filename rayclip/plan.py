@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rayclip.errors import UsageError
 from rayclip.inputs.selection import Inputs, PassStats, Selection, in_blocks
 from rayclip.output.done import DoneVideos, is_in, name_hash
+from rayclip.output.finished_tars import FinishedTar, FinishedTars
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.run_record import differences, refuse_to_mix
 
@@ -24,10 +25,12 @@ class Target(NamedTuple):
     Attributes:
         folder: the output folder.
         record: the new content of ``run.json``.
+        tars: the records of tar files, if the inputs are such files.
     """
 
     folder: FeatureFolder
     record: dict[str, object]
+    tars: FinishedTars | None = None
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,14 @@ class FolderPlan:
     Attributes:
         target: the folder.
         done: its complete videos.
-        discarded: the videos whose old features are removed before the run starts.
+        discarded: the inputs whose old features are removed before the run starts.
+        finished_tars: those among the inputs, if these are tar files.
     """
 
     target: Target
     done: DoneVideos
     discarded: Selection | None = None
+    finished_tars: tuple[FinishedTar, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ class Plan:
     """The work of a run.
 
     Attributes:
-        videos: the videos to extract, in input order, with the models that lack each.
-        skipped: the number of videos that no model lacks.
+        videos: the inputs to extract, in input order, with the models that lack each.
+        skipped: the number of videos that no model lacks; of tar files, those in finished ones.
         folders: of each model; empty if nothing is saved.
     """
 
@@ -97,49 +102,90 @@ def plan_files(
     lacking = np.zeros(len(names), np.uint32)
     folders = []
     for number, target in enumerate(targets):
-        before, done = target.folder.read_run(), target.folder.done()
+        found = _Found.of(target)
+        if overwrite:
+            mask = _discarded(target, found, names, first)
+            folders.append(FolderPlan(target, found.done, Selection(inputs, mask, block_hashes)))
+            remaining = first
+        else:
+            if len(found.done.started):
+                refuse_to_mix(found.record, target.record, target.folder.url)
+            remaining = first & ~is_in(names, found.finished)
+            tars = found.tars_among(names[first & ~remaining])
+            folders.append(FolderPlan(target, found.done, finished_tars=tars))
+        lacking |= remaining.astype(np.uint32) << np.uint32(number)
+    chosen = lacking > 0
+    skipped = first & ~chosen
+    count = int(np.count_nonzero(skipped))
+    if targets and targets[0].tars is not None:
+        finished = {name_hash(tar.name): tar.done for tar in folders[0].finished_tars}
+        count = sum(finished[int(name)] for name in names[skipped])
+    masks = lacking if len(targets) > 1 else None
+    return Plan(Selection(inputs, chosen, block_hashes, masks), count, tuple(folders))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is in the folder of a target.
+
+    Attributes:
+        record: its ``run.json``; None if there is none.
+        done: its complete videos.
+        finished: hashes of the names of finished inputs, in ascending order.
+        started: the same of inputs with features, in any state as far as names tell.
+        tars: the finished tar files, if inputs are such files.
+    """
+
+    record: dict[str, object] | None
+    done: DoneVideos
+    finished: NDArray[np.uint64]
+    started: NDArray[np.uint64]
+    tars: Sequence[FinishedTar] = ()
+
+    @classmethod
+    def of(cls, target: Target) -> _Found:
+        """Read a folder.
+
+        Raises:
+            UsageError: it holds features in another format.
+        """
+        record, done = target.folder.read_run(), target.folder.done()
         if done.other_format:
             raise UsageError(
                 f"{target.folder.url} holds features in another format, such as "
                 f"{done.other_format}: choose another output_path."
             )
-        if overwrite:
-            mask = _discarded(target, before, done, names, first)
-            discarded = Selection(inputs, mask, block_hashes)
-            folders.append(FolderPlan(target, done, discarded))
-            remaining = first
-        else:
-            if len(done.started):
-                refuse_to_mix(before, target.record, target.folder.url)
-            folders.append(FolderPlan(target, done))
-            remaining = first & ~is_in(names, done.hashes)
-        lacking |= remaining.astype(np.uint32) << np.uint32(number)
-    chosen = lacking > 0
-    skipped = int(np.count_nonzero(first) - np.count_nonzero(chosen))
-    masks = lacking if len(targets) > 1 else None
-    return Plan(Selection(inputs, chosen, block_hashes, masks), skipped, tuple(folders))
+        if target.tars is None:
+            return cls(record, done, done.hashes, np.unique(done.started))
+        tars = list(target.tars.read())
+        finished = np.array(sorted(name_hash(tar.name) for tar in tars), np.uint64)
+        return cls(record, done, finished, finished, tars)
+
+    def tars_among(self, names: NDArray[np.uint64]) -> tuple[FinishedTar, ...]:
+        """Return the finished tar files whose names have these hashes."""
+        wanted = set(names.tolist()) if self.tars else set()
+        return tuple(tar for tar in self.tars if name_hash(tar.name) in wanted)
 
 
 def _discarded(
-    target: Target,
-    before: dict[str, object] | None,
-    done: DoneVideos,
-    names: NDArray[np.uint64],
-    first: NDArray[np.bool_],
+    target: Target, found: _Found, names: NDArray[np.uint64], first: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Return for each input whether its old features are removed.
 
     Raises:
         UsageError: the folder holds other videos that cannot stay.
     """
-    folder = target.folder
-    started = np.unique(done.started)
-    discarded: NDArray[np.bool_] = first & is_in(names, started)
-    others = len(started) - np.count_nonzero(discarded)
-    if others and differences(before, target.record):
+    folder, changed = target.folder, differences(found.record, target.record)
+    discarded: NDArray[np.bool_] = first & is_in(names, found.started)
+    others = len(found.started) - int(np.count_nonzero(discarded))
+    if target.tars is not None:
+        discarded = first  # one that is not finished may have left features, too
+        if not (found.record or {}).get("of_tars"):
+            others = len(np.unique(found.done.started))
+    if others and changed:
         raise UsageError(
             f"{folder.url} holds other videos ({others}), made with other settings "
-            f"({', '.join(differences(before, target.record))}): choose another output_path."
+            f"({', '.join(changed)}): choose another output_path."
         )
     if others and folder.discards_all:
         raise UsageError(
@@ -156,9 +202,12 @@ def begin(plan: Plan, name_of: Callable[[str], str]) -> None:
         UsageError, RunStopped: a folder cannot be written, or the inputs cannot be read again.
     """
     for planned in plan.folders:
-        folder, record = planned.target
+        target = planned.target
+        folder, record = target.folder, target.record
         folder.prepare()
-        if planned.discarded:
+        if planned.discarded and target.tars is not None:
+            target.tars.discard(set(planned.discarded))
+        elif planned.discarded:
             folder.discard(map(name_of, planned.discarded))
         folder.write_run(record)
 

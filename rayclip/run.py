@@ -14,6 +14,7 @@ from rayclip.errors import UsageError
 from rayclip.inputs.record import merge_inputs, record_inputs
 from rayclip.inputs.selection import Inputs, select_all
 from rayclip.inputs.videos import (
+    are_tars,
     extra_columns,
     iter_all_videos,
     iter_rows,
@@ -31,6 +32,7 @@ from rayclip.model.models import (
     needs_torch_to_describe,
 )
 from rayclip.output.array_folder import model_folder
+from rayclip.output.finished_tars import FinishedTars
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.open_run import FolderFormat, open_folder
 from rayclip.output.run_record import run_record
@@ -40,6 +42,7 @@ from rayclip.plan import Plan, Target, begin, plan_files, refuse_shared_names
 from rayclip.report.display import Display
 from rayclip.report.printing import OnResult
 from rayclip.report.progress import Progress
+from rayclip.report.progress_words import Goal
 from rayclip.report.results import Summary
 from rayclip.report.summary import encoder_lines
 from rayclip.run_report import RunReport
@@ -103,9 +106,7 @@ def run_extraction(
             )
         planned = plan_run(settings, describe_model)
         videos = planned.plan.videos
-        report = RunReport(
-            planned.plan, planned.job, planned.name_of, planned.total_inputs, started, display
-        )
+        report = RunReport(planned.plan, planned.job, planned.total_inputs, started, display)
         if not videos:
             return report.end()
         for spec in planned.specs:
@@ -122,9 +123,10 @@ def run_extraction(
                 machine.wait_until_up()  # only then remove old features
             begin(planned.plan, planned.name_of)
             reason = f" ({address.reason})" if address.reason else ""
-            display.say(f"{machine.description}{reason}; videos to do: {len(videos)}")
+            goal = Goal(len(videos), planned.job.of_tars)
+            display.say(f"{machine.description}{reason}; {goal.things} to do: {goal.total}")
             try:
-                with Progress(len(videos), machine.state, machine.stall_reason, display):
+                with Progress(goal, machine.state, machine.stall_reason, display):
                     for result in machine.results:
                         report.add(result)
                         if on_result:
@@ -158,40 +160,54 @@ def plan_run(settings: Settings, describe_model: DescribeModel = describe) -> Pl
             f"show_pred compares frames with texts, but {specs[0].model_name} has no text encoder: "
             "leave show_pred out, or choose a model with texts."
         )
-    inputs = Inputs(
-        partial(iter_videos, settings), partial(iter_rows, settings, settings.has_extra_columns)
-    )
-    if settings.has_extra_columns:
+    of_tars = are_tars(settings)
+    has_extra_columns = settings.has_extra_columns and not of_tars
+    inputs = Inputs(partial(iter_videos, settings), partial(iter_rows, settings, has_extra_columns))
+    if has_extra_columns:
         extra_columns(settings)  # refuses bad columns before anything begins
+    if of_tars and settings.keep_tmp_files:
+        raise UsageError(
+            "keep_tmp_files cannot re-encode the videos in tar files: leave it out, or unpack them."
+        )
     name_of: Callable[[str], str] = partial(output_name, naming=settings.naming)
     if settings.keep_tmp_files and (not settings.saves or settings.has_extra_columns):
         refuse_shared_names(inputs, name_of)  # otherwise plan_files does, if needed
     folders: list[FeatureFolder] = []
     if settings.saves:
-        targets = [Target(_open(settings, spec), run_record(settings, spec)) for spec in specs]
+        targets = [_target(settings, spec, of_tars) for spec in specs]
         folders = [target.folder for target in targets]
         _refuse_shared_folders(specs, folders)
-        name_of = folders[0].name_of
+        tars = targets[0].tars
+        name_of = tars.name_of if tars else folders[0].name_of
         plan = plan_files(inputs, name_of, targets, settings.overwrite)
     else:
         plan = Plan(select_all(inputs))
     total_inputs = None
-    if settings.limit is not None:
+    if settings.limit is not None and not of_tars:
         count = sum(1 for _ in iter_all_videos(settings))
         total_inputs = count if count > settings.limit else None
     reencoded = _tmp_folder(settings) if settings.keep_tmp_files else None
     job = ExtractionJob.of(settings, specs, folders, reencoded)
+    if of_tars:
+        folders_kept = () if settings.overwrite else plan.folders
+        job = job.for_tars([planned.done.hashes for planned in folders_kept])
     now = record_inputs(settings, job.folder_of_inputs)
-    for planned in plan.folders:
-        folder, record = planned.target
-        record["inputs"] = merge_inputs((folder.read_run() or {}).get("inputs"), now)
+    for target in (planned.target for planned in plan.folders):
+        before = target.folder.read_run() or {}
+        target.record["inputs"] = merge_inputs(before.get("inputs"), now)
     return PlannedRun(specs, job, plan, name_of, total_inputs)
 
 
-def _open(settings: Settings, spec: ModelSpec) -> FeatureFolder:
+def _target(settings: Settings, spec: ModelSpec, of_tars: bool) -> Target:
     url = model_folder(settings.output_path, spec.model_name)
-    form = FolderFormat(spec.dim, settings.on_extraction, settings.feature_dtype, settings.naming)
-    return open_folder(url, form, settings.storage_options)
+    saved = settings.on_extraction, settings.feature_dtype, settings.naming
+    form = FolderFormat(spec.dim, *saved, of_tars)
+    folder = open_folder(url, form, settings.storage_options)
+    tars = None
+    if of_tars:
+        naming = "path" if settings.has_extra_columns else settings.naming  # as rows are named
+        tars = FinishedTars(folder, settings.storage_options, naming)
+    return Target(folder, run_record(settings, spec, of_tars), tars)
 
 
 def _refuse_shared_folders(specs: Sequence[ModelSpec], folders: Sequence[FeatureFolder]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rayclip.actors.job import ExtractionJob
 from rayclip.plan import FolderPlan, Plan
@@ -13,6 +13,7 @@ from rayclip.report.failures import FailureLog
 from rayclip.report.results import Summary, Tally, VideoResult
 from rayclip.report.run_stats import BatchStats, RunState
 from rayclip.report.summary import summary_lines, summary_sentences
+from rayclip.report.tar_log import TarLog
 
 
 class RunReport:
@@ -22,7 +23,6 @@ class RunReport:
         self,
         plan: Plan,
         job: ExtractionJob,
-        name_of: Callable[[str], str],
         total_inputs: int | None,
         started: float,
         display: Display,
@@ -32,7 +32,6 @@ class RunReport:
         Args:
             plan: of the run.
             job: of the run.
-            name_of: returns the name of a video in the output folders.
             total_inputs: how many inputs there are, if a limit leaves some out.
             started: when it started, in seconds of the monotonic clock.
             display: shows the summary.
@@ -41,10 +40,16 @@ class RunReport:
         self._display = display
         self._total_inputs = total_inputs
         urls = [folder.target.folder.url for folder in plan.folders]
-        self._tally = Tally(plan.skipped, _common_folder(urls))
+        failed_before = set().union(*map(_failed_in, plan.folders))
+        self._tally = Tally(plan.skipped, _common_folder(urls), len(failed_before))
         labels = [model.label for model in job.models]
+        self._tars = {
+            label: TarLog(folder.target.tars)
+            for label, folder in zip(labels, plan.folders, strict=False)
+            if folder.target.tars is not None
+        }
         self._failures = {
-            label: _failure_log(folder, name_of, display)
+            label: _failure_log(folder, display)
             for label, folder in zip(labels, plan.folders, strict=False)
         }
         before = {label: log.failed_before for label, log in self._failures.items()}
@@ -59,7 +64,10 @@ class RunReport:
         self._tally.add(result)
         if self._failures:
             self._failures[result.model].add(result)
-        self._breakers[result.model].add(result)
+        if self._tars:
+            self._tars[result.model].add(result)
+        if result.tar is None or result.failure is not None:
+            self._breakers[result.model].add(result)
 
     def end(self, state: RunState | None = None, is_complete: bool = True) -> Summary:
         """Show the summary, and write the failures.
@@ -87,9 +95,7 @@ class RunReport:
         return summary
 
 
-def _failure_log(
-    planned: FolderPlan, name_of: Callable[[str], str], display: Display
-) -> FailureLog:
+def _failure_log(planned: FolderPlan, display: Display) -> FailureLog:
     """Say what is incomplete in a folder, remove what dead runs left, and read its failures."""
     folder, done = planned.target.folder, planned.done
     if done.incomplete:
@@ -98,7 +104,13 @@ def _failure_log(
             f"{folder.url}"
         )
     folder.remove(done.stale_tmp)
-    return FailureLog(folder, lambda video: name_of(video) in done)
+    failed = _failed_in(planned)
+    return FailureLog(folder, lambda video: video not in failed and folder.name_of(video) in done)
+
+
+def _failed_in(planned: FolderPlan) -> set[str]:
+    """Return the videos that failed in finished tar files."""
+    return {failure["video"] for tar in planned.finished_tars for failure in tar.failures}
 
 
 def _common_folder(urls: Sequence[str]) -> str | None:

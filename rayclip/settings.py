@@ -48,7 +48,8 @@ class Settings:
         "input",
         "Videos, folders of videos or quoted patterns (`'videos/**/*.mp4'`): local paths or URLs.",
         details="Folders are searched recursively for files with [the suffix of a video]"
-        "(inputs.md), in sorted order. URLs are those of "
+        "(inputs.md), in sorted order. [Tar files of videos](inputs.md#tar-files), as WebDataset "
+        "writes them, are inputs, too. URLs are those of "
         "[fsspec](https://filesystem-spec.readthedocs.io); "
         "[SECURITY.md](../SECURITY.md#what-is-not-promised) explains the risks of opening them.",
         accepts=AnyPath | Iterable[AnyPath],

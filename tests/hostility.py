@@ -29,7 +29,7 @@ def impatience(watchdog):
 
 
 def hostility(decoder):
-    open_selected = decoder.open_selected
+    wanted_frames = decoder.VideoExtractor._wanted_frames
 
     def after_the_first(frames, path):
         yield next(frames)
@@ -57,11 +57,11 @@ def hostility(decoder):
         yield from frames
 
     @contextmanager
-    def open_hostile(source, *rest):
-        with open_selected(source, *rest) as wanted:
-            yield wanted._replace(frames=after_the_first(wanted.frames, Path(source)))
+    def hostile(extractor, video, *rest):
+        with wanted_frames(extractor, video, *rest) as wanted:
+            yield wanted._replace(frames=after_the_first(wanted.frames, Path(video)))
 
-    decoder.open_selected = open_hostile
+    decoder.VideoExtractor._wanted_frames = hostile
 
 
 PATCHES = {

@@ -19,7 +19,7 @@ def a_run(
     on_extraction = "save_pickle" if pickled else "save_numpy"
     files = file_format(on_extraction, "float32")
     url = model_folder(str(output), model)
-    folder = ArrayFolder(url, DIM, {}, files, nested=naming == "path")
+    folder = ArrayFolder(url, DIM, {}, files, naming=naming)
     folder.prepare()
     record = {"model_name": model, "dim": DIM, "feature_dtype": "float32", "extraction_fps": "5"}
     record |= {"naming": naming, "on_extraction": on_extraction, "device": None}

@@ -135,3 +135,18 @@ def free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
+
+
+def kill_workers(cluster: str, name: str, running: subprocess.Popen[str]) -> None:
+    """Kill the workers with this name whose raylet works in the cluster's temporary folder."""
+    folder = f"/tmp/rc-{cluster.partition(':')[2]}/"
+    found: list[psutil.Process] = []
+
+    def is_there() -> bool:
+        workers = [p for p in psutil.process_iter() if title(p).startswith(name)]
+        found[:] = [p for p in workers if any(folder in title(parent) for parent in p.parents())]
+        return bool(found)
+
+    wait_until(is_there, f"a process {name}", running)
+    for process in found:
+        process.kill()

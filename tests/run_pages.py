@@ -26,6 +26,7 @@ import shapes
 from pages import EXAMPLES, ROOT, Example
 from PIL import Image
 from run_cli import call
+from tar_factories import write_tar
 
 SCENES = {"cat": "circle", "dog": "star"}
 PLACES = {"/shared/": "", "s3://bucket/": "bucket/"}
@@ -46,6 +47,10 @@ def make_folder(folder: Path) -> None:
     (folder / "frames").mkdir()
     for number in range(3):
         Image.new("RGB", (64, 48), (80 * number, 0, 0)).save(folder / f"frames/{number}.jpg")
+    (folder / "shards").mkdir()
+    for number in range(4):
+        content = (folder / "cat.mp4").read_bytes()
+        write_tar(folder / f"shards/clips-{number:03}.tar", {"0001.mp4": content})
     videos = [f"{name}.mp4" for name in SCENES]
     (folder / "videos.txt").write_text("\n".join(videos))
     pq.write_table(pa.table({"path": videos}), folder / "videos.parquet")

@@ -93,6 +93,11 @@ class AttemptLog:
         """Number of tasks that have begun and not ended."""
         return len(self._tasks)
 
+    @property
+    def ended_tasks(self) -> int:
+        """Number of tasks that have ended."""
+        return len(self._ended)
+
     def last_process(self, task: str) -> WorkerProcess | None:
         """Return the last process that ran a task; None if the task is not running."""
         found = self._tasks.get(task)

@@ -129,6 +129,7 @@ class ControlActor:
             self._pool.waiting,
             placed=self._pool.placed,
             up=up,
+            ended_tars=self._attempts.ended_tasks,  # a task reads one
         )
 
     async def longest_running(self) -> tuple[str, float] | None:

@@ -15,7 +15,9 @@ from rayclip.actors.job import ExtractionJob, TaskVideo
 from rayclip.actors.messages import FinishedVideo, TaskUpdate, VideoInProgress, WorkerProcess
 from rayclip.actors.ray_calls import get_reply
 from rayclip.actors.segment_tasks import Division, RemoteSegments
+from rayclip.actors.tar_task import extract_tar
 from rayclip.errors import RunStopped
+from rayclip.inputs.video_rows import VideoRows
 from rayclip.io.crash_log import CrashLog, Death
 from rayclip.media.watchdog import LIBAV
 from rayclip.report.results import VideoResult, frames_of
@@ -48,6 +50,26 @@ def extract_videos(
         encoders = EncoderClient(control)
         extractor = VideoExtractor(job, encoders, attempts, segments, LIBAV.watching)
         return list(extractor.run(task, videos))
+
+
+def extract_tar_file(row: VideoRows, job: ExtractionJob, control: Any) -> list[VideoResult]:
+    """Extract the videos of a tar file, and return one result for each and each of the models that
+    lack it, in order, then one for the tar file and each model.
+
+    Args:
+        row: with the tar file.
+        job: what to do with each video.
+        control: the control actor.
+
+    Raises:
+        RunStopped: the run cannot go on; the control actor knows why.
+    """
+    (tar,), _, lacking = row
+    models = job.numbers if lacking is None else lacking[0]
+    with RemoteAttempts(control) as attempts:
+        encoders = EncoderClient(control)
+        extractor = VideoExtractor(job, encoders, attempts, watching=LIBAV.watching)
+        return list(extract_tar(extractor, job, tar, models))
 
 
 class RemoteAttempts:

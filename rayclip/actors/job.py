@@ -25,6 +25,7 @@ from rayclip.model.models import ModelSpec
 from rayclip.model.preprocess import Resizing
 from rayclip.model.squares import Squares, squares_of
 from rayclip.model.zeroshot import ZeroShot
+from rayclip.output.done import is_done
 from rayclip.output.folder import FeatureFolder
 from rayclip.report.results import VideoResult
 from rayclip.settings import Settings
@@ -136,11 +137,19 @@ class ModelJob:
         resizing: how frames become the model's input.
         folder: where features are committed; None passes the arrays on.
         label: names the model in results, if there are several; else it is empty.
+        done: hashes of the names of videos in tar files that are done, in ascending order.
     """
 
     resizing: Resizing
     folder: FeatureFolder | None = None
     label: str = ""
+    done: NDArray[np.uint64] | None = field(default=None, repr=False)
+
+    def has(self, video: str) -> bool:
+        """Whether a video in a tar file is done."""
+        if self.folder is None or self.done is None:
+            return False
+        return is_done(self.folder.name_of(video), self.done)
 
 
 @dataclass(frozen=True)
@@ -160,6 +169,7 @@ class ExtractionJob:
         segment: which part of each video to decode.
         feature_dtype: of the saved features; a value out of its range is a failure.
         frames_fps: how many images of a folder are shown in a second, if videos are such folders.
+        of_tars: whether the inputs are tar files of videos.
     """
 
     models: tuple[ModelJob, ...]
@@ -173,6 +183,7 @@ class ExtractionJob:
     segment: Segment = WHOLE
     feature_dtype: str = "float32"
     frames_fps: Fraction | None = None
+    of_tars: bool = False
 
     @classmethod
     def of(
@@ -223,6 +234,18 @@ class ExtractionJob:
             models = self.numbers if lacking is None else lacking[position]
             columns = None if extra_columns is None else extra_columns.slice(position, 1)
             yield TaskVideo(position, name, models, columns)
+
+    def for_tars(self, done: Sequence[NDArray[np.uint64]]) -> ExtractionJob:
+        """Return the same job for tar files of videos.
+
+        Args:
+            done: see :class:`ModelJob`, for each model; empty if nothing is saved.
+        """
+        models = self.models
+        if done:
+            pairs = zip(models, done, strict=True)
+            models = tuple(replace(model, done=hashes) for model, hashes in pairs)
+        return replace(self, models=models, of_tars=True)
 
     @property
     def numbers(self) -> range:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
 from rayclip.errors import RunStopped, UsageError
 from rayclip.inputs.lists import fits_a_line
-from rayclip.output.open_run import model_folders, open_run
+from rayclip.media.tar_names import split_member
+from rayclip.output.open_run import RecordedRun, model_folders, open_run
 
 
 def write_failed(output_path: str, storage_options: Mapping[str, Any], out: BinaryIO) -> list[str]:
-    """Write the failed inputs, one per line, in their original bytes.
+    """Write the failed inputs, one per line, in their original bytes; for a video in a tar file,
+    the tar file.
 
     Args:
         output_path: the output folder of a run, or the folder of one model in it.
@@ -35,12 +37,19 @@ def write_failed(output_path: str, storage_options: Mapping[str, Any], out: Bina
         )
     skipped = []
     try:
-        for failure in open_run(folders[0], storage_options).folder.read_failures():
-            if fits_a_line(failure["video"]):
-                out.write(os.fsencode(failure["video"]) + b"\n")
+        for video in _failed(open_run(folders[0], storage_options)):
+            if fits_a_line(video):
+                out.write(os.fsencode(video) + b"\n")
             else:
-                skipped.append(failure["video"])
+                skipped.append(video)
         out.flush()
     except (OSError, ValueError) as error:
         raise RunStopped(f"Standard output cannot be written: {error}.") from error
     return skipped
+
+
+def _failed(recorded: RecordedRun) -> Iterable[str]:
+    videos = [failure["video"] for failure in recorded.folder.read_failures()]
+    if recorded.run.get("of_tars"):
+        return dict.fromkeys(split_member(video)[0] for video in videos)
+    return videos

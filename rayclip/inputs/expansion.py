@@ -6,11 +6,12 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, TypeVar
 
 import pyarrow as pa
+from braceexpand import braceexpand
 
 from rayclip.errors import UsageError
 from rayclip.inputs.local_names import resolve_local_name
@@ -18,6 +19,7 @@ from rayclip.io.remote import INDIRECT_PROTOCOLS, check_protocol, file_system
 from rayclip.io.retry import with_retry
 from rayclip.io.storage_errors import is_transient, reason
 from rayclip.media.fragments import parse_part
+from rayclip.media.tar_names import is_tar_name
 
 T = TypeVar("T")
 
@@ -46,8 +48,9 @@ def expand(
 ) -> Iterator[str]:
     """Yield the videos of each argument in order; those of a folder or a pattern are sorted.
 
-    An existing file with pattern characters in its name is not a pattern. URLs with a video suffix
-    cost no request. URLs of http(s) and chained ones (``zip://...::...``) are never expanded.
+    An existing file with pattern characters in its name is not a pattern. URLs with the suffix of a
+    video or of a tar file cost no request. URLs of http(s) and chained ones (``zip://...::...``)
+    are never expanded. Tar files may be written with braces: ``clips-{000..099}.tar``.
 
     Args:
         arguments: paths or URLs of videos and folders, or patterns such as ``videos/**/*.mp4``.
@@ -57,13 +60,22 @@ def expand(
     Raises:
         UsageError: a folder has no videos, nothing matches a pattern, or it cannot be listed.
     """
-    for given in arguments:
-        argument = resolve_local_name(given)
+    for argument in map(resolve_local_name, _without_braces(arguments)):
         with readable_errors(argument):
             if "://" in argument:
                 yield from _expand_url(argument, storage_options)
             else:
                 yield from _expand_path(argument, excluded)
+
+
+def _without_braces(arguments: Iterable[str]) -> Iterator[str]:
+    """Expand the braces of names of tar files, as bash does."""
+    for argument in arguments:
+        if "{" in argument and is_tar_name(argument) and not os.path.lexists(argument):
+            with suppress(ValueError):  # of unbalanced braces
+                yield from braceexpand(argument)
+                continue
+        yield argument
 
 
 @contextmanager
@@ -145,7 +157,8 @@ def _expand_url(url: str, storage_options: Mapping[str, Any]) -> Iterator[str]:
         yield url
         return
     check_protocol(protocol)
-    if protocol in WITHOUT_LISTING or (is_video_name(parse_part(url).path) and not has_magic(url)):
+    is_file = is_video_name(parse_part(url).path) or is_tar_name(url)
+    if protocol in WITHOUT_LISTING or (is_file and not has_magic(url)):
         yield url
         return
     fs, path = file_system(url, storage_options)

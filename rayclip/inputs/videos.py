@@ -15,6 +15,7 @@ from rayclip.inputs.lists import STANDARD_INPUT, VideoList
 from rayclip.inputs.local_names import resolve_local_name
 from rayclip.inputs.video_rows import BATCH_ROWS, name_tables
 from rayclip.media.fragments import parse_part
+from rayclip.media.tar_names import is_tar_name
 from rayclip.settings import Settings
 
 
@@ -29,6 +30,26 @@ def iter_videos(settings: Settings) -> Iterator[str]:
 
 def iter_all_videos(settings: Settings) -> Iterator[str]:
     """Yield the same as :func:`iter_videos`, but ignore the limit."""
+    inputs = _all_inputs(settings)
+    first = next(inputs)
+    yield first
+    of_tars = is_tar_name(first)
+    for video in inputs:
+        if is_tar_name(video) != of_tars:
+            tar, other = (first, video) if of_tars else (video, first)
+            raise UsageError(
+                f"{tar} is a tar file, but {other} is not: extract the videos in tar files in a "
+                "run of their own."
+            )
+        yield video
+
+
+def are_tars(settings: Settings) -> bool:
+    """Whether the inputs of a run are tar files of videos; raises the same errors."""
+    return is_tar_name(next(iter_all_videos(settings)))
+
+
+def _all_inputs(settings: Settings) -> Iterator[str]:
     listed = _video_list(settings)
     if not settings.video_paths and listed is None:
         raise UsageError("No videos were given: name videos, or a list with file_with_video_paths.")

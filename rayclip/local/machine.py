@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import zip_longest
@@ -13,8 +13,9 @@ from rayclip.actors.encoder import EncoderSettings
 from rayclip.actors.job import ExtractionJob
 from rayclip.errors import RunStopped
 from rayclip.inputs.selection import Selection
-from rayclip.inputs.video_rows import from_video_table
+from rayclip.inputs.video_rows import VideoRows, from_video_table
 from rayclip.local.messages import (
+    MAX_TAR_VIDEOS,
     EncodeTexts,
     Failed,
     Finished,
@@ -112,16 +113,20 @@ class LocalMachine:
         self._job = job
         self._load: LoadModel | None = None
         self._is_up = False
-        self._done = self._failed = self._frames = 0
+        self._done = self._failed = self._frames = self._ended_tars = 0
         self._earlier: tuple[BatchStats, ...] = ()  # of dead processes
         self._report, self._reported_s = Report((), (), None), 0.0
         self._spools: dict[tuple[int, int], FeatureSpool] = {}
         cores = available_cores()
         with_arrays = not settings.saves or settings.show_pred  # for the user, in input order
-        rows = videos_per_task(len(videos), cores, with_arrays)
         at_once = TASKS_PER_CORE * cores
-        max_ahead = 2 * at_once * rows if with_arrays else None
-        self._schedule = Schedule(_tasks(videos, rows), at_once, max_ahead)
+        if job.of_tars:
+            tasks, positions = _tar_tasks(videos), MAX_TAR_VIDEOS
+        else:
+            positions = videos_per_task(len(videos), cores, with_arrays)
+            tasks = _tasks(videos, positions)
+        max_ahead = 2 * at_once * positions if with_arrays else None
+        self._schedule = Schedule(tasks, at_once, max_ahead)
         while not isinstance(started := self._receive(), Started):
             pass
         devices = devices_here(settings.device, started.gpus)[: settings.encoders]
@@ -142,7 +147,8 @@ class LocalMachine:
             self._worker.send(self._job)
         results = self._results()
         if with_arrays:
-            self.results = (result for video in in_order(results) for result in video)
+            ordered = in_order(results, _next_position)
+            self.results = (result for video in ordered for result in video)
         else:
             self.results = (result for _, video in results for result in video)
 
@@ -156,6 +162,7 @@ class LocalMachine:
             report.waiting,
             placed=1,
             up=int(self._is_up),
+            ended_tars=self._ended_tars,
         )
 
     def stall_reason(self) -> str:
@@ -248,32 +255,56 @@ class LocalMachine:
 
     def _count(self, results: Sequence[VideoResult]) -> None:
         failed = any(result.failure is not None for result in results)
+        is_tar = any(result.tar is not None for result in results)
         self._failed += failed
-        self._done += not failed
+        self._done += not (failed or is_tar)
+        self._ended_tars += is_tar
         self._frames += frames_of(results)
 
 
-def in_order(results: Iterable[tuple[int, T]]) -> Iterator[T]:
-    """Yield results in the order of their positions, which come in any order from 0 on."""
+def in_order(
+    results: Iterable[tuple[int, T]], next_position: Callable[[int, T], int]
+) -> Iterator[T]:
+    """Yield results in the order of their positions, which come in any order from 0 on.
+
+    Args:
+        results: with their positions.
+        next_position: returns the position after that of a result.
+    """
     held: dict[int, T] = {}
     position = 0
     for arrived, result in results:
         held[arrived] = result
         while position in held:
-            yield held.pop(position)
-            position += 1
+            result = held.pop(position)
+            position = next_position(position, result)
+            yield result
+
+
+def _next_position(position: int, results: Sequence[VideoResult]) -> int:
+    """Return the position in the run after that of a video, or after that of a whole tar file."""
+    is_tar = any(result.tar is not None for result in results)
+    return (position // MAX_TAR_VIDEOS + 1) * MAX_TAR_VIDEOS if is_tar else position + 1
 
 
 def _tasks(videos: Selection, rows: int) -> Iterator[Task]:
     position = 0
-    for block in videos.blocks():
+    for names, extra_columns, lacking in _parts(videos, rows):
+        yield Task(position, names, extra_columns, lacking=lacking)
+        position += len(names)
+
+
+def _tar_tasks(tars: Selection) -> Iterator[Task]:
+    for number, (names, _, lacking) in enumerate(_parts(tars, 1)):
+        yield Task(number * MAX_TAR_VIDEOS, names, lacking=lacking, of_tar=True)
+
+
+def _parts(inputs: Selection, rows: int) -> Iterator[VideoRows]:
+    for block in inputs.blocks():
         for start in range(0, block.num_rows, rows):
             part = block.slice(start, rows)
             # a copy: pickle would send the whole block
-            copied = from_video_table(part.take([*range(part.num_rows)]))
-            names, extra_columns, lacking = copied
-            yield Task(position, names, extra_columns, lacking=lacking)
-            position += len(names)
+            yield from_video_table(part.take([*range(part.num_rows)]))
 
 
 def _added(some: Iterable[BatchStats], others: Iterable[BatchStats]) -> tuple[BatchStats, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,18 +52,24 @@ class EncodeTexts:
     texts: tuple[str, ...]
 
 
+MAX_TAR_VIDEOS = 2**32  # positions in the run for each tar file, whose number of videos is unknown
+
+
 @dataclass(frozen=True)
 class Task:
     """Videos that one thread extracts. Keys of mappings are their positions in the task.
 
     Attributes:
         start: position of the first one in the run, which identifies the task.
-        videos: their names.
+        videos: their names; or that of the tar file whose videos these are.
         extra_columns: further columns of them, as an Arrow table.
         finished: those that are finished, or in another task meanwhile.
         deaths: of earlier worker processes, for each video that was in progress then.
         is_retry: whether a worker process died with this task.
-        lacking: for each video, the numbers of the models that lack it; None if all do.
+        lacking: for each video, or for the tar file, the numbers of the models that lack it; None
+            if all do.
+        of_tar: whether this is a tar file.
+        only: position of the only video of a tar file that is extracted; None for all.
     """
 
     start: int
@@ -73,10 +79,31 @@ class Task:
     deaths: Mapping[int, Sequence[Death]] = field(default_factory=dict)
     is_retry: bool = False
     lacking: Sequence[Sequence[int]] | None = None
+    of_tar: bool = False
+    only: int | None = None
 
-    @property
-    def unfinished(self) -> frozenset[int]:
-        return frozenset(range(len(self.videos))) - self.finished
+    def lacks(self, position: int) -> bool:
+        """Whether there is a video at this position, as far as is known, that is not finished."""
+        if self.of_tar:
+            is_ours = 0 <= position < MAX_TAR_VIDEOS and self.only in (None, position)
+        else:
+            is_ours = 0 <= position < len(self.videos)
+        return is_ours and position not in self.finished
+
+    def alone(self, position: int, death: Death) -> Task:
+        """Return a retry of one video, which was in progress at a death."""
+        deaths = {position: [*self.deaths.get(position, ()), death]}
+        if self.of_tar:
+            return replace(self, only=position, deaths=deaths, is_retry=True)
+        others = frozenset(range(len(self.videos))) - {position}
+        return replace(self, finished=others, deaths=deaths, is_retry=True)
+
+    def without(self, positions: Collection[int]) -> Task | None:
+        """Return a retry of the videos that are not finished, without these; None if there are
+        none."""
+        finished = self.finished | {*positions}
+        is_empty = self.only in positions if self.of_tar else len(finished) == len(self.videos)
+        return None if is_empty else replace(self, finished=finished, deaths={}, is_retry=True)
 
 
 # ---- worker -> command; a ModelSpec answers DescribeModel, and a ZeroShot EncodeTexts ----

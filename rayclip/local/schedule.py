@@ -55,8 +55,10 @@ class Schedule:
         runs_alone = any(task.deaths for task in self._running.values())
         if runs_alone or len(self._running) >= self._at_once:
             return None
-        if self._again:
-            return self._again.popleft()
+        for again in self._again:
+            if again.start not in self._running:  # another part of the same task
+                self._again.remove(again)
+                return again
         task = self._peek()
         if task is None or self._is_ahead(task):
             return None
@@ -75,7 +77,7 @@ class Schedule:
     def finish(self, position: int) -> bool:
         """Record the result of a video, and return whether it is the first."""
         for start, task in self._running.items():
-            if position - start in task.unfinished:
+            if task.lacks(position - start):
                 finished = task.finished | {position - start}
                 self._running[start] = replace(task, finished=finished)
                 self._idle_deaths = 0
@@ -92,22 +94,16 @@ class Schedule:
             RunStopped: it keeps dying with no video to blame.
         """
         running, self._running = self._running, {}
-        unfinished = {start + i for start, task in running.items() for i in task.unfinished}
-        # If it is unknown what it was working on, that may be anything.
-        suspects = unfinished if death.busy is None else unfinished & {*death.busy}
+        own = {start: _suspects(task, death) for start, task in running.items()}
+        suspects = [start + i for start, positions in own.items() for i in positions]
         if not suspects:
             self._count_idle_death(death)
         record = replace(death, busy=tuple(suspects))
-        for task in running.values():
-            own = {i for i in task.unfinished if task.start + i in suspects}
-            everything = frozenset(range(len(task.videos)))
-            for i in sorted(own):
-                deaths = {i: [*task.deaths.get(i, ()), record]}
-                alone = replace(task, finished=everything - {i}, deaths=deaths, is_retry=True)
-                self._alone.append(alone)
-            if others := task.unfinished - own:
-                rest = replace(task, finished=everything - others, deaths={}, is_retry=True)
-                self._again.append(rest)
+        for start, task in running.items():
+            self._alone.extend(task.alone(i, record) for i in own[start])
+            if (rest := task.without(own[start])) is not None:
+                put = self._again.append if task.only is None else self._again.appendleft
+                put(rest)  # the part of a tar file that reports on it comes last
 
     def _count_idle_death(self, death: Death) -> None:
         self._idle_deaths += 1
@@ -119,3 +115,13 @@ class Schedule:
                 "probably because memory is short."
             )
         raise RunStopped(f"The worker process keeps dying: {death.reason}.")
+
+
+def _suspects(task: Task, death: Death) -> list[int]:
+    """Return the positions of a task's videos that may have caused a death, in order. If it is
+    unknown what the process was working on, that may be anything, as far as it is known."""
+    if death.busy is None:
+        listed = () if task.of_tar else range(len(task.videos))
+        return [i for i in listed if task.lacks(i)]
+    busy = (key - task.start for key in death.busy if isinstance(key, int))
+    return sorted(i for i in busy if task.lacks(i))

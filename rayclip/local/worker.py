@@ -21,6 +21,7 @@ from typing import NoReturn
 from rayclip.actors.decoder import WINDOW_BYTES, VideoExtractor
 from rayclip.actors.encoder import make_zero_shot
 from rayclip.actors.job import Attempts, ExtractionJob, Segments, UncountedAttempts
+from rayclip.actors.tar_task import extract_tar
 from rayclip.errors import RayclipError, RunStopped
 from rayclip.io.crash_log import LOADING, CrashLog, Death
 from rayclip.local.devices import LocalEncoders
@@ -169,6 +170,9 @@ class Worker:
             self.send(TaskEnded(task.start))
 
     def _run_task(self, task: Task) -> None:
+        if task.of_tar:
+            self._run_tar(task)
+            return
         # A retry is alone, and decoding in several threads would blur what it takes.
         segments = None if task.is_retry else self._segments()
         extractor = self._extractor(self._job, TaskAttempts(self, task), segments)
@@ -176,6 +180,15 @@ class Worker:
         unfinished = (video for video in videos if video.position not in task.finished)
         for _ in extractor.run(task.videos, unfinished):
             pass  # it was sent as soon as it was saved
+
+    def _run_tar(self, task: Task) -> None:
+        (tar,) = task.videos
+        models = self._job.numbers if task.lacking is None else task.lacking[0]
+        extractor = self._extractor(self._job, TaskAttempts(self, task))
+        results = extract_tar(extractor, self._job, tar, models, task.finished, task.only)
+        of_tar = [result for result in results if result.tar is not None]
+        if of_tar and (counts := of_tar[0].tar):
+            self.send(Finished(task.start + counts.results, of_tar))  # after those of its videos
 
     def _segments(self) -> Segments:
         return ThreadSegments(

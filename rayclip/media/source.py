@@ -167,7 +167,7 @@ def _open(
             opened = open_remote(os.fspath(source), storage_options, on_progress, block_bytes)
             file = stack.enter_context(opened)
         elif isinstance(source, str | os.PathLike):
-            file = stack.enter_context(closing(_open_local(os.fspath(source))))
+            file = stack.enter_context(closing(open_local(os.fspath(source))))
         else:
             file = source
         reader = Reader(file, on_progress)
@@ -219,7 +219,8 @@ def _check_head(head: bytes) -> None:
         )
 
 
-def _open_local(path: str) -> BinaryIO:
+def open_local(path: str) -> BinaryIO:
+    """Open a local file; raises the errors that :func:`translated_errors` translates."""
     if "\0" in path:
         raise FileNotFoundError(path)
     mode = os.stat(path).st_mode

@@ -21,7 +21,7 @@ from rayclip.output.done import FEATURES, FPS, TIMESTAMPS, DoneVideos, find_done
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.formats import SUFFIXES, FileFormat, file_format
 from rayclip.output.rows import Damage, Extraction, Row, ScannedVideo, StoredVideo, Work
-from rayclip.output.safe_names import output_name, utf8_name
+from rayclip.output.safe_names import output_name, tar_output_name, utf8_name
 from rayclip.output.stored_arrays import Blocks, DamagedContent, StoredArray, read_blocks
 from rayclip.output.video_files import DamagedFile, read_timestamps, read_video
 
@@ -50,7 +50,8 @@ class ArrayFolder(FeatureFolder):
         dim: int,
         storage_options: Mapping[str, Any],
         files: FileFormat = NUMPY,
-        nested: bool = False,
+        naming: str = "stem",
+        of_tars: bool = False,
     ) -> None:
         """Name a folder, without creating or reading it.
 
@@ -59,17 +60,20 @@ class ArrayFolder(FeatureFolder):
             dim: features per frame, to recognise damaged files by their size.
             storage_options: passed to fsspec.
             files: the format of the arrays.
-            nested: whether names contain folders.
+            naming: how videos are named, ``stem`` or ``path``.
+            of_tars: whether the videos are those of tar files.
 
         Raises:
             UsageError: the URL's protocol is unknown.
         """
-        super().__init__(url, storage_options, nested)
+        super().__init__(url, storage_options, nested=of_tars or naming == "path")
+        self._naming = naming
+        self._of_tars = of_tars
         self._dim = dim
         self._files = files
 
     def name_of(self, video: str) -> str:
-        name = output_name(video, "path" if self._nested else "stem")
+        name = (tar_output_name if self._of_tars else output_name)(video, self._naming)
         return name if isinstance(self._fs, LocalFileSystem) else utf8_name(name)
 
     def writer(self, task: Sequence[str]) -> ArrayFolder:

@@ -49,9 +49,7 @@ class DoneVideos:
         return len(self.hashes)
 
     def __contains__(self, name: str) -> bool:
-        wanted = np.uint64(name_hash(name))
-        place = int(np.searchsorted(self.hashes, wanted))
-        return place < len(self.hashes) and bool(self.hashes[place] == wanted)
+        return is_done(name, self.hashes)
 
 
 def find_done(
@@ -115,6 +113,13 @@ def is_stale_tmp_file(file: StoredFile, now: float) -> bool:
     """Whether a file is a temporary file of a run that has ended; ``now`` is in s since 1970."""
     name, modified = file.path.rpartition("/")[2], file.modified
     return modified is not None and is_stale_tmp(name, now - modified)
+
+
+def is_done(name: str, known: NDArray[np.uint64]) -> bool:
+    """Return whether the hash of a name is in ``known``, which is in ascending order."""
+    wanted = np.uint64(name_hash(name))
+    place = int(np.searchsorted(known, wanted))
+    return place < len(known) and bool(known[place] == wanted)
 
 
 def is_in(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:

@@ -23,12 +23,14 @@ class FolderFormat(NamedTuple):
         on_extraction: ``save_numpy``, ``save_pickle`` or ``save_parquet``.
         feature_dtype: ``float32`` or ``float16``.
         naming: how files are named, ``stem`` or ``path``.
+        of_tars: whether the videos are those of tar files.
     """
 
     dim: int
     on_extraction: str
     feature_dtype: str
     naming: str
+    of_tars: bool = False
 
 
 class RecordedRun(NamedTuple):
@@ -111,6 +113,7 @@ def open_run(url: str, storage_options: Mapping[str, Any]) -> RecordedRun:
             run.get("on_extraction", "save_numpy"),
             run["feature_dtype"],
             run.get("naming", "stem"),
+            run.get("of_tars") is True,
         )
         return RecordedRun(open_folder(url, folder_format, storage_options), run)
     except (KeyError, TypeError, ValueError) as error:
@@ -132,9 +135,8 @@ def open_folder(
         )
     files = file_format(folder_format.on_extraction, folder_format.feature_dtype)
     np.empty((0, folder_format.dim), folder_format.feature_dtype)
-    return ArrayFolder(
-        url, folder_format.dim, storage_options, files, folder_format.naming == "path"
-    )
+    naming, of_tars = folder_format.naming, folder_format.of_tars
+    return ArrayFolder(url, folder_format.dim, storage_options, files, naming, of_tars)
 
 
 def _exists(fs: Any, path: str) -> bool:

@@ -21,6 +21,7 @@ COMPARED = (
     "activation",
     "revision",
     *COMPARED_OPTIONS,
+    "of_tars",
     "frame_rule",
     "resize_rule",
 )
@@ -39,8 +40,14 @@ PACKAGES = (
 )
 
 
-def run_record(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
-    """Return the content of ``run.json``, without ``storage_options``, which may be secret."""
+def run_record(settings: Settings, spec: ModelSpec, of_tars: bool = False) -> dict[str, Any]:
+    """Return the content of ``run.json``, without ``storage_options``, which may be secret.
+
+    Args:
+        settings: of the run.
+        spec: its model.
+        of_tars: whether its inputs are tar files of videos.
+    """
     return {
         "model_name": spec.model_name,
         "family": family_name(spec.model_name),
@@ -49,6 +56,7 @@ def run_record(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
         "revision": spec.revision,
         "license": spec.license,
         **{name: _as_json(getattr(settings, name)) for name in COMPARED_OPTIONS},
+        "of_tars": of_tars,
         "frame_rule": sampling.RULE_VERSION,
         "resize_rule": preprocess.RULE_VERSION,
         "dim": spec.dim,
@@ -103,5 +111,6 @@ def _version(package: str) -> str | None:
 # what records had in effect before they said it
 _OLDER = {
     "activation": "quickgelu",
+    "of_tars": False,
     **{name: _as_json(OPTIONS[name].default) for name in COMPARED_OPTIONS},
 }

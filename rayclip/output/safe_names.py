@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 from rayclip.media.fragments import parse_part
+from rayclip.media.tar_names import split_member
 from rayclip.output.folder import FAILURES_FILE, RUN_FILE
 
 FORBIDDEN = re.compile(r"[\0\\\ud800-\udc7f\udd00-\udfff]")
@@ -48,6 +49,28 @@ def output_name(video: str, naming: str) -> str:
     path = path.rstrip("/")
     folders = [folder for folder in path.split("/")[:-1] if folder not in ("", ".", "..")]
     return safe_name(*folders, name)
+
+
+def tar_output_name(video: str, naming: str) -> str:
+    """Return the base name of the files of a video in a tar file, in a folder named after that:
+    ``tars/a.tar/b/c.mp4`` gives ``a/b/c``. Of a tar file itself, return the name of that folder.
+
+    Args:
+        video: a tar file, or a video in it, as :mod:`rayclip.media.tar_names` names it.
+        naming: of the folder, as for :func:`output_name`.
+    """
+    tar, member = split_member(video)
+    folder = output_name(tar, naming)
+    if folder in RESERVED:
+        folder = hashed(folder, folder, MAX_NAME)
+    if not member:
+        return folder
+    path = PurePosixPath(member)
+    folders = [part for part in path.parts[:-1] if part not in ("/", ".", "..")]
+    name = safe_name(*folders, path.stem)
+    if len(os.fsencode(f"{folder}/{name}")) > MAX_PATH:
+        name = hashed(member, path.stem, MAX_NAME - MAX_SUFFIX)
+    return f"{folder}/{name}"
 
 
 def _path_in(scheme: str, rest: str) -> tuple[str, str]:

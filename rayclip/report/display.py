@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from rayclip.console import can_redraw, folded, say_to_user
 from rayclip.model.load_stage import LoadStage, current_stage
+from rayclip.report.progress_words import Goal
 from rayclip.report.run_stats import RunState
 
 if TYPE_CHECKING:
@@ -98,17 +99,17 @@ class Display:
             self._overdue.daemon = True
             self._overdue.start()
 
-    def progress(self, state: RunState, total: int, seconds: float, stall: str = "") -> None:
+    def progress(self, state: RunState, goal: Goal, seconds: float, stall: str = "") -> None:
         """Show progress in the live region.
 
         Args:
             state: how far the run is.
-            total: number of videos in the run.
+            goal: what the run has to do.
             seconds: since it began.
             stall: what it waits for, if nothing moves.
         """
         if self._region is not None:
-            self._region.show_progress(state, total, seconds, stall)
+            self._region.show_progress(state, goal, seconds, stall)
 
     @contextmanager
     def hidden(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from rayclip.console import terminal_width
 from rayclip.model.load_stage import LoadStage
-from rayclip.report.progress_words import awaited_stage, megabytes, rates
+from rayclip.report.progress_words import Goal, awaited_stage, megabytes, rates
 from rayclip.report.run_stats import RunState
 
 REFRESHES_PER_S = 4
@@ -62,9 +62,9 @@ class LiveRegion:
         """Print lines as they are, above the region."""
         self._console.print(Text(text), soft_wrap=True)
 
-    def show_progress(self, state: RunState, total: int, seconds: float, stall: str) -> None:
+    def show_progress(self, state: RunState, goal: Goal, seconds: float, stall: str) -> None:
         """Show the progress of a run; the arguments are as for the display."""
-        self.view = partial(self._progress, state, total, seconds, stall, time.monotonic())
+        self.view = partial(self._progress, state, goal, seconds, stall, time.monotonic())
 
     def awaited(self, stage: LoadStage, seconds: float) -> RenderableType:
         """What has been awaited for some seconds, with a bar if bytes are transferred."""
@@ -79,15 +79,16 @@ class LiveRegion:
         return self.view()
 
     def _progress(
-        self, state: RunState, total: int, seconds: float, stall: str, seen: float
+        self, state: RunState, goal: Goal, seconds: float, stall: str, seen: float
     ) -> RenderableType:
-        finished = state.done + state.failed
-        lines = [self._bar(finished, total, f"{finished:,}/{total:,} videos")]
+        finished = goal.finished(state)
+        label = f"{finished:,}/{goal.total:,} {goal.things}"
+        lines = [self._bar(finished, goal.total, label)]
         stage = awaited_stage(state)
         if stage is not None:
             lines.append(self.awaited(stage, seconds + time.monotonic() - seen))
         else:
-            text = Text(f"{state.total.frames:,} frames, {rates(state, total, seconds)}")
+            text = Text(f"{state.total.frames:,} frames, {rates(state, goal, seconds)}")
             text.highlight_regex(r"\d+ failed", "red")
             lines.append(text)
         if stall:

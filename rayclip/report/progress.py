@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from rayclip.report.display import PLAIN_PERIOD_S, Display
-from rayclip.report.progress_words import duration, progress_line
+from rayclip.report.progress_words import Goal, duration, progress_line
 from rayclip.report.run_stats import RunState
 
 TERMINAL_PERIOD_S = 0.5
@@ -25,7 +25,7 @@ class Progress:
 
     def __init__(
         self,
-        total: int,
+        goal: Goal,
         poll: Callable[[], RunState | None],
         stall_reason: Callable[[], str],
         display: Display,
@@ -33,12 +33,12 @@ class Progress:
         """Prepare; nothing is shown before the ``with`` block begins.
 
         Args:
-            total: number of videos in the run.
+            goal: what the run has to do.
             poll: returns the state of the run, or None if it is currently unknown.
             stall_reason: returns what the run waits for if nothing moves.
             display: shows it.
         """
-        self._total = total
+        self._goal = goal
         self._poll = poll
         self._stall_reason = stall_reason
         self._display = display
@@ -81,9 +81,9 @@ class Progress:
             if now - self._moved >= SILENCE_S:
                 stall = f"no progress for {duration(now - self._moved)}: {self._stall_reason()}"
             if self._display.is_live:
-                self._display.progress(state, self._total, now - self._started, stall)
+                self._display.progress(state, self._goal, now - self._started, stall)
             else:
-                line = progress_line(state, self._total, now - self._started)
+                line = progress_line(state, self._goal, now - self._started)
                 self._display.say(f"{line}; {stall}" if stall else line, always=bool(stall))
 
     def _say_notes(self, state: RunState | None) -> None:

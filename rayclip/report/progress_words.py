@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from rayclip.model.load_stage import LoadStage
 from rayclip.report.run_stats import RunState
 
 
-def progress_line(state: RunState, total: int, seconds: float) -> str:
+class Goal(NamedTuple):
+    """What a run has to do.
+
+    Attributes:
+        total: the number of its videos, or of its tar files.
+        of_tars: whether these are tar files, of which nobody knows how many videos they have.
+    """
+
+    total: int
+    of_tars: bool = False
+
+    @property
+    def things(self) -> str:
+        return "tar files" if self.of_tars else "videos"
+
+    def finished(self, state: RunState) -> int:
+        return state.ended_tars if self.of_tars else state.done + state.failed
+
+
+def progress_line(state: RunState, goal: Goal, seconds: float) -> str:
     """``12/200 videos, 340 frames/s, 4:10 left, 1 failed``, or what is done before any frame."""
     stage = awaited_stage(state)
     if stage is None:
-        text = rates(state, total, seconds)
+        text = rates(state, goal, seconds)
     else:
         text = f"{stage.text} {megabytes(stage)}".strip()
-    return f"{state.done + state.failed}/{total} videos, {text}"
+    return f"{goal.finished(state)}/{goal.total} {goal.things}, {text}"
 
 
-def rates(state: RunState, total: int, seconds: float) -> str:
-    """``340 frames/s, 4:10 left, 1 failed``."""
-    finished = state.done + state.failed
-    parts = [f"{state.total.frames / max(seconds, 1e-9):.0f} frames/s"]
-    if 0 < finished < total:
-        parts.append(f"{duration(seconds / finished * (total - finished))} left")
+def rates(state: RunState, goal: Goal, seconds: float) -> str:
+    """``340 frames/s, 4:10 left, 1 failed``; before it ``50 videos`` if the goal is tar files."""
+    finished = goal.finished(state)
+    parts = [count(state.done, "video")] if goal.of_tars else []
+    parts.append(f"{state.total.frames / max(seconds, 1e-9):.0f} frames/s")
+    if 0 < finished < goal.total:
+        parts.append(f"{duration(seconds / finished * (goal.total - finished))} left")
     if state.failed:
         parts.append(f"{state.failed} failed")
     return ", ".join(parts)

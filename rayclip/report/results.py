@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -54,9 +54,26 @@ class Failure:
         return f"{self.stage}/{self.code}: {self.message}"
 
 
+class TarCounts(NamedTuple):
+    """How many videos a tar file has, as far as it was read.
+
+    Attributes:
+        videos: all of them.
+        skipped: those that were done before.
+    """
+
+    videos: int
+    skipped: int
+
+    @property
+    def results(self) -> int:
+        """How many have results of this run."""
+        return self.videos - self.skipped
+
+
 @dataclass(frozen=True)
 class VideoResult:
-    """The result of one video by one model.
+    """The result of one video by one model, or of one tar file after those of its videos.
 
     Attributes:
         video: the input as given.
@@ -64,6 +81,7 @@ class VideoResult:
         failure: why it failed; None if it did not.
         extraction: the arrays; None if it failed or they were written to files.
         model: the model, if the run has several; else it is empty.
+        tar: of a tar file; None for a video.
     """
 
     video: str
@@ -71,6 +89,7 @@ class VideoResult:
     failure: Failure | None = None
     extraction: Extraction | None = None
     model: str = ""
+    tar: TarCounts | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +118,8 @@ class Summary:
         seconds: wall time.
         output_path: folder of the features, or of all models' folders; None if they were printed.
         estimate: the time for all inputs, if ``limit`` left some out and a video was extracted.
+        failed_before: videos in finished tar files that failed in earlier runs; only ``overwrite``
+            tries them again.
     """
 
     done: int = 0
@@ -108,23 +129,31 @@ class Summary:
     seconds: float = 0.0
     output_path: str | None = None
     estimate: Estimate | None = None
+    failed_before: int = 0
 
 
 class Tally:
     """Counts results as they arrive."""
 
-    def __init__(self, skipped: int, output_path: str | None) -> None:
+    def __init__(self, skipped: int, output_path: str | None, failed_before: int = 0) -> None:
         self._skipped = skipped
+        self._failed_before = failed_before
         self._output_path = output_path
         self._reported = (0, 0)
         self.failed: list[Failure] = []
         self._done = self._frames = 0  # of earlier videos
         self._video: list[VideoResult] = []
+        self._last_tar = ""
 
     def add(self, result: VideoResult) -> None:
         """Count a result. Those of a video by several models follow one another; it counts once."""
         if result.failure is not None:
             self.failed.append(result.failure)
+        if result.tar is not None:
+            if result.video != self._last_tar:  # the first of its models
+                self._skipped += result.tar.skipped
+                self._last_tar = result.video
+            return
         if any(r.video != result.video or r.model == result.model for r in self._video):
             self._done, self._frames, self._video = self.done, self.frames, []
         self._video.append(replace(result, extraction=None))
@@ -165,6 +194,7 @@ class Tally:
             seconds,
             self._output_path,
             estimate,
+            self._failed_before,
         )
 
 
@@ -191,6 +221,8 @@ def result_schema(dim: int | None) -> pa.Schema:
             ("code", pa.string()),
             ("error", pa.string()),
             ("attempts", pa.int64()),
+            ("tar_videos", pa.int64()),
+            ("tar_skipped", pa.int64()),
         ]
     )
 
@@ -212,6 +244,8 @@ def to_table(results: Iterable[VideoResult], dim: int | None) -> pa.Table:
         pa.array([f and f.code for f in failures], pa.string()),
         pa.array([f and f.message for f in failures], pa.string()),
         pa.array([f and f.attempts for f in failures], pa.int64()),
+        pa.array([result.tar and result.tar.videos for result in results], pa.int64()),
+        pa.array([result.tar and result.tar.skipped for result in results], pa.int64()),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 
@@ -233,4 +267,6 @@ def from_table(table: pa.Table) -> Iterator[VideoResult]:
                 np.asarray(row["timestamps_ms"], np.float64),
                 row["fps"],
             )
-        yield VideoResult(video, row["frames"], failure, extraction, model)
+        is_tar = row["tar_videos"] is not None
+        tar = TarCounts(row["tar_videos"], row["tar_skipped"]) if is_tar else None
+        yield VideoResult(video, row["frames"], failure, extraction, model, tar)

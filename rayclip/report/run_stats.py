@@ -86,6 +86,7 @@ class RunState:
         waiting: frames outstanding at each encoder.
         placed: encoders that Ray placed on a node.
         up: encoders that respond and have loaded their model.
+        ended_tars: tar files that were read, if the inputs are such files.
     """
 
     done: int
@@ -95,6 +96,7 @@ class RunState:
     waiting: tuple[int, ...]
     placed: int
     up: int
+    ended_tars: int = 0
 
     @property
     def total(self) -> BatchStats:

@@ -44,6 +44,8 @@ def summary_lines(summary: Summary) -> list[str]:
         videos.append(f"{summary.skipped} done before")
     if summary.failed:
         videos.append(f"{_failed_videos(summary)} failed")
+    if summary.failed_before:
+        videos.append(f"{summary.failed_before} failed before, in finished tar files")
     lines = [
         f"videos: {', '.join(videos)}; {summary.frames} frames in {summary.seconds:.1f} s "
         f"({_frames_per_s(summary):.0f} frames/s)"
@@ -75,6 +77,11 @@ def summary_sentences(summary: Summary, work: BatchStats) -> list[str]:
     if summary.skipped:
         was = "was" if summary.skipped == 1 else "were"
         sentences.append(f"{count(summary.skipped, 'video')} {was} done before.")
+    if summary.failed_before:
+        sentences.append(
+            f"{count(summary.failed_before, 'video')} of finished tar files failed before; "
+            "--overwrite tries again."
+        )
     lines = [" ".join(sentences)]
     if summary.output_path is not None:
         lines.append(f"The features are in {summary.output_path}")

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapes
 from checkpoints import save_state_dict, small_vit
+from ray_clusters import kill_workers
 from run_cli import (
     ON_LOOPBACK,
     alive,
@@ -99,7 +100,7 @@ def test_killed_encoders_and_decoding_workers_cost_no_video_and_change_no_bit(
         wait_until(lambda: finished(tmp_path) >= 3, "three videos", running)
         kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("clip/demo/*_clip.npy")}
         for name in (ENCODER, DECODER):
-            kill_all(cluster, name, running)
+            kill_workers(cluster, name, running)
         assert finished(tmp_path) < COPIES, "the kill came too late to prove anything"
         ended = finish(running)
     assert ended.status == 0, ended.stderr
@@ -110,21 +111,6 @@ def test_killed_encoders_and_decoding_workers_cost_no_video_and_change_no_bit(
     assert len(others) == COPIES
     assert len({*others}) == 1
     assert "Traceback" not in ended.stderr
-
-
-def kill_all(cluster: str, name: str, running: subprocess.Popen[str]) -> None:
-    """Kill the workers with this name whose raylet works in the cluster's temporary folder."""
-    folder = f"/tmp/rc-{cluster.partition(':')[2]}/"
-    found: list[psutil.Process] = []
-
-    def is_there() -> bool:
-        workers = [p for p in psutil.process_iter() if title(p).startswith(name)]
-        found[:] = [p for p in workers if any(folder in title(parent) for parent in p.parents())]
-        return bool(found)
-
-    wait_until(is_there, f"a process {name}", running)
-    for process in found:
-        process.kill()
 
 
 def groups_of_four(clip: Path, folder: Path) -> list[Path]:

@@ -65,6 +65,23 @@ def test_an_existing_name_is_not_a_pattern(folder: Path, name: str) -> None:
     assert found(name) == [name]
 
 
+@pytest.mark.parametrize(
+    ("argument", "expanded"),
+    [
+        ("c-{008..010}.tar", ["c-008.tar", "c-009.tar", "c-010.tar"]),
+        ("s3://b/{x,y}/1.tar.gz", ["s3://b/x/1.tar.gz", "s3://b/y/1.tar.gz"]),
+        ("{a.tar", ["{a.tar"]),
+        ("{a,b}.mp4", ["{a,b}.mp4"]),
+        ("{there}.tar", ["{there}.tar"]),
+    ],
+)
+def test_braces_in_names_of_tar_files_are_expanded(
+    folder: Path, argument: str, expanded: list[str]
+) -> None:
+    (folder / "{there}.tar").touch()
+    assert found(argument) == expanded
+
+
 def test_arguments_keep_their_order(folder: Path) -> None:
     assert found("z.mp4", "videos/c", "a.mp4") == [
         "z.mp4",

@@ -16,7 +16,7 @@ def test_results_are_held_until_those_before_have_come() -> None:
             arrived.append(position)
             yield position, VideoResult(str(position), 1)
 
-    ordered = in_order(results())
+    ordered = in_order(results(), lambda position, _: position + 1)
     assert next(ordered).video == "0"
     assert arrived == [1, 0]
     assert [result.video for result in ordered] == ["1", "2", "3"]

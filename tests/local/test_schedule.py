@@ -9,7 +9,7 @@ import pytest
 from rayclip.actors.attempts import give_up_error
 from rayclip.errors import RunStopped
 from rayclip.io.crash_log import LOADING, Cause, Death
-from rayclip.local.messages import Task
+from rayclip.local.messages import MAX_TAR_VIDEOS, Task
 from rayclip.local.schedule import MAX_IDLE_DEATHS, Schedule
 
 VIDEOS = 4  # of a task
@@ -26,7 +26,7 @@ def schedule(tasks: int, at_once: int = 2, max_ahead: int | None = None) -> Sche
 def handed_out(plan: Schedule) -> list[list[int]]:
     """The positions in the run of the unfinished videos of each task that is handed out now."""
     tasks = iter(plan.next_task, None)
-    return [[task.start + i for i in sorted(task.unfinished)] for task in tasks]
+    return [[task.start + i for i in range(VIDEOS) if task.lacks(i)] for task in tasks]
 
 
 def crash(busy: Sequence[int | str] | None) -> Death:
@@ -93,8 +93,20 @@ def test_a_video_is_given_up_after_a_death_of_its_own() -> None:
         task = plan.next_task()
         assert task is not None
         plan.end_task(task.start)
-    assert task.start + min(task.unfinished) == 1
+    assert [i for i in range(VIDEOS) if task.lacks(i)] == [1]
     assert give_up_error(task.deaths[1], max_attempts=2) is not None
+
+
+def test_parts_of_a_task_are_not_handed_out_at_once() -> None:
+    plan = schedule(1)
+    handed_out(plan)
+    plan.reschedule(crash([1]))
+    assert handed_out(plan) == [[1]]
+    plan.reschedule(crash([]))
+    (first,) = handed_out(plan)
+    plan.end_task(0)
+    (second,) = handed_out(plan)
+    assert sorted(first + second) == [0, 1, 2, 3]
 
 
 def test_a_finished_video_is_no_suspect() -> None:
@@ -137,3 +149,42 @@ def test_a_worker_that_keeps_dying_without_a_video_ends_the_run(
         plan.reschedule(crash(busy))
     with pytest.raises(RunStopped, match=sentence):
         plan.reschedule(crash(busy))
+
+
+# ---- tar files, of which nobody knows how many videos they have ----
+
+
+def tar_schedule() -> Schedule:
+    starts = (0, MAX_TAR_VIDEOS)
+    return Schedule((Task(start, ["a.tar"], of_tar=True) for start in starts), at_once=2)
+
+
+def wanted(plan: Schedule) -> list[tuple[int, list[int]]]:
+    """The starts of the tasks that are handed out now, with those of their first positions that
+    they extract."""
+    tasks = iter(plan.next_task, None)
+    return [(task.start, [i for i in range(4) if task.lacks(i)]) for task in tasks]
+
+
+def test_only_a_suspect_of_a_tar_file_goes_again_alone() -> None:
+    plan = tar_schedule()
+    assert wanted(plan) == [(0, [0, 1, 2, 3]), (MAX_TAR_VIDEOS, [0, 1, 2, 3])]
+    finish(plan, 0, MAX_TAR_VIDEOS, MAX_TAR_VIDEOS + 1)
+    plan.reschedule(crash([2]))
+    assert wanted(plan) == [(0, [2])]
+    finish(plan, 2)
+    plan.end_task(0)
+    assert wanted(plan) == [(0, [1, 3]), (MAX_TAR_VIDEOS, [2, 3])]
+
+
+def test_a_suspect_of_a_tar_file_goes_again_even_if_another_process_dies_without_blaming_it() -> (
+    None
+):
+    plan = tar_schedule()
+    wanted(plan)
+    plan.reschedule(crash([2]))
+    assert wanted(plan) == [(0, [2])]
+    plan.reschedule(crash([]))
+    assert wanted(plan) == [(0, [2]), (MAX_TAR_VIDEOS, [0, 1, 2, 3])]
+    plan.end_task(0)
+    assert wanted(plan) == [(0, [0, 1, 3])]  # last, since it reports on the tar file

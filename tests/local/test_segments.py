@@ -65,7 +65,7 @@ class Machine:
             extractor = VideoExtractor(
                 self.job, Encoders(), UncountedAttempts(), segments, lambda _: self.cores
             )
-            (result,) = extractor.run([str(video)])
+            (result,) = extractor.run([str(video)], self.job.videos([str(video)]))
         assert result.extraction is not None, result.failure
         return result.extraction
 
@@ -87,7 +87,9 @@ def video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def whole(video: Path) -> Extraction:
-    (result,) = VideoExtractor(JOB, Encoders(), UncountedAttempts()).run([str(video)])
+    (result,) = VideoExtractor(JOB, Encoders(), UncountedAttempts()).run(
+        [str(video)], JOB.videos([str(video)])
+    )
     assert result.extraction is not None
     return result.extraction
 
@@ -114,7 +116,7 @@ def test_a_long_range_is_divided_and_has_the_features_of_the_undivided_range(
     video: Path, part: str, choice: FrameChoice
 ) -> None:
     job, name = replace(JOB, choice=choice), f"{video}{part}"
-    (result,) = VideoExtractor(job, Encoders(), UncountedAttempts()).run([name])
+    (result,) = VideoExtractor(job, Encoders(), UncountedAttempts()).run([name], JOB.videos([name]))
     assert result.extraction is not None
     machine = Machine(job=job)
     assert same(machine.extract(name), result.extraction)

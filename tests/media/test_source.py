@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import shutil
 import socket
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +17,7 @@ import av
 import fsspec
 import pytest
 from fault_proxy import Outcome, Request, run_proxy
-from loopback_servers import serve
+from file_server import FileServer, serving
 from run_cli import call
 from video_factories import (
     a_folder,
@@ -221,84 +219,8 @@ def test_a_url_of_an_unknown_protocol_cannot_be_read() -> None:
 # ---- http ----
 
 
-class Server(ThreadingHTTPServer):
-    """A folder on loopback that counts requests.
-
-    Attributes:
-        ranges: whether parts of files can be had; else each answer is the whole file.
-        breaks_at: the connection goes away before this byte of a file is sent.
-        status: given for every request instead of an answer.
-        served: bytes of files that were sent.
-    """
-
-    daemon_threads = True
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.folder = folder
-        self.ranges = True
-        self.breaks_at: int | None = None
-        self.status: int | None = None
-        self.served = 0
-
-    def url(self, path: Path) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{path.name}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that disconnect."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self._answer(with_body=True)
-
-    def _answer(self, with_body: bool) -> None:
-        path = self.server.folder / self.path.lstrip("/")
-        status = self.server.status or (200 if path.exists() else 404)
-        if status != 200:
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        content = path.read_bytes()
-        asked = re.match(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        first, last = 0, len(content) - 1
-        if asked and self.server.ranges:
-            first, last = int(asked[1]), min(int(asked[2]), last)
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(last + 1 - first))
-        self.end_headers()
-        end = last + 1
-        if self.server.breaks_at is not None and first <= self.server.breaks_at < end:
-            end = self.server.breaks_at
-            self.close_connection = True
-        for start in range(first, end if with_body else 0, 2**16):
-            part = content[start : min(end, start + 2**16)]
-            self.wfile.write(part)
-            self.server.served += len(part)
-
-    def log_message(self, *words: Any) -> None:
-        """Print nothing during tests."""
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    pytest.importorskip("aiohttp")
-    with serve(Server(folder)) as server:
-        yield server
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def server(tmp_path: Path) -> Iterator[FileServer]:
     with serving(tmp_path) as server:
         yield server
 
@@ -312,7 +234,7 @@ def test_each_byte_is_requested_about_once_from_a_server_with_ranges(large_mov: 
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_videos_are_read_from_every_server(
-    mp4: Path, ts: Path, server: Server, ranges: bool
+    mp4: Path, ts: Path, server: FileServer, ranges: bool
 ) -> None:
     server.ranges = ranges
     for path in (mp4, index_first(mp4), ts):
@@ -321,7 +243,7 @@ def test_videos_are_read_from_every_server(
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_the_command_takes_videos_and_lists_from_every_server(
-    mp4: Path, tmp_path: Path, server: Server, ranges: bool
+    mp4: Path, tmp_path: Path, server: FileServer, ranges: bool
 ) -> None:
     server.ranges = ranges
     shutil.copyfile(mp4, tmp_path / "listed.mp4")
@@ -363,18 +285,18 @@ def test_a_broken_connection_is_not_the_end_of_a_video(
     assert (type(error), error.stage, error.code) == (VideoError, "read", "read_failed")
 
 
-def test_an_empty_response_is_an_empty_file(tmp_path: Path, server: Server) -> None:
+def test_an_empty_response_is_an_empty_file(tmp_path: Path, server: FileServer) -> None:
     assert failure_of(server.url(an_empty_file(tmp_path))).code == "empty_file"
 
 
-def test_a_missing_file_on_a_server_is_not_found(tmp_path: Path, server: Server) -> None:
+def test_a_missing_file_on_a_server_is_not_found(tmp_path: Path, server: FileServer) -> None:
     error = failure_of(server.url(missing(tmp_path)))
     assert (type(error), error.stage, error.code) == (BadVideo, "open", "not_found")
 
 
 @pytest.mark.usefixtures("retry_once")
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_failing_server_is_a_read_error(mp4: Path, server: Server, status: int) -> None:
+def test_a_failing_server_is_a_read_error(mp4: Path, server: FileServer, status: int) -> None:
     server.status = status
     error = failure_of(server.url(mp4))
     assert (type(error), error.stage, error.code) == (VideoError, "read", "read_failed")
@@ -383,7 +305,7 @@ def test_a_failing_server_is_a_read_error(mp4: Path, server: Server, status: int
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_denied_request_is_not_retried(mp4: Path, server: Server, status: int) -> None:
+def test_a_denied_request_is_not_retried(mp4: Path, server: FileServer, status: int) -> None:
     server.status = status
     error = failure_of(server.url(mp4))
     assert (type(error), error.stage, error.code) == (VideoError, "read", "access_denied")
@@ -426,7 +348,7 @@ def test_only_the_failed_range_is_requested_again(large_mov: Path, way: Outcome)
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("way", ["busy", "reset", "cut", "unanswered"])
-def test_opening_is_retried(mp4: Path, server: Server, way: Outcome, ranges: bool) -> None:
+def test_opening_is_retried(mp4: Path, server: FileServer, way: Outcome, ranges: bool) -> None:
     def at_first(request: Request) -> Outcome:
         return way if request.number in (1, 2, 3, 5, 8) else "fine"
 
@@ -447,7 +369,7 @@ def test_an_interrupted_stream_is_a_transient_failure(
 
 
 @pytest.mark.usefixtures("retry_once")
-def test_exhausted_retries_are_a_permanent_failure(mp4: Path, server: Server) -> None:
+def test_exhausted_retries_are_a_permanent_failure(mp4: Path, server: FileServer) -> None:
     server.status = 503
     assert not is_transient(failure_of(server.url(mp4)))
 

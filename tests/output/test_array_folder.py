@@ -369,7 +369,7 @@ def test_the_hash_of_a_name_is_the_same_on_every_machine() -> None:
 
 
 def test_names_with_folders_in_them_are_found_again(url: str) -> None:
-    folder = ArrayFolder(url, DIM, {}, nested=True)
+    folder = ArrayFolder(url, DIM, {}, naming="path")
     folder.prepare()
     folder.commit("a/cat", extraction(3))
     folder.commit("b/c/cat", extraction(5))
@@ -525,7 +525,7 @@ def test_a_video_is_recomputed_if_the_storage_cannot_report_on_it(
 def test_a_folder_of_names_is_created_once(
     memory_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = ArrayFolder(memory_url, DIM, {}, nested=True)
+    folder = ArrayFolder(memory_url, DIM, {}, naming="path")
     folder.commit("a/cat", extraction())
     made = fail(monkeypatch, "makedirs", AssertionError("not again"))
     folder.commit("a/dog", extraction())
@@ -546,7 +546,7 @@ NOBODY = "9" * 12  # no process has such a number
 
 
 def test_only_stale_temporary_files_are_found_and_removed(tmp_path: Path) -> None:
-    folder = ArrayFolder(str(tmp_path), DIM, {}, nested=True)
+    folder = ArrayFolder(str(tmp_path), DIM, {}, naming="path")
     folder.commit("a/cat", extraction())
     dead = [left_by(NOBODY, 0, tmp_path), left_by(NOBODY, 0, tmp_path / "a")]
     dead.append(left_by(1, 7200, tmp_path, host="elsewhere"))

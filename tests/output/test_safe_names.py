@@ -19,7 +19,13 @@ from rayclip.output.array_folder import (
     ArrayFolder,
     Extraction,
 )
-from rayclip.output.safe_names import MAX_NAME, MAX_PATH, MAX_SUFFIX, output_name
+from rayclip.output.safe_names import (
+    MAX_NAME,
+    MAX_PATH,
+    MAX_SUFFIX,
+    output_name,
+    tar_output_name,
+)
 from rayclip.settings import Naming
 
 DIM = 4
@@ -190,7 +196,7 @@ def test_files_of_hostile_names_are_written_and_found_again(
     storage: str, naming: str, tmp_path: Path, memory_url: str
 ) -> None:
     url = str(tmp_path / "deep" / "out") if storage == "local" else f"{memory_url}/deep/out"
-    folder = ArrayFolder(url, DIM, {}, nested=naming == "path")
+    folder = ArrayFolder(url, DIM, {}, naming=naming)
     folder.prepare()
     folder.write_run({"model_name": "demo"})
     names = {output_name(video, naming) for video in HOSTILE}
@@ -230,9 +236,21 @@ def test_names_on_other_storages_are_utf8_and_stay_different(
 ) -> None:
     videos = ["a/caf\udce9.mp4", "a/caf\udce8.mp4", "a/caf\u00e9.mp4", "a/caf_.mp4"]
     remote, local = (
-        ArrayFolder(url, DIM, {}, nested=naming == "path") for url in (memory_url, str(tmp_path))
+        ArrayFolder(url, DIM, {}, naming=naming) for url in (memory_url, str(tmp_path))
     )
     names = [remote.name_of(video) for video in videos]
     assert len({name.encode() for name in names}) == len(videos)
     assert names[2:] == [local.name_of(video) for video in videos[2:]]
     assert [local.name_of(video) for video in videos] == [output_name(v, naming) for v in videos]
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+@given(tar=st.text(min_size=1), member=st.text(min_size=1))
+def test_videos_in_a_tar_file_are_in_a_folder_of_its_name(
+    naming: str, tar: str, member: str
+) -> None:
+    folder = tar_output_name(f"{tar}.tar", naming)
+    name = tar_output_name(f"{tar}.tar/{member}", naming)
+    assert stays_inside(name)
+    assert name.startswith(f"{folder}/") or ".tar/" in f"{tar}.tar".lower()
+    assert folder not in ("run.json", "failures.jsonl")

@@ -15,6 +15,7 @@ from terminals import Terminal
 from rayclip.console import say_to_user
 from rayclip.model.load_stage import LoadStage, report_bytes, stage
 from rayclip.report.display import Display
+from rayclip.report.progress_words import Goal
 from rayclip.report.run_stats import BatchStats, RunState
 
 WIDTHS = [60, 80, 120]
@@ -41,7 +42,7 @@ def show_everything(display: Display) -> None:
         loading = LoadStage("Downloading ViT-B-32.pt", 120_000_000, 353_000_000)
         starting = RunState(0, 0, 0, (BatchStats(loading=loading),), (0,), placed=1, up=0)
         for state, stall in ((starting, ""), (BUSY, ""), (BUSY, STALL)):
-            display.progress(state, 1_000_000, 52.1, stall)
+            display.progress(state, Goal(1_000_000), 52.1, stall)
             with display.hidden():
                 pass
 
@@ -76,7 +77,7 @@ def test_the_first_words_come_before_slow_imports() -> None:
 def test_the_live_region_is_erased_at_the_end_and_lines_stay() -> None:
     terminal = Terminal(80)
     with Display(terminal.stream) as display:
-        display.progress(BUSY, 2000, 1.0, STALL)
+        display.progress(BUSY, Goal(2000), 1.0, STALL)
         display.say("A line.")
     text = terminal.close()
     assert lines(text).count("A line.") == 1

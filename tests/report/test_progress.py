@@ -10,7 +10,7 @@ import pytest
 from rayclip.model.load_stage import LoadStage
 from rayclip.report.display import Display
 from rayclip.report.progress import Progress
-from rayclip.report.progress_words import duration, progress_line
+from rayclip.report.progress_words import Goal, duration, progress_line
 from rayclip.report.run_stats import BatchStats, RunState
 
 DEADLINE_S = 10.0
@@ -54,7 +54,7 @@ def test_durations_are_formatted_like_a_clock(seconds: float, text: str) -> None
 def test_the_line_has_the_progress_the_rate_and_the_remaining_time(
     state: RunState, total: int, seconds: float, line: str
 ) -> None:
-    assert progress_line(state, total, seconds) == line
+    assert progress_line(state, Goal(total), seconds) == line
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_before_an_encoder_is_up_the_line_says_what_is_awaited(
     placed: int, loading: LoadStage | None, text: str
 ) -> None:
     state = RunState(0, 1, 0, (BatchStats(loading=loading),), (0,), placed, up=0)
-    assert progress_line(state, 20, 1.0) == f"1/20 videos, {text}"
+    assert progress_line(state, Goal(20), 1.0) == f"1/20 videos, {text}"
 
 
 def test_a_note_is_written_once() -> None:
@@ -107,7 +107,7 @@ def shown(stream: io.StringIO, polls: Sequence[RunState | None], show: bool = Tr
         return state
 
     display = Display(stream, show)
-    with display, Progress(10, poll, lambda: "an encoder waits for a GPU", display):
+    with display, Progress(Goal(10), poll, lambda: "an encoder waits for a GPU", display):
         assert all_polled.wait(DEADLINE_S)
     return stream.getvalue()
 

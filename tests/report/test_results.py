@@ -13,6 +13,7 @@ from rayclip.report.results import (
     Failure,
     Summary,
     Tally,
+    TarCounts,
     VideoResult,
     from_table,
     result_schema,
@@ -111,6 +112,8 @@ def test_the_columns_are_declared() -> None:
         "code",
         "error",
         "attempts",
+        "tar_videos",
+        "tar_skipped",
     ]
 
 
@@ -127,6 +130,8 @@ def test_a_failed_row_has_its_reason_and_no_arrays() -> None:
         "code": "no_frames",
         "error": "nothing decodes",
         "attempts": 2,
+        "tar_videos": None,
+        "tar_skipped": None,
     }
 
 
@@ -219,3 +224,14 @@ def test_models_may_differ_in_the_number_of_their_features() -> None:
         VideoResult("c", 4, model="y"),
     ]
     assert_same(list(from_table(to_table(results, None))), results)
+
+
+def test_the_result_of_a_tar_file_counts_as_no_video() -> None:
+    tally = Tally(skipped=0, output_path=None)
+    for model in ("one", "two"):
+        results = [VideoResult("a.tar/b", 5, model=model), VideoResult("a.tar/c", 7, model=model)]
+        tars = [VideoResult("a.tar", 0, model=model, tar=TarCounts(videos=6, skipped=4))]
+        for result in from_table(to_table([*results, *tars] if model == "two" else tars, DIM)):
+            tally.add(result)
+    summary = tally.summary(1.0)
+    assert (summary.done, summary.skipped, summary.frames) == (2, 4, 12)

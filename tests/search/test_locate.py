@@ -22,7 +22,7 @@ def files(*paths: Path) -> None:
 
 
 def by_stem(nested: bool = False) -> ArrayFolder:
-    return ArrayFolder("features", 4, {}, nested=nested)
+    return ArrayFolder("features", 4, {}, naming="path" if nested else "stem")
 
 
 def run_of(
