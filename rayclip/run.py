@@ -34,7 +34,7 @@ from rayclip.model.models import (
 from rayclip.output.array_folder import model_folder
 from rayclip.output.finished_tars import FinishedTars
 from rayclip.output.folder import FeatureFolder
-from rayclip.output.open_run import FolderFormat, open_folder
+from rayclip.output.open_run import FolderFormat, open_folder, recorded_revision
 from rayclip.output.run_record import run_record
 from rayclip.output.safe_names import output_name
 from rayclip.pipeline import on_ray
@@ -56,7 +56,7 @@ RESIZED_BY_PILLOW = (
 
 
 OnMachine = Callable[..., AbstractContextManager[Machine]]
-DescribeModel = Callable[[str, CustomWeights], ModelSpec]  # as models.describe
+DescribeModel = Callable[[str, CustomWeights, str | None], ModelSpec]  # as models.describe
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,9 @@ def plan_run(settings: Settings, describe_model: DescribeModel = describe) -> Pl
         UsageError: they do not fit one another.
     """
     custom = CustomWeights.of(settings)
-    specs = [describe_model(name, custom) for name in settings.model_name]
+    specs = [
+        describe_model(name, custom, _revision(settings, name)) for name in settings.model_name
+    ]
     if settings.show_pred and not specs[0].has_texts:
         raise UsageError(
             f"show_pred compares frames with texts, but {specs[0].model_name} has no text encoder: "
@@ -198,6 +200,15 @@ def plan_run(settings: Settings, describe_model: DescribeModel = describe) -> Pl
     return PlannedRun(specs, job, plan, name_of, total_inputs)
 
 
+def _revision(settings: Settings, model_name: str) -> str | None:
+    """Return the commit of the hub's repository that the output folder was begun with: a run goes
+    on with it, though there may be a newer one."""
+    if not settings.saves or settings.overwrite:
+        return None
+    url = model_folder(settings.output_path, model_name)
+    return recorded_revision(url, settings.storage_options)
+
+
 def _target(settings: Settings, spec: ModelSpec, of_tars: bool) -> Target:
     url = model_folder(settings.output_path, spec.model_name)
     saved = settings.on_extraction, settings.feature_dtype, settings.naming
@@ -230,9 +241,11 @@ def _machines(settings: Settings) -> Iterator[tuple[OnMachine, DescribeModel]]:
         return
     with worker_process() as worker:
 
-        def describe_there(model_name: str, custom: CustomWeights) -> ModelSpec:
+        def describe_there(
+            model_name: str, custom: CustomWeights, revision: str | None
+        ) -> ModelSpec:
             in_worker = needs_torch_to_describe(model_name)
-            return (worker.describe if in_worker else describe)(model_name, custom)
+            return (worker.describe if in_worker else describe)(model_name, custom, revision)
 
         yield partial(on_this_machine, worker), describe_there
 

@@ -26,6 +26,7 @@ class DescribeModel:
 
     model_name: str
     custom: CustomWeights
+    revision: str | None
 
 
 @dataclass(frozen=True)

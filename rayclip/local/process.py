@@ -47,14 +47,14 @@ class WorkerProcess:
             raise RunStopped(f"The worker process cannot be started: {error}.") from error
         self._process, self._connection, self._crash_log = child
 
-    def describe(self, model_name: str, custom: CustomWeights) -> ModelSpec:
+    def describe(self, model_name: str, custom: CustomWeights, revision: str | None) -> ModelSpec:
         """Look up a model there, so that this process needs no torch.
 
         Raises:
             UsageError, WeightsUnavailable: as :func:`rayclip.model.models.describe`.
             RunStopped: the process has died.
         """
-        self.send(DescribeModel(model_name, custom))
+        self.send(DescribeModel(model_name, custom, revision))
         while True:
             message = self._receive()
             if isinstance(message, ModelSpec):

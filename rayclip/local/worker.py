@@ -124,7 +124,7 @@ class Worker:
 
     def _describe(self, request: DescribeModel) -> None:
         try:
-            spec = describe(request.model_name, request.custom)
+            spec = describe(request.model_name, request.custom, request.revision)
         except Exception as error:
             self.send(Failed(_as_ours(error)))
         else:

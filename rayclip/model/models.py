@@ -126,7 +126,9 @@ class Network:
 class Family(Protocol):
     """What the module of a family offers."""
 
-    def describe(self, model_name: str, custom: CustomWeights) -> ModelSpec:
+    def describe(
+        self, model_name: str, custom: CustomWeights, revision: str | None = None
+    ) -> ModelSpec:
         """Look up a model and its sizes, without its weights.
 
         Raises:
@@ -190,15 +192,18 @@ def is_for_research_only(license_: str) -> bool:
     return "-nc" in name or "noncommercial" in name or name in RESEARCH_LICENSES
 
 
-def describe(model_name: str, custom: CustomWeights = NO_CUSTOM_WEIGHTS) -> ModelSpec:
+def describe(
+    model_name: str, custom: CustomWeights = NO_CUSTOM_WEIGHTS, revision: str | None = None
+) -> ModelSpec:
     """Look up a model, and read its sizes from its checkpoint if it is a custom one.
 
     Args:
         model_name: of any family.
         custom: where the model ``custom`` is; other models need none.
+        revision: the commit of a repository on the hub; None for the newest.
 
     Raises:
         UsageError: there is no such model, or its checkpoint cannot be used.
         WeightsUnavailable: what describes it cannot be read.
     """
-    return family_of(model_name).describe(model_name, custom)
+    return family_of(model_name).describe(model_name, custom, revision)

@@ -39,19 +39,20 @@ if TYPE_CHECKING:
 MODES = {"shortest": "shorter", "longest": "longest", "squash": "squash"}
 
 
-def describe(model_name: str, custom: CustomWeights) -> ModelSpec:
+def describe(model_name: str, custom: CustomWeights, revision: str | None = None) -> ModelSpec:
     """Look up a model without torch; a repository's configuration is downloaded once.
 
     Args:
         model_name: ``open_clip:ARCH/TAG``, ``hf-hub:ORG/REPO`` or ``local-dir:PATH``.
         custom: not used.
+        revision: the commit of a repository; None for the newest.
 
     Raises:
         UsageError: there is no such model, its input is not a square, or open_clip is missing.
         WeightsUnavailable: the hub cannot be reached, and nothing is cached.
     """
     open_clip_tables.architectures()  # says if open_clip is missing
-    source = find_source(model_name)
+    source = find_source(model_name, revision)
     try:
         resizing = _resizing(source.config, model_name)
         dim = int(source.config["model_cfg"]["embed_dim"])

@@ -56,18 +56,21 @@ class Source:
     text_repo: HubRepo | None = None
 
 
-def find_source(model_name: str) -> Source:
+def find_source(model_name: str, revision: str | None) -> Source:
     """Find the files of a model; a repository's configuration is downloaded once.
 
     Args:
         model_name: ``open_clip:ARCH/TAG``, ``hf-hub:ORG/REPO`` or ``local-dir:PATH``.
+        revision: the commit of a repository; None for the newest.
 
     Raises:
         UsageError: there is no such model, or its configuration is not one of open_clip.
         WeightsUnavailable: the hub cannot be reached, and nothing is cached.
     """
     prefix, _, rest = model_name.partition(":")
-    return {"open_clip": _published, "hf-hub": _on_hub, "local-dir": _in_folder}[prefix](rest)
+    if prefix == "local-dir":
+        return _in_folder(rest)
+    return (_published if prefix == "open_clip" else _on_hub)(rest, revision)
 
 
 def text_file_names(repo: HubRepo) -> list[str]:
@@ -82,7 +85,7 @@ def tokenizer_repo(model: Mapping[str, Any]) -> str | None:
     return name
 
 
-def _published(name: str) -> Source:
+def _published(name: str, revision: str | None) -> Source:
     """Find published weights by ``ARCH/TAG``."""
     architecture, _, tag = name.rpartition("/")
     if not architecture:
@@ -93,7 +96,7 @@ def _published(name: str) -> Source:
     config = open_clip_tables.architecture(architecture)
     published = open_clip_tables.weights(architecture, tag)
     repo_id, _, file = published["hf_hub"].rpartition("/")
-    repo = resolve(repo_id)
+    repo = resolve(repo_id, revision)
     stems = (os.path.splitext(file)[0],) if file else WEIGHTS_STEMS[:2]
     preprocess = {key: value for key, value in published.items() if key not in ("url", "hf_hub")}
     return Source(
@@ -104,9 +107,9 @@ def _published(name: str) -> Source:
     )
 
 
-def _on_hub(repo_id: str) -> Source:
+def _on_hub(repo_id: str, revision: str | None) -> Source:
     """Find a repository that has a configuration of open_clip."""
-    repo = resolve(repo_id)
+    repo = resolve(repo_id, revision)
     config = _read_config(fetch(repo, CONFIG_FILE))
     return Source(
         config,

@@ -78,7 +78,7 @@ DEMO_N_PX, DEMO_DIM = 64, 64
 MODEL_NAMES = (*OFFICIAL_MODELS, "custom", "demo")
 
 
-def describe(model_name: str, custom: CustomWeights) -> ModelSpec:
+def describe(model_name: str, custom: CustomWeights, revision: str | None = None) -> ModelSpec:
     """Look up a model without torch, unless its sizes are only in its checkpoint.
 
     Raises:

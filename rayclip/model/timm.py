@@ -43,12 +43,13 @@ class Source:
     std: tuple[float, float, float]
 
 
-def describe(model_name: str, custom: CustomWeights) -> ModelSpec:
+def describe(model_name: str, custom: CustomWeights, revision: str | None = None) -> ModelSpec:
     """Look up a model, which is built without memory for its weights.
 
     Args:
         model_name: ``timm:NAME``, or ``timm:NAME@PIXELS`` for another input size.
         custom: not used.
+        revision: the commit of its repository; None for the newest.
 
     Raises:
         UsageError: there is no such model or no weights of it, it cannot have this input size, or
@@ -74,7 +75,7 @@ def describe(model_name: str, custom: CustomWeights) -> ModelSpec:
         raise UsageError(f"{model_name} takes pictures with {channels} channels, not RGB.")
     resizing = to_resizing(settings, n_px or to_square(size, model_name), model_name)
     dim = features_of(name, resizing.n_px, is_resized=n_px is not None)
-    repo = resolve(config.hf_hub_id)
+    repo = resolve(config.hf_hub_id, revision)
     file = choose_weights(repo, WEIGHTS_STEMS)
     return ModelSpec(
         model_name,

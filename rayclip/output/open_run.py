@@ -120,6 +120,17 @@ def open_run(url: str, storage_options: Mapping[str, Any]) -> RecordedRun:
         raise UsageError(f"{url}/{RUN_FILE} is damaged ({error!r}): remove it.") from error
 
 
+def recorded_revision(url: str, storage_options: Mapping[str, Any]) -> str | None:
+    """Return the commit of a repository on the hub that the weights of a folder's features are
+    from; None if there are none.
+
+    Raises:
+        UsageError: ``run.json`` is damaged.
+    """
+    revision = (ArrayFolder(url, 1, storage_options).read_run() or {}).get("revision")
+    return revision if isinstance(revision, str) else None
+
+
 def open_folder(
     url: str, folder_format: FolderFormat, storage_options: Mapping[str, Any]
 ) -> FeatureFolder:

@@ -44,7 +44,7 @@ class QueryEncoder:
         if weights is not None and name != CUSTOM:
             raise UsageError(f"weights are only for model_name custom, but this is {name}.")
         custom = CustomWeights(weights, storage_options, run.get("activation"))
-        spec = describe(name, custom)
+        spec = describe(name, custom, run.get("revision"))
         if spec.weights_sha256 != run.get("weights_sha256", spec.weights_sha256):
             raise UsageError(
                 f"The features were made with other weights of {name} (SHA-256 "

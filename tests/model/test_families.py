@@ -520,7 +520,7 @@ except UsageError as error:
 """
 
 
-def test_a_run_of_timm_s_model_refuses_texts_and_records_where_its_weights_are_from(
+def test_a_run_of_timm_s_model_refuses_texts_and_goes_on_with_the_commit_of_its_weights(
     hub: HubServer, tmp_path: Path
 ) -> None:
     name = "test_vit.r160_in1k"
@@ -540,6 +540,16 @@ def test_a_run_of_timm_s_model_refuses_texts_and_records_where_its_weights_are_f
     content = hub.repos[f"timm/{name}"].files["model.safetensors"]
     assert record["weights_sha256"] == hashlib.sha256(content).hexdigest()
     assert record["license"] == "apache-2.0"
+
+    # from now on there is a newer commit with other weights
+    hub.repos[f"timm/{name}"].files["model.safetensors"] = content[:-4] + bytes(4)
+    assert hub.repos[f"timm/{name}"].commit() != record["revision"]
+    write_video(tmp_path / "b.mp4", numbered_frames(2))
+    words[3:4] = [str(video), str(tmp_path / "b.mp4")]
+    resumed = with_hub(hub, tmp_path / "home", *words)
+    assert resumed.returncode == 0, resumed.stderr
+    assert np.load(saved / "b_clip.npy").shape == (2, 64)
+    assert json.loads((saved / "run.json").read_text())["revision"] == record["revision"]
 
     picture, output = str(tmp_path / "a.png"), str(tmp_path / "out")
     ((_, rgb),) = rayclip.iter_frames(video, end=1 / 25)
