@@ -19,7 +19,7 @@ from PIL import Image
 
 from rayclip.errors import UsageError, VideoError
 from rayclip.io.child_process import start_child
-from rayclip.io.crash_log import CrashLog, take_death
+from rayclip.io.crash_log import CrashLog, Death, take_death, unrecorded_death
 from rayclip.media.clips import cut
 from rayclip.media.frames_at import frames_at
 from rayclip.media.image_folder import as_source
@@ -127,7 +127,7 @@ class MediaProcess:
 
     _process: subprocess.Popen[bytes] | None = None
     _connection: Connection
-    _crash_log = ""  # none before the start
+    _crash_log: str
 
     def decode(self, request: PictureRequest) -> Pictures:
         """Decode pictures; what was decoded before a failure is kept."""
@@ -153,8 +153,7 @@ class MediaProcess:
                     case _:
                         return None
         except (EOFError, OSError):
-            self.close()
-            return f"the process that decoded it died: {take_death(self._crash_log).reason}"
+            return f"the process that decoded it died: {self.close().reason}"
         self.close()
         return f"decoding made no progress for {MAX_SILENCE_S:.0f} s"
 
@@ -169,13 +168,15 @@ class MediaProcess:
             child = start_child("rayclip.search.media_process", "media", is_quiet=True)
             self._process, self._connection, self._crash_log = child
 
-    def close(self) -> None:
-        """End the process at once."""
-        if self._process is not None:
-            self._connection.close()
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+    def close(self) -> Death:
+        """End the process at once if it has not ended, and return how it died."""
+        if self._process is None:
+            return unrecorded_death(None)
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        return take_death(self._crash_log)
 
 
 class MediaPool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from fractions import Fraction
@@ -48,9 +49,13 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def thumbnails(tmp_path: Path) -> Iterator[Thumbnails]:
+def thumbnails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Thumbnails]:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     with closing(MediaPool(1)) as pool:
         yield Thumbnails(FPS, 32, {}, pool, tmp_path / "cache")
+    assert not [*temporary.iterdir()], "the processes left files"
 
 
 def test_pictures_show_the_frames_of_the_extraction(video: Path, thumbnails: Thumbnails) -> None:
