@@ -2,7 +2,7 @@
 
 Nothing in rayclip helps with this. A ``sitecustomize`` module, which Python imports at the start of
 every process of the run, makes videos of certain names crash, hang, fill the memory of or kill the
-process that decodes them, after their first frame.
+process that decodes them, after their first frame. One in a tar file may remove that and crash.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def hostility(decoder):
 
     def after_the_first(frames, path):
         yield next(frames)
-        if "crash" in path.stem:
+        if "gone" in path.stem:
+            path.parent.unlink()
+        if "crash" in path.stem or "gone" in path.stem:
             ctypes.string_at(0)
         if "hang" in path.stem:
             from rayclip.media.watchdog import LIBAV

@@ -284,6 +284,16 @@ def test_a_video_that_crashes_its_worker_is_given_up_and_the_others_are_done(
     assert [record(output, tar)["videos"] for tar in "ab"] == [4, 3]
 
 
+def test_a_tar_file_that_is_gone_after_a_crash_is_a_failure(
+    clips: list[bytes], tmp_path: Path
+) -> None:
+    tar = write_tar(tmp_path / "a.tar", {"0.mp4": clips[0], "gone.mp4": clips[1]})
+    environment = hostile_environment(tmp_path, videos_per_task=1)
+    ended = rayclip(*words([tar], tmp_path / "output"), env=environment)
+    assert ended.status == 1, ended.stderr
+    assert failures(tmp_path / "output") == {"a.tar": "not_found"}
+
+
 @pytest.mark.ray
 def test_on_ray_a_killed_decoding_worker_costs_no_video_and_changes_no_bit(
     clips: list[bytes], cluster: str, tmp_path: Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import zip_longest
@@ -15,7 +15,7 @@ from rayclip.errors import RunStopped
 from rayclip.inputs.selection import Selection
 from rayclip.inputs.video_rows import VideoRows, from_video_table
 from rayclip.local.messages import (
-    MAX_TAR_VIDEOS,
+    TAR_POSITIONS,
     EncodeTexts,
     Failed,
     Finished,
@@ -121,7 +121,7 @@ class LocalMachine:
         with_arrays = not settings.saves or settings.show_pred  # for the user, in input order
         at_once = TASKS_PER_CORE * cores
         if job.of_tars:
-            tasks, positions = _tar_tasks(videos), MAX_TAR_VIDEOS
+            tasks, positions = _tar_tasks(videos), TAR_POSITIONS
         else:
             positions = videos_per_task(len(videos), cores, with_arrays)
             tasks = _tasks(videos, positions)
@@ -147,7 +147,7 @@ class LocalMachine:
             self._worker.send(self._job)
         results = self._results()
         if with_arrays:
-            ordered = in_order(results, _next_position)
+            ordered = in_order(results, TAR_POSITIONS if job.of_tars else 1)
             self.results = (result for video in ordered for result in video)
         else:
             self.results = (result for _, video in results for result in video)
@@ -262,29 +262,23 @@ class LocalMachine:
         self._frames += frames_of(results)
 
 
-def in_order(
-    results: Iterable[tuple[int, T]], next_position: Callable[[int, T], int]
-) -> Iterator[T]:
+def in_order(results: Iterable[tuple[int, T]], together: int = 1) -> Iterator[T]:
     """Yield results in the order of their positions, which come in any order from 0 on.
 
     Args:
         results: with their positions.
-        next_position: returns the position after that of a result.
+        together: how many positions belong together; once the result of the last of these has come,
+            those that are missing never come.
     """
     held: dict[int, T] = {}
     position = 0
     for arrived, result in results:
         held[arrived] = result
-        while position in held:
-            result = held.pop(position)
-            position = next_position(position, result)
-            yield result
-
-
-def _next_position(position: int, results: Sequence[VideoResult]) -> int:
-    """Return the position in the run after that of a video, or after that of a whole tar file."""
-    is_tar = any(result.tar is not None for result in results)
-    return (position // MAX_TAR_VIDEOS + 1) * MAX_TAR_VIDEOS if is_tar else position + 1
+        while position in held or (position // together + 1) * together - 1 in held:
+            if position not in held:
+                position = min(held)
+            yield held.pop(position)
+            position += 1
 
 
 def _tasks(videos: Selection, rows: int) -> Iterator[Task]:
@@ -296,7 +290,7 @@ def _tasks(videos: Selection, rows: int) -> Iterator[Task]:
 
 def _tar_tasks(tars: Selection) -> Iterator[Task]:
     for number, (names, _, lacking) in enumerate(_parts(tars, 1)):
-        yield Task(number * MAX_TAR_VIDEOS, names, lacking=lacking, of_tar=True)
+        yield Task(number * TAR_POSITIONS, names, lacking=lacking, of_tar=True)
 
 
 def _parts(inputs: Selection, rows: int) -> Iterator[VideoRows]:

@@ -53,7 +53,9 @@ class EncodeTexts:
     texts: tuple[str, ...]
 
 
-MAX_TAR_VIDEOS = 2**32  # positions in the run for each tar file, whose number of videos is unknown
+TAR_POSITIONS = 2**32
+"""Positions in the run for each tar file, whose number of videos is unknown. The last one is that
+of its own results."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Task:
     def lacks(self, position: int) -> bool:
         """Whether there is a video at this position, as far as is known, that is not finished."""
         if self.of_tar:
-            is_ours = 0 <= position < MAX_TAR_VIDEOS and self.only in (None, position)
+            is_ours = 0 <= position < TAR_POSITIONS and self.only in (None, position)
         else:
             is_ours = 0 <= position < len(self.videos)
         return is_ours and position not in self.finished
@@ -105,6 +107,10 @@ class Task:
         finished = self.finished | {*positions}
         is_empty = self.only in positions if self.of_tar else len(finished) == len(self.videos)
         return None if is_empty else replace(self, finished=finished, deaths={}, is_retry=True)
+
+    def with_again(self, position: int) -> Task:
+        """Return the same with a video that was in another task meanwhile."""
+        return replace(self, finished=self.finished - {position})
 
 
 # ---- worker -> command; a ModelSpec answers DescribeModel, and a ZeroShot EncodeTexts ----
@@ -145,8 +151,8 @@ class Rows:
 
 @dataclass(frozen=True)
 class Finished:
-    """The results of the video at this position in the run, one for each model. Their features
-    were sent before."""
+    """The results of the video or of the tar file at this position in the run, one for each model.
+    Features were sent before."""
 
     position: int
     results: Sequence[VideoResult]

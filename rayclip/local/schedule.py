@@ -85,7 +85,14 @@ class Schedule:
         return False
 
     def end_task(self, start: int) -> None:
-        self._running.pop(start, None)
+        task = self._running.pop(start, None)
+        if task is None or task.only is None or not task.lacks(task.only):
+            return
+        # its tar file could not be read that far: the part with the others tries again
+        self._again = deque(
+            rest.with_again(task.only) if (rest.start, rest.only) == (start, None) else rest
+            for rest in self._again
+        )
 
     def reschedule(self, death: Death) -> None:
         """Hand out again what the worker process had when it died.

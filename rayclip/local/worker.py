@@ -26,6 +26,7 @@ from rayclip.errors import RayclipError, RunStopped
 from rayclip.io.crash_log import LOADING, CrashLog, Death
 from rayclip.local.devices import LocalEncoders
 from rayclip.local.messages import (
+    TAR_POSITIONS,
     DescribeModel,
     EncodeTexts,
     Failed,
@@ -187,8 +188,8 @@ class Worker:
         extractor = self._extractor(self._job, TaskAttempts(self, task))
         results = extract_tar(extractor, self._job, tar, models, task.finished, task.only)
         of_tar = [result for result in results if result.tar is not None]
-        if of_tar and (counts := of_tar[0].tar):
-            self.send(Finished(task.start + counts.results, of_tar))  # after those of its videos
+        if of_tar:
+            self.send(Finished(task.start + TAR_POSITIONS - 1, of_tar))
 
     def _segments(self) -> Segments:
         return ThreadSegments(

@@ -16,7 +16,12 @@ def test_results_are_held_until_those_before_have_come() -> None:
             arrived.append(position)
             yield position, VideoResult(str(position), 1)
 
-    ordered = in_order(results(), lambda position, _: position + 1)
+    ordered = in_order(results())
     assert next(ordered).video == "0"
     assert arrived == [1, 0]
     assert [result.video for result in ordered] == ["1", "2", "3"]
+
+
+def test_results_that_are_missing_once_the_last_of_their_kind_has_come_are_not_awaited() -> None:
+    arrived = [2, 0, 14, 10, 9, 11, 19]
+    assert list(in_order(((n, n) for n in arrived), together=10)) == [0, 2, 9, 10, 11, 14, 19]

@@ -9,7 +9,7 @@ import pytest
 from rayclip.actors.attempts import give_up_error
 from rayclip.errors import RunStopped
 from rayclip.io.crash_log import LOADING, Cause, Death
-from rayclip.local.messages import MAX_TAR_VIDEOS, Task
+from rayclip.local.messages import TAR_POSITIONS, Task
 from rayclip.local.schedule import MAX_IDLE_DEATHS, Schedule
 
 VIDEOS = 4  # of a task
@@ -155,7 +155,7 @@ def test_a_worker_that_keeps_dying_without_a_video_ends_the_run(
 
 
 def tar_schedule() -> Schedule:
-    starts = (0, MAX_TAR_VIDEOS)
+    starts = (0, TAR_POSITIONS)
     return Schedule((Task(start, ["a.tar"], of_tar=True) for start in starts), at_once=2)
 
 
@@ -168,13 +168,13 @@ def wanted(plan: Schedule) -> list[tuple[int, list[int]]]:
 
 def test_only_a_suspect_of_a_tar_file_goes_again_alone() -> None:
     plan = tar_schedule()
-    assert wanted(plan) == [(0, [0, 1, 2, 3]), (MAX_TAR_VIDEOS, [0, 1, 2, 3])]
-    finish(plan, 0, MAX_TAR_VIDEOS, MAX_TAR_VIDEOS + 1)
+    assert wanted(plan) == [(0, [0, 1, 2, 3]), (TAR_POSITIONS, [0, 1, 2, 3])]
+    finish(plan, 0, TAR_POSITIONS, TAR_POSITIONS + 1)
     plan.reschedule(crash([2]))
     assert wanted(plan) == [(0, [2])]
     finish(plan, 2)
     plan.end_task(0)
-    assert wanted(plan) == [(0, [1, 3]), (MAX_TAR_VIDEOS, [2, 3])]
+    assert wanted(plan) == [(0, [1, 3]), (TAR_POSITIONS, [2, 3])]
 
 
 def test_a_suspect_of_a_tar_file_goes_again_even_if_another_process_dies_without_blaming_it() -> (
@@ -185,6 +185,16 @@ def test_a_suspect_of_a_tar_file_goes_again_even_if_another_process_dies_without
     plan.reschedule(crash([2]))
     assert wanted(plan) == [(0, [2])]
     plan.reschedule(crash([]))
-    assert wanted(plan) == [(0, [2]), (MAX_TAR_VIDEOS, [0, 1, 2, 3])]
+    assert wanted(plan) == [(0, [2]), (TAR_POSITIONS, [0, 1, 2, 3])]
+    finish(plan, 2)
     plan.end_task(0)
     assert wanted(plan) == [(0, [0, 1, 3])]  # last, since it reports on the tar file
+
+
+def test_a_suspect_that_its_tar_file_could_not_give_again_goes_with_the_others() -> None:
+    plan = tar_schedule()
+    wanted(plan)
+    plan.reschedule(crash([2]))
+    assert wanted(plan) == [(0, [2])]
+    plan.end_task(0)
+    assert wanted(plan) == [(0, [0, 1, 2, 3]), (TAR_POSITIONS, [0, 1, 2, 3])]
