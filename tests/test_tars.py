@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapes
 from checkpoints import save_state_dict, small_vit
+from fault_proxy import Outcome, Request, run_proxy
 from file_server import serving
 from hostility import hostile_environment
 from ray_clusters import kill_workers
@@ -30,6 +31,8 @@ from run_cli import (
 from tar_factories import write_tar
 
 import rayclip as package
+from rayclip.io import retry
+from rayclip.io.retry import RetryPolicy
 from rayclip.model.openai import DEFAULT_CUSTOM_WEIGHTS
 
 CLIPS = 3
@@ -292,6 +295,28 @@ def test_a_tar_file_that_is_gone_after_a_crash_is_a_failure(
     ended = rayclip(*words([tar], tmp_path / "output"), env=environment)
     assert ended.status == 1, ended.stderr
     assert failures(tmp_path / "output") == {"a.tar": "not_found"}
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("way", ["busy", "cut"])
+def test_storage_that_fails_for_a_moment_costs_no_video(
+    ranges: bool, way: Outcome, clips: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for policy in ("STORAGE", "RESTART"):
+        monkeypatch.setattr(retry, policy, RetryPolicy(10, 60, first_pause_s=0.01))
+    samples = {f"{number}.mp4": clip for number, clip in enumerate(clips)}
+    write_tar(tmp_path / "a.tar", {**samples, "last.bin": bytes(10_000_000)})
+
+    def at_first(request: Request) -> Outcome:
+        return way if request.number in (1, 2, 4, 5) else "fine"
+
+    with serving(tmp_path) as server, run_proxy(server.server_port, at_first) as proxy:
+        server.ranges = ranges
+        ended = extract([f"{proxy.url}/a.tar"], tmp_path / "output")
+    assert ended.status == 0, ended.stderr
+    assert proxy.count(way) >= 3
+    assert f"videos: {CLIPS} done;" in ended.stderr
+    assert len(features(tmp_path / "output")) == CLIPS
 
 
 @pytest.mark.ray

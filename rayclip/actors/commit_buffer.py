@@ -81,6 +81,7 @@ class CommitBuffer:
                 for result in video.results.values()
                 if result.extraction is not None
             )
+            self._bytes += 0 if video.columns is None else video.columns.nbytes
         if self._may_wait():
             if video.has_arrays:
                 self._attempts.extracted(video.position)

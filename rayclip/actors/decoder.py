@@ -141,7 +141,7 @@ class VideoExtractor:
                     return
 
         try:
-            with_retry(decode, _is_interrupted, retry.RESTART)
+            with_retry(decode, is_interrupted, retry.RESTART)
         except RetriesExhausted as error:
             pending.fail(VideoError("read", Code.READ_FAILED, str(error)))
         except VideoError as error:
@@ -258,6 +258,6 @@ class VideoExtractor:
             yield from buffer.take(extracted(self._job, *self._pending.popleft()))
 
 
-def _is_interrupted(error: Exception) -> bool:
+def is_interrupted(error: Exception) -> bool:
     """Whether a source broke off that cannot resume from that position."""
     return isinstance(error, VideoError) and error.stage == "read" and is_transient(error)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from rayclip.actors.decoder import VideoExtractor
+from rayclip.actors.decoder import VideoExtractor, is_interrupted
 from rayclip.actors.job import ExtractionJob, TaskVideo
 from rayclip.errors import BadVideo, Code, CredentialsRefused, RunStopped, VideoError
-from rayclip.inputs.tar_videos import TarVideos
+from rayclip.inputs.tar_videos import TarVideo, TarVideos
 from rayclip.inputs.videos import absolute
+from rayclip.io import retry
+from rayclip.io.retry import RetriesExhausted, with_retry
 from rayclip.io.storage_errors import stop_reason
 from rayclip.media.tar_names import member_name
 from rayclip.report.results import Failure, TarCounts, VideoResult
@@ -47,7 +49,7 @@ def extract_tar(
 
 
 class _Reading:
-    """A tar file that is read once."""
+    """A tar file that is read once, or again from its beginning after an interruption."""
 
     def __init__(
         self,
@@ -60,27 +62,31 @@ class _Reading:
         self._job = job
         self._tar = tar
         self._models = models
-        self._finished = finished
+        self._finished = set(finished)
         self._only = only
-        self._archive = TarVideos(absolute(tar, job.folder_of_inputs), job.storage_options)
         self._error: VideoError | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        path = absolute(self._tar, self._job.folder_of_inputs)
+        self._archive = TarVideos(path, self._job.storage_options)
+        self._found = self._archive.read(self._position_of)
         self._names: set[str] = set()
         self._clashes: set[int] = set()
         self._positions = 0
 
     def videos(self) -> Iterator[TaskVideo]:
         """Yield the videos to extract; an error of the tar file ends them."""
-        try:
-            for position, member, content, columns in self._archive.read(self._position_of):
-                video, error = member_name(self._tar, member), None
-                if position in self._clashes:
-                    error = BadVideo("open", Code.SAME_NAME, SAME_NAME)
-                models = self._models if error else self._lacking(video)
-                yield TaskVideo(position, video, models, columns, content, error)
-                if position == self._only:
-                    return
-        except VideoError as error:
-            self._error = error
+        while found := self._next():
+            position, member, content, columns = found
+            video, error = member_name(self._tar, member), None
+            if position in self._clashes:
+                error = BadVideo("open", Code.SAME_NAME, SAME_NAME)
+            models = self._models if error else self._lacking(video)
+            yield TaskVideo(position, video, models, columns, content, error)
+            if position == self._only:
+                return
+            self._finished.add(position)
 
     def results(self) -> Iterator[VideoResult]:
         """Yield the results of the tar file.
@@ -99,6 +105,26 @@ class _Reading:
             label = self._job.models[model].label
             failure = None if error is None else Failure.of(self._tar, error, 1, label)
             yield VideoResult(self._tar, 0, failure, model=label, tar=counts)
+
+    def _next(self) -> TarVideo | None:
+        """Read the next video; None at the end, or after an error."""
+        try:
+            return with_retry(self._read, is_interrupted, retry.RESTART)
+        except RetriesExhausted as error:
+            self._error = VideoError("read", Code.READ_FAILED, str(error))
+        except VideoError:
+            pass
+        return None
+
+    def _read(self) -> TarVideo | None:
+        if self._error is not None:  # it was interrupted
+            self._error = None
+            self._begin()
+        try:
+            return next(self._found, None)
+        except VideoError as error:
+            self._error = error
+            raise
 
     def _position_of(self, member: str) -> int | None:
         """Return the position of the next video; None if it is passed over."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -19,12 +19,16 @@ import pyarrow as pa
 
 from rayclip.errors import BadVideo, Code
 from rayclip.inputs.expansion import is_video_name
-from rayclip.io.remote import BLOCK_BYTES, open_remote
-from rayclip.media.source import open_local, translated_errors
+from rayclip.io.remote import BLOCK_BYTES
+from rayclip.media.source import open_reader, translated_errors
 
-SPOOL_BYTES = 64 * 2**20  # a larger video goes through a temporary file
+MAX_HELD_BYTES = 64 * 2**20
+"""Of the videos that wait for texts, in memory. A larger video goes through a temporary file."""
+
 TEXTS = ("json", "txt")
 """Suffixes of files whose text goes with the video of the same sample."""
+
+MAX_TEXT_BYTES = 16 * 2**20  # of a sample; no column can have texts of any size
 
 COLUMNS = pa.schema([(suffix, pa.string()) for suffix in TEXTS])
 
@@ -71,51 +75,68 @@ class TarVideos:
                 to pass it over.
 
         Raises:
-            VideoError: it cannot be opened or read, or it is damaged or truncated.
+            VideoError: it cannot be opened or read, or it is damaged or truncated. Transient if it
+                was interrupted and cannot seek; read it again then.
         """
-        with translated_errors(), _damage_is_ours(), self._opened() as archive:
-            for _, members in groupby(archive, key=lambda member: _sample(member.name)):
-                archive.members = []  # otherwise it remembers every file
-                yield from self._videos(archive, members, position_of)
+        with (
+            translated_errors(),
+            _damage_is_ours(),
+            open_reader(self._path, self._storage_options) as file,
+            _open_archive(file) as archive,
+        ):
+            for sample, members in groupby(archive, key=lambda member: _sample(member.name)):
+                yield from self._videos(archive, sample, members, position_of)
 
     def _videos(
         self,
         archive: Any,
+        sample: str,
         members: Iterator[tarfile.TarInfo],
         position_of: Callable[[str], int | None],
     ) -> Iterator[TarVideo]:
-        """Yield the wanted videos of a sample."""
+        """Yield the wanted videos of a sample: after its last file, or when too much waits for it,
+        since all files of some archives have the same name up to the first dot."""
+        held: list[tuple[int, str, BinaryIO]] = []
+        texts: dict[tuple[str, str], str] = {}
+        held_bytes = text_bytes = 0
         with ExitStack() as opened:
-            videos, texts = [], {}
             for member in members:
+                archive.members = []  # otherwise it remembers every file
                 stem, _, suffix = member.name.rpartition(".")
+                kind = suffix.lower()
                 if not member.isfile() or member.name.rpartition("/")[2].startswith("."):
                     continue
                 if is_video_name(member.name):
                     self.count += 1
+                    if held_bytes and held_bytes + member.size > MAX_HELD_BYTES:
+                        yield from _with_texts(held, texts)
+                        texts = {key: texts[key] for key in texts if key[0] in (sample, stem)}
+                        held, held_bytes, text_bytes = [], 0, 0
+                    held_bytes += member.size
                     if (position := position_of(member.name)) is not None:
-                        spool = opened.enter_context(SpooledTemporaryFile(SPOOL_BYTES))
+                        spool = opened.enter_context(SpooledTemporaryFile(MAX_HELD_BYTES))
                         shutil.copyfileobj(archive.extractfile(member), spool, BLOCK_BYTES)
-                        videos.append((position, member.name, cast(BinaryIO, spool)))
-                elif suffix.lower() in TEXTS:
+                        held.append((position, member.name, cast(BinaryIO, spool)))
+                elif kind in TEXTS and text_bytes + member.size <= MAX_TEXT_BYTES:
+                    text_bytes += member.size
                     text = archive.extractfile(member).read()
-                    texts[stem, suffix.lower()] = text.decode("utf-8", "backslashreplace")
-            for position, name, content in videos:
-                content.seek(0)
-                yield TarVideo(position, name, content, _columns(name, texts))
-                content.close()
+                    texts[stem, kind] = text.decode("utf-8", "backslashreplace")
+            yield from _with_texts(held, texts)
 
-    @contextmanager
-    def _opened(self) -> Iterator[Any]:
-        """Open it as a stream, which may be compressed."""
-        with ExitStack() as stack:
-            if "://" in self._path:
-                file = stack.enter_context(open_remote(self._path, self._storage_options))
-            else:
-                file = stack.enter_context(closing(open_local(self._path)))
-            yield stack.enter_context(
-                tarfile.open(fileobj=file, mode="r|*", bufsize=BLOCK_BYTES, tarinfo=_Header)
-            )
+
+def _with_texts(
+    videos: Sequence[tuple[int, str, BinaryIO]], texts: Mapping[tuple[str, str], str]
+) -> Iterator[TarVideo]:
+    """Yield videos of a sample, given its texts by stem and suffix."""
+    for position, name, content in videos:
+        content.seek(0)
+        yield TarVideo(position, name, content, _columns(name, texts))
+        content.close()
+
+
+def _open_archive(file: Any) -> tarfile.TarFile:
+    """Open an archive as a stream, which may be compressed."""
+    return tarfile.open(fileobj=file, mode="r|*", bufsize=BLOCK_BYTES, tarinfo=_Header)
 
 
 def _columns(video: str, texts: Mapping[tuple[str, str], str]) -> pa.Table:

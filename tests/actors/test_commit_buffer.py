@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from rayclip.actors.commit_buffer import CommitBuffer, Extracted
@@ -69,8 +71,22 @@ def bad(position: int) -> Extracted:
     return Extracted(position, {0: VideoResult(f"v{position}", 0, failure)})
 
 
+def good_with_texts(position: int, texts: int) -> Extracted:
+    """With columns of this many bytes."""
+    return replace(good(position), columns=pa.table({"txt": ["x" * texts]}))
+
+
 def taken(saving: CommitBuffer, *made: Extracted) -> list[str]:
     return [result.video for one in made for result in saving.take(one)]
+
+
+def test_texts_fill_the_buffer_as_well() -> None:
+    attempts, writer = Attempts(), Writer()
+    saving = CommitBuffer([writer], attempts, keeps_arrays=False)
+    assert taken(saving, good_with_texts(0, 4 * FRAME), good_with_texts(1, 4 * FRAME)) == [
+        "v0",
+        "v1",
+    ]
 
 
 def test_a_video_is_reported_only_after_it_is_saved() -> None:

@@ -71,9 +71,39 @@ def test_a_video_may_be_passed_over_and_still_counts(tar: Path) -> None:
 def test_a_video_larger_than_memory_allows_goes_through_a_file(
     tar: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rayclip.inputs.tar_videos.SPOOL_BYTES", 1000)
+    monkeypatch.setattr("rayclip.inputs.tar_videos.MAX_HELD_BYTES", 1000)
     sizes = [len(video.content.read()) for video in TarVideos(str(tar), {}).read(lambda _: 0)]
     assert sizes == [len(FILES[name]) for name in VIDEOS]
+
+
+def test_videos_with_the_same_name_up_to_the_first_dot_need_not_all_be_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rayclip.inputs.tar_videos.MAX_HELD_BYTES", 3000)
+    names = [f"v1.{number}" for number in range(9)]
+    files = {"v1.txt": b"of all"}
+    for name in names:
+        files |= {f"{name}.json": name.encode(), f"{name}.mp4": bytes(1000)}
+    listed: list[str] = []
+
+    def position_of(name: str) -> int:
+        listed.append(name)
+        return len(listed)
+
+    videos = TarVideos(str(write_tar(tmp_path / "a.tar", files)), {}).read(position_of)
+    for number, (name, video) in enumerate(zip(names, videos, strict=True)):
+        assert video.member == f"{name}.mp4"
+        assert video.columns.to_pylist() == [{"json": name, "txt": "of all"}]
+        assert len(listed) <= number + 3
+
+
+def test_a_text_that_is_too_large_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rayclip.inputs.tar_videos.MAX_TEXT_BYTES", 1000)
+    files = {"a.json": bytes(1001), "a.mp4": b"a", "a.txt": b"x" * 1000}
+    (video,) = TarVideos(str(write_tar(tmp_path / "a.tar", files)), {}).read(lambda _: 0)
+    assert video.columns.to_pylist() == [{"json": None, "txt": "x" * 1000}]
 
 
 @given(st.data())
@@ -88,7 +118,7 @@ def test_a_tar_file_that_was_cut_anywhere_is_damaged(
     with tarfile.open(tar) as archive:
         *_, last = archive
     end = last.offset_data + 512  # of the last file; what comes then are only zeros
-    at = data.draw(st.integers(0, end) | st.integers(0, end // 512).map(lambda block: 512 * block))
+    at = data.draw(st.integers(1, end) | st.integers(1, end // 512).map(lambda block: 512 * block))
     cut = tmp_path / "cut.tar"
     cut.write_bytes(content[:at])
     passed_over = data.draw(st.sets(st.sampled_from(VIDEOS)))
@@ -117,7 +147,7 @@ def test_a_damaged_header_is_not_taken_for_the_end(tar: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("content", "code"), [(None, "not_found"), (b"", "tar_damaged"), (b"a text", "tar_damaged")]
+    ("content", "code"), [(None, "not_found"), (b"", "empty_file"), (b"a text", "tar_damaged")]
 )
 def test_what_is_no_tar_file_has_a_code(content: bytes | None, code: str, tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
