@@ -209,6 +209,25 @@ def test_tar_files_and_videos_are_runs_of_their_own(tars: list[Path], tmp_path: 
     assert f"{tars[0]} is a tar file, but {tmp_path / 'a.mp4'} is not" in ended.stderr
 
 
+def test_a_folder_of_tar_files_is_not_named_like_one(clips: list[bytes], tmp_path: Path) -> None:
+    """Names of videos in them could be read in two ways."""
+    (tmp_path / "b.tar").mkdir()
+    tar = write_tar(tmp_path / "b.tar" / "a.tar", {"0.mp4": clips[0]})
+    ended = extract([tar], tmp_path / "output")
+    assert ended.status == 2
+    assert f"{tar} is in {tar.parent}, which is named like a tar file" in ended.stderr
+
+
+def test_a_list_of_tar_files_has_no_ranges(tars: list[Path], tmp_path: Path) -> None:
+    listed = tmp_path / "tars.csv"
+    listed.write_text(f"path,start_s\n{tars[0]},5\n")
+    ended = extract([], tmp_path, "--file-with-video-paths", listed)
+    assert ended.status == 2
+    assert f"{tars[0]}#t=5 is a part of a tar file" in ended.stderr
+    ended = extract([], tmp_path, "--file-with-video-paths", listed, "--ignore-ranges")
+    assert ended.status == 0, ended.stderr
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_their_features_are_not_mixed_in_a_folder_with_those_of_files(
     overwrite: bool, tars: list[Path], clips: list[bytes], tmp_path: Path

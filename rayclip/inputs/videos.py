@@ -15,7 +15,7 @@ from rayclip.inputs.lists import STANDARD_INPUT, VideoList
 from rayclip.inputs.local_names import resolve_local_name
 from rayclip.inputs.video_rows import BATCH_ROWS, name_tables
 from rayclip.media.fragments import parse_part
-from rayclip.media.tar_names import is_tar_name
+from rayclip.media.tar_names import is_tar_name, split_member
 from rayclip.settings import Settings
 
 
@@ -30,18 +30,33 @@ def iter_videos(settings: Settings) -> Iterator[str]:
 
 def iter_all_videos(settings: Settings) -> Iterator[str]:
     """Yield the same as :func:`iter_videos`, but ignore the limit."""
-    inputs = _all_inputs(settings)
-    first = next(inputs)
-    yield first
-    of_tars = is_tar_name(first)
-    for video in inputs:
-        if is_tar_name(video) != of_tars:
+    first, of_tars = None, False
+    for video in _all_inputs(settings):
+        is_tar = is_tar_name(parse_part(video).path)
+        if is_tar:
+            _check_tar(video)
+        if first is None:
+            first, of_tars = video, is_tar
+        if is_tar != of_tars:
             tar, other = (first, video) if of_tars else (video, first)
             raise UsageError(
                 f"{tar} is a tar file, but {other} is not: extract the videos in tar files in a "
                 "run of their own."
             )
         yield video
+
+
+def _check_tar(tar: str) -> None:
+    if not parse_part(tar).is_whole:
+        raise UsageError(
+            f"{tar} is a part of a tar file, but only videos have parts: leave out the columns of "
+            "ranges (--ignore-ranges), or list the videos themselves."
+        )
+    folder, name = split_member(tar)
+    if name:
+        raise UsageError(
+            f"{tar} is in {folder}, which is named like a tar file, too: rename one of them."
+        )
 
 
 def are_tars(settings: Settings) -> bool:

@@ -1,4 +1,7 @@
-"""Tar files of videos as inputs, and the names of the videos in them: ``a.tar/b.mp4``."""
+"""Tar files of videos as inputs, and the names of the videos in them: ``a.tar/b.mp4``.
+
+No folder of a tar file may be named like one, so that such a name has only one meaning.
+"""
 
 from __future__ import annotations
 
