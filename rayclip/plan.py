@@ -104,11 +104,11 @@ def plan_files(
     for number, target in enumerate(targets):
         found = _Found.of(target)
         if overwrite:
-            mask = _discarded(target, found, names, first)
+            mask = _discarded(target, found, inputs, names, first)
             folders.append(FolderPlan(target, found.done, Selection(inputs, mask, block_hashes)))
             remaining = first
         else:
-            if len(found.done.started):
+            if len(found.done.started) or found.tars:
                 refuse_to_mix(found.record, target.record, target.folder.url)
             remaining = first & ~is_in(names, found.finished)
             tars = found.tars_among(names[first & ~remaining])
@@ -149,6 +149,7 @@ class _Found:
         Raises:
             UsageError: it holds features in another format.
         """
+        recorded = [] if target.tars is None else list(target.tars.read())
         record, done = target.folder.read_run(), target.folder.done()
         if done.other_format:
             raise UsageError(
@@ -157,7 +158,7 @@ class _Found:
             )
         if target.tars is None:
             return cls(record, done, done.hashes, np.unique(done.started))
-        tars = list(target.tars.read())
+        tars = target.tars.with_features(recorded, done)
         finished = np.array(sorted(name_hash(tar.name) for tar in tars), np.uint64)
         return cls(record, done, finished, finished, tars)
 
@@ -168,7 +169,11 @@ class _Found:
 
 
 def _discarded(
-    target: Target, found: _Found, names: NDArray[np.uint64], first: NDArray[np.bool_]
+    target: Target,
+    found: _Found,
+    inputs: Inputs,
+    names: NDArray[np.uint64],
+    first: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
     """Return for each input whether its old features are removed.
 
@@ -180,7 +185,9 @@ def _discarded(
     others = len(found.started) - int(np.count_nonzero(discarded))
     if target.tars is not None:
         discarded = first  # one that is not finished may have left features, too
-        if not (found.record or {}).get("of_tars"):
+        if (found.record or {}).get("of_tars"):
+            others = target.tars.others(inputs.names())
+        else:
             others = len(np.unique(found.done.started))
     if others and changed:
         raise UsageError(

@@ -214,10 +214,7 @@ def _target(settings: Settings, spec: ModelSpec, of_tars: bool) -> Target:
     saved = settings.on_extraction, settings.feature_dtype, settings.naming
     form = FolderFormat(spec.dim, *saved, of_tars)
     folder = open_folder(url, form, settings.storage_options)
-    tars = None
-    if of_tars:
-        naming = "path" if settings.has_extra_columns else settings.naming  # as rows are named
-        tars = FinishedTars(folder, settings.storage_options, naming)
+    tars = FinishedTars(folder, settings.storage_options, settings.naming) if of_tars else None
     return Target(folder, run_record(settings, spec, of_tars), tars)
 
 

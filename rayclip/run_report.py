@@ -40,7 +40,12 @@ class RunReport:
         self._display = display
         self._total_inputs = total_inputs
         urls = [folder.target.folder.url for folder in plan.folders]
-        failed_before = set().union(*map(_failed_in, plan.folders))
+        failed_before = {
+            failure["video"]
+            for folder in plan.folders
+            for tar in folder.finished_tars
+            for failure in tar.failures
+        }
         self._tally = Tally(plan.skipped, _common_folder(urls), len(failed_before))
         labels = [model.label for model in job.models]
         self._tars = {
@@ -104,13 +109,8 @@ def _failure_log(planned: FolderPlan, display: Display) -> FailureLog:
             f"{folder.url}"
         )
     folder.remove(done.stale_tmp)
-    failed = _failed_in(planned)
-    return FailureLog(folder, lambda video: video not in failed and folder.name_of(video) in done)
-
-
-def _failed_in(planned: FolderPlan) -> set[str]:
-    """Return the videos that failed in finished tar files."""
-    return {failure["video"] for tar in planned.finished_tars for failure in tar.failures}
+    of_tars = [failure for tar in planned.finished_tars for failure in tar.failures]
+    return FailureLog(folder, lambda video: folder.name_of(video) in done, of_tars)
 
 
 def _common_folder(urls: Sequence[str]) -> str | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,6 +130,82 @@ def test_a_broken_video_is_one_failure_and_finished_tar_files_are_not_read_again
     assert call("failures", output).stdout == f"{tars[1]}\n"
 
 
+def test_failures_in_finished_tar_files_are_listed_even_if_the_run_was_killed_before_it_did(
+    tars: list[Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    extract(tars, output)
+    (output / "clip" / "demo" / "failures.jsonl").unlink()
+    assert extract(tars, output).status == 1
+    assert failures(output) == {"bad.mp4": "not_a_video"}
+
+
+def test_a_video_that_is_no_longer_in_its_tar_file_is_no_failure(
+    tars: list[Path], clips: list[bytes], tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    extract(tars, output)
+    write_tar(tars[1], {"0.mp4": clips[0]})
+    assert extract(tars, output, "--overwrite").status == 0
+    assert failures(output) == {}
+
+
+@pytest.mark.parametrize("on_extraction", ["save_numpy", "save_parquet"])
+def test_features_that_were_removed_from_finished_tar_files_are_extracted_again(
+    on_extraction: str, tars: list[Path], tmp_path: Path
+) -> None:
+    output, options = tmp_path / "output", ["--on-extraction", on_extraction]
+    extract(tars, output, *options)
+    files = output.rglob("*_clip.npy" if on_extraction == "save_numpy" else "*.parquet")
+    next(files).unlink()
+    remaining = Counter(Path(video.video).parent.stem for video in package.load_features(output))
+    (damaged,) = (tar for tar in tars if remaining[tar.stem] < CLIPS)
+    (whole,) = {*tars} - {damaged}
+    whole.write_bytes(b"")  # it is not read
+    ended = extract(tars, output, *options)
+    lost = 2 * CLIPS - remaining.total()
+    assert f"{lost} done, {remaining.total()} done before, 1 failed" in ended.stderr
+    assert len(list(package.load_features(output))) == 2 * CLIPS
+    assert "0 done, 6 done before, 1 failed before" in extract(tars, output, *options).stderr
+
+
+def test_other_settings_are_refused_even_if_no_video_in_finished_tar_files_has_features(
+    tmp_path: Path,
+) -> None:
+    tar = write_tar(tmp_path / "a.tar", {"0.mp4": BROKEN})
+    assert extract([tar], tmp_path).status == 1
+    ended = extract([tar], tmp_path, "--extraction-fps", "1")
+    assert ended.status == 2
+    assert "extraction_fps=None (now 1)" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"), [("save_numpy", ["--every", "2"]), ("save_parquet", [])]
+)
+def test_overwrite_refuses_if_features_in_other_unfinished_tar_files_cannot_stay(
+    kind: str, changed: list[str], tars: list[Path], tmp_path: Path
+) -> None:
+    output, content = tmp_path / "output", tars[1].read_bytes()
+    tars[1].write_bytes(content[: 2 * len(content) // 3])
+    options = ["--on-extraction", kind]
+    assert extract(tars, output, *options).status == 1
+    done = len(list(package.load_features(output)))
+    assert done > CLIPS
+    ended = extract(tars[:1], output, *options, *changed, "--overwrite")
+    assert ended.status == 2, ended.stderr
+    assert "holds other videos" in ended.stderr
+    assert len(list(package.load_features(output))) == done
+    assert extract(tars, output, *options, *changed, "--overwrite").status == 1
+
+
+def test_status_says_how_many_tar_files_are_left(tars: list[Path], tmp_path: Path) -> None:
+    output, listed = tmp_path / "output", tmp_path / "tars.txt"
+    extract(tars[:1], output)
+    listed.write_text("".join(f"{tar}\n" for tar in tars))
+    ended = call("status", output, "--file-with-video-paths", listed)
+    assert "1 of 2 tar files listed" in ended.stdout
+
+
 def test_texts_beside_a_video_are_columns(tars: list[Path], tmp_path: Path) -> None:
     extract(tars, tmp_path, "--on-extraction", "save_parquet")
     rows = [
@@ -200,6 +279,20 @@ def test_videos_of_the_same_name_in_a_tar_file_do_not_replace_one_another(
     for _ in range(2):
         assert extract([tar], tmp_path).status == 1
         assert failures(tmp_path) == {"same.mov": "same_name"}
+    assert "1: same_name 1" in call("status", tmp_path).stdout
+
+
+def test_members_of_one_name_are_one_video_and_failures_that_are_recorded(
+    clips: list[bytes], tmp_path: Path
+) -> None:
+    tar = write_tar(tmp_path / "a.tar", {"same.mp4": BROKEN, "other.mp4": clips[0]})
+    with tarfile.open(tar, "a") as archive:
+        header = tarfile.TarInfo("same.mp4")
+        header.size = len(clips[1])
+        archive.addfile(header, io.BytesIO(clips[1]))
+    extract([tar], tmp_path)
+    tar.write_bytes(b"")
+    assert "0 done, 1 done before" in extract([tar], tmp_path).stderr
 
 
 def test_tar_files_and_videos_are_runs_of_their_own(tars: list[Path], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import time
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TextIO
 
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from rayclip.commands.recent import Rate, Recent
 from rayclip.console import folded, shown
+from rayclip.errors import Code
 from rayclip.inputs.videos import iter_videos
 from rayclip.output.done import DoneVideos, name_hash
+from rayclip.output.finished_tars import FinishedTars
 from rayclip.output.folder import RUN_FILE
 from rayclip.output.open_run import RecordedRun, model_folders, open_run
 from rayclip.report.progress_words import count, duration
@@ -28,7 +30,8 @@ SHOWN_DIGITS = 12  # of a SHA-256
 
 @dataclass(frozen=True)
 class Listed:
-    """The number of distinct videos in a list, and of those that are neither done nor failed."""
+    """The number of distinct videos in a list, and of those that are neither done nor failed; of
+    tar files, if they are the inputs."""
 
     videos: int
     remaining: int
@@ -115,22 +118,20 @@ def read_status(recorded: RecordedRun, settings: Settings | None, now: float) ->
     folder = recorded.folder
     recent = Recent(folder.estimate_work, now, folder.modified(RUN_FILE))
     done = folder.done(recent.tracking(folder.files()))
-    failed: Counter[str] = Counter()
-    failed_names = array("Q")
-    for failure in folder.read_failures():
-        name = folder.name_of(failure["video"])
-        if name not in done:  # otherwise it has succeeded since
-            failed[str(failure.get("code"))] += 1
-            failed_names.append(name_hash(name))
-    listed = None
-    if settings is not None:
-        names = array("Q", (name_hash(folder.name_of(video)) for video in iter_videos(settings)))
-        listed = _count_listed(_hashes(names), done, _hashes(failed_names))
+    failures = folder.read_failures()
+    failed = Counter(
+        str(failure.get("code"))
+        for failure in failures
+        if folder.name_of(failure["video"]) not in done  # otherwise it has succeeded since
+        or failure.get("code") == Code.SAME_NAME
+    )
+    listed = None if settings is None else _count_listed(recorded, settings, done, failures)
     return Status(len(done), done.frames, done.incomplete, done.others, failed, recent, listed)
 
 
 def status_lines(status: Status, recorded: RecordedRun) -> list[str]:
     """A status as lines of text."""
+    run = recorded.run
     lines = [("done", f"{count(status.done, 'video')}, {count(status.frames, 'frame')}")]
     if status.incomplete:
         files = count(status.incomplete, recorded.folder.unit)
@@ -142,9 +143,8 @@ def status_lines(status: Status, recorded: RecordedRun) -> list[str]:
     lines.append(("failed", f"{status.failed.total():,}{f': {codes}' if codes else ''}"))
     rate = status.recent.rate()
     if status.listed is not None:
-        lines.append(("left", _remaining(status.listed, rate)))
+        lines.append(("left", _remaining(status.listed, rate, run.get("of_tars") is True)))
     lines.append(("rate", _rate(status.recent, rate)))
-    run = recorded.run
     settings = [
         f"{name}={str(value)[:SHOWN_DIGITS] if name == 'weights_sha256' else value}"
         for name, value in run.items()
@@ -205,20 +205,31 @@ def _line(label: str, text: str) -> str:
 
 
 def _count_listed(
-    names: NDArray[np.uint64], done: DoneVideos, failed: NDArray[np.uint64]
+    recorded: RecordedRun,
+    settings: Settings,
+    done: DoneVideos,
+    failures: Sequence[Mapping[str, Any]],
 ) -> Listed:
-    names = np.unique(names)
-    remaining = ~np.isin(names, done.hashes, assume_unique=True) & ~np.isin(names, failed)
+    name_of: Callable[[str], str] = recorded.folder.name_of
+    finished = done.hashes
+    if recorded.run.get("of_tars"):
+        naming = recorded.run.get("naming", "stem")
+        tars = FinishedTars(recorded.folder, settings.storage_options, naming)
+        name_of, finished = tars.name_of, _hashes(tar.name for tar in tars.read())
+    names = np.unique(_hashes(map(name_of, iter_videos(settings))))
+    failed = _hashes(name_of(failure["video"]) for failure in failures)
+    remaining = ~np.isin(names, finished) & ~np.isin(names, failed)
     return Listed(len(names), int(np.count_nonzero(remaining)))
 
 
-def _hashes(values: array[int]) -> NDArray[np.uint64]:
-    return np.frombuffer(values, np.uint64)
+def _hashes(names: Iterable[str]) -> NDArray[np.uint64]:
+    return np.frombuffer(array("Q", map(name_hash, names)), np.uint64)
 
 
-def _remaining(listed: Listed, rate: Rate | None) -> str:
-    text = f"{listed.remaining:,} of {count(listed.videos, 'video')} listed"
-    if rate is not None and listed.remaining:
+def _remaining(listed: Listed, rate: Rate | None, of_tars: bool) -> str:
+    thing = "tar file" if of_tars else "video"
+    text = f"{listed.remaining:,} of {count(listed.videos, thing)} listed"
+    if rate is not None and listed.remaining and not of_tars:
         text += f", about {duration(listed.remaining * rate.seconds / rate.videos)} at this rate"
     return text
 

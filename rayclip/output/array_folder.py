@@ -145,6 +145,12 @@ class ArrayFolder(FeatureFolder):
         """
         return find_done(self.files() if listing is None else listing, self._files, self._dim)
 
+    def names(self) -> Iterator[str]:
+        for file in self.files():
+            name, suffix = os.path.splitext(file.path)
+            if suffix in SUFFIXES and name.endswith(FEATURES):
+                yield name.removesuffix(FEATURES)
+
     def feature_files(self) -> Iterator[StoredFile]:
         ending = FEATURES + self._files.suffix
         return (file for file in self.files() if file.path.endswith(ending))

@@ -23,6 +23,7 @@ from rayclip.output.spool import slices
 
 RUN_FILE = "run.json"
 FAILURES_FILE = "failures.jsonl"
+FINISHED_TARS = "finished_tars"  # a folder
 
 
 class FeatureFolder(Folder, ABC):
@@ -58,6 +59,10 @@ class FeatureFolder(Folder, ABC):
         Raises:
             UsageError, RunStopped: it cannot be listed or read.
         """
+
+    @abstractmethod
+    def names(self) -> Iterator[str]:
+        """List the names of all videos with features, in any state; raises the same errors."""
 
     @abstractmethod
     def feature_files(self) -> Iterator[StoredFile]:

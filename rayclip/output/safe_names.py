@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from rayclip.media.fragments import parse_part
 from rayclip.media.tar_names import split_member
-from rayclip.output.folder import FAILURES_FILE, RUN_FILE
+from rayclip.output.folder import FAILURES_FILE, FINISHED_TARS, RUN_FILE
 
 FORBIDDEN = re.compile(r"[\0\\\ud800-\udc7f\udd00-\udfff]")
 """NUL, text that no file system accepts, and the folder separator of some storages."""
@@ -20,7 +20,7 @@ MAX_SUFFIX = len("_timestamps_ms.npy")
 MAX_PATH = (
     900  # bytes of a whole path: object stores limit keys to 1024, including the output folder
 )
-RESERVED = (RUN_FILE, FAILURES_FILE)  # file names at the top of the folder
+RESERVED = (RUN_FILE, FAILURES_FILE, FINISHED_TARS)  # names at the top of the folder
 NOT_UTF8 = re.compile(r"[\udc80-\udcff]")
 PARTIAL_CHARACTER = re.compile(rf"{NOT_UTF8.pattern}{{1,3}}$")
 
@@ -46,9 +46,7 @@ def output_name(video: str, naming: str) -> str:
         return safe_name(name)
     scheme, is_url, path = part.path.partition("://")
     path = "/".join((scheme, *_path_in(scheme, path))) if is_url else os.path.normpath(part.path)
-    path = path.rstrip("/")
-    folders = [folder for folder in path.split("/")[:-1] if folder not in ("", ".", "..")]
-    return safe_name(*folders, name)
+    return safe_name(*_folders(path.rstrip("/")), name)
 
 
 def tar_output_name(video: str, naming: str) -> str:
@@ -65,12 +63,15 @@ def tar_output_name(video: str, naming: str) -> str:
         folder = hashed(folder, folder, MAX_NAME)
     if not member:
         return folder
-    path = PurePosixPath(member)
-    folders = [part for part in path.parts[:-1] if part not in ("/", ".", "..")]
-    name = safe_name(*folders, path.stem)
+    file = PurePosixPath(member).stem
+    name = safe_name(*_folders(member), file)
     if len(os.fsencode(f"{folder}/{name}")) > MAX_PATH:
-        name = hashed(member, path.stem, MAX_NAME - MAX_SUFFIX)
+        name = hashed(member, file, MAX_NAME - MAX_SUFFIX)
     return f"{folder}/{name}"
+
+
+def _folders(path: str) -> list[str]:
+    return [folder for folder in path.split("/")[:-1] if folder not in ("", ".", "..")]
 
 
 def _path_in(scheme: str, rest: str) -> tuple[str, str]:

@@ -74,9 +74,15 @@ def read_shard(folder: FeatureFolder, file: str, read: Callable[[pq.ParquetFile]
 
 
 def read_hashes(shard: pq.ParquetFile) -> Shard:
-    """Read the names of a shard's videos, but no features."""
-    names = shard.read(columns=[VIDEO]).column(VIDEO).to_pylist()
-    return Shard(np.array(list(map(name_hash, names)), np.uint64), _frames(shard.metadata))
+    """Read the hashes of the names of a shard's videos, but no features."""
+    hashes = np.array(list(map(name_hash, read_names(shard))), np.uint64)
+    return Shard(hashes, _frames(shard.metadata))
+
+
+def read_names(shard: pq.ParquetFile) -> list[str]:
+    """Read the names of a shard's videos."""
+    names: list[str] = shard.read(columns=[VIDEO]).column(VIDEO).to_pylist()
+    return names
 
 
 def frames_by_video(folder: FeatureFolder, shards: Callable[[], Iterable[str]]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -23,7 +24,7 @@ from rayclip.output.shard_names import (
     row_name,
     shard_name,
 )
-from rayclip.output.shard_reading import find_rows, frames_by_video, read_shard
+from rayclip.output.shard_reading import find_rows, frames_by_video, read_names, read_shard
 from rayclip.output.shard_rows import read_rows
 from rayclip.output.shard_tables import (
     ROW_GROUP,
@@ -92,6 +93,11 @@ class ShardFolder(FeatureFolder):
 
     def done(self, listing: Iterable[StoredFile] | None = None) -> DoneVideos:
         return find_rows(self, listing)
+
+    def names(self) -> Iterator[str]:
+        for file in self.feature_files():
+            with suppress(FileNotFoundError, DamagedContent):
+                yield from read_shard(self, file.path, read_names)
 
     def feature_files(self) -> Iterator[StoredFile]:
         return (file for file in self.files() if SHARD.fullmatch(file.path))

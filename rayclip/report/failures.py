@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rayclip.errors import RunStopped
 from rayclip.io.storage_errors import reason
+from rayclip.media.tar_names import split_member
 from rayclip.output.folder import FeatureFolder
 from rayclip.report.results import Failure, VideoResult
 
@@ -26,7 +28,10 @@ class FailureLog:
     """
 
     def __init__(
-        self, folder: FeatureFolder, is_done: Callable[[str], bool] = lambda video: False
+        self,
+        folder: FeatureFolder,
+        is_done: Callable[[str], bool] = lambda video: False,
+        of_finished_tars: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         """Read the failures of earlier runs.
 
@@ -34,18 +39,20 @@ class FailureLog:
             folder: holds the file.
             is_done: whether the features of a video exist. Another run into the same folder may
                 have saved them.
+            of_finished_tars: failures in tar files that are not read again. A run that was killed
+                may not have written them.
         """
-        earlier = folder.read_failures()
+        earlier = {failure["video"]: failure for failure in folder.read_failures()}
         self._folder = folder
-        self._failures: dict[str, Failure | dict[str, Any]] = {
-            failure["video"]: failure for failure in earlier if not is_done(failure["video"])
+        self._failures: dict[str, Failure | Mapping[str, Any]] = {
+            video: failure for video, failure in earlier.items() if not is_done(video)
         }
-        self.failed_before = {
-            failure["video"]: str(failure.get("code"))
-            for failure in earlier
-            if failure["video"] in self._failures
-        }
-        self._changed = len(self._failures) < len(earlier)
+        self.failed_before = {video: str(earlier[video].get("code")) for video in self._failures}
+        self._failures |= {failure["video"]: failure for failure in of_finished_tars}
+        self._changed = self._failures.keys() != earlier.keys()
+        self._earlier_by_tar: defaultdict[str, list[str]] = defaultdict(list)
+        for video in self.failed_before:
+            self._earlier_by_tar[split_member(video)[0]].append(video)
         self._next_s = time.monotonic() + MIN_REWRITE_INTERVAL_S
 
     def add(self, result: VideoResult) -> None:
@@ -59,6 +66,8 @@ class FailureLog:
             self._changed = True
         elif self._failures.pop(result.video, None) is not None:
             self._changed = True
+        if result.tar is not None and result.failure is None:
+            self._forget_earlier(result.video)
         if time.monotonic() > self._next_s:
             try:
                 self._write()
@@ -66,6 +75,14 @@ class FailureLog:
                 raise
             except Exception as error:  # the next write may succeed
                 logger.info("failures.jsonl could not be written: %s", reason(error))
+
+    def _forget_earlier(self, tar: str) -> None:
+        """Forget the failures of videos that a tar file, which was read to its end, no longer
+        has."""
+        for video in self._earlier_by_tar.pop(tar, ()):
+            if isinstance(self._failures.get(video), Mapping):
+                del self._failures[video]
+                self._changed = True
 
     def write(self) -> None:
         """Write the file if anything has changed.
@@ -92,5 +109,5 @@ class FailureLog:
             self._next_s = ended + pause_s
 
 
-def _as_dict(failure: Failure | dict[str, Any]) -> dict[str, Any]:
+def _as_dict(failure: Failure | Mapping[str, Any]) -> Mapping[str, Any]:
     return failure.as_dict() if isinstance(failure, Failure) else failure

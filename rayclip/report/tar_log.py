@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 
 from rayclip.errors import Code, RunStopped
 from rayclip.io.storage_errors import reason
+from rayclip.media.tar_names import split_member
 from rayclip.output.finished_tars import FinishedTar, FinishedTars
 from rayclip.report.results import Failure, VideoResult
 
@@ -21,7 +23,7 @@ class TarLog:
 
     def __init__(self, tars: FinishedTars) -> None:
         self._tars = tars
-        self._failures: dict[str, Failure] = {}
+        self._failures: defaultdict[str, list[Failure]] = defaultdict(list)  # by tar file
 
     def add(self, result: VideoResult) -> None:
         """Record a result by the model of this folder.
@@ -31,10 +33,9 @@ class TarLog:
         """
         if result.tar is None:
             if result.failure is not None:
-                self._failures[result.video] = result.failure
+                self._failures[split_member(result.video)[0]].append(result.failure)
             return
-        ours = [video for video in self._failures if video.startswith(f"{result.video}/")]
-        failures = [self._failures.pop(video) for video in ours]
+        failures = self._failures.pop(result.video, [])
         if result.failure is not None or not all(map(_is_final, failures)):
             return
         lines = [failure.as_dict() for failure in failures]
@@ -48,4 +49,5 @@ class TarLog:
 
 
 def _is_final(failure: Failure) -> bool:
-    return failure.stage in ("open", "decode") and failure.code is not Code.WORKER_KILLED
+    not_its_own = (Code.WORKER_KILLED, Code.INTERNAL_ERROR)
+    return failure.stage in ("open", "decode") and failure.code not in not_its_own
