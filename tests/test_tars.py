@@ -221,6 +221,30 @@ def test_texts_beside_a_video_are_columns(tars: list[Path], tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("on_extraction", ["save_numpy", "save_parquet"])
+def test_exported_videos_are_in_a_folder_of_their_tar_file(
+    on_extraction: str, tars: list[Path], tmp_path: Path
+) -> None:
+    extract(tars, tmp_path, "--on-extraction", on_extraction)
+    target = tmp_path / "export"
+    assert call("export", tmp_path, target, "--format", "npz").status == 0
+    names = {str(path.relative_to(target)) for path in target.rglob("*.npz")}
+    assert names == {f"{tar}/{number}.npz" for tar in "ab" for number in range(CLIPS)}
+
+
+def test_pictures_of_videos_in_tar_files_need_these_as_files(
+    tars: list[Path], clips: list[bytes], tmp_path: Path
+) -> None:
+    output, unpacked = tmp_path / "output", tmp_path / "unpacked"
+    extract(tars[:1], output)
+    for number, clip in enumerate(clips):
+        (unpacked / "a").mkdir(parents=True, exist_ok=True)
+        (unpacked / "a" / f"{number}.mp4").write_bytes(clip)
+    asked = ["search", output, "a red circle"]
+    assert "name the folder of the videos with --videos" in call(*asked).stderr
+    assert "cannot be found" not in call(*asked, "--videos", unpacked).stderr
+
+
+@pytest.mark.parametrize("on_extraction", ["save_numpy", "save_parquet"])
 def test_a_tar_file_that_was_cut_is_continued_when_it_is_whole(
     on_extraction: str, tars: list[Path], tmp_path: Path
 ) -> None:

@@ -77,7 +77,12 @@ def export(
     recorded = open_run(url, storage_options)
     export_format = open_format(options.format)
     folder = Folder(target, storage_options, nested=True)
-    source = Source(recorded.folder, options.naming, for_any_storage=not _is_local(folder))
+    source = Source(
+        recorded.folder,
+        options.naming,
+        for_any_storage=not _is_local(folder),
+        of_tars=recorded.run.get("of_tars") is True,
+    )
     files = source.files(with_different_keys=export_format.has_files_per_video)
     options = replace(options, dtype=options.dtype or recorded.run["feature_dtype"])
     settings = {name: recorded.run.get(name) for name in COMPARED}

@@ -19,7 +19,7 @@ from rayclip.output.done import name_hash
 from rayclip.output.finished import read_file, reading_order
 from rayclip.output.folder import FeatureFolder
 from rayclip.output.rows import StoredVideo
-from rayclip.output.safe_names import output_name, utf8_name
+from rayclip.output.safe_names import output_name, tar_output_name, utf8_name
 from rayclip.output.shard_names import SHARD, VIDEO
 from rayclip.output.shard_reading import read_shard
 from rayclip.output.stored_arrays import DamagedContent
@@ -62,24 +62,28 @@ class ShardNames(NamedTuple):
 class Source:
     """A folder as an export reads it."""
 
-    def __init__(self, folder: FeatureFolder, naming: str, for_any_storage: bool) -> None:
+    def __init__(
+        self, folder: FeatureFolder, naming: str, for_any_storage: bool, of_tars: bool = False
+    ) -> None:
         """Name a source.
 
         Args:
             folder: the folder of one model.
             naming: how inputs are named, ``stem`` or ``path``.
             for_any_storage: whether the names of an export must be valid UTF-8.
+            of_tars: whether the inputs are videos in tar files.
         """
         self.folder = folder
         self._naming = naming
         self._for_any_storage = for_any_storage
+        self._name_of = tar_output_name if of_tars else output_name
 
     def key_of(self, video: StoredVideo) -> str:
         """Return the name of a video's file or group, which may contain folders."""
         return self._valid(video.name) if video.source is None else self._key(video.source)
 
     def _key(self, source: str) -> str:
-        return self._valid(output_name(source, self._naming))
+        return self._valid(self._name_of(source, self._naming))
 
     def _valid(self, key: str) -> str:
         return utf8_name(key) if self._for_any_storage else key
