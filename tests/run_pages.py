@@ -47,10 +47,10 @@ def make_folder(folder: Path) -> None:
     (folder / "frames").mkdir()
     for number in range(3):
         Image.new("RGB", (64, 48), (80 * number, 0, 0)).save(folder / f"frames/{number}.jpg")
-    (folder / "shards").mkdir()
+    (folder / "tars").mkdir()
     for number in range(4):
         content = (folder / "cat.mp4").read_bytes()
-        write_tar(folder / f"shards/clips-{number:03}.tar", {"0001.mp4": content})
+        write_tar(folder / f"tars/clips-{number:03}.tar", {"0001.mp4": content})
     videos = [f"{name}.mp4" for name in SCENES]
     (folder / "videos.txt").write_text("\n".join(videos))
     pq.write_table(pa.table({"path": videos}), folder / "videos.parquet")

@@ -36,7 +36,7 @@ SORT_BLOCK = 65_536
 NO_MATCH = "No file matches {}."
 NO_VIDEOS = (
     "The folder {} has no files with a video suffix such as .mp4: name videos with other suffixes, "
-    "or list them in a file."
+    "or tar files by a pattern, or list them in a file."
 )
 
 Folder = tuple[int, int]

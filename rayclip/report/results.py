@@ -65,11 +65,6 @@ class TarCounts(NamedTuple):
     videos: int
     skipped: int
 
-    @property
-    def results(self) -> int:
-        """How many have results of this run."""
-        return self.videos - self.skipped
-
 
 @dataclass(frozen=True)
 class VideoResult:
