@@ -102,21 +102,22 @@ class VideoExtractor:
     def _extract_all(
         self, videos: Iterable[TaskVideo], buffer: CommitBuffer
     ) -> Iterator[VideoResult]:
-        one_by_one = self._attempts.is_retry  # a video that ends the process must not affect others
         for video in videos:
             deaths = self._attempts.begin(video.position, video.video)
-            if deaths:
-                yield from buffer.flush()  # it may end this process as well
+            if deaths:  # it may end this process as well, which must not affect others
+                yield from self._finish(buffer, wait=True)
+                yield from buffer.flush()
             earlier = {}
-            if one_by_one:
+            if self._attempts.is_retry:
                 earlier = earlier_results(self._job, buffer, video, deaths)
             remaining = [model for model in video.models if model not in earlier]
             if not remaining:
+                yield from self._finish(buffer, wait=True)
                 yield from buffer.take(Extracted(video.position, earlier))
                 continue
             pending = self._decode(video, len(deaths) + 1, remaining)
             self._pending.append((pending, earlier))
-            yield from self._finish(buffer, wait=one_by_one or is_refused(pending.error))
+            yield from self._finish(buffer, wait=bool(deaths) or is_refused(pending.error))
         yield from self._finish(buffer, wait=True)
         yield from buffer.flush()
 

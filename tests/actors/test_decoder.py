@@ -706,19 +706,33 @@ def test_a_failure_says_how_often_the_video_was_tried() -> None:
     assert (result.failure.video, result.failure.attempts) == ("/nowhere.mp4", 2)
 
 
-def test_a_retried_task_extracts_videos_one_by_one(video: Make) -> None:
-    paths = [video("a.mp4", 1), video("b.mp4", 2), video("c.mp4", 3)]
-    encoders, attempts = Encoders(at_once=False), Attempts({1: 1}, is_retry=True)
+def test_a_retried_task_extracts_only_suspects_by_themselves(video: Make) -> None:
+    paths = [video(f"{n}.mp4", n) for n in range(1, 6)]
+    encoders, attempts = Encoders(at_once=False), Attempts({2: 1}, is_retry=True)
     extract(paths, encoders, attempts)
-    assert encoders.levels == [1, 2, 3]
+    assert encoders.levels == [1, 1 + 2, 3, 4, 4 + 5]
     assert attempts.log == [
         "begin 0",
-        "end 0: 1 frames",
         "begin 1",
-        "end 1: 2 frames",
         "begin 2",
+        "end 0: 1 frames",
+        "end 1: 2 frames",
         "end 2: 3 frames",
+        "begin 3",
+        "begin 4",
+        "end 3: 4 frames",
+        "end 4: 5 frames",
     ]
+
+
+def test_results_of_a_retried_task_are_in_order_if_some_are_saved_already(
+    video: Make, folder: ArrayFolder
+) -> None:
+    paths = [video("a.mp4", 1), video("b.mp4", 2), video("c.mp4", 3)]
+    folder.commit("b", Extraction(np.zeros((7, DIM), np.float32), np.zeros(7), 25.0))
+    attempts = Attempts(is_retry=True)
+    results = extract(paths, Encoders(at_once=False), attempts, folder=folder)
+    assert [result.frames for result in results] == [1, 7, 3]
 
 
 def test_a_video_that_is_given_up_keeps_its_place(video: Make) -> None:
