@@ -114,7 +114,7 @@ def option(default: T, group: Group, summary: str, *, shown: bool = True, **othe
 
 
 def declared_options(settings: type) -> dict[str, Option]:
-    """Return the options that a dataclass declares, by name, in order."""
+    """Return the options that a dataclass and its bases declare, by name, in order of groups."""
     kinds = get_type_hints(settings)
 
     def from_field(item: Field[Any]) -> Option:
@@ -123,7 +123,8 @@ def declared_options(settings: type) -> dict[str, Option]:
             (default,) = default  # as a caller would write it
         return Option(item.name, kinds[item.name], default, **item.metadata)
 
-    return {item.name: from_field(item) for item in fields(settings)}
+    ordered = sorted(fields(settings), key=lambda item: GROUPS.index(item.metadata["group"]))
+    return {item.name: from_field(item) for item in ordered}
 
 
 def takes_options(options: Iterable[Option]) -> Callable[[Callable[..., T]], Callable[..., T]]:

@@ -6,24 +6,19 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from typing import Any, Literal
 
 from rayclip.errors import UsageError
-from rayclip.media.frame_choice import FrameChoice
+from rayclip.frame_options import FrameOptions
+from rayclip.model_options import ModelOptions, refuse_unless_custom
 from rayclip.option_values import (
     AnyPath,
     check_address,
-    check_device,
-    parse_model_names,
     parse_storage_options,
     parse_texts,
     to_fps,
-    to_local_folder,
-    to_model_names,
     to_path,
     to_paths,
-    to_seconds,
     to_texts,
 )
 from rayclip.options import declared_options, option
@@ -31,12 +26,10 @@ from rayclip.options import declared_options, option
 OnExtraction = Literal["print", "save_numpy", "save_pickle", "save_parquet"]
 FeatureDtype = Literal["float32", "float16"]
 Naming = Literal["stem", "path"]
-Precision = Literal["auto", "fp32", "fp16", "bf16"]
-Activation = Literal["quickgelu", "gelu"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(FrameOptions, ModelOptions):
     """The validated settings of a run. Each field declares an option.
 
     Raises:
@@ -106,152 +99,6 @@ class Settings:
         parse=parse_storage_options,
         encode=True,
         shown=False,
-    )
-    extraction_fps: Fraction | None = option(
-        None,
-        "frames",
-        "Frames per second, such as 5, 2.5 or 30000/1001; by default, every frame.",
-        details="At most 1000. [docs/decoding.md](decoding.md#which-frames) says which frames are "
-        "selected.",
-        metavar="FPS",
-        accepts=str | int | float | Fraction | None,
-        convert=partial(to_fps, "extraction_fps"),
-        encode=True,
-        compared=True,
-    )
-    extraction_total: int | None = option(
-        None,
-        "frames",
-        "This many frames of each video, evenly spaced; not with `extraction_fps`.",
-        encode=True,
-        compared=True,
-    )
-    every: int | None = option(
-        None,
-        "frames",
-        "Every Nth frame: numbers 0, N, 2N and so on; not with the options above.",
-        encode=True,
-        compared=True,
-    )
-    keyframes: bool = option(
-        False,
-        "frames",
-        "Only keyframes, and decode nothing else; not with the options above.",
-        details="These are the frames at which decoding can start.",
-        encode=True,
-        compared=True,
-    )
-    start: float | None = option(
-        None,
-        "frames",
-        "Only frames from this time on, in seconds.",
-        details="With `extraction_fps`, the first one is on the screen at that time. A table has "
-        "ranges for each row in its columns [`start_s` and `end_s`](inputs.md#ranges).",
-        metavar="S",
-        accepts=str | int | float | None,
-        convert=partial(to_seconds, "start"),
-        encode=True,
-        compared=True,
-    )
-    end: float | None = option(
-        None,
-        "frames",
-        "Only frames before this time, in seconds.",
-        metavar="S",
-        accepts=str | int | float | None,
-        convert=partial(to_seconds, "end"),
-        encode=True,
-        compared=True,
-    )
-    keep_tmp_files: bool = option(
-        False,
-        "frames",
-        "Re-encode each video at `extraction_fps` as video_features does, keep the file, and "
-        "extract from it.",
-        details="This is lossy. Without this option, nothing is re-encoded.",
-    )
-    tmp_path: str = option(
-        "./tmp",
-        "frames",
-        "Local folder for re-encoded videos.",
-        accepts=AnyPath,
-        convert=to_local_folder,
-        metavar="PATH",
-    )
-    model_name: tuple[str, ...] = option(
-        ("ViT-B/32",),
-        "model",
-        "One of OpenAI's (`ViT-B/32`), `custom`, `demo`, or a model of open_clip or timm: "
-        "`rayclip models` lists them. May be given several times.",
-        details="Several models share one pass over the videos: each frame is decoded once, and "
-        "[each model has its own folder](models.md#several-models). OpenAI's names are `ViT-B/32`, "
-        "`ViT-B/16`, `ViT-L/14`, `ViT-L/14@336px`, `RN50`, `RN101`, `RN50x4`, `RN50x16` and "
-        "`RN50x64`. `custom` is the checkpoint given by "
-        "`weights`. `demo` is a tiny model that comes with rayclip and recognises coloured shapes. "
-        "The others are `open_clip:ARCH/TAG`, `hf-hub:ORG/REPO`, `local-dir:PATH` and `timm:NAME`, "
-        "with `pip install 'rayclip[open_clip]'`: see [docs/models.md](models.md).",
-        accepts=str | Sequence[str],
-        convert=to_model_names,
-        parse=parse_model_names,
-        encode=True,
-    )
-    weights: str | None = option(
-        None,
-        "model",
-        "The checkpoint of the model `custom`: a path or URL.",
-        details="A TorchScript archive, a state dict or a safetensors file, with the names of "
-        "OpenAI's, open_clip's or Hugging Face's CLIP, optionally inside a training script's "
-        "dictionary (`state_dict`, `model_state_dict`, `model`) or with a prefix (`module.`, "
-        "`model.`, `clip.`, `_orig_mod.`, …). A TorchScript archive is code: "
-        "[use only archives that you trust](../SECURITY.md#what-is-not-promised).",
-        accepts=AnyPath | None,
-        convert=to_path,
-        metavar="PATH",
-        encode=True,
-    )
-    activation: Activation | None = option(
-        None,
-        "model",
-        "Activation of the model `custom`: `quickgelu` (OpenAI's) or `gelu` (most of open_clip's); "
-        "by default, what is beside the weights.",
-        details="Weights do not say it, and with the wrong one features are wrong. By default, it "
-        "is what `config.json` says beside weights of Hugging Face's CLIP, or "
-        "`open_clip_config.json` beside others; without them, `quickgelu`.",
-        encode=True,
-    )
-    batch_size: int | None = option(
-        None,
-        "model",
-        "Frames per forward pass; by default, chosen by device.",
-        details="The default is 16 on CPUs and 16 to 256 on GPUs, "
-        "[depending on the model and the GPU's memory](precision.md#frames-per-forward-pass). "
-        "Shorter batches are padded to this shape, so that a frame's feature never depends on "
-        "the rest of its batch.",
-        encode=True,
-    )
-    precision: Precision = option(
-        "auto",
-        "model",
-        "Number format of the model: `auto` (fp16 on GPUs, fp32 on CPUs), `fp32`, `fp16` or "
-        "`bf16`.",
-        details="[docs/precision.md](precision.md) compares their speed and accuracy.",
-        encode=True,
-        compared=True,
-    )
-    compile: bool = option(
-        False,
-        "model",
-        "Compile the forward pass at start, which takes up to minutes and needs a C++ compiler.",
-        encode=True,
-    )
-    device: str | None = option(
-        None,
-        "model",
-        "`cpu`, `cuda` or `cuda:N`; by default all GPUs, or the CPU if this machine has none.",
-        details="On any other Ray without GPUs, set `cpu`, or set `encoders` to wait for GPUs to "
-        "join.",
-        convert=check_device,
-        encode=True,
     )
     on_extraction: OnExtraction = option(
         "print",
@@ -377,18 +224,6 @@ class Settings:
                 )
 
     @property
-    def frame_choice(self) -> FrameChoice:
-        """Which frames of each video are wanted."""
-        return FrameChoice(
-            self.extraction_fps,
-            self.extraction_total,
-            self.every,
-            self.keyframes,
-            self.start,
-            self.end,
-        )
-
-    @property
     def saves(self) -> bool:
         """Whether features are saved to files."""
         return self.on_extraction != "print"
@@ -397,23 +232,6 @@ class Settings:
     def has_extra_columns(self) -> bool:
         """Whether the other columns of a table of videos are saved, too."""
         return self.on_extraction == "save_parquet"
-
-
-def refuse_unless_custom(
-    model_name: str, weights: str | None, activation: Activation | None
-) -> None:
-    """Refuse what only the model ``custom`` has if another one was asked for.
-
-    Raises:
-        UsageError: it was.
-    """
-    if model_name == "custom":
-        return
-    for subject, value in (("weights are", weights), ("activation is", activation)):
-        if value is not None:
-            raise UsageError(
-                f"{subject} only for model_name custom, but model_name is {model_name}."
-            )
 
 
 OPTIONS = declared_options(Settings)

@@ -13,7 +13,7 @@ HEAD = """# Options
 Options of `rayclip extract`. In Python, `rayclip.extract` takes the same options with underscores:
 `--extraction-fps 5` is `extraction_fps=5`; `rayclip.encode` takes [some of them](api.md#encode).
 The command line also accepts `--extraction_fps 5` and `extraction_fps=5`. This page is generated
-from `rayclip/settings.py` by `python scripts/options_page.py`; a test checks that it is current.
+from the fields of `Settings` by `python scripts/options_page.py`; a test checks that it is current.
 """
 
 

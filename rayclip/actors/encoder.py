@@ -21,7 +21,8 @@ from rayclip.model.loading import load_spec
 from rayclip.model.models import ModelSpec
 from rayclip.model.weights import store_checkpoint
 from rayclip.model.zeroshot import ZeroShot
-from rayclip.settings import Precision, Settings
+from rayclip.model_options import Precision
+from rayclip.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from rayclip.io.remote import open_remote
 from rayclip.io.storage_errors import ErrorKind, classify_error, reason
 from rayclip.model.checkpoint import ClipShape
 from rayclip.model.configs import Config, Unsupported, read_hugging_face, read_open_clip
-from rayclip.settings import Activation
+from rayclip.model_options import Activation
 
 HEAD_SIZES = {1280: 80}  # by width: ViT-H/14 is the one published CLIP whose heads are not 64 wide
 MAX_CONFIG_BYTES = 1 << 20

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from rayclip.settings import Activation
+from rayclip.model_options import Activation
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP's normalisation, RGB
 STD = (0.26862954, 0.26130258, 0.27577711)

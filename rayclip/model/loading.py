@@ -9,7 +9,7 @@ from rayclip.model.load_stage import stage
 from rayclip.model.loaded_model import LoadedModel
 from rayclip.model.models import CustomWeights, ModelSpec, describe, family_of
 from rayclip.model.precision import CPU_BATCH_SIZE, gpu_batch_size
-from rayclip.settings import Activation, Precision, refuse_unless_custom
+from rayclip.model_options import Activation, Precision, refuse_unless_custom
 
 
 def load_encoder(

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from rayclip.model.preprocess import Resizing
-from rayclip.settings import Activation, Settings
+from rayclip.model_options import Activation
+from rayclip.settings import Settings
 
 if TYPE_CHECKING:
     import torch

@@ -28,9 +28,10 @@ from rayclip.local.devices import LocalEncoders
 from rayclip.model.checkpoint import openai_clip, openai_models, without_warnings
 from rayclip.model.models import CustomWeights, describe
 from rayclip.model.precision import CPU_BATCH_SIZE, set_precision
+from rayclip.model_options import Precision
 from rayclip.session.ray_session import ray_session
 from rayclip.session.resources import cpu_resources
-from rayclip.settings import Precision, Settings
+from rayclip.settings import Settings
 
 SMALL, DEMO = "small", "demo"
 SHAPES: Mapping[str, tuple[Any, ...]] = {

@@ -12,7 +12,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from rayclip.errors import RayclipError, UsageError
-from rayclip.settings import Precision
+from rayclip.model_options import Precision
 
 T = TypeVar("T")
 ModelOption = Annotated[
