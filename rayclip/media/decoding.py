@@ -97,11 +97,7 @@ def timed_frames(
 
 
 def selected_frames(
-    frames: Iterable[TimedFrame],
-    rule: FrameRule,
-    *,
-    since: int | None = None,
-    until: int | None = None,
+    frames: Iterable[TimedFrame], rule: FrameRule, *, since: int | None = None
 ) -> Iterator[SelectedFrame]:
     """Pair decoded frames with the times at which the output shows them.
 
@@ -111,10 +107,9 @@ def selected_frames(
         since: pts from which ticks are produced; earlier ones were produced before. The frame
             before it may still be on the screen then. If that frame is missing, the next one
             replaces it.
-        until: pts from which nothing is shown.
 
     Yields:
-        Every frame before ``until`` and before the end of the rule's range.
+        Every frame before the end of the rule's range.
     """
     previous: TimedFrame | None = None
     number, numbered = 0, BEFORE_START
@@ -127,8 +122,8 @@ def selected_frames(
         return SelectedFrame(last.frame, rule.timestamps_ms(shown), rule.stand_in_ms(shown))
 
     for frame in frames:
-        if (until is not None and frame.pts >= until) or rule.span.is_after(frame.pts):
-            end = frame.pts if until is None else min(until, frame.pts)
+        if rule.span.is_after(frame.pts):
+            end = frame.pts
             break
         horizon = frame.pts if horizon is None else max(frame.pts, horizon)
         if previous is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,6 @@ def indexed_moments(
     folder: FeatureFolder,
     queries: Sequence[Query],
     top: int,
-    wanted: Callable[[str], bool] = lambda video: True,
 ) -> Found:
     """Search a folder through its index; what the index does not cover is read.
 
@@ -58,8 +57,8 @@ def indexed_moments(
         for query in queries
         for file in index.nearest_files(query.vector, top * FRAMES_PER_MOMENT)[0]
     ]
-    found = _scan_files(folder, list(dict.fromkeys(chosen)), wanted, damaged)
-    new = compare(_scan_files(folder, covered.new, wanted, damaged), vectors, top, damaged)
+    found = _scan_files(folder, list(dict.fromkeys(chosen)), damaged)
+    new = compare(_scan_files(folder, covered.new, damaged), vectors, top, damaged)
     curves = compare(found, vectors, top, damaged).curves
     scan = _of_all(index, new, vectors, curves)
     return Found(best_moments(scan, queries, top), scan.videos, scan.frames, damaged)
@@ -81,16 +80,11 @@ def _of_all(
 
 
 def _scan_files(
-    folder: FeatureFolder,
-    files: Sequence[str],
-    wanted: Callable[[str], bool],
-    damaged: list[DamagedFile],
+    folder: FeatureFolder, files: Sequence[str], damaged: list[DamagedFile]
 ) -> Iterator[ScannedVideo]:
     for file in files:
         try:
-            for video in folder.scan_file(file):
-                if wanted(video.name):
-                    yield video
+            yield from folder.scan_file(file)
         except FileNotFoundError:  # removed meanwhile
             continue
         except DamagedFile as error:

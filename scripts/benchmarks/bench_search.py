@@ -41,8 +41,8 @@ class Features:
     Texts lie apart from pictures: the cosine of a text and its best picture is about 0.3.
     """
 
-    def __init__(self, seed: int = 0) -> None:
-        self.rng = np.random.default_rng(seed)
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
         self._spread = 1 / np.sqrt(1 + np.arange(LATENT))
         self._directions = self.rng.standard_normal((LATENT, DIM)) / np.sqrt(DIM)
         means = self.rng.standard_normal((2, DIM)) / np.sqrt(DIM)

@@ -94,12 +94,12 @@ def make_videos(
     return list(videos)
 
 
-def scene(size: tuple[int, int], frames: int, seed: int = SEED) -> Iterator[Yuv]:
+def scene(size: tuple[int, int], frames: int) -> Iterator[Yuv]:
     """The pictures of the scene, ``size`` (width, height) pixels each.
 
     The camera is back at its start after :data:`SECONDS`, and everything moves on.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     width, height = size
     landscape = _landscape(rng, (round(width * MARGIN), round(height * MARGIN)))
     objects = [_random_object(rng) for _ in range(OBJECTS)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from rayclip.media.decoding import SelectedFrame, TimedFrame, selected_frames
 from rayclip.media.frame_choice import FrameChoice, parse_fps
 from rayclip.media.sampling import (
     Clock,
-    FrameRule,
     Shown,
     TickGrid,
     frame_rule,
@@ -306,33 +304,6 @@ def test_ticks_are_consecutive_and_frames_in_order_for_any_times(stream: Stream)
     sources = [source for _, source in drawn]
     assert ticks == list(range(ticks[0], ticks[0] + len(ticks))) if ticks else True
     assert sources == sorted(sources)
-
-
-@quickly
-@given(streams(1), st.data())
-def test_dividing_a_stream_changes_nothing(stream: Stream, data: st.DataObject) -> None:
-    *earlier, last = stream.frames
-    # A last frame without a duration, or of 1, is shown as long as the one before it, which a
-    # segment of this frame alone cannot know. Segments of videos are minutes long.
-    places = [one.pts for one in ([*earlier, last] if last.duration > 1 else earlier)]
-    cuts = data.draw(st.sets(st.sampled_from(places), max_size=4)) if places else set()
-    borders = [None, *sorted(cuts - {stream.frames[0].pts}), None]
-    for rule in (stream.grid, frame_rule(FrameChoice(), stream.clock)):
-        joined = [
-            shown
-            for since, until in pairwise(borders)
-            for shown in _segment(stream, rule, since, until)
-        ]
-        whole = [one for one in selected_frames(stream.frames, rule) if one.timestamps_ms]
-        assert joined == whole
-
-
-def _segment(
-    stream: Stream, rule: FrameRule, since: int | None, until: int | None
-) -> list[SelectedFrame]:
-    """The frames of a segment, decoded from its own first frame on."""
-    frames = [one for one in stream.frames if since is None or one.pts >= since]
-    return [one for one in selected_frames(frames, rule, until=until) if one.timestamps_ms]
 
 
 @quickly
