@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import os
 import re
 import threading
 from collections import Counter
@@ -12,9 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pytest
+from huggingface_hub import constants
 from loopback_servers import serve
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".model")
@@ -238,3 +242,24 @@ def hub_server(**repos: Repo) -> Iterator[HubServer]:
             yield server
         finally:
             server.may_answer.set()
+
+
+def use_hub(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process use another hub, though huggingface_hub is imported."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setenv("HF_ENDPOINT", url)
+
+
+def use_empty_cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process have an empty cache, and no token."""
+    for name in os.environ:
+        if name.startswith(("HF_", "HUGGING")) or name == "TRANSFORMERS_OFFLINE":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+    monkeypatch.setenv("HF_HOME", str(home))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)

@@ -9,17 +9,19 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hub_server import HubServer, Repo
+from hub_server import HubServer, Repo, use_empty_cache, use_hub
 from loopback_servers import serve
 from numpy.typing import NDArray
 from PIL import Image
+from run_cli import call
+from run_cli import rayclip as rayclip_command
 from video_factories import numbered_frames, write_video
 
 import rayclip
@@ -229,27 +231,11 @@ def test_half_precision_is_near(precision: Any, tmp_path: Path) -> None:
 
 
 TIMM_MODELS = ["test_vit.r160_in1k", "test_convnext.r160_in1k", "test_vit.r160_in1k@128"]
-COMPARE = """
-import sys
-import numpy as np, timm, torch
-import rayclip
-from test_families import assert_equals_own_code
-
-for name in sys.argv[1:]:
-    model = rayclip.load_encoder(f"timm:{name}", device="cpu")
-    name, _, n_px = name.partition("@")
-    size = {"img_size": int(n_px)} if n_px else {}
-    own = timm.create_model(name, pretrained=True, num_classes=0, **size).eval()
-    args = {"img_size": int(n_px)} if n_px else {}
-    config = timm.data.resolve_model_data_config(own, args)
-    assert_equals_own_code(model, timm.data.create_transform(**config), own)
-    print(name, model.n_px, model.dim, model.context_length)
-"""
 
 
 @pytest.fixture
-def hub() -> Iterator[HubServer]:
-    """A hub that has a tiny model of timm for each name, and one of open_clip."""
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub that has a tiny model of timm for each name; this process uses it."""
     from safetensors.torch import save
 
     server = HubServer()
@@ -258,30 +244,22 @@ def hub() -> Iterator[HubServer]:
         model = randomised(timm.create_model(name))
         server.repos[f"timm/{name}"] = Repo({"model.safetensors": save(model.state_dict())})
     with serve(server):
+        use_empty_cache(tmp_path / "home", monkeypatch)
+        use_hub(server.url, monkeypatch)
         yield server
 
 
-def with_hub(hub: HubServer, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with this hub and an empty cache; huggingface_hub reads both when imported."""
-    variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    path = os.pathsep.join(filter(None, sys.path))
-    return subprocess.run(
-        [sys.executable, *words],
-        env={**os.environ, **variables, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_timm_gives_what_its_own_code_gives(hub: HubServer, tmp_path: Path) -> None:
-    done = with_hub(hub, tmp_path, "-c", COMPARE, *TIMM_MODELS)
-    assert done.returncode == 0, done.stderr
-    assert [line.split() for line in done.stdout.splitlines()] == [
-        ["test_vit.r160_in1k", "160", "64", "None"],
-        ["test_convnext.r160_in1k", "160", "64", "None"],
-        ["test_vit.r160_in1k", "128", "64", "None"],
-    ]
+def test_timm_gives_what_its_own_code_gives(hub: HubServer) -> None:
+    shapes = []
+    for name in TIMM_MODELS:
+        model = rayclip.load_encoder(f"timm:{name}", device="cpu")
+        name, _, n_px = name.partition("@")
+        size = {"img_size": int(n_px)} if n_px else {}
+        own = timm.create_model(name, pretrained=True, num_classes=0, **size).eval()
+        config = timm.data.resolve_model_data_config(own, size)
+        assert_equals_own_code(model, timm.data.create_transform(**config), own)
+        shapes.append((model.n_px, model.dim, model.context_length))
+    assert shapes == [(160, 64, None), (160, 64, None), (128, 64, None)]
     assert hub.downloads["model.safetensors"] == 2  # the third is cached
 
 
@@ -424,14 +402,6 @@ def test_a_changed_folder_is_refused(tmp_path: Path) -> None:
         load_spec(spec, "cpu", None)
 
 
-def test_a_model_without_texts_says_so(hub: HubServer, tmp_path: Path) -> None:
-    program = "import rayclip; rayclip.load_encoder('timm:test_vit.r160_in1k').encode_text(['a'])"
-    done = with_hub(hub, tmp_path, "-c", program)
-    assert done.stderr.strip().endswith(
-        "UsageError: This model has no text encoder: choose one that has, or no texts."
-    )
-
-
 def test_published_models_are_described_without_importing_open_clip_or_torch() -> None:
     program = (
         "import sys\nfrom rayclip.model import open_clip_tables as tables\n"
@@ -473,19 +443,14 @@ def test_a_margin_is_cropped_as_timm_crops_it() -> None:
 # ---- runs ----
 
 
-def run(words: Sequence[object]) -> subprocess.CompletedProcess[str]:
-    """The command, in a process of its own."""
-    command = [sys.executable, "-m", "rayclip", "extract", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_a_run_saves_what_the_model_gives_and_resumes_only_with_it(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", numbered_frames(3))
     folder = folder_of("SigLIP", tmp_path / "small")
-    words = [video, "--model-name", f"local-dir:{folder}", "--output-path", tmp_path / "out"]
-    words += ["--on-extraction", "save_numpy", "--show-pred", "--pred-texts", json.dumps(TEXTS)]
-    done = run(words)
-    assert done.returncode == 0, done.stderr
+    words = ["extract", video, "--model-name", f"local-dir:{folder}", "--address", "none"]
+    words += ["--output-path", tmp_path / "out", "--on-extraction", "save_numpy"]
+    words += ["--show-pred", "--pred-texts", json.dumps(TEXTS)]
+    done = call(*words)
+    assert done.status == 0, done.stderr
 
     saved = tmp_path / "out" / "clip" / "local-dir_small"
     model = rayclip.load_encoder(f"local-dir:{folder}", device="cpu")
@@ -500,40 +465,25 @@ def test_a_run_saves_what_the_model_gives_and_resumes_only_with_it(tmp_path: Pat
 
     shutil.rmtree(folder)
     folder_of("ViT", folder)
-    changed = run(words)
-    assert changed.returncode == 2
+    changed = call(*words)
+    assert changed.status == 2
     assert "small was made with weights_sha256=" in changed.stderr
-
-
-SEARCH = """
-import json, sys
-from rayclip.commands.search import SearchRequest, json_moments, search
-from rayclip.errors import UsageError
-
-output, picture = sys.argv[1:]
-by_picture = SearchRequest(output, [], [picture], 1, None, None, None)
-(moment,) = json_moments(search(by_picture, {}))
-try:
-    search(SearchRequest(output, ["a red circle"], [], 1, None, None, None), {})
-except UsageError as error:
-    print(json.dumps([moment, str(error)]))
-"""
 
 
 def test_a_run_of_timm_s_model_refuses_texts_and_goes_on_with_the_commit_of_its_weights(
     hub: HubServer, tmp_path: Path
 ) -> None:
     name = "test_vit.r160_in1k"
-    video = write_video(tmp_path / "a.mp4", numbered_frames(3))
-    words = ["-m", "rayclip", "extract", str(video), "--model-name", f"timm:{name}"]
-    words += ["--output-path", str(tmp_path / "out"), "--on-extraction", "save_numpy"]
-    refused = with_hub(hub, tmp_path / "home", *words, "--show-pred")
-    assert refused.returncode == 2
+    video, output = write_video(tmp_path / "a.mp4", numbered_frames(3)), tmp_path / "out"
+    words = ["extract", video, "--model-name", f"timm:{name}", "--address", "none"]
+    words += ["--output-path", output, "--on-extraction", "save_numpy"]
+    refused = call(*words, "--show-pred")
+    assert refused.status == 2
     assert f"timm:{name} has no text encoder" in refused.stderr
 
-    done = with_hub(hub, tmp_path / "home", *words)
-    assert done.returncode == 0, done.stderr
-    saved = tmp_path / "out" / "clip" / f"timm_{name}"
+    done = call(*words)
+    assert done.status == 0, done.stderr
+    saved = output / "clip" / f"timm_{name}"
     assert np.load(saved / "a_clip.npy").shape == (3, 64)
     record = json.loads((saved / "run.json").read_text())
     assert record["revision"] == hub.repos[f"timm/{name}"].commit()
@@ -544,22 +494,22 @@ def test_a_run_of_timm_s_model_refuses_texts_and_goes_on_with_the_commit_of_its_
     # from now on there is a newer commit with other weights
     hub.repos[f"timm/{name}"].files["model.safetensors"] = content[:-4] + bytes(4)
     assert hub.repos[f"timm/{name}"].commit() != record["revision"]
-    write_video(tmp_path / "b.mp4", numbered_frames(2))
-    words[3:4] = [str(video), str(tmp_path / "b.mp4")]
-    resumed = with_hub(hub, tmp_path / "home", *words)
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = call(*words, write_video(tmp_path / "b.mp4", numbered_frames(2)))
+    assert resumed.status == 0, resumed.stderr
     assert np.load(saved / "b_clip.npy").shape == (2, 64)
     assert json.loads((saved / "run.json").read_text())["revision"] == record["revision"]
 
-    picture, output = str(tmp_path / "a.png"), str(tmp_path / "out")
+    picture = tmp_path / "a.png"
     ((_, rgb),) = rayclip.iter_frames(video, end=1 / 25)
     Image.fromarray(rgb).save(picture)
-    searched = with_hub(hub, tmp_path / "home", "-c", SEARCH, output, picture)
-    assert searched.returncode == 0, searched.stderr
-    moment, refusal = json.loads(searched.stdout)
+    by_picture = call("search", output, "--image", picture, "--top", "1", "--json")
+    (moment,) = json.loads(by_picture.stdout)
     assert moment["best_s"] == 0
     assert moment["score"] == pytest.approx(1, abs=1e-3)
-    assert "has no text encoder: search with pictures (image)" in refusal
+    by_text = call("search", output, "a red circle")
+    assert "has no text encoder: search with pictures (image)" in by_text.stderr
+    with pytest.raises(UsageError, match="no text encoder: choose one that has, or no texts"):
+        rayclip.load_encoder(f"timm:{name}").encode_text(["a"])
 
 
 def test_a_run_of_a_repository_downloads_it_once_and_says_if_it_is_for_research(
@@ -571,11 +521,10 @@ def test_a_run_of_a_repository_downloads_it_once_and_says_if_it_is_for_research(
     hub.repos["org/small"] = Repo(files, license="cc-by-nc-4.0")
     hub.repos["nobody/tokenizer"] = Repo(tokenizer)
     video = write_video(tmp_path / "a.mp4", numbered_frames(3))
-    words = ["-m", "rayclip", "extract", str(video), "--model-name", "hf-hub:org/small"]
-    words += ["--output-path", str(tmp_path / "out"), "--on-extraction", "save_numpy"]
-    words += ["--show-pred", "--pred-texts", json.dumps(TEXTS)]
-    done = with_hub(hub, tmp_path / "home", *words)
-    assert done.returncode == 0, done.stderr
+    words = ["extract", video, "--model-name", "hf-hub:org/small", "--address", "none"]
+    words += ["--output-path", tmp_path / "out", "--on-extraction", "save_numpy"]
+    done = rayclip_command(*words, "--show-pred", "--pred-texts", json.dumps(TEXTS))
+    assert done.status == 0, done.stderr
     sentence = (
         "The weights of hf-hub:org/small are for research only: their license is cc-by-nc-4.0."
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer, Repo, hub_server
+from hub_server import HubServer, Repo, hub_server, use_empty_cache, use_hub
 from huggingface_hub import constants
 from run_cli import wait_until
 
@@ -57,26 +57,10 @@ except RayclipError as error:
 """
 
 
-def use_hub(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let this process use another hub, though huggingface_hub is imported."""
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setenv("HF_ENDPOINT", url)
-
-
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, no token, and little patience."""
-    for name in os.environ:
-        if name.startswith(("HF_", "HUGGING")) or name == "TRANSFORMERS_OFFLINE":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home/hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "home/token"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    use_empty_cache(tmp_path / "home", monkeypatch)
     monkeypatch.setattr(retry, "PROBE", RetryPolicy(2, 60, first_pause_s=0.001))
     monkeypatch.setattr(retry, "RESTART", RetryPolicy(3, 60, first_pause_s=0.001))
     return tmp_path / "home/hub"
