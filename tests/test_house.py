@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -85,28 +86,29 @@ def test_only_entry_points_import_the_top_modules(name: str) -> None:
     assert importers <= {"cli", "api"}
 
 
-@pytest.mark.parametrize("name", WITHOUT_RAY_OR_TORCH)
-def test_decoding_processes_import_neither_ray_nor_torch(name: str) -> None:
-    code = f"import sys, rayclip.{name}; print({{'ray', 'torch', 'clip'}} & set(sys.modules))"
+def loaded_with(names: Sequence[str], watched: set[str]) -> list[list[str]]:
+    """Which of the watched modules a process has loaded after each of these imports."""
+    code = f"import sys\nfor name in {names}:\n    __import__(name)\n"
+    code += f"    print(*sorted({watched} & {{*sys.modules}}))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ended.stdout == "set()\n"
+    return [line.split() for line in ended.stdout.split("\n")[:-1]]
 
 
-@pytest.mark.parametrize("name", ["decode_task", "encode_step", "segment_tasks"])
-def test_decoding_tasks_load_nothing_of_the_encoders(name: str) -> None:
+def test_decoding_processes_import_neither_ray_nor_torch() -> None:
+    names = [f"rayclip.{name}" for name in WITHOUT_RAY_OR_TORCH]
+    assert loaded_with(names, {"ray", "torch", "clip"}) == [[]] * len(names)
+
+
+def test_decoding_tasks_load_nothing_of_the_encoders() -> None:
+    names = [f"rayclip.actors.{name}" for name in ("decode_task", "encode_step", "segment_tasks")]
     encoders = {"rayclip.actors.batcher", "rayclip.actors.encoder", "torch"}
-    code = f"import sys, rayclip.actors.{name}; print({encoders} & set(sys.modules))"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ended.stdout == "set()\n"
+    assert loaded_with(names, encoders) == [[]] * len(names)
 
 
-@pytest.mark.parametrize("name", ["rayclip", "rayclip.cli"])
-def test_heavy_modules_are_imported_lazily(name: str) -> None:
+def test_heavy_modules_are_imported_lazily() -> None:
     heavy = {"av", "clip", "fsspec", "huggingface_hub", "numpy", "open_clip", "PIL", "pyarrow"}
     heavy |= {"ray", "starlette", "timm", "torch", "transformers", "uvicorn"}
-    code = f"import sys, {name}; print({heavy} & set(sys.modules))"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ended.stdout == "set()\n"
+    assert loaded_with(["rayclip", "rayclip.cli"], heavy) == [[], []]
 
 
 def test_every_public_name_exists_and_has_a_docstring() -> None:
