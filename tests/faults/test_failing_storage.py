@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -201,7 +202,7 @@ def test_credentials_that_expire_while_videos_are_read_stop_the_run(
     assert time.monotonic() - began < 60
     assert ended.status == 3, ended.stderr
     last = ended.stderr.splitlines()[-1]
-    assert last.startswith(f"rayclip: The credentials for {videos[3]} were refused")
+    assert re.match(r"rayclip: The credentials for s3://.*/clip_0[3-7]\.mp4 were refused", last)
     assert "the ExpiredToken of a test" in last
     assert len(list(tmp_path.glob("clip/demo/*_clip.npy"))) < len(videos)
 
@@ -344,8 +345,8 @@ def test_a_prefix_a_pattern_and_a_list_on_a_storage_give_the_features_of_a_local
 def test_a_prefix_without_videos_is_one_sentence(proxy: FaultProxy) -> None:
     ended = run(proxy, [f"s3://{BUCKET}/nothing/"], f"s3://{BUCKET}/features")
     assert ended.status == 2, ended.stderr
-    assert ended.stderr.startswith(f"rayclip: The folder s3://{BUCKET}/")
-    assert len(ended.stderr.splitlines()) == 1
+    (last,) = [line for line in ended.stderr.splitlines() if not line.endswith(" ...")]
+    assert last.startswith(f"rayclip: The folder s3://{BUCKET}/")
 
 
 @pytest.mark.parametrize("kind", ["files", "shards"])
