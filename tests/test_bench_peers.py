@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -21,19 +20,15 @@ from video_factories import numbered_frames, write_video
 
 import rayclip
 
-BENCHMARKS = Path(__file__).parent.parent / "scripts" / "benchmarks"
 EXPECTED = Expected(np.arange(6) * 100.0, np.eye(6, dtype=np.float32), np.array([1, 3, 5]))
 
 
 def test_rayclip_shows_the_right_frames_of_generated_videos(tmp_path: Path) -> None:
     words = ["peers", "--clips", "1", "--seconds", "1", "--rounds", "1", "--way", ALONE]
     picture = tmp_path / "bars.svg"
-    ended = subprocess.run(
-        [sys.executable, BENCHMARKS / "bench.py", *words, "--picture", picture],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    words += ["--picture", str(picture)]
+    ended = CliRunner().invoke(bench.app, words)
+    assert ended.exit_code == 0, ended.stderr
     row = [cell.strip() for cell in ended.stdout.splitlines()[2].split("|")[1:-1]]
     assert row[0] == ALONE
     assert row[4:] == ["5", "100.0%", "0", "0"]

@@ -25,13 +25,8 @@ MACHINERY = ["--synthetic-decode", "--fake-encoder", "10", "--clips", "4", "--cl
 
 
 def run(*words: str) -> str:
-    """Run the benchmark in its own process, apart from the threads and orphans of pytest."""
-    ended = subprocess.run(
-        [sys.executable, BENCHMARKS / "bench.py", *words],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    ended = CliRunner().invoke(bench.app, words)
+    assert ended.exit_code == 0, ended.stderr
     return ended.stdout
 
 
