@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import json
 import os
 import shutil
 import socket
@@ -145,18 +146,32 @@ def test_a_table_in_one_block_is_decoded_by_several_tasks_of_a_cluster_that_stay
         pass
 
 
-def test_a_cluster_without_gpus_is_refused_with_two_alternatives(clip: Path, cluster: str) -> None:
-    ended = rayclip("extract", clip, *DEMO, env={**ON_LOOPBACK, "RAY_ADDRESS": cluster})
-    assert ended.status == 2
-    assert "--device cpu" in ended.stderr
-    assert "--encoders N" in ended.stderr
+IN_TURN = """
+import json, sys
+from run_cli import call
+
+ended = [call(*words) for words in json.loads(sys.argv[1])]
+print(json.dumps([[one.status, one.stderr] for one in ended]))
+"""
 
 
-def test_a_gpu_of_one_machine_is_refused_on_a_cluster(clip: Path, cluster: str) -> None:
-    words = ["extract", clip, *DEMO, "--device", "cuda:3", "--address", cluster]
-    ended = rayclip(*words, env=ON_LOOPBACK)
-    assert ended.status == 2
-    assert "device cuda:3" in ended.stderr
+def test_a_cluster_without_gpus_is_refused_with_two_alternatives_and_a_gpu_of_one_machine(
+    clip: Path, cluster: str
+) -> None:
+    words = ["extract", str(clip), *DEMO]
+    commands = json.dumps([words, [*words, "--device", "cuda:3"]])
+    paths = os.pathsep.join(filter(None, sys.path))
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_TURN, commands],
+        env={**os.environ, **ON_LOOPBACK, "PYTHONPATH": paths, "RAY_ADDRESS": cluster},
+        capture_output=True,
+        text=True,
+    )
+    (refused, why), (other, why_not) = json.loads(ended.stdout)
+    assert (refused, other) == (2, 2), ended.stdout
+    assert "--device cpu" in why
+    assert "--encoders N" in why
+    assert "device cuda:3" in why_not
 
 
 def cmdline(process: psutil.Process) -> list[str]:

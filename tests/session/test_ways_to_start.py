@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from run_cli import ON_LOOPBACK, Finished, rayclip
+from run_cli import ON_LOOPBACK, Finished, call
 from video_factories import numbered_frames, write_video
 
 from rayclip.errors import UsageError
@@ -200,7 +200,7 @@ def test_a_bad_address_in_the_environment_names_its_variable(
     address: str, clip: Path, tmp_path: Path
 ) -> None:
     words = ["extract", clip, *DEMO, "--output-path", tmp_path / "out"]
-    ended = rayclip(*words, env={"RAY_ADDRESS": address})
+    ended = call(*words, env={"RAY_ADDRESS": address})
     assert ended.status == 2
     assert "RAY_ADDRESS" in ended.stderr
     assert "Traceback" not in ended.stderr
