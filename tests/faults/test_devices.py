@@ -237,21 +237,12 @@ def test_without_ray_only_the_video_at_fault_fails_if_it_poisons_the_device(
     assert "\n" not in failure["message"]
 
 
-@pytest.mark.parametrize(
-    ("fault", "sentence"),
-    [
-        ("always", "No encoder is left: CUDA error: unspecified launch failure"),
-        (
-            "starved",
-            "No encoder can start: its processes keep dying while they load the model, "
-            "probably because memory is short.",
-        ),
-    ],
-)
 def test_without_ray_a_device_that_keeps_failing_ends_the_run(
-    fault: str, sentence: str, without_ray: FaultyDevices, videos: list[Path], tmp_path: Path
+    without_ray: FaultyDevices, videos: list[Path], tmp_path: Path
 ) -> None:
-    ended = without_ray.run(fault, *command(videos[:1], tmp_path / "output"))
+    ended = without_ray.run("always", *command(videos[:1], tmp_path / "output"))
     assert ended.status == 3, ended.stderr
-    assert ended.stderr.splitlines()[-1] == f"rayclip: {sentence}"
+    assert ended.stderr.splitlines()[-1] == (
+        "rayclip: No encoder is left: CUDA error: unspecified launch failure"
+    )
     assert "Traceback" not in ended.stderr
