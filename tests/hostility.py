@@ -54,7 +54,7 @@ def hostility(decoder):
             before = Path(os.environ["TEST_KILLS"])
             with before.open("a") as file:
                 file.write("x")
-            if before.stat().st_size <= 4:
+            if before.stat().st_size <= 3:
                 os.kill(os.getpid(), signal.SIGKILL)
         yield from frames
 
@@ -99,7 +99,7 @@ def hostile_environment(folder: Path, videos_per_task: int) -> dict[str, str]:
 
     Args:
         folder: gets the module, and a file ``kills`` with a byte for each process that killed
-            itself; a fifth does not.
+            itself; a fourth does not.
         videos_per_task: how many videos a task has.
     """
     (folder / "sitecustomize.py").write_text(HOSTILITY)
