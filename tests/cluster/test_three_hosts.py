@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,8 +144,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         there = Site(
             by_name, {**environment, "AWS_ENDPOINT_URL": url}, storage, shared / "requests"
         )
-        for name in NAMES[:3]:
-            there.start(name)
+        there.start("head")
+        with ThreadPoolExecutor() as both:
+            list(both.map(there.start, ("one", "two")))
         yield there
 
 
