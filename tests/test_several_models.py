@@ -197,7 +197,10 @@ def test_parquet_and_overwrite_work_for_each_model(tmp_path: Path) -> None:
 def test_models_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
     names = ("local-dir:a/model", "local-dir:b/model")
     settings = Settings(
-        "00.mp4", model_name=names, on_extraction="save_numpy", output_path=str(tmp_path / "out")
+        video_paths=("00.mp4",),
+        model_name=names,
+        on_extraction="save_numpy",
+        output_path=str(tmp_path / "out"),
     )
     with pytest.raises(UsageError, match="would both be saved in"):
         plan_run(settings, lambda name, *_: replace(describe("demo"), model_name=name))

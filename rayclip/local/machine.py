@@ -7,13 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import zip_longest
-from typing import TypeVar
 
 from rayclip.actors.encoder import EncoderSettings
 from rayclip.actors.job import ExtractionJob
 from rayclip.errors import RunStopped
 from rayclip.inputs.selection import Selection
-from rayclip.inputs.video_rows import VideoRows, from_video_table
 from rayclip.local.messages import (
     TAR_POSITIONS,
     EncodeTexts,
@@ -25,11 +23,11 @@ from rayclip.local.messages import (
     Report,
     Rows,
     Started,
-    Task,
     TaskEnded,
 )
 from rayclip.local.process import WorkerProcess
 from rayclip.local.schedule import Schedule
+from rayclip.local.tasks import in_order, tar_tasks, video_tasks
 from rayclip.machine import Machine, ShowPhase
 from rayclip.model.models import ModelSpec
 from rayclip.model.zeroshot import ZeroShot, prompts
@@ -41,8 +39,6 @@ from rayclip.session.cores import available_cores
 from rayclip.session.devices import devices_here
 from rayclip.session.resources import videos_per_task
 from rayclip.settings import Settings
-
-T = TypeVar("T")
 
 TASKS_PER_CORE = 2  # while one waits for its last features, another decodes
 
@@ -121,10 +117,10 @@ class LocalMachine:
         with_arrays = not settings.saves or settings.show_pred  # for the user, in input order
         at_once = TASKS_PER_CORE * cores
         if job.of_tars:
-            tasks, positions = _tar_tasks(videos), TAR_POSITIONS
+            tasks, positions = tar_tasks(videos), TAR_POSITIONS
         else:
             positions = videos_per_task(len(videos), cores, with_arrays)
-            tasks = _tasks(videos, positions)
+            tasks = video_tasks(videos, positions)
         max_ahead = 2 * at_once * positions if with_arrays else None
         self._schedule = Schedule(tasks, at_once, max_ahead)
         while not isinstance(started := self._receive(), Started):
@@ -260,45 +256,6 @@ class LocalMachine:
         self._done += not (failed or is_tar)
         self._ended_tars += is_tar
         self._frames += frames_of(results)
-
-
-def in_order(results: Iterable[tuple[int, T]], together: int = 1) -> Iterator[T]:
-    """Yield results in the order of their positions, which come in any order from 0 on.
-
-    Args:
-        results: with their positions.
-        together: how many positions belong together; once the result of the last of these has come,
-            those that are missing never come.
-    """
-    held: dict[int, T] = {}
-    position = 0
-    for arrived, result in results:
-        held[arrived] = result
-        while position in held or (position // together + 1) * together - 1 in held:
-            if position not in held:
-                position = min(held)
-            yield held.pop(position)
-            position += 1
-
-
-def _tasks(videos: Selection, rows: int) -> Iterator[Task]:
-    position = 0
-    for names, extra_columns, lacking in _parts(videos, rows):
-        yield Task(position, names, extra_columns, lacking=lacking)
-        position += len(names)
-
-
-def _tar_tasks(tars: Selection) -> Iterator[Task]:
-    for number, (names, _, lacking) in enumerate(_parts(tars, 1)):
-        yield Task(number * TAR_POSITIONS, names, lacking=lacking, of_tar=True)
-
-
-def _parts(inputs: Selection, rows: int) -> Iterator[VideoRows]:
-    for block in inputs.blocks():
-        for start in range(0, block.num_rows, rows):
-            part = block.slice(start, rows)
-            # a copy: pickle would send the whole block
-            yield from_video_table(part.take([*range(part.num_rows)]))
 
 
 def _added(some: Iterable[BatchStats], others: Iterable[BatchStats]) -> tuple[BatchStats, ...]:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -21,6 +20,8 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli as ray_cli
 from run_cli import call
+
+from rayclip.report.results import Summary
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
@@ -68,7 +69,7 @@ def of(tool: str) -> list[str]:
 
 @pytest.mark.parametrize("command", of("rayclip extract "))
 def test_rayclip_commands_are_valid(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing_done = SimpleNamespace(failed=())
+    nothing_done = Summary()
     monkeypatch.setattr("rayclip.run.run_extraction", lambda *_: nothing_done)
     ended = call(*shlex.split(command)[1:])
     assert ended.status == 0, ended.stderr

@@ -137,8 +137,8 @@ def test_shards_are_joined_up_to_a_size_and_large_ones_are_kept(
 
     def save_noise(name: str, frames: int) -> None:
         clip = noise.standard_normal((frames, DIM), np.float32)
-        row = Row(0, name, Extraction(clip, np.arange(frames, dtype=np.float64), 25.0))
-        folder.writer([name], None).save([row])
+        row = Row(name, Extraction(clip, np.arange(frames, dtype=np.float64), 25.0))
+        folder.writer([name]).save([row])
 
     save_noise("large", 4000)
     for number in range(5):
@@ -215,7 +215,7 @@ def test_one_model_can_be_named(output: str) -> None:
 def test_compaction_does_not_count_as_recent_work(tmp_path: Path) -> None:
     folder = a_run(tmp_path)
     save(folder, "a")
-    folder.writer(["bb"], None).save(rows("bb"))
+    folder.writer(["bb"]).save(rows("bb"))
     compact_folder(folder)
     assert [folder.estimate_work(file) for file in folder.files()] == [None]
     out = io.StringIO(call("status", tmp_path).stdout)

@@ -202,7 +202,7 @@ def test_credentials_that_expire_while_videos_are_read_stop_the_run(
     assert time.monotonic() - began < 60
     assert ended.status == 3, ended.stderr
     last = ended.stderr.splitlines()[-1]
-    assert re.match(r"rayclip: The credentials for s3://.*/clip_0[3-7]\.mp4 were refused", last)
+    assert re.match(r"rayclip: The credentials for s3://.*/clip_0\d\.mp4 were refused", last)
     assert "the ExpiredToken of a test" in last
     assert len(list(tmp_path.glob("clip/demo/*_clip.npy"))) < len(videos)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rayclip.local.machine import in_order
+from rayclip.local.tasks import in_order
 from rayclip.report.results import VideoResult
 
 
