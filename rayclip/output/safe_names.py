@@ -59,7 +59,7 @@ def tar_output_name(video: str, naming: str) -> str:
     """
     tar, member = split_member(video)
     folder = output_name(tar, naming)
-    if folder in RESERVED:
+    if folder in RESERVED or folder.rpartition("/")[2] in (".", ".."):
         folder = hashed(folder, folder, MAX_NAME)
     if not member:
         return folder

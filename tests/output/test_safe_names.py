@@ -247,6 +247,8 @@ def test_names_on_other_storages_are_utf8_and_stay_different(
 @pytest.mark.parametrize("naming", NAMINGS)
 @given(tar=st.text(min_size=1), member=st.text(min_size=1))
 @example(tar="finished_tars", member="//a/b.mp4")
+@example(tar=".", member="a.mp4")
+@example(tar="a/..", member="b.mp4")
 def test_videos_in_a_tar_file_are_in_a_folder_of_its_name(
     naming: str, tar: str, member: str
 ) -> None:
