@@ -9,7 +9,7 @@ from itertools import islice
 import pyarrow as pa
 
 from rayclip.errors import UsageError
-from rayclip.inputs.expansion import expand
+from rayclip.inputs.expansion import expand, has_magic, is_video_name
 from rayclip.inputs.frames_folders import expand_frames_folders
 from rayclip.inputs.lists import STANDARD_INPUT, VideoList
 from rayclip.inputs.local_names import resolve_local_name
@@ -32,7 +32,7 @@ def iter_all_videos(settings: Settings) -> Iterator[str]:
     """Yield the same as :func:`iter_videos`, but ignore the limit."""
     first, of_tars = None, False
     for video in _all_inputs(settings):
-        is_tar = is_tar_name(parse_part(video).path)
+        is_tar = is_tar_name(parse_part(video).path if "#t=" in video else video)
         if is_tar:
             _check_tar(video)
         if first is None:
@@ -60,7 +60,20 @@ def _check_tar(tar: str) -> None:
 
 
 def are_tars(settings: Settings) -> bool:
-    """Whether the inputs of a run are tar files of videos; raises the same errors."""
+    """Whether the inputs of a run are tar files of videos.
+
+    The first one tells. Its folder or pattern is not looked up for this, unless the name of a
+    pattern leaves it open.
+
+    Raises:
+        UsageError: as :func:`iter_videos`.
+    """
+    if settings.frames_folders:
+        return False
+    if settings.video_paths:
+        first = resolve_local_name(settings.video_paths[0])
+        if is_tar_name(first) or is_video_name(first) or not has_magic(first):
+            return is_tar_name(first) and not os.path.isdir(first)
     return is_tar_name(next(iter_all_videos(settings)))
 
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import re
 
-SUFFIX = r"\.(?:tar\.gz|tar|tgz)"
-TAR = re.compile(rf".+{SUFFIX}", re.IGNORECASE | re.DOTALL)
-MEMBER = re.compile(rf"(?P<tar>.+?{SUFFIX})/(?P<member>.+)", re.IGNORECASE | re.DOTALL)
+SUFFIXES = (".tar.gz", ".tar", ".tgz")
+MEMBER = re.compile(
+    rf"(?P<tar>.+?(?:{'|'.join(map(re.escape, SUFFIXES))}))/(?P<member>.+)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def is_tar_name(name: str) -> bool:
     """Whether a path or URL is that of a tar file."""
-    return TAR.fullmatch(name) is not None
+    lower = name.lower()
+    return lower.endswith(SUFFIXES) and lower not in SUFFIXES
 
 
 def member_name(tar: str, member: str) -> str:
