@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,18 @@ class Method:
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self.remote = call
+
+
+class Reply:
+    """A reference to the reply of an actor; without a value, it never comes."""
+
+    def __init__(self, *value: Any) -> None:
+        self._future: Future[Any] = Future()
+        for content in value:
+            self._future.set_result(content)
+
+    def future(self) -> Future[Any]:
+        return self._future
 
 
 class FakeEncoder:
@@ -69,23 +82,26 @@ class FakeEncoder:
 
 
 class FakeRay:
-    """Objects are their own references; actors are :class:`FakeEncoder`; nothing ever answers a
-    ``wait``, which passes the time instead.
+    """Objects are their own references, or a :class:`Reply`; actors are :class:`FakeEncoder`; a
+    ``wait`` passes the time unless a test has answered.
 
     Attributes:
         now_s: the time on the clock.
         encoders: the actors that were started.
         has_room: whether actors started now are placed on a node.
+        answered: references that a ``wait`` finds answered.
+        released_s: how long a task has waited without its CPUs.
     """
 
     def __init__(self) -> None:
-        self.now_s = 0.0
+        self.now_s = self.released_s = 0.0
+        self.answered: set[Any] = set()
         self.encoders: list[FakeEncoder] = []
         self.has_room = True
 
     @property
     def runtime(self) -> Runtime:
-        return Runtime(self, lambda: self.now_s)
+        return Runtime(self, lambda: self.now_s, self._first_completed)
 
     def remote(self, **options: Any) -> Callable[[type], Any]:
         def start(*_: Any) -> FakeEncoder:
@@ -98,14 +114,24 @@ class FakeRay:
         return lambda _: Method(start)
 
     def get(self, reference: Any) -> Any:
-        return reference
+        return reference.future().result() if isinstance(reference, Reply) else reference
 
     def put(self, value: Any) -> Any:
         return value
 
     def wait(self, references: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
-        self.now_s += timeout
-        return [], references
+        ready = [reference for reference in references if reference in self.answered]
+        if not ready:
+            self.now_s += timeout
+            self.released_s += timeout
+        return ready, [reference for reference in references if reference not in ready]
+
+    def _first_completed(
+        self, futures: Iterable[Future[Any]], timeout_s: float
+    ) -> Collection[Future[Any]]:
+        done = [future for future in futures if future.done()]
+        self.now_s += 0 if done else timeout_s
+        return done
 
     def kill(self, encoder: FakeEncoder) -> None:
         encoder.is_killed = True

@@ -32,8 +32,8 @@ from rayclip.model.load_stage import current_stage
 from rayclip.report.run_stats import BatchStats
 
 LINGER_S = 0.5
-"""How long a batch that is not full waits for one more chunk. A decoding task needs less time for
-64 frames, so only the end of a run pays for padding."""
+"""How long a batch that is not full waits for one more chunk, unless somebody waits for its frames.
+A decoding task needs less time for 64 frames, so only the end of a task pays for padding."""
 
 
 class ImageModel(Protocol):
@@ -121,6 +121,10 @@ class Batcher:
         queued.future.add_done_callback(lambda _: self._count(-len(frames)))
         self._backlog.put(queued)
         return queued.future
+
+    def flush(self) -> None:
+        """Encode what is queued as soon as a pass is free: somebody waits for it."""
+        self._backlog.flush()
 
     def wait(self, futures: Iterable[Future[Features]]) -> Iterable[Future[Features]]:
         """Wait until some of these futures are done, and return those."""

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import numpy as np
 
@@ -87,6 +88,13 @@ def in_batches(slices: Iterable[BatchSlice], size: int) -> Iterator[list[BatchSl
         yield batch
 
 
+class Signal(Enum):
+    """What may be put into a backlog besides chunks."""
+
+    FLUSH = auto()
+    CLOSE = auto()
+
+
 class Backlog:
     """Chunks that wait to be encoded, in the order in which they came. One thread takes them."""
 
@@ -97,27 +105,33 @@ class Backlog:
             linger_s: how long a batch that is not full waits for one more chunk.
         """
         self._linger_s = linger_s
-        self._queue: queue.SimpleQueue[QueuedChunk | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[QueuedChunk | Signal] = queue.SimpleQueue()
         self._chunks: deque[QueuedChunk] = deque()  # from the queue, and not all in batches
+        self._is_flushed = False  # since the oldest of them came
         self._is_closed = False
 
     def put(self, chunk: QueuedChunk) -> None:
         """Add a chunk, from any thread."""
         self._queue.put(chunk)
 
+    def flush(self) -> None:
+        """Let the chunks so far wait for no others: somebody waits for them."""
+        self._queue.put(Signal.FLUSH)
+
     def close(self) -> None:
         """Add nothing more."""
-        self._queue.put(None)
+        self._queue.put(Signal.CLOSE)
 
     def fail(self, error: Exception) -> None:
         """Fail every chunk until the backlog is closed."""
-        while (chunk := self._queue.get()) is not None:
-            chunk.fail(error)
+        while (chunk := self._queue.get()) is not Signal.CLOSE:
+            if isinstance(chunk, QueuedChunk):
+                chunk.fail(error)
 
     def wait(self, batch_size: int) -> bool:
         """Wait until there are frames for a batch, or for some frames and no more for a while;
         return whether there are any: there are none once the backlog is closed."""
-        while self._has_room(batch_size):
+        while self._has_room(batch_size) and not self._is_flushed:
             try:
                 self._take(self._queue.get(timeout=self._linger_s if self._chunks else None))
             except queue.Empty:
@@ -142,6 +156,7 @@ class Backlog:
             batch_size -= len(slices[-1].frames)
             if chunk.taken == len(chunk.chunk.frames):
                 self._chunks.popleft()
+        self._is_flushed = self._is_flushed and bool(self._chunks)
         return slices
 
     def _has_room(self, batch_size: int) -> bool:
@@ -155,8 +170,10 @@ class Backlog:
                 return False
         return True
 
-    def _take(self, chunk: QueuedChunk | None) -> None:
-        if chunk is None:
+    def _take(self, item: QueuedChunk | Signal) -> None:
+        if isinstance(item, QueuedChunk):
+            self._chunks.append(item)
+        elif item is Signal.CLOSE:
             self._is_closed = True
         else:
-            self._chunks.append(chunk)
+            self._is_flushed = bool(self._chunks)

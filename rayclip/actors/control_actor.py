@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rayclip.actors.attempts import AttemptLog
 from rayclip.actors.encoder import EncoderSettings
 from rayclip.actors.encoder_pool import EncoderPool
-from rayclip.actors.messages import EncoderList, TaskUpdate, WorkerProcess
+from rayclip.actors.messages import EncoderAddress, TaskUpdate, WorkerProcess
 from rayclip.actors.metrics import PERIOD_S, RunMetrics
 from rayclip.actors.ray_calls import RAY, Runtime
 from rayclip.console import say_to_user
@@ -60,7 +60,7 @@ class ControlActor:
         names = ",".join(model.spec.model_name for model in models)
         self._upkeep = asyncio.ensure_future(self._run_upkeep(RunMetrics(names)))
 
-    async def encoders(self, exclude: frozenset[int] = frozenset()) -> EncoderList:
+    async def encoders(self, exclude: frozenset[int] = frozenset()) -> list[EncoderAddress]:
         """Wait until an encoder is up, and return all that are; none if no encoder can come up any
         more.
 
@@ -74,15 +74,14 @@ class ControlActor:
         try:
             if not self._pool:
                 self._adjust_pool()
-            addresses = await self._pool.addresses(exclude)
-            return EncoderList(addresses, self._resources.gpus > 0 and self._pool.is_responsive)
+            return await self._pool.addresses(exclude)
         finally:
             self._waiting -= 1
             self._last_activity = self._clock()
 
     async def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
         """Have an encoder encode texts."""
-        first = (await self.encoders()).encoders[0]
+        first = (await self.encoders())[0]
         answer: ZeroShot = await first.handle.zero_shot.remote(texts)
         return answer
 

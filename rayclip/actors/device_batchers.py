@@ -67,6 +67,11 @@ class DeviceBatchers:
             for position, model in enumerate(models)
         ]
 
+    def flush(self) -> None:
+        """Let no batch wait for more frames than there are: somebody waits for them."""
+        for batcher in self._batchers:
+            batcher.flush()
+
     @property
     def waiting(self) -> int:
         """Number of frames that were submitted and have no features yet, of all models."""

@@ -204,6 +204,8 @@ class Encoder:
         queued = [
             self._batchers.submit(chunk.frames, chunk.models, chunk.id) for chunk in request.chunks
         ]
+        if request.is_awaited:
+            self._batchers.flush()
         futures = [asyncio.wrap_future(future) for chunk in queued for future in chunk]
         results = iter(await asyncio.gather(*futures, return_exceptions=True))
         window = self._quota.window_for(request.task, time.monotonic())

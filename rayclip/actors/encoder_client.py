@@ -73,9 +73,10 @@ class EncoderClient:
         return done
 
     def flush(self) -> None:
-        """Send the request that is being filled: its frames complete the batch of those before."""
+        """Send the request that is being filled, because the task waits: no batch need wait for
+        more frames."""
         if self._filling is not None:
-            self._filling.send()
+            self._filling.send(is_awaited=True)
 
 
 class PendingRequest:
@@ -118,15 +119,18 @@ class PendingRequest:
         self._models.append(len(models))
         return len(self._models) - 1
 
-    def send(self) -> None:
+    def send(self, is_awaited: bool = False) -> None:
         """Send the request if it is not sent yet.
+
+        Args:
+            is_awaited: whether the task sends no more until it has the features.
 
         Raises:
             RunStopped: no encoder can start, or none remains.
         """
         if self.is_sent:
             return
-        self._stored = self._ray.put(EncodeRequest(self._task, self._chunks))
+        self._stored = self._ray.put(EncodeRequest(self._task, self._chunks, is_awaited))
         self._chunks = []  # the object store has them now
         self._send()
         self.is_sent = True
@@ -150,7 +154,7 @@ class PendingRequest:
         """
         if self._clock() - self._created > MAX_DELAY_S:
             self.send()
-        if self.is_sent and not self.is_answered and self._router.is_answered(self.call):
+        if self.is_sent and not self.is_answered and self.call.future.done():
             self.take_reply()
         return self.is_answered
 

@@ -215,11 +215,6 @@ class EncoderPool:
             for number in responsive or up
         ]
 
-    @property
-    def is_responsive(self) -> bool:
-        """Whether an encoder reported recently and could encode."""
-        return any(member.is_responsive for member in self._members)
-
     async def poll(self) -> int:
         """Request a report of each encoder, and return how many reported in time that they can
         encode.

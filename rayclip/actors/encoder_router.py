@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,8 +13,8 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from rayclip.actors.flow_control import CHUNK_BYTES, Outstanding
-from rayclip.actors.messages import EncoderAddress, EncodeReply, EncoderList
-from rayclip.actors.ray_calls import RAY, Runtime, get_reply, is_permanent
+from rayclip.actors.messages import EncoderAddress, EncodeReply
+from rayclip.actors.ray_calls import HOLD_S, RAY, Runtime, get_reply, is_permanent
 from rayclip.errors import RunStopped
 
 MAX_REFRESH_S = 10.0  # between two requests of a task for the list of encoders
@@ -58,7 +58,7 @@ class Call:
 
     @cached_property
     def future(self) -> Future[Any]:
-        """Done when the reply is here; a task that waits for it keeps its CPUs."""
+        """Done when the reply is here."""
         future: Future[Any] = self.reply.future()
         return future
 
@@ -67,11 +67,12 @@ class EncoderRouter:
     """The encoders of a run as one task sees them."""
 
     def __init__(self, control: Any, runtime: Runtime = RAY) -> None:
+        self._runtime = runtime
         self._ray, self._clock = runtime.ray, runtime.clock
         self._control = control
         self._node_id = self._ray.get_runtime_context().get_node_id()
         self._addresses: dict[int, EncoderAddress] = {}
-        self._hold_cpus = True
+        self._waits_since: float | None = None
         self._refreshed = 0.0
         self._refresh_s = MIN_REFRESH_S / 2
         self._outstanding: dict[int, Outstanding] = {}
@@ -102,24 +103,23 @@ class EncoderRouter:
         return call
 
     def wait(self, calls: Iterable[Call], timeout_s: float) -> Collection[Call]:
-        """Wait until some calls are answered, and return those.
-
-        ``ray.wait`` releases this task's CPUs, so Ray may start another worker. That is wanted if
-        encoders run on CPUs, because one may be restarting, and while no encoder responds, because
-        other runs may need the CPUs. Otherwise wait on futures, which keeps the CPUs: each further
-        process costs seconds of CPU.
-        """
-        if self._hold_cpus:
+        """Wait until some calls are answered, and return those; none after the timeout, or sooner
+        if the task has just waited for :data:`HOLD_S` and releases its CPUs from now on."""
+        now_s = self._clock()
+        if self._waits_since is None:
+            self._waits_since = now_s
+        hold_s = self._waits_since + HOLD_S - now_s
+        if hold_s > 0:
             futures = {call.future: call for call in calls}
-            return [futures[done] for done in wait(futures, timeout_s, FIRST_COMPLETED).done]
-        replies = {call.reply: call for call in calls}
-        return [replies[reply] for reply in self._ray.wait([*replies], timeout=timeout_s)[0]]
-
-    def is_answered(self, call: Call) -> bool:
-        """Check without waiting, and without releasing CPUs that the task holds."""
-        if self._hold_cpus:
-            return call.future.done()
-        return bool(self._ray.wait([call.reply], timeout=0)[0])
+            done = self._runtime.first_completed(futures, min(timeout_s, hold_s))
+            answered = [futures[future] for future in done]
+        else:
+            replies = {call.reply: call for call in calls}
+            ready, _ = self._ray.wait([*replies], timeout=timeout_s)
+            answered = [replies[reply] for reply in ready]
+        if answered:
+            self._waits_since = None
+        return answered
 
     def finish(self, call: Call, window: int | None = None) -> None:
         """Record that a call has ended, and the window that its encoder set."""
@@ -148,11 +148,10 @@ class EncoderRouter:
     def _refresh(self) -> None:
         self._refreshed = self._clock()
         self._refresh_s = min(2 * self._refresh_s, MAX_REFRESH_S)
-        listed: EncoderList = get_reply(
-            self._control.encoders.remote(frozenset(self._lost)), self._ray.get
+        listed: Sequence[EncoderAddress] = get_reply(
+            self._control.encoders.remote(frozenset(self._lost)), self._runtime
         )
-        self._addresses = {address.number: address for address in listed.encoders}
-        self._hold_cpus = listed.hold_cpus
+        self._addresses = {address.number: address for address in listed}
         for number in self._addresses:
             self._outstanding.setdefault(number, Outstanding())
         if not self._addresses:

@@ -43,10 +43,12 @@ class EncodeRequest(NamedTuple):
         task: the sender, for flow control.
         chunks: at most :data:`~rayclip.actors.flow_control.CHUNK_BYTES` in total, of one or
             several videos.
+        is_awaited: whether the task sends no more until it has the features.
     """
 
     task: str
     chunks: list[Chunk]
+    is_awaited: bool = False
 
 
 class EncodeReply(NamedTuple):
@@ -95,19 +97,6 @@ class EncoderAddress(NamedTuple):
     number: int
     handle: Any
     node_id: str
-
-
-class EncoderList(NamedTuple):
-    """Control actor -> decoding task.
-
-    Attributes:
-        encoders: those that are up.
-        hold_cpus: whether a task keeps its CPUs while it waits for an encoder. It does if no
-            encoder needs CPUs and at least one responds, so the wait will end.
-    """
-
-    encoders: list[EncoderAddress]
-    hold_cpus: bool
 
 
 # ---- progress: decoding task -> control actor ----

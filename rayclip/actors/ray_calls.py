@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,26 +13,41 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from rayclip.errors import RunStopped
 
+HOLD_S = 10.0
+"""How long a task that waits keeps its CPUs.
+
+``ray.get`` and ``ray.wait`` release them, and Ray then starts another task in a further process,
+which costs seconds of CPU. After this time, that is wanted: an encoder, or the task of another run,
+may need these CPUs before the wait can end.
+"""
+
+
+def first_completed(futures: Iterable[Future[Any]], timeout_s: float) -> Collection[Future[Any]]:
+    """Wait until some are done, and return those; the calling task keeps its CPUs."""
+    return wait([*futures], timeout_s, FIRST_COMPLETED).done
+
 
 @dataclass(frozen=True)
 class Runtime:
-    """Ray and a clock in seconds; tests use fakes of both."""
+    """Ray, a clock in seconds, and how to wait for futures; tests use fakes of all."""
 
     ray: Any = ray
     clock: Callable[[], float] = time.monotonic
+    first_completed: Callable[..., Collection[Future[Any]]] = first_completed
 
 
 RAY = Runtime()
 
 
-def get_reply(reply: ray.ObjectRef[Any], get: Callable[..., Any] = ray.get) -> Any:
-    """Wait for the control actor's reply.
+def get_reply(reply: ray.ObjectRef[Any], runtime: Runtime = RAY) -> Any:
+    """Wait for the control actor's reply. A task keeps its CPUs for :data:`HOLD_S`.
 
     Raises:
         RunStopped: it says so, or it has died.
     """
+    runtime.first_completed([reply.future()], HOLD_S)
     try:
-        return get(reply)
+        return runtime.ray.get(reply)
     except RayTaskError as error:
         raise RunStopped(root_cause(error)) from None
     except RayActorError as error:

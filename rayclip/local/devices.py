@@ -24,12 +24,15 @@ class LocalPending:
     """The features of a chunk, by each of its models."""
 
     futures: Sequence[Future[Features]]
+    device: DeviceBatchers
 
     def done(self) -> bool:
         return all(future.done() for future in self.futures)
 
     def result(self) -> list[Features | Exception]:
         """Wait for the features of each model, or why it has none."""
+        if not self.done():
+            self.device.flush()
         return [_outcome(future) for future in self.futures]
 
 
@@ -90,7 +93,7 @@ class LocalEncoders:
 
     def submit(self, frames: list[Frame], models: Sequence[int]) -> LocalPending:
         device = min(self._devices, key=lambda device: device.waiting)
-        return LocalPending(device.submit(frames, models))
+        return LocalPending(device.submit(frames, models), device)
 
     def wait(self, pending: Sequence[LocalPending]) -> Sequence[LocalPending]:
         while not (done := [features for features in pending if features.done()]):

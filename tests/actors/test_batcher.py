@@ -137,6 +137,19 @@ def test_a_batch_that_is_not_full_waits_for_one_more_chunk() -> None:
     assert model.batches == [[1, 2, 3, 4]]
 
 
+def test_no_batch_waits_for_more_frames_once_somebody_waits_for_it() -> None:
+    model = Echo()
+    with running(lambda: model, linger_s=DEADLINE_S) as batcher:
+        batcher.flush()  # nothing is queued
+        first = batcher.submit(chunk(1, 2))
+        assert not wait([first], timeout=0.05).done
+        batcher.flush()
+        assert wait([first], DEADLINE_S / 2).done
+        second = batcher.submit(chunk(3))
+        assert not wait([second], timeout=0.05).done
+    assert model.batches == [[1, 2], [3]]
+
+
 def test_a_lone_chunk_does_not_wait_for_others() -> None:
     with running(Echo) as batcher:
         assert batcher.submit(chunk(1)).result(DEADLINE_S).tolist() == [[1]]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 import pytest
-from fake_ray import FakeRay
+from fake_ray import FakeRay, Reply
 
 from rayclip.actors import encoder_client
 from rayclip.actors.encoder_client import EncoderClient
@@ -31,6 +31,7 @@ class OneEncoder:
 
     def __init__(self) -> None:
         self.sent: list[int] = []
+        self.awaited: list[bool] = []
         self.had_when_waited_for: list[int] = []
         self.now_s = self.answers_at_s = 0.0
         self.lost = False
@@ -38,11 +39,12 @@ class OneEncoder:
 
     def send(self, request: EncodeRequest, size: int) -> Call:
         self.sent.append(size // FRAME_BYTES)
+        self.awaited.append(request.is_awaited)
         features: list[list[Features]] = [
             [np.full((len(chunk.frames), 2), len(chunk.frames), np.float32)]
             for chunk in request.chunks
         ]
-        call = Call(EncodeReply(features, 64), ADDRESS, size)  # type: ignore[arg-type]
+        call = Call(Reply(EncodeReply(features, 64)), ADDRESS, size)  # type: ignore[arg-type]
         self._answered_at_s[call] = self.answers_at_s
         return call
 
@@ -56,9 +58,6 @@ class OneEncoder:
         if self.lost:
             self.answers_at_s = 0.0
         return self.lost
-
-    def is_answered(self, call: Call) -> bool:
-        return False
 
     def finish(self, call: Call, window: int | None = None) -> None:
         pass
@@ -99,6 +98,7 @@ def test_a_task_sends_all_its_frames_before_it_waits(encoder: OneEncoder) -> Non
     first, second = (encoders.submit(frames(count), ONE) for count in (40, 30))
     np.testing.assert_array_equal(first.result()[0], np.full((40, 2), 40))
     assert encoder.had_when_waited_for == [40, 30]
+    assert encoder.awaited == [False, True]
     np.testing.assert_array_equal(second.result()[0], np.full((30, 2), 30))
 
 

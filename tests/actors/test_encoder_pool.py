@@ -211,23 +211,11 @@ def test_encoders_are_kept_while_a_task_waits_and_released_when_idle(
         control.release_if_idle()
         assert cluster.living == [1.0]
         cluster.encoders[0].may_start.set()
-        assert [address.number for address in (await waiting).encoders] == [0]
+        assert [address.number for address in await waiting] == [0]
         control.release_if_idle()
         assert cluster.living == [1.0]
         cluster.now_s += 2 * IDLE_S
         control.release_if_idle()
         assert cluster.living == []
-
-    asyncio.run(run())
-
-
-def test_a_task_holds_its_cpus_only_while_an_encoder_responds(cluster: FakeRay) -> None:
-    async def run() -> None:
-        control = ControlActor(
-            [SETTINGS], ONE, None, idle_s=None, announces_stalls=False, runtime=cluster.runtime
-        )
-        assert (await control.encoders()).hold_cpus
-        cluster.now_s += 2 * encoder_pool.SILENT_S  # another run may have its GPU and need CPUs
-        assert not (await control.encoders()).hold_cpus
 
     asyncio.run(run())

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_ray import NODE, FakeRay, Method
+from fake_ray import NODE, FakeRay, Method, Reply
 
 from rayclip.actors.encoder_router import MAX_REFRESH_S, SPILL_BYTES, EncoderRouter, choose
 from rayclip.actors.flow_control import FIRST_WINDOW, Outstanding
-from rayclip.actors.messages import EncoderAddress, EncoderList
+from rayclip.actors.messages import EncoderAddress
+from rayclip.actors.ray_calls import HOLD_S
 
 WIDE = 10 * SPILL_BYTES
 
@@ -64,15 +65,15 @@ class Control:
         self.encoders = Method(self._list)
         self._ray = ray
 
-    def _list(self, lost: frozenset[int]) -> EncoderList:
+    def _list(self, lost: frozenset[int]) -> Reply:
         self.asked_s.append(self._ray.now_s)
         up = [number for number, since_s in self.up.items() if since_s <= self._ray.now_s]
-        return EncoderList([self._address(number) for number in up], hold_cpus=False)
+        return Reply([self._address(number) for number in up])
 
     def _address(self, number: int) -> EncoderAddress:
-        def encode(*_: Any) -> object:
+        def encode(*_: Any) -> Reply:
             self.sent.append(number)
-            return object()
+            return Reply()
 
         return EncoderAddress(number, SimpleNamespace(encode=Method(encode)), NODE)
 
@@ -100,3 +101,20 @@ def test_a_long_task_rarely_requests_the_list_of_encoders() -> None:
         send(router, size=0)
         ray.now_s += 1
     assert len(control.asked_s) <= 5 + 200 / MAX_REFRESH_S
+
+
+def test_a_task_that_waits_keeps_its_cpus_for_a_while_and_then_releases_them() -> None:
+    ray = FakeRay()
+    router = EncoderRouter(Control(ray), ray.runtime)
+    calls = [router.send(object(), 0) for _ in range(2)]  # type: ignore[arg-type]
+    while ray.now_s < HOLD_S:
+        assert not router.wait(calls, 1.0)
+    assert not ray.released_s
+    assert not router.wait(calls, 1.0)
+    assert ray.released_s
+    calls[0].future.set_result(None)
+    ray.answered.add(calls[0].reply)
+    assert router.wait(calls, 1.0) == [calls[0]]
+    released_s = ray.released_s
+    assert not router.wait(calls[1:], 1.0)
+    assert ray.released_s == released_s, "an answer did not begin the time anew"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from threading import Lock, Semaphore
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ class Encoders:
     def submit(self, frames: list[Frame], models: Sequence[int]) -> LocalPending:
         future: Future[Features] = Future()
         future.set_result(np.stack(frames).mean(axis=(1, 2), dtype=np.float32))
-        return LocalPending([future])
+        return LocalPending([future], MagicMock())
 
     def wait(self, pending: Sequence[LocalPending]) -> Sequence[LocalPending]:
         return pending
@@ -74,7 +75,7 @@ class Refusing(Encoders):
     def submit(self, frames: list[Frame], models: Sequence[int]) -> LocalPending:
         future: Future[Features] = Future()
         future.set_exception(RuntimeError("no"))
-        return LocalPending([future])
+        return LocalPending([future], MagicMock())
 
 
 @pytest.fixture
