@@ -14,6 +14,7 @@ import pyarrow as pa
 from braceexpand import braceexpand
 
 from rayclip.errors import UsageError
+from rayclip.inputs.arrow_arrays import binary_array
 from rayclip.inputs.local_names import resolve_local_name
 from rayclip.io.remote import INDIRECT_PROTOCOLS, check_protocol, file_system
 from rayclip.io.retry import with_retry
@@ -145,7 +146,7 @@ def _sorted(names: Iterator[bytes]) -> Iterator[bytes]:
     """Sort names in Arrow, which takes a third of a list's memory."""
     held = []
     while block := list(islice(names, SORT_BLOCK)):
-        held.append(pa.array(block, pa.large_binary()))
+        held.append(binary_array(block))
     column = pa.chunked_array(held, pa.large_binary()).sort()
     for start in range(0, len(column), SORT_BLOCK):
         yield from column.slice(start, SORT_BLOCK).to_pylist()

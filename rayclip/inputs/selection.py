@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayclip.errors import RunStopped, UsageError
+from rayclip.inputs.arrow_arrays import numeric_array
 from rayclip.inputs.video_rows import LACKING, names_in, rechunk
 
 BLOCK_ROWS = 65_536  # inputs in memory at a time; about 4 MB, which become one block on Ray
@@ -80,8 +81,8 @@ class Selection:
                 start += block.num_rows
                 if chosen.any():
                     if self.lacking is not None:
-                        block = block.append_column(LACKING, pa.array(self.lacking[here]))
-                    yield block.filter(pa.array(chosen))
+                        block = block.append_column(LACKING, numeric_array(self.lacking[here]))
+                    yield block.filter(numeric_array(chosen))
         except UsageError as error:  # they were readable before, so the command is not wrong
             raise RunStopped(str(error)) from error
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from rayclip.inputs.arrow_arrays import binary_array
 from rayclip.output.shard_names import VIDEO
 
 BATCH_ROWS = 65_536  # of a list, in memory at a time
@@ -18,7 +19,7 @@ LACKING = "\0lacking"  # a column that no table of the user's has: models, as bi
 
 def video_column(videos: Iterable[str]) -> pa.Array:
     """Return names as bytes, since file names may not be UTF-8."""
-    return pa.array([os.fsencode(video) for video in videos], pa.binary())
+    return binary_array([os.fsencode(video) for video in videos]).cast(pa.binary())
 
 
 def names_in(table: pa.Table) -> list[str]:

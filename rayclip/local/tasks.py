@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+import numpy as np
+
+from rayclip.inputs.arrow_arrays import numeric_array
 from rayclip.inputs.selection import Selection
 from rayclip.inputs.video_rows import VideoRows, from_video_table
 from rayclip.local.messages import TAR_POSITIONS, Task
@@ -31,7 +34,7 @@ def _parts(inputs: Selection, rows: int) -> Iterator[VideoRows]:
         for start in range(0, block.num_rows, rows):
             part = block.slice(start, rows)
             # a copy: pickle would send the whole block
-            yield from_video_table(part.take([*range(part.num_rows)]))
+            yield from_video_table(part.take(numeric_array(np.arange(part.num_rows))))
 
 
 def in_order(results: Iterable[tuple[int, T]], together: int = 1) -> Iterator[T]:
