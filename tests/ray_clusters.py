@@ -31,6 +31,11 @@ cluster.close()
 """
 
 
+FEWER_PROCESSES = "--include-dashboard=false --include-log-monitor=false --no-monitor"
+"""Arguments of ``ray start`` that save processes: each takes seconds to start. Without a monitor,
+nothing scales a cluster."""
+
+
 @dataclass
 class Nodes:
     """A Ray cluster that nodes can join, all on loopback.
@@ -94,7 +99,7 @@ def encoders_below(folder: str) -> list[psutil.Process]:
 def ray_head(
     folder: Path,
     env: Mapping[str, str] | None = None,
-    options: str = "--num-cpus=4 --num-gpus=0",
+    options: str = f"--num-cpus=4 --num-gpus=0 {FEWER_PROCESSES}",
     port: int | None = None,
 ) -> Iterator[str]:
     """Start a Ray cluster of one node, and yield its address.
@@ -110,7 +115,7 @@ def ray_head(
     environment["RAY_AUTH_MODE"] = "disabled"  # otherwise Ray would require a token in ~/.ray
     start = (
         f"start --head --block --node-ip-address=127.0.0.1 --port={port} "
-        f"--include-dashboard=false --temp-dir=/tmp/rc-{port} {options}"
+        f"--temp-dir=/tmp/rc-{port} {options}"
     )
     head = subprocess.Popen(
         [Path(sys.executable).with_name("ray"), *start.split()],

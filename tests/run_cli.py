@@ -48,14 +48,21 @@ def call(
     Batches do not wait until they are full: these runs are so short that they would mostly wait.
     """
     lists._standard_input.cache_clear()  # as in a process of its own
-    with (
-        patch("rayclip.local.machine.WorkerProcess", WorkerThread),
-        patch("rayclip.actors.device_batchers.Batcher", partial(Batcher, linger_s=0)),
-    ):
+    with in_this_process():
         result = CliRunner().invoke(app, [*map(str, words)], env=env, input=stdin)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Finished(result.exit_code, result.stdout, result.stderr)
+
+
+@contextmanager
+def in_this_process() -> Iterator[None]:
+    """Let runs without Ray start no process, and their batches not wait until they are full."""
+    with (
+        patch("rayclip.local.machine.WorkerProcess", WorkerThread),
+        patch("rayclip.actors.device_batchers.Batcher", partial(Batcher, linger_s=0)),
+    ):
+        yield
 
 
 class WorkerThread(WorkerProcess):

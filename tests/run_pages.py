@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import shapes
 from pages import EXAMPLES, ROOT, Example
 from PIL import Image
-from run_cli import call
+from run_cli import call, in_this_process
 from tar_factories import write_tar
 
 SCENES = {"cat": "circle", "dog": "star"}
@@ -140,5 +140,6 @@ def main(folder: Path, cluster: str | None, pages: Sequence[str]) -> dict[str, A
 
 if __name__ == "__main__":
     output_folder, address, *pages = sys.argv[1:]
-    results = main(Path(output_folder), address or None, pages)
+    with in_this_process():
+        results = main(Path(output_folder), address or None, pages)
     (Path(output_folder) / "results.json").write_text(json.dumps(results))

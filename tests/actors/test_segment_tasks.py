@@ -162,11 +162,11 @@ def test_a_video_is_not_divided_if_no_segment_can_start(tasks: Tasks) -> None:
 def test_a_divided_video_has_the_same_bits_as_the_whole(cluster: str, tmp_path: Path) -> None:
     video = tmp_path / "long.mp4"
     scenes = [("red", "circle"), ("blue", "star"), ("green", "triangle"), ("yellow", "cross")]
-    shapes.write_video(video, scenes * 2, fps=25, seconds_per_scene=2)
+    shapes.write_video(video, scenes, fps=25, seconds_per_scene=2)
     program = f"""
 import rayclip, rayclip.session.resources, rayclip.actors.segment_tasks
 rayclip.session.resources.ENCODING_SHARE = 0.5  # of 4 CPUs: two are left to decode
-rayclip.actors.segment_tasks.SEGMENT_S = 3.0
+rayclip.actors.segment_tasks.SEGMENT_S = 1.5
 for fps in (None, "2.5"):
     summary = rayclip.extract(
         {str(video)!r}, model_name="demo", device="cpu", extraction_fps=fps,
@@ -183,7 +183,7 @@ for fps in (None, "2.5"):
         wait_until(_a_segment_is_extracted, "a task for a segment", running)
         _, errors = running.communicate()
     assert running.returncode == 0, errors
-    for fps, frames in ((None, 400), ("2.5", 40)):
+    for fps, frames in ((None, 200), ("2.5", 20)):
         words = ["extract", video, "--model-name", "demo", "--address", "none"]
         words += ["--on-extraction", "save_numpy", "--output-path", tmp_path / f"whole-{fps}"]
         assert call(*words, *(["--extraction-fps", fps] if fps else [])).status == 0

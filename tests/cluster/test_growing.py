@@ -158,7 +158,7 @@ def test_requested_encoders_wait_for_gpus_from_an_autoscaler(
     config.write_text(json.dumps({**AUTOSCALER, "provider": provider}))
     slow = {**STAND_INS, "RAYCLIP_BENCH_FAKE_MICROSECONDS": "5000"}
     environment = {**slow, "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
-    options = f"--num-cpus=2 --autoscaling-config={config}"
+    options = f"--num-cpus=2 --include-dashboard=false --autoscaling-config={config}"
     with (
         ray_head(folder, environment, options, port) as address,
         start_rayclip(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import shapes
 from hosts import Host, hosts, unsupported_reason
+from ray_clusters import FEWER_PROCESSES
 
 pytestmark = pytest.mark.ray
 
@@ -33,8 +34,10 @@ class Finder:
 sys.meta_path.insert(0, Finder)
 """
 START = {
-    "first": "ray start --head --port=6379 --num-cpus=2 --num-gpus=0 --include-dashboard=false",
-    "second": "ray start --address={head}:6379 --num-cpus=2 --num-gpus=0",
+    "first": f"ray start --head --port=6379 --num-cpus=2 --num-gpus=0 {FEWER_PROCESSES}",
+    "second": (
+        "ray start --address={head}:6379 --num-cpus=2 --num-gpus=0 --include-log-monitor=false"
+    ),
 }
 
 

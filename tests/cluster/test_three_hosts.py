@@ -21,6 +21,7 @@ import fsspec
 import pytest
 import shapes
 from hosts import Host, cut_off, hosts, unsupported_reason
+from ray_clusters import FEWER_PROCESSES
 from run_cli import wait_until
 
 pytest.importorskip("s3fs")
@@ -28,7 +29,7 @@ pytest.importorskip("moto.server")
 pytestmark = [pytest.mark.ray, pytest.mark.alone]
 
 VIDEOS = 24
-FRAMES = {"long": 150, "short": 60}  # of each video of a list
+FRAMES = {"long": 100, "short": 60}  # of each video of a list
 NAMES = ("head", "one", "two", "late")
 GPUS = {"head": 0, "one": 1, "two": 2, "late": 1}
 CPUS = {"head": 1, "one": 2, "two": 1, "late": 1}
@@ -72,10 +73,10 @@ class Site:
 
     def start(self, name: str) -> None:
         """Let a host join the cluster."""
-        words = f"--num-cpus={CPUS[name]} --num-gpus={GPUS[name]}"
+        words = f"--num-cpus={CPUS[name]} --num-gpus={GPUS[name]} --include-log-monitor=false"
         where = f"--address={self.head.address}:6379"
         if name == "head":
-            where = "--head --port=6379 --include-dashboard=false"
+            where = f"--head --port=6379 {FEWER_PROCESSES}"
         subprocess.run(
             self.hosts[name].inside("ray", "start", *where.split(), *words.split()),
             env=self.environment,

@@ -17,16 +17,17 @@ import numpy as np
 import pytest
 import shapes
 import video_factories
-from ray_clusters import ray_head
+from ray_clusters import FEWER_PROCESSES, ray_head
 from run_cli import ON_LOOPBACK, Finished, call, rayclip
 
 pytestmark = pytest.mark.ray
 
-COPIES = 12
+COPIES = 6
 SECONDS = 1.0
 
 FAULTY = '''
-import importlib.abc, importlib.util, os, signal, sys
+import importlib.abc, os, signal, sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 FAULTS, ONCE = Path(os.environ["TEST_FAULTS"]), Path(os.environ["TEST_ONCE"])
@@ -71,23 +72,36 @@ def starved(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def put_faults_into(module):
+    module.LoadedModel.encode_image = failing(module.LoadedModel.encode_image)
+    if "starved" in FAULTS.read_text():
+        module.load_spec = starved
+
+
+def be_impatient(module):
+    module.UNEXPLAINED_DEATHS = 2
+
+
+PATCHES = {
+    "rayclip.model.loading": put_faults_into,
+    "rayclip.actors.device_faults": be_impatient,
+}
+
+
 class Patching(importlib.abc.MetaPathFinder):
-    """Puts the faults into the model once it is imported."""
+    """Patches modules once they are imported."""
 
-    def find_spec(self, name, path, target=None):
-        if name != "rayclip.model.loading":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        load = spec.loader.exec_module
+    @staticmethod
+    def find_spec(name, path, target=None):
+        spec = PathFinder.find_spec(name, path, target) if name in PATCHES else None
+        if spec is not None:
+            load = spec.loader.exec_module
 
-        def exec_module(module):
-            load(module)
-            module.LoadedModel.encode_image = failing(module.LoadedModel.encode_image)
-            if "starved" in FAULTS.read_text():
-                module.load_spec = starved
+            def exec_module(module):
+                load(module)
+                PATCHES[name](module)
 
-        spec.loader.exec_module = exec_module
+            spec.loader.exec_module = exec_module
         return spec
 
 
@@ -97,7 +111,7 @@ sys.meta_path.insert(0, Patching())
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Twelve copies of one clip, and among them one video that is all green and one all blue."""
+    """Copies of one clip, and among them one video that is all green and one all blue."""
     folder = tmp_path_factory.mktemp("videos")
     clips = [folder / f"clip_{i:02}.mp4" for i in range(COPIES)]
     shapes.write_video(clips[0], [("red", "circle"), ("white", "star")], seconds_per_scene=SECONDS)
@@ -106,7 +120,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for name, colour in {"green": (0, 200, 0), "blue": (0, 0, 200)}.items():
         frame = np.full((48, 64, 3), colour, np.uint8)
         video_factories.write_video(folder / f"{name}.mp4", [frame] * 40)
-    return [*clips[:4], folder / "green.mp4", *clips[4:8], folder / "blue.mp4", *clips[8:]]
+    return [*clips[:2], folder / "green.mp4", *clips[2:4], folder / "blue.mp4", *clips[4:]]
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +166,7 @@ class FaultyDevices:
 def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyDevices]:
     devices = FaultyDevices(tmp_path_factory.mktemp("devices"), "")
     (devices.folder / "sitecustomize.py").write_text(FAULTY)
-    options = "--num-cpus=2 --num-gpus=0"
+    options = f"--num-cpus=2 --num-gpus=0 {FEWER_PROCESSES}"
     with ray_head(tmp_path_factory.mktemp("ray"), devices.environment, options) as address:
         yield replace(devices, address=address)
 
@@ -219,12 +233,12 @@ def test_without_ray_only_the_video_at_fault_fails_if_it_poisons_the_device(
     without_ray: FaultyDevices, videos: list[Path], undisturbed: bytes, tmp_path: Path
 ) -> None:
     output = tmp_path / "output"
-    words = command(videos[3:6], output, "--batch-size", "64", "--max-attempts", "1")
+    words = command(videos[1:4], output, "--batch-size", "64", "--max-attempts", "1")
     ended = without_ray.run("memory illegal", *words)
     assert ended.status == 1, ended.stderr
     assert "Traceback" not in ended.stderr
     assert "has no memory for batches of 64 frames: it uses batches of 32" in ended.stderr
-    for video in (videos[3], videos[5]):
+    for video in (videos[1], videos[3]):
         assert features(video, output).read_bytes() == undisturbed
     (log,) = output.rglob("failures.jsonl")
     (failure,) = map(json.loads, log.read_text().splitlines())

@@ -26,7 +26,7 @@ from rayclip.io.remote import BLOCK_BYTES
 pytest.importorskip("s3fs")
 moto = pytest.importorskip("moto.server")
 
-COPIES = 12
+COPIES = 8
 BUCKET = "bucket"
 NOT_CACHED: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
 
@@ -54,7 +54,7 @@ def proxy(s3: int) -> Iterator[FaultProxy]:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Eleven small videos, and one of several parts of a remote file."""
+    """Seven small videos, and one of several parts of a remote file."""
     folder = tmp_path_factory.mktemp("clips")
     small = [
         write_video(folder / f"clip_{i:02}.mp4", [numbered_frame(i + j) for j in range(6)], fps=5)
@@ -116,7 +116,6 @@ def test_one_request_in_ten_fails_and_every_video_has_the_features_of_a_local_ru
     assert ended.status == 0, ended.stderr
     assert "Traceback" not in ended.stderr
     lost = proxy.count("busy", "reset", "cut", "unanswered")
-    assert lost > 5
     assert abs(lost - len(proxy.outcomes) / 10) < 1
     assert len({outcome for _, outcome in proxy.outcomes}) == 5, "not every way to fail was tried"
     assert files(proxy) == undisturbed
@@ -193,7 +192,7 @@ def test_credentials_that_expire_while_videos_are_read_stop_the_run(
     method: str,
 ) -> None:
     """S3 gives no reason when it is asked for a file's size, and one when it is asked for bytes."""
-    videos = uploaded(proxy, clips[:8])
+    videos = uploaded(proxy, clips[:6])
     proxy.choose_outcome = expiring(
         lambda request: request.method == method and request.path.endswith("clip_03.mp4")
     )
@@ -282,11 +281,11 @@ def test_shards_are_put_on_a_storage_that_fails_and_joined_there(
         return "busy" if request.number % 6 == 4 else "fine"
 
     videos = uploaded(proxy, clips)
-    for count in (4, 9, COPIES):  # each run puts shards
+    for count in (3, 6, COPIES):  # each run puts shards
         proxy.choose_outcome = often_busy
         ended = to_shards(proxy, videos[:count])
         assert ended.status == 0, ended.stderr
-    assert "3 done, 9 done before" in ended.stderr
+    assert "2 done, 6 done before" in ended.stderr
     assert proxy.count("busy") > 5
     made = rows(proxy)
     assert len(made) == COPIES
@@ -296,7 +295,7 @@ def test_shards_are_put_on_a_storage_that_fails_and_joined_there(
     where = f"s3://{BUCKET}/features"
     ended = call("compact", where, "--storage-options", json.dumps(options(proxy)))
     assert ended.status == 0, ended.stderr
-    assert "12 videos, 12 shards are now 1" in ended.stdout
+    assert f"{COPIES} videos, {COPIES} shards are now 1" in ended.stdout
     assert rows(proxy) == made
 
 
@@ -322,22 +321,26 @@ def test_a_shard_that_cannot_be_put_is_a_failure_of_each_of_its_videos(
 
 @pytest.mark.parametrize("way", ["prefix", "pattern", "list"])
 def test_a_prefix_a_pattern_and_a_list_on_a_storage_give_the_features_of_a_local_run(
-    proxy: FaultProxy, clips: list[Path], undisturbed: dict[str, bytes], way: str
+    proxy: FaultProxy,
+    clips: list[Path],
+    undisturbed: dict[str, bytes],
+    tmp_path: Path,
+    way: str,
 ) -> None:
-    videos = uploaded(proxy, clips[:3])
+    videos = uploaded(proxy, clips[:2])
     storage(proxy).pipe_file(f"{BUCKET}/videos/notes.txt", b"no video")
     table = "".join(f"{video},1\n" for video in videos)
     storage(proxy).pipe_file(f"{BUCKET}/list.csv", f"url,label\n{table}".encode())
     given = {
         "prefix": [f"s3://{BUCKET}/videos"],
-        "pattern": [f"s3://{BUCKET}/*/clip_0[0-2].mp4"],
+        "pattern": [f"s3://{BUCKET}/*/clip_0[0-1].mp4"],
         "list": ["--file-with-video-paths", f"s3://{BUCKET}/list.csv", "--path-column", "url"],
     }[way]
-    ended = run(proxy, given, f"s3://{BUCKET}/features")
+    ended = run(proxy, given, tmp_path)
     assert ended.status == 0, ended.stderr
-    made = files(proxy)
+    made = {path.name: path.read_bytes() for path in tmp_path.glob("clip/demo/*.npy")}
     assert {name for name in made if name.endswith("_clip.npy")} == {
-        f"clip_{number:02}_clip.npy" for number in range(3)
+        f"clip_{number:02}_clip.npy" for number in range(2)
     }
     assert made.items() <= undisturbed.items()
 

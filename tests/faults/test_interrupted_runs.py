@@ -19,7 +19,7 @@ RUN_S = {"none": 4.0, "local": 9.0}  # about what these runs take
 
 SEEDS = (2, 12)  # of interrupts after 9 % and 27 % of a run; later ones are in other tests
 
-CELLS_S = [0.3, 2.0, 4.0]  # after so long, each cell is interrupted
+CELLS_S = [0.3, 4.0]  # after so long, each cell is interrupted
 
 NOTEBOOK = """
 import gc, json, signal, sys, threading

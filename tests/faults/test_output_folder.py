@@ -261,7 +261,7 @@ def test_a_run_in_which_nearly_everything_fails_is_stopped(
 def test_on_ray_such_a_run_is_stopped_and_nothing_of_it_goes_on(
     cluster: str, tmp_path: Path
 ) -> None:
-    videos, output = nowhere(tmp_path, 10 * WINDOW), tmp_path / "output"
+    videos, output = nowhere(tmp_path, 5 * WINDOW), tmp_path / "output"
     where = ["--address", cluster, "--device", "cpu"]
     ended = rayclip(*words([], output, *where, *listed(videos, tmp_path)), env=ON_LOOPBACK)
     assert ended.status == 3, ended.stderr

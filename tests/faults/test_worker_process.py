@@ -24,7 +24,7 @@ COPIES = 20
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    shapes.write_video(path, [("red", "circle"), ("blue", "star")], seconds_per_scene=1.0)
+    shapes.write_video(path, [("red", "circle"), ("blue", "star")], seconds_per_scene=0.5)
     return path
 
 
