@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
 
 from rayclip.errors import BadVideo, Code
 from rayclip.media.container import open_stream, read_packets, start_us
@@ -25,10 +29,13 @@ from rayclip.media.video import VideoSource
 
 NO_TIMES = 0x80  # libavformat's AVFMT_NOTIMESTAMPS
 
+_converter = VideoReformatter()
+_md5s: dict[str, str] = {}
+
 
 @dataclass(frozen=True)
 class Plain:
-    """All frames of a video from a plain decoder: ``(pts, duration, md5)``."""
+    """All frames of a video from a plain decoder: ``(pts, duration, digest)``."""
 
     frames: list[tuple[int, int, str]]
     time_base: Fraction
@@ -47,14 +54,7 @@ class Plain:
             duration = gap
         end = nearest((last + offset + (duration or gap or 1)) * self.time_base * fps)
         ticks = [
-            (
-                tick,
-                [
-                    md5
-                    for first, (_, _, md5) in zip(firsts, self.frames, strict=True)
-                    if first <= tick
-                ][-1],
-            )
+            (tick, self.frames[bisect_right(firsts, tick) - 1][2])
             for tick in range(firsts[0], max(firsts[-1], end))
         ]
         return ticks or [(0, self.frames[0][2])]
@@ -123,7 +123,9 @@ class Plain:
 
     def native(self) -> list[tuple[float, str]]:
         start = Fraction(self.start_us, 1000)
-        return [(float(pts * self.time_base * 1000 - start), md5) for pts, _, md5 in self.frames]
+        return [
+            (float(pts * self.time_base * 1000 - start), digest) for pts, _, digest in self.frames
+        ]
 
 
 def nearest(value: Fraction) -> int:
@@ -132,8 +134,25 @@ def nearest(value: Fraction) -> int:
     return whole if value >= 0 else -whole
 
 
-def md5_of(rgb: Any) -> str:
-    return hashlib.md5(rgb.tobytes()).hexdigest()
+def rgb_of(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """The pixels of a decoded frame, uint8 ``[height, width, 3]``.
+
+    ``frame.to_ndarray`` would start the threads of a new converter for each frame.
+    """
+    return _converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+
+
+def digest_of(rgb: NDArray[np.uint8]) -> str:
+    """What tells pictures apart; processors compute SHA-256 several times as fast as MD5."""
+    return hashlib.sha256(np.ascontiguousarray(rgb)).hexdigest()
+
+
+def md5_of(rgb: NDArray[np.uint8]) -> str:
+    """The MD5 that ffmpeg's tables have, computed once for each picture."""
+    digest = digest_of(rgb)
+    if digest not in _md5s:
+        _md5s[digest] = hashlib.md5(np.ascontiguousarray(rgb)).hexdigest()
+    return _md5s[digest]
 
 
 def decode_plainly(path: Path) -> Plain:
@@ -157,8 +176,8 @@ def decode_plainly(path: Path) -> Plain:
                 pts = guess.update(frame.pts, frame.dts) if has_times else None
                 if pts is None:
                     pts = frames[-1][0] + round(1 / rate / stream.time_base) if frames else 0
-                md5 = md5_of(frame.to_ndarray(format="rgb24"))
-                frames.append((pts, frame.duration or 0, md5))
+                digest = digest_of(rgb_of(frame))
+                frames.append((pts, frame.duration or 0, digest))
                 keyframes.append(bool(frame.key_frame))
         return Plain(frames, stream.time_base, container.start_time or 0, tuple(keyframes))
 
@@ -171,8 +190,8 @@ def decode_fully(path: Path) -> Plain:
         crop = crop_function(stream) or (lambda frame: frame)
         frames, keyframes = [], []
         for timed in timed_frames(decoded, stream.time_base, rate):
-            md5 = md5_of(upright_rgb(crop(timed.frame)))
-            frames.append((timed.pts, timed.duration, md5))
+            digest = digest_of(upright_rgb(crop(timed.frame)))
+            frames.append((timed.pts, timed.duration, digest))
             keyframes.append(bool(timed.frame.key_frame))
         start = start_us(container, stream)
         return Plain(frames, stream.time_base, start, tuple(keyframes))
@@ -181,7 +200,7 @@ def decode_fully(path: Path) -> Plain:
 def ticks_of(source: VideoSource, rate: str) -> list[tuple[int, str]]:
     """The ticks and pictures that rayclip yields."""
     fps = parse_fps(rate)
-    return [(round(ms * fps / 1000), md5_of(rgb)) for ms, rgb in iter_frames(source, rate)]
+    return [(round(ms * fps / 1000), digest_of(rgb)) for ms, rgb in iter_frames(source, rate)]
 
 
 def selected_of(path: Path, choice: FrameChoice) -> list[tuple[float, str]]:
@@ -190,7 +209,7 @@ def selected_of(path: Path, choice: FrameChoice) -> list[tuple[float, str]]:
     names = {"fps": "extraction_fps", "total": "extraction_total"}
     options: Any = {names.get(name, name): value for name, value in asked.items()}
     try:
-        return [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, **options)]
+        return [(ms, digest_of(rgb)) for ms, rgb in iter_frames(path, **options)]
     except BadVideo as error:
         if error.code != Code.EMPTY_RANGE:
             raise
@@ -211,6 +230,6 @@ def joined_segments(
     for segment in segments:
         with open_selected(path, choice, segment=segment) as wanted:
             for selected in wanted.frames:
-                md5 = md5_of(selected.rgb())
-                found += [(ms, md5) for ms in selected.timestamps_ms]
+                digest = digest_of(selected.rgb())
+                found += [(ms, digest) for ms in selected.timestamps_ms]
     return found

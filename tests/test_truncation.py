@@ -5,7 +5,6 @@ Nothing may hang: a hang would show in the duration of the suite.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from plain_decoder import digest_of, rgb_of
 from video_factories import textured_frames, write_video
 
 from rayclip.errors import BadVideo
@@ -52,10 +52,6 @@ def content(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return path.read_bytes()
 
 
-def md5_of(rgb: Any) -> str:
-    return hashlib.md5(rgb.tobytes()).hexdigest()
-
-
 def decode_plainly(content: bytes, fps: Fraction | None) -> Frames | None:
     """The frames from decoding everything; None if it is not a video."""
     try:
@@ -69,18 +65,18 @@ def decode_plainly(content: bytes, fps: Fraction | None) -> Frames | None:
             if not shown:
                 return None
             found = [
-                (ms, md5_of(selected.frame.to_ndarray(format="rgb24")))
+                (ms, digest_of(rgb_of(selected.frame)))
                 for selected in shown
                 for ms in selected.timestamps_ms
             ]
-            return found or [(0.0, md5_of(shown[0].frame.to_ndarray(format="rgb24")))]
+            return found or [(0.0, digest_of(rgb_of(shown[0].frame)))]
     except BadVideo:
         return None
 
 
 def decode(content: bytes, fps: Fraction | None) -> Frames | None:
     try:
-        return [(ms, md5_of(rgb)) for ms, rgb in iter_frames(io.BytesIO(content), fps)]
+        return [(ms, digest_of(rgb)) for ms, rgb in iter_frames(io.BytesIO(content), fps)]
     except BadVideo:
         return None
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from mp4_index import Edit, write_aperture, write_edits
 from PIL import Image, ImageOps
-from plain_decoder import decode_plainly, md5_of, segments_of, ticks_of
+from plain_decoder import decode_plainly, digest_of, md5_of, segments_of, ticks_of
 from video_factories import SHARED_DATA, numbered_frame, remux, textured_frames, write_video
 
 from rayclip.errors import BadVideo
@@ -97,9 +97,9 @@ def assert_equals_plain_decoder(path: Path) -> None:
     for rate in RATES:
         assert ticks_of(path, rate) == plain.at(rate), rate
     native = plain.native()
-    assert [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path)] == native
+    assert [(ms, digest_of(rgb)) for ms, rgb in iter_frames(path)] == native
     wanted = [native[number] for number in evenly_spaced(len(native), 7)]
-    assert [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, extraction_total=7)] == wanted
+    assert [(ms, digest_of(rgb)) for ms, rgb in iter_frames(path, extraction_total=7)] == wanted
 
 
 # ---- edit lists ----
@@ -134,7 +134,7 @@ def test_segments_of_an_edited_video_equal_the_undivided_video(
     assume(decode_plainly(path).frames)
     segments = divide(path, FrameChoice(), segment_s=0.3, max_segments=5)
     for rate in (None, "5"):
-        undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
+        undivided = [(ms, digest_of(rgb)) for ms, rgb in iter_frames(path, rate)]
         try:
             found = segments_of(path, segments, rate)
         except Irregular:
@@ -151,7 +151,7 @@ def test_a_video_trimmed_at_both_ends_can_be_divided(
     segments = divide(path, FrameChoice(), segment_s=0.4, max_segments=5)
     assert len(segments) > 2
     for rate in (None, "5"):
-        undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
+        undivided = [(ms, digest_of(rgb)) for ms, rgb in iter_frames(path, rate)]
         assert segments_of(path, segments, rate) == undivided
 
 
@@ -323,7 +323,9 @@ def test_a_recording_that_declares_its_size_late_is_decoded(tmp_path: Path) -> N
     with av.open(str(path)) as container:
         assert container.streams.video[0].codec_context.width == 0
     found = list(iter_frames(path))
-    assert [md5_of(rgb) for _, rgb in found] == [md5_of(rgb) for _, rgb in iter_frames(whole)][250:]
+    assert [digest_of(rgb) for _, rgb in found] == [
+        digest_of(rgb) for _, rgb in iter_frames(whole)
+    ][250:]
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -410,7 +412,7 @@ def test_packets_with_single_fields_are_not_counted_as_frames(tmp_path: Path, su
     path = remux(fields, tmp_path / f"a.{suffix}", lambda _, data: data)
     native = decode_plainly(path).native()
     wanted = [native[number] for number in evenly_spaced(len(native), 5)]
-    assert [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, extraction_total=5)] == wanted
+    assert [(ms, digest_of(rgb)) for ms, rgb in iter_frames(path, extraction_total=5)] == wanted
 
 
 @pytest.mark.parametrize("sets", [b"\0\0\1\0\0", b"\0\4\x67\x64\0\x0a\1\0\0", b"\xff" * 9])

@@ -6,13 +6,14 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
 from counting_codec import CountingCodec
-from plain_decoder import Plain, decode_plainly, md5_of, segments_of, ticks_of
+from plain_decoder import Plain, decode_plainly, digest_of, segments_of, ticks_of
 from video_factories import hide_beginning, remux, textured_frames, write_video
 
 from rayclip.media.container import open_stream, read_packets
@@ -116,28 +117,33 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return make
 
 
+@pytest.fixture(scope="module")
+def plain(video: Callable[[str], Path]) -> Callable[[str], Plain]:
+    """Decode each video plainly once."""
+    return cache(lambda name: decode_plainly(video(name)))
+
+
 # ---- the same frames as decoding everything ----
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_tick_shows_what_a_plain_decoder_shows(
-    video: Callable[[str], Path], name: str
+    video: Callable[[str], Path], plain: Callable[[str], Plain], name: str
 ) -> None:
-    plain = decode_plainly(video(name))
     for rate in RATES:
-        assert ticks_of(video(name), rate) == plain.at(rate), rate
-    assert [(ms, md5_of(rgb)) for ms, rgb in iter_frames(video(name))] == plain.native()
+        assert ticks_of(video(name), rate) == plain(name).at(rate), rate
+    assert [(ms, digest_of(rgb)) for ms, rgb in iter_frames(video(name))] == plain(name).native()
 
 
-@pytest.mark.parametrize("total", [1, 7, 1000])
 @pytest.mark.parametrize("name", RECIPES)
 def test_extraction_total_is_spread_over_all_frames_of_a_plain_decoder(
-    video: Callable[[str], Path], name: str, total: int
+    video: Callable[[str], Path], plain: Callable[[str], Plain], name: str
 ) -> None:
-    native = decode_plainly(video(name)).native()
-    wanted = [native[number] for number in evenly_spaced(len(native), total)]
-    chosen = iter_frames(video(name), extraction_total=total)
-    assert [(ms, md5_of(rgb)) for ms, rgb in chosen] == wanted
+    native = plain(name).native()
+    for total in (1, 7, 1000):
+        wanted = [native[number] for number in evenly_spaced(len(native), total)]
+        chosen = iter_frames(video(name), extraction_total=total)
+        assert [(ms, digest_of(rgb)) for ms, rgb in chosen] == wanted, total
 
 
 # ---- only what is needed ----
@@ -231,11 +237,12 @@ def test_a_damaged_packet_changes_only_what_it_changes_for_a_plain_decoder(
 @pytest.mark.parametrize("name", ["h264", "h264-open-gop", "hevc-open-gop", "mpeg2-in-ts", "mjpeg"])
 def test_damage_is_confined_to_its_gop_and_loses_no_tick(
     video: Callable[[str], Path],
+    plain: Callable[[str], Plain],
     tmp_path: Path,
     name: str,
     harm: Callable[[bytes], bytes | None],
 ) -> None:
-    whole = dict(decode_plainly(video(name)).at("25"))
+    whole = dict(plain(name).at("25"))
     for damaged in (30, 31, 35):
         path = remux(
             video(name),
@@ -244,7 +251,7 @@ def test_damage_is_confined_to_its_gop_and_loses_no_tick(
         )
         found = ticks_of(path, "25")
         assert [tick for tick, _ in found] == list(whole)
-        changed = [tick for tick, md5 in found if md5 != whole[tick]]
+        changed = [tick for tick, digest in found if digest != whole[tick]]
         assert all(23 <= tick <= 37 for tick in changed), changed  # GOPs have 12 pictures
 
 
@@ -280,7 +287,7 @@ def test_recordings_that_start_in_mid_stream_equal_a_plain_decoder(
     for total in (7, len(native) - 1, len(native)):
         wanted = [native[number] for number in evenly_spaced(len(native), total)]
         chosen = iter_frames(path, extraction_total=total)
-        assert [(ms, md5_of(rgb)) for ms, rgb in chosen] == wanted, total
+        assert [(ms, digest_of(rgb)) for ms, rgb in chosen] == wanted, total
 
 
 @pytest.mark.parametrize("starts_s", [(0, 0), (36_000, 3_600), (0, 7_200), (3_600, 36_000)])
@@ -304,11 +311,11 @@ def test_recordings_continue_without_a_gap_if_the_clock_restarts(
             parts.append(decode_plainly(part))
     first, second = (part.frames for part in parts)
     length = first[0][0] - second[0][0] + round(2 / parts[0].time_base)
-    after = [(pts + length, duration, md5) for pts, duration, md5 in second]
+    after = [(pts + length, duration, digest) for pts, duration, digest in second]
     whole = Plain([*first, *after], parts[0].time_base, parts[0].start_us)
     for rate in RATES:
         assert ticks_of(joined, rate) == whole.at(rate), rate
-    assert [(ms, md5_of(rgb)) for ms, rgb in iter_frames(joined)] == whole.native()
+    assert [(ms, digest_of(rgb)) for ms, rgb in iter_frames(joined)] == whole.native()
 
 
 @pytest.mark.parametrize("name", IN_TS)
@@ -357,7 +364,7 @@ def test_joined_segments_equal_the_undivided_video(
     path = video(name)
     segments = divide(path, FrameChoice(), segment_s=0.5, max_segments=5)
     assert len(segments) > 2
-    undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
+    undivided = [(ms, digest_of(rgb)) for ms, rgb in iter_frames(path, rate)]
     assert segments_of(path, segments, rate) == undivided
 
 
@@ -368,7 +375,7 @@ def test_segments_are_correct_or_refused(
 ) -> None:
     path = video(name)
     segments = divide(path, FrameChoice(), segment_s=0.5, max_segments=5)
-    undivided = [(ms, md5_of(rgb)) for ms, rgb in iter_frames(path, rate)]
+    undivided = [(ms, digest_of(rgb)) for ms, rgb in iter_frames(path, rate)]
     try:
         found = segments_of(path, segments, rate)
     except Irregular:

@@ -18,6 +18,7 @@ import fsspec
 import pytest
 from fault_proxy import Outcome, Request, run_proxy
 from file_server import FileServer, serving
+from plain_decoder import rgb_of
 from run_cli import call
 from video_factories import (
     a_folder,
@@ -52,7 +53,7 @@ def numbers_of(source: VideoSource, **options: Any) -> list[int]:
         open_reader(source, options) as file,
         av.open(file, "r", container_options=NO_OTHER_FILES) as container,
     ):
-        return [number_of(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+        return [number_of(rgb_of(frame)) for frame in container.decode(video=0)]
 
 
 def failure_of(source: VideoSource) -> VideoError:
