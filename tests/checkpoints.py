@@ -8,6 +8,7 @@ gives the same weights, whatever was drawn before.
 import copy
 import warnings
 from collections.abc import Callable
+from functools import cache, wraps
 from pathlib import Path
 
 import torch
@@ -17,6 +18,17 @@ from torch import nn
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # clip imports pkg_resources, which is deprecated
     from clip.model import CLIP, ModifiedResNet, convert_weights
+
+
+def _drawn_once(make: Callable[[int], CLIP]) -> Callable[..., CLIP]:
+    """Draw the weights for each seed once in a process; every caller gets a copy."""
+    drawn = cache(make)
+
+    @wraps(make)
+    def copied(seed: int = 0) -> CLIP:
+        return copy.deepcopy(drawn(seed))
+
+    return copied
 
 
 def vit_b_32(seed: int = 0) -> CLIP:
@@ -29,11 +41,18 @@ def resnet_50(seed: int = 0) -> CLIP:
     return _random(lambda: CLIP(1024, 224, (3, 4, 6, 3), 64, None, 77, 49408, 512, 8, 12), seed)
 
 
+def wide_vit(seed: int = 0) -> CLIP:
+    """As wide as OpenAI's ViT-B/32, with three of its twelve layers and a small text encoder."""
+    return _random(lambda: CLIP(512, 224, 3, 768, 32, 77, 49408, 64, 1, 1), seed)
+
+
+@_drawn_once
 def small_vit(seed: int = 0) -> CLIP:
     """40 pixels (5 x 5 patches of 8) to 48 features, 20 tokens."""
     return _random(lambda: CLIP(48, 40, 2, 64, 8, 20, 49408, 64, 1, 2), seed)
 
 
+@_drawn_once
 def small_resnet(seed: int = 0) -> CLIP:
     """96 pixels to 80 features, 14 tokens."""
     return _random(lambda: CLIP(80, 96, (1, 2, 1, 1), 16, None, 14, 49408, 64, 1, 2), seed)

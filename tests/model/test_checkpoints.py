@@ -30,7 +30,7 @@ MODELS = {"ViT": checkpoints.small_vit, "ResNet": checkpoints.small_resnet}
 
 
 def features_of(path: Path) -> np.ndarray:
-    model = load_clip("custom", str(path), "cpu")
+    model = load_clip("custom", str(path), "cpu", batch_size=3)
     rng = np.random.default_rng(0)
     return model.encode_image(rng.integers(0, 256, (3, model.n_px, model.n_px, 3), np.uint8))
 

@@ -131,7 +131,7 @@ def save(tensors: Any, path: Path) -> Path:
 
 def features_of(weights: Path, **settings: Any) -> tuple[Features, Features, float]:
     """Features of frames and texts, and the scale of logits."""
-    model = load_clip("custom", str(weights), "cpu", **settings)
+    model = load_clip("custom", str(weights), "cpu", batch_size=len(FRAMES), **settings)
     return model.encode_image(FRAMES), model.encode_text(TEXTS), model.logit_scale
 
 

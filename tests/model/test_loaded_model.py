@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +44,7 @@ with warnings.catch_warnings():
     import clip
 
 Features = NDArray[np.float32]
+Load = Callable[..., LoadedModel]
 
 SIZES = [(320, 240), (240, 320), (641, 359), (224, 224), (97, 131), (33, 300), (16, 9)]
 TEXTS = ["a photo of a red circle", "", "Zwei   Katzen & 1 Hund!"]
@@ -56,6 +58,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@cache
 def draw_pictures() -> list[Image.Image]:
     """A picture of each size: rectangles of random colours, or (every third one) noise."""
     rng = np.random.default_rng(0)
@@ -117,7 +120,7 @@ class Loaded:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((checkpoints.vit_b_32, checkpoints.save_torchscript), id="ViT-B/32-archive"),
+        pytest.param((checkpoints.wide_vit, checkpoints.save_torchscript), id="ViT-archive"),
         pytest.param((checkpoints.small_resnet, checkpoints.save_torchscript), id="ResNet-archive"),
     ],
 )
@@ -129,7 +132,7 @@ def loaded(
     model = load_clip("custom", str(checkpoint), "cpu", batch_size=2)
     frames = frames_for(model)
     yield Loaded(checkpoint, model, frames, model.encode_image(frames))
-    checkpoint.unlink()  # hundreds of megabytes, which pytest would keep
+    checkpoint.unlink()  # many megabytes, which pytest would keep
 
 
 class TestImages:
@@ -160,6 +163,17 @@ def small_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+@pytest.fixture(scope="module")
+def load(small_models: dict[str, Path]) -> Load:
+    """Load each of them once for each batch size and precision."""
+
+    @cache
+    def load(name: str, batch_size: int | None = None, precision: Any = "auto") -> LoadedModel:
+        return load_clip("custom", str(small_models[name]), "cpu", batch_size, precision)
+
+    return load
+
+
 SMALL_MODELS = ["demo", "small ViT", "small ResNet"]
 
 
@@ -167,9 +181,9 @@ SMALL_MODELS = ["demo", "small ViT", "small ResNet"]
 class TestSmallModels:
     @pytest.mark.parametrize("batch_size", [1, 3, None])
     def test_a_frame_has_the_same_bits_alone_and_in_any_batch_and_order(
-        self, name: str, batch_size: int | None, small_models: dict[str, Path]
+        self, name: str, batch_size: int | None, load: Load
     ) -> None:
-        model = load_clip("custom", str(small_models[name]), "cpu", batch_size)
+        model = load(name, batch_size)
         frames = frames_for(model)
         features = model.encode_image(frames)
         order = np.random.default_rng(0).permutation(len(frames))
@@ -181,9 +195,9 @@ class TestSmallModels:
         np.testing.assert_array_equal(pushed_on[2:], features)
 
     def test_a_frame_has_the_same_bits_in_any_order_on_two_threads(
-        self, name: str, small_models: dict[str, Path]
+        self, name: str, load: Load
     ) -> None:
-        model = load_clip("custom", str(small_models[name]), "cpu", batch_size=5)
+        model = load(name, 5)
         frames = frames_for(model)[:5]
         torch.set_num_threads(2)
         try:
@@ -192,17 +206,15 @@ class TestSmallModels:
             torch.set_num_threads(1)
         np.testing.assert_array_equal(backwards[::-1], features)
 
-    def test_each_frame_has_one_row_of_dim_numbers(
-        self, name: str, small_models: dict[str, Path]
-    ) -> None:
-        model = load_clip("custom", str(small_models[name]), "cpu", batch_size=4)
-        for count in (1, 4, 5, 8):
+    def test_each_frame_has_one_row_of_dim_numbers(self, name: str, load: Load) -> None:
+        model = load(name, 3)
+        for count in (1, 3, 4, 6):
             frames = np.zeros((count, model.n_px, model.n_px, 3), np.uint8)
             features = model.encode_image(frames)
             assert (features.shape, features.dtype) == ((count, model.dim), np.float32)
 
-    def test_input_frames_are_not_modified(self, name: str, small_models: dict[str, Path]) -> None:
-        model = load_clip("custom", str(small_models[name]), "cpu")
+    def test_input_frames_are_not_modified(self, name: str, load: Load) -> None:
+        model = load(name)
         frames = frames_for(model)
         frames.flags.writeable = False
         model.encode_image(frames)
@@ -211,10 +223,10 @@ class TestSmallModels:
 @pytest.mark.parametrize("name", SMALL_MODELS)
 class TestTexts:
     def test_text_features_are_those_of_openais_own_code(
-        self, name: str, small_models: dict[str, Path]
+        self, name: str, small_models: dict[str, Path], load: Load
     ) -> None:
         theirs, _ = openai_load(small_models[name])
-        ours = load_clip("custom", str(small_models[name]), "cpu")
+        ours = load(name)
         with torch.no_grad():
             expected = theirs.encode_text(clip.tokenize(TEXTS, theirs.context_length)).numpy()
         features = ours.encode_text(TEXTS)
@@ -222,9 +234,9 @@ class TestTexts:
         np.testing.assert_array_equal(features, expected)
 
     def test_a_text_that_is_too_long_is_named_with_the_length_that_fits(
-        self, name: str, small_models: dict[str, Path]
+        self, name: str, load: Load
     ) -> None:
-        model = load_clip("custom", str(small_models[name]), "cpu")
+        model = load(name)
         too_long = "a circle and " * model.context_length
         with pytest.raises(UsageError) as caught:
             model.encode_text(["a square", too_long, "a star"])
@@ -280,11 +292,9 @@ def centred_cosines(ours: Features, theirs: Features) -> Features:
 @pytest.mark.parametrize("precision", [*MIN_COSINES])
 class TestHalves:
     def test_features_are_close_to_those_of_fp32(
-        self, precision: Any, name: str, small_models: dict[str, Path]
+        self, precision: Any, name: str, load: Load
     ) -> None:
-        weights = str(small_models[name])
-        full = load_clip("custom", weights, "cpu", precision="fp32")
-        half = load_clip("custom", weights, "cpu", precision=precision)
+        full, half = load(name), load(name, precision=precision)
         frames = frames_for(full)
         features, expected = half.encode_image(frames), full.encode_image(frames)
         assert features.dtype == np.float32
@@ -292,9 +302,9 @@ class TestHalves:
         assert centred_cosines(features, expected).min() >= MIN_COSINES[precision]
 
     def test_a_frame_has_the_same_bits_alone_and_in_any_order(
-        self, precision: Any, name: str, small_models: dict[str, Path]
+        self, precision: Any, name: str, load: Load
     ) -> None:
-        model = load_clip("custom", str(small_models[name]), "cpu", 5, precision)
+        model = load(name, 3, precision)
         frames = frames_for(model)
         features = model.encode_image(frames)
         np.testing.assert_array_equal(model.encode_image(frames[::-1])[::-1], features)
@@ -302,12 +312,9 @@ class TestHalves:
             alone = model.encode_image(frames[number : number + 1])
             np.testing.assert_array_equal(alone, features[number : number + 1])
 
-    def test_texts_use_the_precision_too(
-        self, precision: Any, name: str, small_models: dict[str, Path]
-    ) -> None:
-        weights = str(small_models[name])
-        half = load_clip("custom", weights, "cpu", precision=precision).encode_text(TEXTS)
-        full = load_clip("custom", weights, "cpu").encode_text(TEXTS)
+    def test_texts_use_the_precision_too(self, precision: Any, name: str, load: Load) -> None:
+        half = load(name, precision=precision).encode_text(TEXTS)
+        full = load(name).encode_text(TEXTS)
         assert half.dtype == np.float32
         assert (half != full).any()
         products = (half * full).sum(axis=1)
