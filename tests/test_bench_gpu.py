@@ -11,8 +11,10 @@ import bench
 import bench_forward
 import bench_gpu
 import bench_gpu_parts
+import measure_precision
 import pytest
 import torch
+from bench_encode import SHAPES
 from bench_gpu import GpuJob
 from bench_gpu_parts import PARTS, PartJob, Row
 from bench_pipeline import ALONE, FORWARD, Done
@@ -24,6 +26,8 @@ UNHURRIED = PartJob(["small"], 1e6)
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SHAPES, "small", (64, 64, 1, 64, 32, 77, 49408, 64, 1, 1))
+    monkeypatch.setattr(measure_precision, "FRAMES", 8)
     monkeypatch.setattr(bench_forward, "SECONDS", 0.01)
     monkeypatch.setattr(bench_gpu_parts, "GPU_BATCH_SIZE", 2)
     monkeypatch.setattr(bench_gpu_parts, "BATCH_SIZES", (2, 4))

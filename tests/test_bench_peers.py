@@ -23,7 +23,10 @@ import rayclip
 EXPECTED = Expected(np.arange(6) * 100.0, np.eye(6, dtype=np.float32), np.array([1, 3, 5]))
 
 
-def test_rayclip_shows_the_right_frames_of_generated_videos(tmp_path: Path) -> None:
+def test_rayclip_shows_the_right_frames_of_generated_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_peers, "PATTERN", [(256, 144)])
     words = ["peers", "--clips", "1", "--seconds", "1", "--rounds", "1", "--way", ALONE]
     picture = tmp_path / "bars.svg"
     words += ["--picture", str(picture)]
