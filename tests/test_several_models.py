@@ -25,7 +25,7 @@ from rayclip.model.openai import DEFAULT_CUSTOM_WEIGHTS
 from rayclip.run import plan_run
 from rayclip.settings import Settings
 
-CLIPS = 20
+CLIPS = 12
 FRAMES = 10  # of each clip
 BOTH = ("demo", "custom")  # 64 pixels to 64 features, and 40 to 48
 
