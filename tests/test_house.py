@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -52,11 +53,14 @@ def imports_of(path: Path) -> set[str]:
     return found
 
 
-MODULES = {
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): imports_of(path)
-    for path in PACKAGE.rglob("*.py")
-    if path.stem not in ("__init__", "__main__")
-}
+@cache
+def modules() -> dict[str, set[str]]:
+    """The modules of rayclip, and what each imports."""
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): imports_of(path)
+        for path in PACKAGE.rglob("*.py")
+        if path.stem not in ("__init__", "__main__")
+    }
 
 
 def test_there_are_no_import_cycles() -> None:
@@ -65,24 +69,24 @@ def test_there_are_no_import_cycles() -> None:
     def check(name: str, importers: tuple[str, ...]) -> None:
         assert name not in importers, f"an import cycle: {' -> '.join([*importers, name])}"
         if name not in checked:
-            for imported in MODULES[name]:
+            for imported in modules()[name]:
                 check(imported, (*importers, name))
             checked.add(name)
 
-    for name in MODULES:
+    for name in modules():
         check(name, ())
 
 
 @pytest.mark.parametrize(("lower", "higher"), list(combinations(FLOORS, 2)))
 def test_no_folder_imports_a_higher_one(lower: str, higher: str) -> None:
-    for module, imported in MODULES.items():
+    for module, imported in modules().items():
         if module.startswith(f"{lower}."):
             assert not [name for name in imported if name.startswith(f"{higher}.")], module
 
 
 @pytest.mark.parametrize("name", ["cli", "api", "run"])
 def test_only_entry_points_import_the_top_modules(name: str) -> None:
-    importers = {module for module, imported in MODULES.items() if name in imported}
+    importers = {module for module, imported in modules().items() if name in imported}
     assert importers <= {"cli", "api"}
 
 
