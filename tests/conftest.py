@@ -1,5 +1,6 @@
 """Fixtures shared by several test files."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 from ray_clusters import ray_head
 from svt_av1 import reset_priority
 from video_factories import SHARED_DATA
+
+# Not yet read: torch is imported later. Two workers with two threads each wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LONGEST = (
     "cluster/test_growing.py",
