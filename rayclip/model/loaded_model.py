@@ -96,7 +96,9 @@ class LoadedModel:
             initializer=_use_one_thread if on_cpu else partial(_use_own_stream, self._device),
         )
         self._features = (
-            compile_function(self._compute_features) if compile else self._compute_features
+            compile_function(self._compute_features, self._device)
+            if compile
+            else self._compute_features
         )
         if compile:  # on a pass thread, since the code is specialised for its settings
             black = [np.zeros((self.n_px, self.n_px, 3), np.uint8)]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -80,12 +84,31 @@ def in_precision(
     return call
 
 
+CANNOT_COMPILE = (
+    "compile needs a C++ compiler (g++, or the one that CXX names), Python's headers and, on GPUs, "
+    "Triton, but torch cannot compile here"
+)
+
+
 def compile_function(
-    function: Callable[[torch.Tensor], torch.Tensor],
+    function: Callable[[torch.Tensor], torch.Tensor], device: torch.device
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return the function compiled; the first call with each shape compiles it for that shape."""
+    """Return the function compiled; the first call with each shape compiles it for that shape.
+
+    Args:
+        function: a forward pass.
+        device: that the model is on.
+
+    Raises:
+        UsageError: the device is a CPU, and there is no compiler. Torch would say so as well, but
+            imports its compiler for ten seconds before.
+    """
     import torch
 
+    default = "clang++" if sys.platform == "darwin" else "g++"
+    compiler = os.environ.get("CXX", default)  # as torch chooses it
+    if device.type == "cpu" and not any(map(shutil.which, shlex.split(compiler)[:1])):
+        raise UsageError(f"{CANNOT_COMPILE} (there is no program {compiler!r}).")
     fast: Callable[[torch.Tensor], torch.Tensor] = torch.compile(function, dynamic=False)
     return fast
 
@@ -103,10 +126,7 @@ def call_compiled(function: Callable[[], T]) -> T:
     except TorchDynamoException as error:
         inner = getattr(error, "inner_exception", error)
         reason = " ".join(str(inner).split())[:MAX_REASON].rstrip(" .,:")
-        raise UsageError(
-            "compile needs a C++ compiler (g++, or the one that CXX names), Python's headers and, "
-            f"on GPUs, Triton, but torch cannot compile here ({type(inner).__name__}: {reason})."
-        ) from None
+        raise UsageError(f"{CANNOT_COMPILE} ({type(inner).__name__}: {reason}).") from None
 
 
 def largest_that_fits(call: Callable[[int], object], batch_size: int) -> tuple[int, list[str]]:
