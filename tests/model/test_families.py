@@ -21,7 +21,6 @@ from loopback_servers import serve
 from numpy.typing import NDArray
 from PIL import Image
 from run_cli import call
-from run_cli import rayclip as rayclip_command
 from video_factories import numbered_frames, write_video
 
 import rayclip
@@ -523,7 +522,7 @@ def test_a_run_of_a_repository_downloads_it_once_and_says_if_it_is_for_research(
     video = write_video(tmp_path / "a.mp4", numbered_frames(3))
     words = ["extract", video, "--model-name", "hf-hub:org/small", "--address", "none"]
     words += ["--output-path", tmp_path / "out", "--on-extraction", "save_numpy"]
-    done = rayclip_command(*words, "--show-pred", "--pred-texts", json.dumps(TEXTS))
+    done = call(*words, "--show-pred", "--pred-texts", json.dumps(TEXTS))
     assert done.status == 0, done.stderr
     sentence = (
         "The weights of hf-hub:org/small are for research only: their license is cc-by-nc-4.0."
