@@ -160,7 +160,8 @@ class VideoList:
 
 def fits_a_line(video: str) -> bool:
     """Whether a text list can hold this input, so that :func:`video_lines` returns it unchanged."""
-    return bool(video) and video == video.strip() and "\n" not in video and "\r" not in video
+    is_line = video == video.strip() and "\n" not in video and "\r" not in video
+    return bool(video) and is_line and video == resolve_local_name(video)
 
 
 def decode_text(file: IO[bytes]) -> io.TextIOWrapper:

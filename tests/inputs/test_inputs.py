@@ -10,7 +10,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rayclip.errors import UsageError
@@ -153,6 +153,8 @@ def test_names_in_a_list_may_be_any_bytes(
     assert list(map(os.fsencode, found)) == [b"caf\xe9.mp4", "ü.mp4".encode()]
 
 
+@example("~")
+@example("file:///a%20b.mp4")
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 def test_a_name_fits_a_line_if_it_is_read_back_as_it_was(video: str) -> None:
     lines = lists.video_lines(lists.decode_text(io.BytesIO(os.fsencode(f"x\n{video}\n"))))
