@@ -54,9 +54,9 @@ def forward_rate(
     n_px = model.visual.input_resolution
     pixels = torch.randn(batch_size, 3, n_px, n_px, device=device)
     pixels = pixels.to(memory_format=torch.channels_last)  # the memory layout of pictures
-    torch._dynamo.reset()  # of the code for another model
     encode = model.encode_image
     if is_compiled:
+        torch._dynamo.reset()  # of the code for another model
         encode = compile_function(encode, pixels.device)
     return batch_size * _calls_per_s(lambda: encode(pixels), device)
 

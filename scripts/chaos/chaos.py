@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import cycle, islice
+from math import inf
 from pathlib import Path
 from statistics import median
 from tempfile import mkdtemp
@@ -54,7 +55,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def chaos(
     rounds: Annotated[int, typer.Option(min=1, help="Maximum number of rounds.")] = 100,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="Start no round after this many minutes.")
+        float | None, typer.Option(min=0, help="Start no run after this many minutes.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Determines what is killed, and when.")] = 0,
     kinds: Annotated[str, typer.Option(help="What to kill, in turn.")] = ",".join(KINDS),
@@ -65,15 +66,15 @@ def chaos(
     chosen = _parse_kinds(kinds)
     rng = random.Random(seed)
     work = Path(mkdtemp(prefix="rayclip-chaos-"))
+    deadline = inf if minutes is None else time.monotonic() + minutes * 60
     if interrupts:
-        _interrupt(interrupts, rng, work)
+        _interrupt(interrupts, deadline, rng, work)
         return
     outcomes: list[Outcome] = []
     with _runs(chosen, work) as runs:
-        deadline = None if minutes is None else time.monotonic() + minutes * 60
         try:
             for round_number, kind in enumerate(islice(cycle(chosen), rounds), 1):
-                if deadline is not None and time.monotonic() > deadline:
+                if time.monotonic() > deadline:
                     break
                 output = work / f"round{round_number:04}"
                 outcome = play_round(kind, runs[kind], output, rng)
@@ -92,7 +93,7 @@ def chaos(
     shutil.rmtree(work)
 
 
-def _interrupt(count: int, rng: random.Random, work: Path) -> None:
+def _interrupt(count: int, deadline: float, rng: random.Random, work: Path) -> None:
     videos = _draw_videos(work / "videos")[:: COPIES // 2]
     seconds = {}
     for address in ADDRESSES:
@@ -100,13 +101,18 @@ def _interrupt(count: int, rng: random.Random, work: Path) -> None:
             shutil.rmtree(work / "out", ignore_errors=True)
             seconds[address] = time_run(videos, work / "out", address)
         _say(f"undisturbed, with --address {address}: {seconds[address]:.1f} s")
-    outcomes = []
-    for place, address in enumerate(islice(cycle(ADDRESSES), count), 1):
-        shutil.rmtree(work / "out", ignore_errors=True)
-        outcome = random_interrupt(videos, work / "out", address, seconds[address], rng)
-        outcomes.append(outcome)
-        if outcome.wrong:
-            _say(f"{place}: {outcome.number.name} at {outcome.at_s:.2f} s: {outcome.wrong}")
+    outcomes: list[Interrupt] = []
+    try:
+        for place, address in enumerate(islice(cycle(ADDRESSES), count), 1):
+            if time.monotonic() > deadline:
+                break
+            shutil.rmtree(work / "out", ignore_errors=True)
+            outcome = random_interrupt(videos, work / "out", address, seconds[address], rng)
+            outcomes.append(outcome)
+            if outcome.wrong:
+                _say(f"{place}: {outcome.number.name} at {outcome.at_s:.2f} s: {outcome.wrong}")
+    except KeyboardInterrupt:
+        _say("interrupted")
     typer.echo(interrupt_report(outcomes))
     shutil.rmtree(work)
     if any(outcome.wrong for outcome in outcomes):
