@@ -90,12 +90,14 @@ class FakeRay:
         encoders: the actors that were started.
         has_room: whether actors started now are placed on a node.
         answered: references that a ``wait`` finds answered.
+        when_got: called before a value is got.
         released_s: how long a task has waited without its CPUs.
     """
 
     def __init__(self) -> None:
         self.now_s = self.released_s = 0.0
         self.answered: set[Any] = set()
+        self.when_got: Callable[[], object] = lambda: None
         self.encoders: list[FakeEncoder] = []
         self.has_room = True
 
@@ -114,6 +116,8 @@ class FakeRay:
         return lambda _: Method(start)
 
     def get(self, reference: Any) -> Any:
+        if isinstance(reference, Reply) and not reference.future().done():
+            self.when_got()
         return reference.future().result() if isinstance(reference, Reply) else reference
 
     def put(self, value: Any) -> Any:

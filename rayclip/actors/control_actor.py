@@ -79,6 +79,10 @@ class ControlActor:
             self._waiting -= 1
             self._last_activity = self._clock()
 
+    async def has_placed_encoders(self) -> bool:
+        """Whether an encoder has a place on a node, though maybe not its models yet."""
+        return self._pool.placed > 0
+
     async def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
         """Have an encoder encode texts."""
         first = (await self.encoders())[0]

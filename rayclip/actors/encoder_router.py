@@ -20,6 +20,7 @@ from rayclip.errors import RunStopped
 MAX_REFRESH_S = 10.0  # between two requests of a task for the list of encoders
 MIN_REFRESH_S = 1.0  # the same when the task begins, and if an encoder is silent
 SPILL_BYTES = 4 * CHUNK_BYTES  # in flight to encoders on this node, then frames go to other nodes
+PROMPT_S = 0.1  # in which the control actor answers if it need not wait for an encoder
 ROOM_TIMEOUT_S = 1.0  # without room at any encoder, then the task requests the list again
 
 
@@ -148,15 +149,21 @@ class EncoderRouter:
     def _refresh(self) -> None:
         self._refreshed = self._clock()
         self._refresh_s = min(2 * self._refresh_s, MAX_REFRESH_S)
-        listed: Sequence[EncoderAddress] = get_reply(
-            self._control.encoders.remote(frozenset(self._lost)), self._runtime
-        )
+        reply = self._control.encoders.remote(frozenset(self._lost))
+        listed: Sequence[EncoderAddress] = get_reply(reply, self._runtime, self._hold_s(reply))
         self._addresses = {address.number: address for address in listed}
         for number in self._addresses:
             self._outstanding.setdefault(number, Outstanding())
         if not self._addresses:
             reason = ": their devices keep failing" if self._is_given_up else ""
             raise RunStopped(f"No encoder is left{reason}.")
+
+    def _hold_s(self, reply: ray.ObjectRef[Any]) -> float:
+        """How much longer to keep the CPUs: encoders that have no place yet may need them."""
+        if self._runtime.first_completed([reply.future()], PROMPT_S):
+            return 0.0
+        placed = get_reply(self._control.has_placed_encoders.remote(), self._runtime)
+        return HOLD_S if placed else 0.0
 
     def _window(self, call: Call) -> int | None:
         try:

@@ -39,13 +39,13 @@ class Runtime:
 RAY = Runtime()
 
 
-def get_reply(reply: ray.ObjectRef[Any], runtime: Runtime = RAY) -> Any:
-    """Wait for the control actor's reply. A task keeps its CPUs for :data:`HOLD_S`.
+def get_reply(reply: ray.ObjectRef[Any], runtime: Runtime = RAY, hold_s: float = HOLD_S) -> Any:
+    """Wait for the control actor's reply. A task keeps its CPUs for ``hold_s``.
 
     Raises:
         RunStopped: it says so, or it has died.
     """
-    runtime.first_completed([reply.future()], HOLD_S)
+    runtime.first_completed([reply.future()], hold_s)
     try:
         return runtime.ray.get(reply)
     except RayTaskError as error:

@@ -54,6 +54,7 @@ class Control:
 
     Attributes:
         up: encoders that are up, and since when.
+        is_placed: whether an encoder has a place.
         asked_s: when the list of encoders was requested.
         sent: numbers of the encoders that frames went to.
     """
@@ -63,14 +64,16 @@ class Control:
         self.asked_s: list[float] = []
         self.sent: list[int] = []
         self.encoders = Method(self._list)
+        self.has_placed_encoders = Method(lambda: Reply(self.is_placed))
+        self.is_placed = True
         self._ray = ray
 
     def _list(self, lost: frozenset[int]) -> Reply:
         self.asked_s.append(self._ray.now_s)
         up = [number for number, since_s in self.up.items() if since_s <= self._ray.now_s]
-        return Reply([self._address(number) for number in up])
+        return Reply([self.address(number) for number in up])
 
-    def _address(self, number: int) -> EncoderAddress:
+    def address(self, number: int) -> EncoderAddress:
         def encode(*_: Any) -> Reply:
             self.sent.append(number)
             return Reply()
@@ -118,3 +121,17 @@ def test_a_task_that_waits_keeps_its_cpus_for_a_while_and_then_releases_them() -
     released_s = ray.released_s
     assert not router.wait(calls[1:], 1.0)
     assert ray.released_s == released_s, "an answer did not begin the time anew"
+
+
+@pytest.mark.parametrize("is_placed", [True, False])
+def test_a_task_keeps_its_cpus_for_an_encoder_that_loads_but_not_for_one_without_a_place(
+    is_placed: bool,
+) -> None:
+    ray = FakeRay()
+    control = Control(ray)
+    control.is_placed = is_placed
+    waiting = Reply()
+    control.encoders = Method(lambda _: waiting)
+    ray.when_got = lambda: waiting.future().set_result([control.address(0)])
+    send(EncoderRouter(control, ray.runtime))
+    assert (ray.now_s > HOLD_S) == is_placed
