@@ -21,7 +21,7 @@ from run_cli import ON_LOOPBACK, finish, start_rayclip, wait_until
 pytestmark = pytest.mark.ray
 
 VIDEOS = 120
-MANY, FEW = 450, 30  # a run of MANY lasts until others, of FEW, have begun or ended
+MANY, FEW = 360, 12  # a run of MANY lasts until others, of FEW, have begun or ended
 FOLDER = Path(__file__).parents[2] / "scripts" / "benchmarks" / "stand_ins"
 STAND_INS = {
     "PYTHONPATH": os.pathsep.join([str(FOLDER), os.environ.get("PYTHONPATH", "")]),
