@@ -107,7 +107,7 @@ class Backlog:
         self._linger_s = linger_s
         self._queue: queue.SimpleQueue[QueuedChunk | Signal] = queue.SimpleQueue()
         self._chunks: deque[QueuedChunk] = deque()  # from the queue, and not all in batches
-        self._is_flushed = False  # since the oldest of them came
+        self._flushed = 0  # how many of them, the oldest, wait for no others
         self._is_closed = False
 
     def put(self, chunk: QueuedChunk) -> None:
@@ -131,7 +131,7 @@ class Backlog:
     def wait(self, batch_size: int) -> bool:
         """Wait until there are frames for a batch, or for some frames and no more for a while;
         return whether there are any: there are none once the backlog is closed."""
-        while self._has_room(batch_size) and not self._is_flushed:
+        while self._has_room(batch_size) and not self._flushed:
             try:
                 self._take(self._queue.get(timeout=self._linger_s if self._chunks else None))
             except queue.Empty:
@@ -156,7 +156,7 @@ class Backlog:
             batch_size -= len(slices[-1].frames)
             if chunk.taken == len(chunk.chunk.frames):
                 self._chunks.popleft()
-        self._is_flushed = self._is_flushed and bool(self._chunks)
+                self._flushed = max(0, self._flushed - 1)
         return slices
 
     def _has_room(self, batch_size: int) -> bool:
@@ -176,4 +176,4 @@ class Backlog:
         elif item is Signal.CLOSE:
             self._is_closed = True
         else:
-            self._is_flushed = bool(self._chunks)
+            self._flushed = len(self._chunks)

@@ -212,6 +212,10 @@ class Encoder:
         by_chunk = [[_sendable(next(results)) for _ in chunk] for chunk in queued]
         return EncodeReply(by_chunk, window)
 
+    async def flush(self) -> None:
+        """Let no batch wait for more frames: a task waits for those it has sent."""
+        self._batchers.flush()
+
     async def zero_shot(self, texts: tuple[str, ...]) -> ZeroShot:
         """Encode texts, once per run."""
         models = await self._models()

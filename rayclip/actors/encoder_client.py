@@ -76,7 +76,7 @@ class EncoderClient:
         """Send the request that is being filled, because the task waits: no batch need wait for
         more frames."""
         if self._filling is not None:
-            self._filling.send(is_awaited=True)
+            self._filling.hurry()
 
 
 class PendingRequest:
@@ -96,7 +96,7 @@ class PendingRequest:
         self._ray, self._clock = runtime.ray, runtime.clock
         self._router = router
         self._created = self._clock()
-        self.is_sent = False
+        self.is_sent = self._is_awaited = False
         self._task = task
         self._chunks: list[Chunk] = []
         self._size = 0
@@ -134,6 +134,14 @@ class PendingRequest:
         self._chunks = []  # the object store has them now
         self._send()
         self.is_sent = True
+
+    def hurry(self) -> None:
+        """Let its batches wait for no more frames. Sends it if it is not sent yet."""
+        if not self.is_sent:
+            self.send(is_awaited=True)
+        elif not self._is_awaited and not self.is_answered:
+            self.call.address.handle.flush.remote()
+        self._is_awaited = True
 
     def _send(self) -> None:
         assert self._stored is not None
@@ -202,7 +210,7 @@ class PendingRequest:
         except RayError:  # the reply was on a lost node
             self._send_again()
         else:
-            # copies, so that the shared memory is freed at once
+            # copies, so that features do not hold the reply's shared memory
             results = [
                 [result if isinstance(result, Exception) else np.array(result) for result in chunk]
                 for chunk in reply.results

@@ -97,6 +97,7 @@ class EncoderRouter:
                 break
             for call in self.wait(self._calls, ROOM_TIMEOUT_S):
                 self.finish(call, self._window(call))
+        self._waits_since = None
         address = self._addresses[random.choice(best)]
         call = Call(address.handle.encode.remote(request), address, size)
         self._outstanding[address.number].size += size

@@ -18,13 +18,23 @@ HOLD_S = 10.0
 
 ``ray.get`` and ``ray.wait`` release them, and Ray then starts another task in a further process,
 which costs seconds of CPU. After this time, that is wanted: an encoder, or the task of another run,
-may need these CPUs before the wait can end.
+may need these CPUs before the wait can end. A task does not keep them for encoders without a place.
 """
+CANCEL_S = 1.0  # after which a cancelled task that waits notices it
 
 
 def first_completed(futures: Iterable[Future[Any]], timeout_s: float) -> Collection[Future[Any]]:
-    """Wait until some are done, and return those; the calling task keeps its CPUs."""
-    return wait([*futures], timeout_s, FIRST_COMPLETED).done
+    """Wait until some are done, and return those; the calling task keeps its CPUs.
+
+    Ray cancels a task by ``_thread.interrupt_main``, which does not end a wait, so none is long.
+    """
+    futures = [*futures]
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        left_s = max(0.0, deadline_s - time.monotonic())
+        done = wait(futures, min(left_s, CANCEL_S), FIRST_COMPLETED).done
+        if done or left_s <= CANCEL_S:
+            return done
 
 
 @dataclass(frozen=True)

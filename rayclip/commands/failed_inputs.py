@@ -22,8 +22,8 @@ def write_failed(output_path: str, storage_options: Mapping[str, Any], out: Bina
         out: receives the lines.
 
     Returns:
-        The inputs that do not fit on a line, because they contain a line break or start or end
-        with white space. They are not written.
+        The inputs that do not fit on a line, because they contain a line break, start or end with
+        white space, or start with a ``~`` that is no home folder. They are not written.
 
     Raises:
         UsageError: the folder does not exist, or it holds several models.

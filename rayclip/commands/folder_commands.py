@@ -62,7 +62,8 @@ def failures(output: Output, settings: Settings) -> None:
 
     skipped = write_failed(output, settings.storage_options, sys.stdout.buffer)
     for video in skipped:
-        say_to_user(f"rayclip: {video!r} does not fit on a line: pass it as an argument.")
+        prefix = ", after ./" if video.startswith("~") else ""
+        say_to_user(f"rayclip: {video!r} does not fit on a line: pass it as an argument{prefix}.")
     if skipped:
         raise typer.Exit(PROBLEMS_FOUND)
 

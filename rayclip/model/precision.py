@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -107,7 +106,7 @@ def compile_function(
 
     default = "clang++" if sys.platform == "darwin" else "g++"
     compiler = os.environ.get("CXX", default)  # as torch chooses it
-    if device.type == "cpu" and not any(map(shutil.which, shlex.split(compiler)[:1])):
+    if device.type == "cpu" and " " not in compiler and not shutil.which(compiler):
         raise UsageError(f"{CANNOT_COMPILE} (there is no program {compiler!r}).")
     fast: Callable[[torch.Tensor], torch.Tensor] = torch.compile(function, dynamic=False)
     return fast

@@ -196,7 +196,7 @@ class FedActors:
 
 
 def _feed_actors(job: EncodeJob) -> Work:
-    with ray_session(None, None, verbose=False) as private:
+    with ray_session("local", None, verbose=False) as private:
         import ray
 
         from rayclip.actors.control_actor import start_control_actor

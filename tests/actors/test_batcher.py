@@ -150,6 +150,18 @@ def test_no_batch_waits_for_more_frames_once_somebody_waits_for_it() -> None:
     assert model.batches == [[1, 2], [3]]
 
 
+def test_those_behind_frames_that_somebody_waits_for_wait_as_ever() -> None:
+    model, gate = Echo(), threading.Event()
+    with running(lambda: gate.wait(DEADLINE_S) and model, linger_s=DEADLINE_S) as batcher:
+        first = batcher.submit(chunk(1, 2))
+        batcher.flush()
+        second = batcher.submit(chunk(*range(BATCH_SIZE)))
+        gate.set()
+        assert wait([first], DEADLINE_S / 2).done
+        assert not wait([second], timeout=0.05).done
+    assert [len(batch) for batch in model.batches] == [BATCH_SIZE, 2]
+
+
 def test_a_lone_chunk_does_not_wait_for_others() -> None:
     with running(Echo) as batcher:
         assert batcher.submit(chunk(1)).result(DEADLINE_S).tolist() == [[1]]

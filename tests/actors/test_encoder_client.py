@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_ray import FakeRay, Reply
+from fake_ray import FakeRay, Method, Reply
 
 from rayclip.actors import encoder_client
 from rayclip.actors.encoder_client import EncoderClient
@@ -16,7 +17,6 @@ from rayclip.actors.messages import EncoderAddress, EncodeReply, EncodeRequest, 
 from rayclip.actors.ray_calls import Runtime
 
 ONE = (0,)  # model
-ADDRESS = EncoderAddress(0, None, "a node")
 
 
 class OneEncoder:
@@ -32,6 +32,7 @@ class OneEncoder:
     def __init__(self) -> None:
         self.sent: list[int] = []
         self.awaited: list[bool] = []
+        self.flushed = 0
         self.had_when_waited_for: list[int] = []
         self.now_s = self.answers_at_s = 0.0
         self.lost = False
@@ -44,9 +45,13 @@ class OneEncoder:
             [np.full((len(chunk.frames), 2), len(chunk.frames), np.float32)]
             for chunk in request.chunks
         ]
-        call = Call(Reply(EncodeReply(features, 64)), ADDRESS, size)  # type: ignore[arg-type]
+        address = EncoderAddress(0, SimpleNamespace(flush=Method(self._flush)), "a node")
+        call = Call(Reply(EncodeReply(features, 64)), address, size)  # type: ignore[arg-type]
         self._answered_at_s[call] = self.answers_at_s
         return call
+
+    def _flush(self) -> None:
+        self.flushed += 1
 
     def wait(self, calls: Iterable[Call], timeout_s: float) -> Collection[Call]:
         self.had_when_waited_for = list(self.sent)
@@ -99,7 +104,18 @@ def test_a_task_sends_all_its_frames_before_it_waits(encoder: OneEncoder) -> Non
     np.testing.assert_array_equal(first.result()[0], np.full((40, 2), 40))
     assert encoder.had_when_waited_for == [40, 30]
     assert encoder.awaited == [False, True]
+    assert not encoder.flushed
     np.testing.assert_array_equal(second.result()[0], np.full((30, 2), 30))
+
+
+def test_a_task_that_has_sent_all_its_frames_says_once_that_it_waits(encoder: OneEncoder) -> None:
+    encoders = client_of(encoder)
+    chunks = [encoders.submit(frames(32), ONE) for _ in range(4)]
+    assert encoder.sent == [64, 64]
+    for chunk in chunks:
+        chunk.result()
+    assert encoder.awaited == [False, False]
+    assert encoder.flushed == 1
 
 
 def test_taking_features_that_are_back_sends_nothing(encoder: OneEncoder) -> None:

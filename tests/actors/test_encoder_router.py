@@ -121,6 +121,10 @@ def test_a_task_that_waits_keeps_its_cpus_for_a_while_and_then_releases_them() -
     released_s = ray.released_s
     assert not router.wait(calls[1:], 1.0)
     assert ray.released_s == released_s, "an answer did not begin the time anew"
+    ray.now_s += 2 * HOLD_S
+    call = router.send(object(), 0)  # type: ignore[arg-type]
+    assert not router.wait([call], 1.0)
+    assert ray.released_s == released_s, "the task did not wait when it sent more"
 
 
 @pytest.mark.parametrize("is_placed", [True, False])
