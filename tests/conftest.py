@@ -46,10 +46,8 @@ def memory_url(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an existing Ray cluster with four CPUs, on loopback, and without weights."""
-    folder = tmp_path_factory.mktemp("ray")
-    without_weights = {"HOME": str(folder), "RAYCLIP_WEIGHTS_MIRROR": str(folder / "nothing")}
-    with ray_head(folder, without_weights) as address:
+    """The address of an existing Ray cluster with four CPUs, on loopback."""
+    with ray_head(tmp_path_factory.mktemp("ray")) as address:
         yield address
 
 

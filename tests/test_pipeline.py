@@ -218,10 +218,10 @@ for how in ({"address": "local", "encoders": 2}, {"address": "none"}):
 
 
 def test_weights_that_cannot_be_found_end_the_run_with_one_sentence(
-    clip: Path, cluster: str
+    clip: Path, tmp_path: Path
 ) -> None:
-    words = ["--model-name", "RN50", "--device", "cpu", "--address", cluster]
-    ended = rayclip("extract", clip, *words, env=ON_LOOPBACK)
+    nowhere = {"RAYCLIP_WEIGHTS_MIRROR": str(tmp_path / "nothing"), "HOME": str(tmp_path)}
+    ended = rayclip("extract", clip, "--model-name", "RN50", "--address", "local", env=nowhere)
     assert ended.status == 3, ended.stderr
     assert "Traceback" not in ended.stderr
     last = ended.stderr.splitlines()[-1]
