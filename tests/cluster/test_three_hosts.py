@@ -29,7 +29,7 @@ pytest.importorskip("moto.server")
 pytestmark = [pytest.mark.ray, pytest.mark.alone]
 
 VIDEOS = 24
-FRAMES = {"long": 90, "short": 50}  # of each video of a list
+FRAMES = {"long": 150, "short": 60}  # of each video of a list
 NAMES = ("head", "one", "two", "late")
 GPUS = {"head": 0, "one": 1, "two": 2, "late": 1}
 CPUS = {"head": 1, "one": 2, "two": 1, "late": 1}
@@ -38,7 +38,7 @@ REQUEST = re.compile(r'"(?:\x1b\[\d+m)*(GET|PUT) /bucket/(\S+?)(?:\?\S*)? HTTP')
 STAND_INS = Path(__file__).parents[2] / "scripts" / "benchmarks" / "stand_ins"
 ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join([str(STAND_INS), os.environ.get("PYTHONPATH", "")]),
-    "RAYCLIP_BENCH_FAKE_MICROSECONDS": "50000",
+    "RAYCLIP_BENCH_FAKE_MICROSECONDS": "35000",
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
     "RAY_USAGE_STATS_ENABLED": "0",
