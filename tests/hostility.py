@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-HOSTILITY = '''
-import ctypes, mmap, os, signal, sys
+from patch_on_import import PATCH_ON_IMPORT
+
+HOSTILITY = """
+import ctypes, mmap, os, signal
 from contextlib import contextmanager
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 LIBC = ctypes.CDLL(None)
@@ -72,26 +73,7 @@ PATCHES = {
     "rayclip.actors.decoder": hostility,
 }
 
-
-class Patching:
-    """Patches modules once they are imported."""
-
-    @staticmethod
-    def find_spec(name, path, target=None):
-        spec = PathFinder.find_spec(name, path, target) if name in PATCHES else None
-        if spec is not None:
-            load = spec.loader.exec_module
-
-            def exec_module(module):
-                load(module)
-                PATCHES[name](module)
-
-            spec.loader.exec_module = exec_module
-        return spec
-
-
-sys.meta_path.insert(0, Patching)
-'''
+"""
 
 
 def hostile_environment(folder: Path, videos_per_task: int) -> dict[str, str]:
@@ -102,7 +84,7 @@ def hostile_environment(folder: Path, videos_per_task: int) -> dict[str, str]:
             itself; a fourth does not.
         videos_per_task: how many videos a task has.
     """
-    (folder / "sitecustomize.py").write_text(HOSTILITY)
+    (folder / "sitecustomize.py").write_text(HOSTILITY + PATCH_ON_IMPORT)
     return {
         "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
         "TEST_GROUP": str(videos_per_task),

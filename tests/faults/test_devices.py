@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import shapes
 import video_factories
+from patch_on_import import PATCH_ON_IMPORT
 from ray_clusters import FEWER_PROCESSES, ray_head
 from run_cli import ON_LOOPBACK, Finished, call, rayclip
 
@@ -26,8 +27,7 @@ COPIES = 6
 SECONDS = 1.0
 
 FAULTY = '''
-import importlib.abc, os, signal, sys
-from importlib.machinery import PathFinder
+import os, signal
 from pathlib import Path
 
 FAULTS, ONCE = Path(os.environ["TEST_FAULTS"]), Path(os.environ["TEST_ONCE"])
@@ -87,25 +87,6 @@ PATCHES = {
     "rayclip.actors.device_faults": be_impatient,
 }
 
-
-class Patching(importlib.abc.MetaPathFinder):
-    """Patches modules once they are imported."""
-
-    @staticmethod
-    def find_spec(name, path, target=None):
-        spec = PathFinder.find_spec(name, path, target) if name in PATCHES else None
-        if spec is not None:
-            load = spec.loader.exec_module
-
-            def exec_module(module):
-                load(module)
-                PATCHES[name](module)
-
-            spec.loader.exec_module = exec_module
-        return spec
-
-
-sys.meta_path.insert(0, Patching())
 '''
 
 
@@ -155,7 +136,7 @@ class FaultyDevices:
 
     def run(self, faults: str, *words: str | Path) -> Finished:
         """Run the command while the devices have these faults."""
-        (self.folder / "sitecustomize.py").write_text(FAULTY)
+        (self.folder / "sitecustomize.py").write_text(FAULTY + PATCH_ON_IMPORT)
         (self.folder / "faults").write_text(faults)
         (self.folder / "once").unlink(missing_ok=True)
         words += ("--device", "cpu", "--address", self.address)
@@ -165,7 +146,7 @@ class FaultyDevices:
 @pytest.fixture(scope="module")
 def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyDevices]:
     devices = FaultyDevices(tmp_path_factory.mktemp("devices"), "")
-    (devices.folder / "sitecustomize.py").write_text(FAULTY)
+    (devices.folder / "sitecustomize.py").write_text(FAULTY + PATCH_ON_IMPORT)
     options = f"--num-cpus=2 --num-gpus=0 {FEWER_PROCESSES}"
     with ray_head(tmp_path_factory.mktemp("ray"), devices.environment, options) as address:
         yield replace(devices, address=address)
