@@ -21,7 +21,6 @@ from run_cli import ON_LOOPBACK, finish, start_rayclip, wait_until
 pytestmark = pytest.mark.ray
 
 VIDEOS = 120
-FEW = 12
 MANY, FEWER = 400, 4  # a run of MANY lasts until others, of FEWER, have begun or ended
 FOLDER = Path(__file__).parents[2] / "scripts" / "benchmarks" / "stand_ins"
 STAND_INS = {
@@ -84,20 +83,23 @@ def gpu_node(nodes: Nodes) -> psutil.Process:
 
 
 def test_two_runs_on_the_cpus_of_one_node_both_finish(nodes: Nodes, tmp_path: Path) -> None:
-    """The head has two: an encoder each, with a task each, would be more than there is."""
+    """The head has two: an encoder each, with a task each, would be more than there is.
+
+    Few videos: on the CPU that they share, Ray starts a process for each video.
+    """
     environment = {**STAND_INS, **nodes.environment}
     words = ["--device", "cpu"]
     with (
         start_rayclip(
-            *extract(nodes.address, FEW, tmp_path / "one"), *words, env=environment
+            *extract(nodes.address, FEWER, tmp_path / "one"), *words, env=environment
         ) as first,
         start_rayclip(
-            *extract(nodes.address, FEW, tmp_path / "other"), *words, env=environment
+            *extract(nodes.address, FEWER, tmp_path / "other"), *words, env=environment
         ) as second,
     ):
         ends = [finish(first), finish(second)]
     assert [ended.status for ended in ends] == [0, 0], [ended.stderr for ended in ends]
-    assert finished(tmp_path / "one") == finished(tmp_path / "other") == FEW
+    assert finished(tmp_path / "one") == finished(tmp_path / "other") == FEWER
 
 
 @pytest.mark.usefixtures("gpu_node")
