@@ -12,6 +12,8 @@ from video_factories import SHARED_DATA
 
 # Not yet read: torch is imported later. Two workers with two threads each wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Otherwise torch compiles a program for each of the CPU's sets of vector instructions.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 
 LONGEST = (
     "cluster/test_growing.py",

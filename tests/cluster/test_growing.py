@@ -21,7 +21,7 @@ from run_cli import ON_LOOPBACK, finish, start_rayclip, wait_until
 pytestmark = pytest.mark.ray
 
 VIDEOS = 120
-MANY, FEWER = 400, 4  # a run of MANY lasts until others, of FEWER, have begun or ended
+MANY, FEWER = 400, 2  # a run of MANY lasts until others, of FEWER, have begun or ended
 FOLDER = Path(__file__).parents[2] / "scripts" / "benchmarks" / "stand_ins"
 STAND_INS = {
     "PYTHONPATH": os.pathsep.join([str(FOLDER), os.environ.get("PYTHONPATH", "")]),

@@ -116,20 +116,20 @@ def refused(
 
 @pytest.fixture(scope="module")
 def refusals(two_hosts: TwoHosts) -> dict[str, str]:
-    """Return the sentences for commands that request what is not there. Two run at a time, because
+    """Return the sentences for commands that request what is not there. Four run at a time, because
     they mostly wait."""
     shared, local = two_hosts.shared, Path("/tmp/local.mp4")
     subprocess.run(two_hosts.first.inside("cp", shared / "clip.mp4", local), check=True)
     there = {"video": shared / "clip.mp4", "output": shared / "output", "variables": WITH_TOKEN}
     head = f"{two_hosts.first.address}:6379"
     asked: dict[str, dict[str, Any]] = {
+        "a web server": {"address": f"{two_hosts.first.address}:8000"},  # takes longest
         "nothing": {"variables": {}},
         "another token": {"variables": {**WITH_TOKEN, "RAY_AUTH_TOKEN": "f" * 64}},
         "output of the driver": {"output": Path("/tmp/features")},
         "video of the driver": {"video": local},
         "no Ray": {"outside": True},
         "no node": {"outside": True, "address": head},
-        "a web server": {"address": f"{two_hosts.first.address}:8000"},
     }
     server = subprocess.Popen(
         two_hosts.first.inside(sys.executable, "-m", "http.server", "8000"),
@@ -138,9 +138,9 @@ def refusals(two_hosts: TwoHosts) -> dict[str, str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        with ThreadPoolExecutor(max_workers=2) as two_at_a_time:
+        with ThreadPoolExecutor(max_workers=4) as four_at_a_time:
             said = {
-                name: two_at_a_time.submit(refused, two_hosts, **{**there, **words})
+                name: four_at_a_time.submit(refused, two_hosts, **{**there, **words})
                 for name, words in asked.items()
             }
             return {name: sentence.result() for name, sentence in said.items()}

@@ -31,6 +31,11 @@ BUCKET = "bucket"
 NOT_CACHED: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
 
 
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "STORAGE", replace(retry.STORAGE, first_pause_s=0.01))
+
+
 @pytest.fixture(scope="module")
 def s3() -> Iterator[int]:
     """The port of an S3 server."""
@@ -126,10 +131,10 @@ def test_one_request_in_ten_fails_and_every_video_has_the_features_of_a_local_ru
 def test_a_large_file_that_cannot_be_uploaded_is_not_there_at_all(
     proxy: FaultProxy, outcome: Outcome, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rayclip.io import atomic_write, retry
+    from rayclip.io import atomic_write
 
     monkeypatch.setattr(atomic_write, "SPOOL_BYTES", 0)
-    monkeypatch.setattr(retry, "STORAGE", retry.RetryPolicy(2, 60, first_pause_s=0.01))
+    monkeypatch.setattr(retry, "STORAGE", replace(retry.STORAGE, attempts=2))
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
 
     def features_only(request: Request) -> Outcome:
@@ -302,9 +307,7 @@ def test_shards_are_put_on_a_storage_that_fails_and_joined_there(
 def test_a_shard_that_cannot_be_put_is_a_failure_of_each_of_its_videos(
     proxy: FaultProxy, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rayclip.io import retry
-
-    monkeypatch.setattr(retry, "STORAGE", retry.RetryPolicy(2, 60, first_pause_s=0.01))
+    monkeypatch.setattr(retry, "STORAGE", replace(retry.STORAGE, attempts=2))
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
 
     def no_shard(request: Request) -> Outcome:
@@ -354,9 +357,8 @@ def test_a_prefix_without_videos_is_one_sentence(proxy: FaultProxy) -> None:
 
 @pytest.mark.parametrize("kind", ["files", "shards"])
 def test_an_export_survives_failing_requests_and_equals_a_local_one(
-    kind: str, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, proxy: FaultProxy, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(retry, "STORAGE", replace(retry.STORAGE, first_pause_s=0.001))
     if kind == "shards":
         shard_folders.save(shard_folders.a_run(tmp_path / "out"), "cat.mp4", "dog.mp4", "ox.mp4")
     else:
