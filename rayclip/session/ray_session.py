@@ -224,8 +224,8 @@ def _our_signal_handlers() -> Iterator[None]:
     """Restore the SIGTERM handler that ``ray.init`` replaces by its own, which exits with status
     15, and pass on a signal that arrived meanwhile.
 
-    Python discards such an exit in some places, such as callbacks; a wakeup file descriptor gets
-    the number of every signal.
+    Python discards such an exit in some places, such as callbacks, and prints it; a wakeup file
+    descriptor gets the number of every signal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -235,12 +235,20 @@ def _our_signal_handlers() -> Iterator[None]:
     os.set_blocking(arrived, False)
     os.set_blocking(wakeup, False)
     wakeup_before = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    hook_before = sys.unraisablehook
+
+    def print_others(unraisable: Any) -> None:
+        if not _is_rays_exit(unraisable.exc_value):
+            hook_before(unraisable)
+
+    sys.unraisablehook = print_others
     try:
         yield
     except SystemExit as end:
-        if end.code != signal.SIGTERM:
+        if not _is_rays_exit(end):
             raise
     finally:
+        sys.unraisablehook = hook_before
         signal.set_wakeup_fd(wakeup_before)
         signal.signal(signal.SIGTERM, before)
         os.close(wakeup)
@@ -248,3 +256,8 @@ def _our_signal_handlers() -> Iterator[None]:
             is_pending = signal.SIGTERM in (numbers.read() or b"")
     if is_pending:
         signal.raise_signal(signal.SIGTERM)
+
+
+def _is_rays_exit(error: BaseException | None) -> bool:
+    """Whether this is how Ray's handler of SIGTERM exits."""
+    return isinstance(error, SystemExit) and error.code == signal.SIGTERM

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
@@ -30,17 +30,38 @@ def exit_as_ray(number: int, _: object) -> None:
     sys.exit(number)
 
 
-def signal_while_ray_starts(is_discarded: bool) -> None:
+class InADestructor:
+    """Python discards what is raised there, and gives it to a hook that prints it."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def signal_while_ray_starts(send: Callable[[], object]) -> None:
     with _our_signal_handlers():
         signal.signal(signal.SIGTERM, exit_as_ray)
-        with suppress(*[SystemExit] * is_discarded):
-            signal.raise_signal(signal.SIGTERM)
+        send()
 
 
-@pytest.mark.parametrize("is_discarded", [False, True])
-def test_a_signal_while_ray_starts_reaches_our_handler(is_discarded: bool) -> None:
+def discarded_by_code() -> None:
+    with suppress(SystemExit):
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    "send",
+    [lambda: signal.raise_signal(signal.SIGTERM), discarded_by_code, InADestructor],
+    ids=["raised", "discarded by code", "discarded by Python"],
+)
+def test_a_signal_while_ray_starts_reaches_our_handler_and_is_not_printed(
+    send: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
     with pytest.raises(Ended):
-        signal_while_ray_starts(is_discarded)
+        signal_while_ray_starts(send)
+    assert not printed
+    assert sys.unraisablehook == printed.append
 
 
 def test_without_a_signal_our_handler_is_back() -> None:
