@@ -105,10 +105,10 @@ def run() -> None:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     status = ending_status() or status  # typer turns an interrupt into 1
     ignore_signals()
-    if status in DONE:
+    if status in DONE and "ray" not in sys.modules:
         sys.exit(status)
-    # Skip an orderly exit: running threads of libraries would abort it, and Ray would wait for
-    # processes that died.
+    # Skip an orderly exit: running threads of libraries may abort it, as Ray's have done after
+    # ray.shutdown(), and Ray would wait for processes that died.
     _flush_standard_output()
     os._exit(status)
 
