@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 BY_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
-marked = $(shell grep --recursive --files-with-matches --include='test_*.py' 'mark\.$(1)\b' tests)
+ALONE = $(shell grep --recursive --files-with-matches --include='test_*.py' 'mark\.alone\b' tests)
 
 .PHONY: demo test lint format clean
 
@@ -13,9 +13,8 @@ demo: $(INSTALLED)
 
 test: export PYTHONDONTWRITEBYTECODE =  # hundreds of processes import the same modules
 test: $(INSTALLED)
-	$(PYTEST) -m "not ray" $(BY_TWO)
-	$(PYTEST) -m "ray and not alone" $(BY_TWO) $(call marked,ray)
-	$(PYTEST) -m alone $(call marked,alone)
+	$(PYTEST) -m "not alone" $(BY_TWO)
+	$(PYTEST) -m alone $(ALONE)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

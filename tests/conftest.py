@@ -21,11 +21,17 @@ LONGEST = (
     "faults/test_kills.py",
     "test_pipeline.py",
 )
-"""Files of tests that take longest. They begin first, so that no worker is left alone with one."""
+"""Files of tests that take longest. They begin first, then the others that need Ray, so that no
+worker is left alone with one."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not item.nodeid.partition("::")[0].endswith(LONGEST))
+    items.sort(
+        key=lambda item: (
+            not item.nodeid.partition("::")[0].endswith(LONGEST),
+            item.get_closest_marker("ray") is None,
+        )
+    )
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ pytest.importorskip("moto.server")
 pytestmark = [pytest.mark.ray, pytest.mark.alone]
 
 VIDEOS = 24
-FRAMES = {"long": 150, "short": 60}  # of each video of a list
+FRAMES = {"long": 150, "short": 40}  # of each video of a list
 NAMES = ("head", "one", "two", "late")
 GPUS = {"head": 0, "one": 1, "two": 2, "late": 1}
 CPUS = {"head": 1, "one": 2, "two": 1, "late": 1}
