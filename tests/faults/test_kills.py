@@ -205,8 +205,8 @@ def test_a_private_ray_whose_control_store_dies_ends_the_run_with_a_sentence(
         folders = temporary_folders(processes)
         (store,) = [p for p in processes if "gcs/gcs_server" in title(p).split(" ")[0]]
         store.kill()
-        ended = finish(running)
         assert finished(output) < len(videos), "the kill came too late to prove anything"
+        ended = finish(running)
     assert ended.status == 3, ended.stderr
     assert ended.stderr.splitlines()[-1].startswith("rayclip: Ray's control store ")
     assert "Traceback" not in ended.stderr
