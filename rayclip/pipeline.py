@@ -216,7 +216,10 @@ def _dataset_results(
     options.execution_no_progress_timeout_s = -1  # a long video is one quiet task
     options.execution_options.preserve_order = with_arrays
     try:
-        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        # Prefetching would hold back the results of three blocks, which may be hours of video.
+        for table in dataset.iter_batches(
+            batch_size=None, batch_format="pyarrow", prefetch_batches=0
+        ):
             yield from from_table(table)
     except ray.exceptions.RayError as error:
         raise RunStopped(_stop_reason(control, error)) from error
