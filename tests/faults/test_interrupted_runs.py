@@ -84,7 +84,7 @@ def test_an_interrupt_at_any_moment_ends_the_command_in_order(
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
 def test_interrupted_cells_of_a_notebook_leave_nothing(clips: list[Path], tmp_path: Path) -> None:
-    long = repeated(clips[0], tmp_path / "long.mp4", 60)  # two minutes
+    long = repeated(clips[0], tmp_path / "long.mp4", 180)  # six minutes
     words = [clips[0], long, json.dumps(CELLS_S), tmp_path / "out"]
     ended = subprocess.run(
         [sys.executable, "-c", NOTEBOOK, *words],
