@@ -14,7 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -65,10 +65,13 @@ def clip_shape(path: str) -> ClipShape:
     Raises:
         UsageError: it is not a CLIP model; the message names the file and says what it holds.
     """
+    import torch
+
     tensors = read_tensors(path)
     try:
         layout, tensors = to_openai(tensors)
-        model = _build(dict(tensors))
+        # checks names and shapes, and copies nothing
+        model = _build(dict(tensors), torch.Tensor.half, torch.Tensor.copy_)
     except NotAClip as error:
         raise UsageError(f"{path} is not a CLIP model that custom can load: {error}.") from None
     except KeyError as error:
@@ -88,7 +91,13 @@ def clip_shape(path: str) -> ClipShape:
 
 
 def file_sha256(path: str) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal. A file that has not changed is read once."""
+    known = os.stat(path)
+    return _file_sha256(path, known.st_ino, known.st_size, known.st_mtime_ns, known.st_ctime_ns)
+
+
+@lru_cache
+def _file_sha256(path: str, *version: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -111,36 +120,37 @@ def load_model(path: str, device: str, precision: str = "auto") -> Any:
     import torch
 
     _, tensors = to_openai(read_tensors(path))
-    model = _build(tensors)
-    if device == "cpu" or precision not in ("auto", "fp16"):
-        model.float()
-        if tensors[MARKER].dtype != torch.float16:  # which the module was built in
-            model.load_state_dict(tensors)
-    return model.to(device)
+    in_fp32 = device == "cpu" or precision not in ("auto", "fp16")
+    return _build(tensors, *[torch.Tensor.half] * in_fp32).to(device)
 
 
-def _build(tensors: dict[str, torch.Tensor]) -> Any:
+def _build(tensors: dict[str, torch.Tensor], *skipped: Any) -> Any:
     """Build OpenAI's ``CLIP`` module with these weights; removes entries that are not weights.
 
     The constructor first initialises all weights randomly, which takes longer than everything
     else. It is skipped here, since the checkpoint overwrites them.
+
+    Args:
+        tensors: the weights.
+        skipped: further functions to skip: the module is converted to fp16 by ``half``, and gets
+            its weights by ``copy_``.
     """
     import torch
     from torch.nn import init
     from torch.overrides import TorchFunctionMode
 
     draw = {init.kaiming_uniform_, init.normal_, init.uniform_, init.xavier_uniform_}
-    draw |= {torch.Tensor.normal_, torch.Tensor.uniform_}
+    left_out = {*draw, torch.Tensor.normal_, torch.Tensor.uniform_, *skipped}
 
-    class SkipInitialisation(TorchFunctionMode):
+    class Skip(TorchFunctionMode):
         def __torch_function__(
             self, function: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
-            if function in draw:
+            if function in left_out:
                 return args[0] if args else kwargs["tensor"]
             return function(*args, **(kwargs or {}))
 
-    with without_warnings(), SkipInitialisation():
+    with without_warnings(), Skip():
         return openai_models().build_model(tensors)
 
 
