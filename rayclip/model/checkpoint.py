@@ -12,7 +12,7 @@ import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -71,7 +71,7 @@ def clip_shape(path: str) -> ClipShape:
     try:
         layout, tensors = to_openai(tensors)
         # checks names and shapes, and copies nothing
-        model = _build(dict(tensors), torch.Tensor.half, torch.Tensor.copy_)
+        model = _build(dict(tensors), [torch.Tensor.half, torch.Tensor.copy_])
     except NotAClip as error:
         raise UsageError(f"{path} is not a CLIP model that custom can load: {error}.") from None
     except KeyError as error:
@@ -121,10 +121,10 @@ def load_model(path: str, device: str, precision: str = "auto") -> Any:
 
     _, tensors = to_openai(read_tensors(path))
     in_fp32 = device == "cpu" or precision not in ("auto", "fp16")
-    return _build(tensors, *[torch.Tensor.half] * in_fp32).to(device)
+    return _build(tensors, [torch.Tensor.half] if in_fp32 else []).to(device)
 
 
-def _build(tensors: dict[str, torch.Tensor], *skipped: Any) -> Any:
+def _build(tensors: dict[str, torch.Tensor], skipped: Sequence[Any]) -> Any:
     """Build OpenAI's ``CLIP`` module with these weights; removes entries that are not weights.
 
     The constructor first initialises all weights randomly, which takes longer than everything
